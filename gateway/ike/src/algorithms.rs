@@ -1,0 +1,345 @@
+//! The algorithms this implementation knows, and the sets of them that a proposal names.
+//!
+//! The names are the keywords of policy files (and of strongSwan's, so that proposals can be
+//! copied from one to the other). What runs an algorithm is in [`crate::crypto`].
+
+use core::fmt;
+use core::str::FromStr;
+
+use gateway_wire::{EncrId, IntegId, KeMethod, PrfId};
+
+/// A keyword that names no algorithm of the expected kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {kind} `{name}`; known are {known}")]
+pub struct UnknownAlgorithm {
+    /// What was expected, such as "encryption algorithm".
+    pub kind: &'static str,
+    /// The word that was found.
+    pub name: String,
+    /// The words that would have been right, comma-separated.
+    pub known: String,
+}
+
+macro_rules! algorithms {
+    ($(#[$doc:meta])* $name:ident, $kind:literal { $($(#[$vdoc:meta])* $variant:ident => $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every algorithm of this kind, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The keyword used in policy files, logs and `gateway status`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownAlgorithm;
+
+            fn from_str(word: &str) -> Result<Self, UnknownAlgorithm> {
+                Self::ALL.iter().copied().find(|a| a.name() == word).ok_or_else(|| UnknownAlgorithm {
+                    kind: $kind,
+                    name: word.to_owned(),
+                    known: Self::ALL.iter().map(|a| a.name()).collect::<Vec<_>>().join(", "),
+                })
+            }
+        }
+    };
+}
+
+algorithms! {
+    /// Encryption of IKE messages and of ESP (transform type 1).
+    Encryption, "encryption algorithm" {
+        /// AES-128 in GCM with a 16-octet ICV (RFC 4106, RFC 5282).
+        Aes128Gcm16 => "aes128gcm16",
+        /// AES-256 in GCM with a 16-octet ICV (RFC 4106, RFC 5282).
+        Aes256Gcm16 => "aes256gcm16",
+        /// ChaCha20-Poly1305 (RFC 7634).
+        ChaCha20Poly1305 => "chacha20poly1305",
+        /// AES-128 in CBC (RFC 3602); needs an integrity algorithm.
+        Aes128Cbc => "aes128",
+        /// AES-256 in CBC (RFC 3602); needs an integrity algorithm.
+        Aes256Cbc => "aes256",
+    }
+}
+
+algorithms! {
+    /// Integrity of IKE messages and of ESP (transform type 3, RFC 4868).
+    Integrity, "integrity algorithm" {
+        /// HMAC-SHA2-256, truncated to 16 octets.
+        HmacSha256 => "sha256",
+        /// HMAC-SHA2-384, truncated to 24 octets.
+        HmacSha384 => "sha384",
+        /// HMAC-SHA2-512, truncated to 32 octets.
+        HmacSha512 => "sha512",
+    }
+}
+
+algorithms! {
+    /// Pseudo-random function (transform type 2, RFC 4868).
+    Prf, "pseudo-random function" {
+        /// HMAC-SHA2-256.
+        HmacSha256 => "prfsha256",
+        /// HMAC-SHA2-384.
+        HmacSha384 => "prfsha384",
+        /// HMAC-SHA2-512.
+        HmacSha512 => "prfsha512",
+    }
+}
+
+algorithms! {
+    /// Key exchange method (transform type 4).
+    Group, "key exchange method" {
+        /// Curve25519 (RFC 8031).
+        X25519 => "x25519",
+        /// The 256-bit random ECP group (RFC 5903).
+        EcpP256 => "ecp256",
+        /// The 384-bit random ECP group (RFC 5903).
+        EcpP384 => "ecp384",
+        /// The 2048-bit MODP group (RFC 3526).
+        Modp2048 => "modp2048",
+    }
+}
+
+impl Encryption {
+    /// The transform ID on the wire.
+    #[must_use]
+    pub const fn id(self) -> EncrId {
+        match self {
+            Self::Aes128Gcm16 | Self::Aes256Gcm16 => EncrId::AES_GCM_16,
+            Self::ChaCha20Poly1305 => EncrId::CHACHA20_POLY1305,
+            Self::Aes128Cbc | Self::Aes256Cbc => EncrId::AES_CBC,
+        }
+    }
+
+    /// The key length attribute on the wire in bits, or `None` where the algorithm has one
+    /// length only and must not carry the attribute (RFC 7296 3.3.5).
+    #[must_use]
+    pub const fn key_length_attribute(self) -> Option<u16> {
+        match self {
+            Self::Aes128Gcm16 | Self::Aes128Cbc => Some(128),
+            Self::Aes256Gcm16 | Self::Aes256Cbc => Some(256),
+            Self::ChaCha20Poly1305 => None,
+        }
+    }
+
+    /// The algorithm of a transform, or `None` for one we do not have.
+    #[must_use]
+    pub fn from_wire(id: EncrId, key_length: Option<u16>) -> Option<Self> {
+        Self::ALL.iter().copied().find(|e| e.id() == id && e.key_length_attribute() == key_length)
+    }
+
+    /// Whether the algorithm authenticates by itself, so that none is negotiated beside it.
+    #[must_use]
+    pub const fn is_aead(self) -> bool {
+        match self {
+            Self::Aes128Gcm16 | Self::Aes256Gcm16 | Self::ChaCha20Poly1305 => true,
+            Self::Aes128Cbc | Self::Aes256Cbc => false,
+        }
+    }
+
+    /// Octets of the cipher's key, without the salt.
+    #[must_use]
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::Aes128Gcm16 | Self::Aes128Cbc => 16,
+            Self::Aes256Gcm16 | Self::ChaCha20Poly1305 | Self::Aes256Cbc => 32,
+        }
+    }
+
+    /// Octets of salt that follow the key in the key material (RFC 4106 8.1, RFC 7634 2).
+    #[must_use]
+    pub const fn salt_len(self) -> usize {
+        if self.is_aead() { 4 } else { 0 }
+    }
+
+    /// Octets of the initialisation vector on the wire.
+    #[must_use]
+    pub const fn iv_len(self) -> usize {
+        if self.is_aead() { 8 } else { 16 }
+    }
+
+    /// Octets to which plaintext is padded in ESP and IKE.
+    #[must_use]
+    pub const fn block_len(self) -> usize {
+        if self.is_aead() { 4 } else { 16 }
+    }
+
+    /// Octets of ICV that the algorithm adds by itself; 0 where an integrity algorithm does.
+    #[must_use]
+    pub const fn icv_len(self) -> usize {
+        if self.is_aead() { 16 } else { 0 }
+    }
+}
+
+impl Integrity {
+    /// The transform ID on the wire.
+    #[must_use]
+    pub const fn id(self) -> IntegId {
+        match self {
+            Self::HmacSha256 => IntegId::HMAC_SHA2_256_128,
+            Self::HmacSha384 => IntegId::HMAC_SHA2_384_192,
+            Self::HmacSha512 => IntegId::HMAC_SHA2_512_256,
+        }
+    }
+
+    /// The algorithm of a transform, or `None` for one we do not have.
+    #[must_use]
+    pub fn from_wire(id: IntegId) -> Option<Self> {
+        Self::ALL.iter().copied().find(|a| a.id() == id)
+    }
+
+    /// Octets of the key (RFC 4868 2.1.1: the length of the hash).
+    #[must_use]
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::HmacSha256 => 32,
+            Self::HmacSha384 => 48,
+            Self::HmacSha512 => 64,
+        }
+    }
+
+    /// Octets of the truncated ICV: half of the hash.
+    #[must_use]
+    pub const fn icv_len(self) -> usize {
+        match self {
+            Self::HmacSha256 => 16,
+            Self::HmacSha384 => 24,
+            Self::HmacSha512 => 32,
+        }
+    }
+}
+
+impl Prf {
+    /// The transform ID on the wire.
+    #[must_use]
+    pub const fn id(self) -> PrfId {
+        match self {
+            Self::HmacSha256 => PrfId::HMAC_SHA2_256,
+            Self::HmacSha384 => PrfId::HMAC_SHA2_384,
+            Self::HmacSha512 => PrfId::HMAC_SHA2_512,
+        }
+    }
+
+    /// The algorithm of a transform, or `None` for one we do not have.
+    #[must_use]
+    pub fn from_wire(id: PrfId) -> Option<Self> {
+        Self::ALL.iter().copied().find(|a| a.id() == id)
+    }
+
+    /// Octets of output, which is also the preferred key length (RFC 7296 2.13).
+    #[must_use]
+    pub const fn output_len(self) -> usize {
+        match self {
+            Self::HmacSha256 => 32,
+            Self::HmacSha384 => 48,
+            Self::HmacSha512 => 64,
+        }
+    }
+}
+
+impl Group {
+    /// The transform ID on the wire.
+    #[must_use]
+    pub const fn id(self) -> KeMethod {
+        match self {
+            Self::X25519 => KeMethod::CURVE25519,
+            Self::EcpP256 => KeMethod::ECP_256,
+            Self::EcpP384 => KeMethod::ECP_384,
+            Self::Modp2048 => KeMethod::MODP_2048,
+        }
+    }
+
+    /// The method of a transform, or `None` for one we do not have.
+    #[must_use]
+    pub fn from_wire(id: KeMethod) -> Option<Self> {
+        Self::ALL.iter().copied().find(|g| g.id() == id)
+    }
+
+    /// Octets of the public value in the KE payload.
+    #[must_use]
+    pub const fn public_len(self) -> usize {
+        match self {
+            Self::X25519 => 32,
+            Self::EcpP256 => 64,
+            Self::EcpP384 => 96,
+            Self::Modp2048 => 256,
+        }
+    }
+}
+
+/// One proposal for an IKE SA: for each kind the algorithms we accept, best first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IkeProposal {
+    /// Encryption; either all AEAD or none (RFC 7296 3.3: two proposals otherwise).
+    pub encryption: Vec<Encryption>,
+    /// Integrity; empty exactly when encryption is AEAD.
+    pub integrity: Vec<Integrity>,
+    /// Pseudo-random functions.
+    pub prf: Vec<Prf>,
+    /// Key exchange methods; the first is the one we send a KE payload for.
+    pub groups: Vec<Group>,
+}
+
+/// One proposal for a Child SA: for each kind the algorithms we accept, best first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EspProposal {
+    /// Encryption; either all AEAD or none.
+    pub encryption: Vec<Encryption>,
+    /// Integrity; empty exactly when encryption is AEAD.
+    pub integrity: Vec<Integrity>,
+}
+
+/// What was negotiated for an IKE SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IkeSuite {
+    /// Encryption of the SK payload.
+    pub encryption: Encryption,
+    /// Integrity of the SK payload; `None` exactly when encryption is AEAD.
+    pub integrity: Option<Integrity>,
+    /// Pseudo-random function for all key derivation and for AUTH.
+    pub prf: Prf,
+    /// Key exchange method of IKE_SA_INIT.
+    pub group: Group,
+}
+
+/// What was negotiated for a Child SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EspSuite {
+    /// Encryption of ESP.
+    pub encryption: Encryption,
+    /// Integrity of ESP; `None` exactly when encryption is AEAD.
+    pub integrity: Option<Integrity>,
+    /// Whether sequence numbers have 64 bits (RFC 4304).
+    pub esn: bool,
+}
+
+impl fmt::Display for IkeSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.encryption)?;
+        if let Some(integrity) = self.integrity {
+            write!(f, "-{integrity}")?;
+        }
+        write!(f, "-{}-{}", self.prf, self.group)
+    }
+}
+
+impl fmt::Display for EspSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.encryption)?;
+        if let Some(integrity) = self.integrity {
+            write!(f, "-{integrity}")?;
+        }
+        if self.esn { f.write_str("-esn") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,260 @@
+//! What the operator wants, validated and immutable: peers, rules and limits.
+//!
+//! The file form of this (TOML, with positions for error messages) is in the daemon's `policy`
+//! module; a value of these types has already been checked there.
+
+use core::fmt;
+use core::net::IpAddr;
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use zeroize::Zeroizing;
+
+use crate::algorithms::{EspProposal, IkeProposal};
+
+/// The name of a peer in the policy files.
+pub type PeerName = Arc<str>;
+/// The name of a rule in the policy files.
+pub type RuleName = Arc<str>;
+
+/// Everything that one load of the policy files yields.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicySet {
+    /// The peers, by name.
+    pub peers: BTreeMap<PeerName, Arc<PeerConfig>>,
+    /// The rules, by name. Which of two overlapping rules applies: [`Rule::precedence`].
+    pub rules: BTreeMap<RuleName, Arc<Rule>>,
+}
+
+/// One peer: where it is, who it is and how it proves that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Its name in the policy files, logs and status.
+    pub name: PeerName,
+    /// Our address towards it; `None`: the one the routing table chooses.
+    pub local_address: Option<IpAddr>,
+    /// Its address; `None`: any, so that only it can initiate.
+    pub remote_address: Option<IpAddr>,
+    /// Who we say we are (IDi or IDr).
+    pub local_id: Identity,
+    /// Who it must prove to be.
+    pub remote_id: Identity,
+    /// The key that both ends share.
+    pub psk: Secret,
+    /// IKE proposals, best first; never empty.
+    pub proposals: Vec<IkeProposal>,
+    /// After this long without an inbound packet on any of its SAs the peer is asked whether it
+    /// lives (RFC 7296 2.4); zero: never.
+    pub liveness_interval: Duration,
+    /// The IKE SA is replaced after this long; zero: never.
+    pub lifetime: Duration,
+}
+
+/// An identity as in the ID payloads (RFC 7296 3.5).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// ID_IPV4_ADDR or ID_IPV6_ADDR.
+    Address(IpAddr),
+    /// ID_FQDN: a domain name, compared without regard to case.
+    Fqdn(String),
+    /// ID_RFC822_ADDR: an e-mail address.
+    Email(String),
+    /// ID_KEY_ID: opaque octets.
+    KeyId(Vec<u8>),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(a) => write!(f, "{a}"),
+            Self::Fqdn(s) | Self::Email(s) => f.write_str(&s.escape_default().to_string()),
+            Self::KeyId(octets) => {
+                f.write_str("keyid:")?;
+                octets.iter().try_for_each(|o| write!(f, "{o:02x}"))
+            }
+        }
+    }
+}
+
+/// Key material that is wiped when dropped and never printed. Equality is for the comparison of
+/// two loads of the same file, not for authentication: it is not in constant time.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes ownership of the octets.
+    #[must_use]
+    pub fn new(octets: Vec<u8>) -> Self {
+        Self(Zeroizing::new(octets))
+    }
+
+    /// The octets, for the one place that needs them.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret([…])")
+    }
+}
+
+/// One rule: which traffic, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name in the policy files, logs and status.
+    pub name: RuleName,
+    /// The operator's choice among overlapping rules: the lower number applies. Default
+    /// [`Rule::DEFAULT_PRIORITY`].
+    pub priority: u16,
+    /// Prefixes on our side; never empty.
+    pub local: Vec<IpNet>,
+    /// Prefixes on the other side; never empty, and of the families that `local` has.
+    pub remote: Vec<IpNet>,
+    /// IP protocol number; `None`: any.
+    pub protocol: Option<u8>,
+    /// Ports on our side; [`ALL_PORTS`] unless the protocol has ports.
+    pub local_ports: PortRange,
+    /// Ports on the other side; [`ALL_PORTS`] unless the protocol has ports.
+    pub remote_ports: PortRange,
+    /// What becomes of the traffic.
+    pub action: Action,
+}
+
+/// A range of ports; start <= end.
+pub type PortRange = RangeInclusive<u16>;
+/// Every port: no restriction.
+pub const ALL_PORTS: PortRange = 0..=u16::MAX;
+
+impl Rule {
+    /// The priority of a rule that names none.
+    pub const DEFAULT_PRIORITY: u16 = 1000;
+
+    /// Every pair of a local and a remote prefix of the same family.
+    pub fn prefix_pairs(&self) -> impl Iterator<Item = (IpNet, IpNet)> + '_ {
+        self.local.iter().flat_map(move |l| {
+            self.remote
+                .iter()
+                .filter(move |r| matches!((l, r), (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_))))
+                .map(move |r| (*l, *r))
+        })
+    }
+
+    /// The order among rules for one pair of prefixes: the lowest number applies.
+    ///
+    /// First the operator's priority, then the more specific rule: the longer prefixes (both
+    /// lengths added), then a protocol before none, then ports before none. Two rules that
+    /// overlap with the same precedence and different actions are refused when the files are
+    /// loaded. Range: 27 bits.
+    #[must_use]
+    pub fn precedence(&self, local: &IpNet, remote: &IpNet) -> u32 {
+        let bits = u32::from(local.max_prefix_len()) + u32::from(remote.max_prefix_len());
+        let lengths = u32::from(local.prefix_len()) + u32::from(remote.prefix_len());
+        let wide = bits.saturating_sub(lengths); // 0 for two hosts, at most 256
+        let any_protocol = u32::from(self.protocol.is_none());
+        let any_port = u32::from(self.local_ports == ALL_PORTS && self.remote_ports == ALL_PORTS);
+        (u32::from(self.priority) << 11) | (wide << 2) | (any_protocol << 1) | any_port
+    }
+}
+
+/// What becomes of the traffic that a rule selects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// It leaves and arrives only through a Child SA with the peer.
+    Protect(Protect),
+    /// It passes in the clear.
+    Bypass,
+    /// It is dropped.
+    Discard,
+}
+
+/// How traffic is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protect {
+    /// The peer; a key of [`PolicySet::peers`].
+    pub peer: PeerName,
+    /// Tunnel or transport mode.
+    pub mode: Mode,
+    /// When the Child SA is made.
+    pub start: Start,
+    /// ESP proposals, best first; never empty.
+    pub proposals: Vec<EspProposal>,
+    /// When the Child SA is replaced.
+    pub lifetime: ChildLifetime,
+}
+
+/// IPsec mode (RFC 4301 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The whole packet is encrypted and gets a new IP header.
+    Tunnel,
+    /// Only the payload is encrypted: between the two peers themselves.
+    Transport,
+}
+
+/// When a Child SA is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// When traffic wants it.
+    OnDemand,
+    /// At start, and again whenever it is lost.
+    Always,
+    /// When the peer asks for it.
+    Respond,
+}
+
+/// Limits of a Child SA's life, enforced by the kernel; zero: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChildLifetime {
+    /// Time until the SA is replaced (the kernel's soft limit); it dies a tenth later.
+    pub time: Duration,
+    /// Octets until the SA is replaced; it dies a tenth later.
+    pub bytes: u64,
+    /// Packets until the SA is replaced; it dies a tenth later.
+    pub packets: u64,
+}
+
+/// Limits of the endpoint that do not belong to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// First retransmission after this long; each further one after `backoff` times as long.
+    pub retransmit_initial: Duration,
+    /// Factor between two retransmissions in percent (180: 1.8 times).
+    pub retransmit_factor_percent: u32,
+    /// Retransmissions before a peer is given up.
+    pub retransmit_tries: u32,
+    /// A half-open IKE SA that we answered is dropped after this long.
+    pub half_open_timeout: Duration,
+    /// Half-open IKE SAs above which an initiator must return a cookie (RFC 7296 2.6).
+    pub cookie_threshold: usize,
+    /// Half-open IKE SAs above which requests are dropped.
+    pub half_open_limit: usize,
+    /// IKE SAs above which requests for new ones are refused.
+    pub ike_sa_limit: usize,
+    /// How long a positive answer may wait for the kernel.
+    pub install_timeout: Duration,
+    /// The replay window that we ask the kernel for, in packets.
+    pub replay_window: u32,
+}
+
+impl Default for EndpointConfig {
+    /// Retransmits after 1, 1.8, 3.2 … s, and gives up after about a minute and a half.
+    fn default() -> Self {
+        Self {
+            retransmit_initial: Duration::from_secs(1),
+            retransmit_factor_percent: 180,
+            retransmit_tries: 6,
+            half_open_timeout: Duration::from_secs(30),
+            cookie_threshold: 64,
+            half_open_limit: 4096,
+            ike_sa_limit: 65_536,
+            install_timeout: Duration::from_secs(5),
+            replay_window: 128,
+        }
+    }
+}

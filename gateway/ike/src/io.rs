@@ -1,0 +1,263 @@
+//! What goes into the endpoint and what comes out: owned data, no handles.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use zeroize::Zeroizing;
+
+use crate::algorithms::EspSuite;
+use crate::config::{ChildLifetime, Mode, PolicySet, PortRange, RuleName};
+
+/// Where a datagram came from and to, or is to be sent. The 4500 framing (RFC 3948 non-ESP
+/// marker) follows from the local port and is added and removed by the sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path {
+    /// Our address and port.
+    pub local: SocketAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.local, self.remote)
+    }
+}
+
+/// Our number for an IKE SA: never reused, in every log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IkeSaId(pub u64);
+
+/// Our number for a Child SA: never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChildId(pub u64);
+
+/// Ties an answer of the kernel to the command it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+/// What the kernel must do, whole or not at all. Commands are executed in the order in which
+/// they leave the endpoint, and each is answered by exactly one [`crate::Input::CommandDone`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelCommand {
+    /// Policies of a `protect` rule towards a peer whose address is known: traffic without an SA
+    /// raises an acquire and is dropped. Replaces the trap of the same `reqid`.
+    InstallTrap(TrapSpec),
+    /// Takes away the policies of a trap.
+    RemoveTrap {
+        /// The `reqid` of the trap.
+        reqid: u32,
+    },
+    /// Makes the TC programs classify by these rules from now on, in one swap.
+    Classify(Arc<PolicySet>),
+    /// Installs the SAs, policies, routes and BPF entries of a Child SA.
+    InstallChild(Box<ChildSpec>),
+    /// Takes all of it away. Unknown children are not an error.
+    RemoveChild {
+        /// Whose.
+        child: ChildId,
+    },
+    /// Asks for [`Done::Use`].
+    QueryUse {
+        /// Whose.
+        child: ChildId,
+    },
+}
+
+/// Policies without SAs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrapSpec {
+    /// The rule, for logs.
+    pub rule: RuleName,
+    /// The request ID that the acquire will carry and that the rule's SAs have.
+    pub reqid: u32,
+    /// Outer source address; `None`: let the kernel's routing choose (tunnel mode resolves it when installing).
+    pub local: Option<IpAddr>,
+    /// Outer destination address.
+    pub remote: IpAddr,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// What is selected, each with its precedence ([`crate::config::Rule::precedence`]).
+    pub selectors: Vec<(Selector, u32)>,
+}
+
+/// Selected traffic as XFRM can express it: one pair of prefixes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// Prefix on our side.
+    pub local: IpNet,
+    /// Prefix on the other side; of the same family.
+    pub remote: IpNet,
+    /// IP protocol number; `None`: any.
+    pub protocol: Option<u8>,
+    /// Ports on our side.
+    pub local_ports: PortRange,
+    /// Ports on the other side.
+    pub remote_ports: PortRange,
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |f: &mut fmt::Formatter<'_>, net: &IpNet, ports: &PortRange| {
+            write!(f, "{net}")?;
+            if *ports == crate::config::ALL_PORTS {
+                Ok(())
+            } else if ports.start() == ports.end() {
+                write!(f, ":{}", ports.start())
+            } else {
+                write!(f, ":{}-{}", ports.start(), ports.end())
+            }
+        };
+        side(f, &self.local, &self.local_ports)?;
+        f.write_str(" == ")?;
+        side(f, &self.remote, &self.remote_ports)?;
+        self.protocol.map_or(Ok(()), |p| write!(f, " proto {p}"))
+    }
+}
+
+/// Everything the kernel must know of a Child SA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildSpec {
+    /// Ours.
+    pub child: ChildId,
+    /// The rule it serves, for logs.
+    pub rule: RuleName,
+    /// The rule's request ID, in SAs and policy templates.
+    pub reqid: u32,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// From the peer to us.
+    pub inbound: SaSpec,
+    /// From us to the peer.
+    pub outbound: SaSpec,
+    /// What was negotiated.
+    pub suite: EspSuite,
+    /// What was agreed to be protected, with the precedence of the rule's pair it lies in.
+    pub selectors: Vec<(Selector, u32)>,
+    /// The UDP ports of ESP-in-UDP (ours, the peer's), where NAT was found or is forced.
+    pub encapsulation: Option<Encapsulation>,
+    /// Replay window in packets.
+    pub replay_window: u32,
+    /// Soft limits; hard ones lie a tenth above.
+    pub lifetime: ChildLifetime,
+    /// The `seq` of the acquire that this answers, so that the kernel replaces its larval state.
+    pub acquire_seq: Option<u32>,
+}
+
+/// One direction of a Child SA.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaSpec {
+    /// Security parameter index in host order; at least 256.
+    pub spi: u32,
+    /// Outer source.
+    pub source: IpAddr,
+    /// Outer destination.
+    pub destination: IpAddr,
+    /// Encryption key, followed by the salt for an AEAD, as KEYMAT gave it (RFC 7296 2.17).
+    pub encryption_key: Zeroizing<Vec<u8>>,
+    /// Integrity key; empty for an AEAD.
+    pub integrity_key: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for SaSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaSpec")
+            .field("spi", &format_args!("{:08x}", self.spi))
+            .field("source", &self.source)
+            .field("destination", &self.destination)
+            .finish_non_exhaustive()
+    }
+}
+
+/// ESP in UDP (RFC 3948).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encapsulation {
+    /// Our UDP port.
+    pub local_port: u16,
+    /// The peer's UDP port, as its NAT shows it.
+    pub remote_port: u16,
+}
+
+/// A good answer of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// The command was executed.
+    Ok,
+    /// The answer to [`KernelCommand::QueryUse`].
+    Use {
+        /// Time since the last packet came in on the SA; `None`: none has yet.
+        idle_inbound: Option<Duration>,
+        /// Octets received.
+        bytes_in: u64,
+        /// Octets sent.
+        bytes_out: u64,
+        /// Packets received.
+        packets_in: u64,
+        /// Packets sent.
+        packets_out: u64,
+    },
+}
+
+/// A bad answer of the kernel. Whatever the command had done has been undone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// The kernel lacks what the command needs, such as an algorithm or ESP itself.
+    #[error("not supported by this kernel: {0}")]
+    Unsupported(String),
+    /// Another SA has this SPI: choose another.
+    #[error("the SPI is in use")]
+    SpiInUse,
+    /// There is no such SA (any more).
+    #[error("no such SA")]
+    NoSuchSa,
+    /// Any other refusal, in words: what was tried, on what, and the system's error.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What the kernel tells by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// Traffic met a trap without an SA.
+    Acquire {
+        /// Of the trap.
+        reqid: u32,
+        /// The kernel's number for its larval state.
+        seq: u32,
+        /// The packet's inner source address.
+        source: IpAddr,
+        /// The packet's inner destination address.
+        destination: IpAddr,
+        /// The packet's IP protocol.
+        protocol: u8,
+        /// The packet's source port, 0 if none.
+        source_port: u16,
+        /// The packet's destination port, 0 if none.
+        destination_port: u16,
+    },
+    /// An SA reached a limit.
+    Expire {
+        /// The SA's SPI in host order.
+        spi: u32,
+        /// The SA's destination.
+        destination: IpAddr,
+        /// Whether the kernel has deleted it (hard limit).
+        hard: bool,
+    },
+    /// ESP for this inbound SPI came from another address or port than before. Unauthenticated:
+    /// it may only start a liveness exchange.
+    PeerMoved {
+        /// The inbound SPI in host order.
+        spi: u32,
+        /// The new source.
+        from: SocketAddr,
+    },
+    /// SAs of ours are gone without our doing, found by a resync after events were lost.
+    Vanished {
+        /// Whose.
+        child: ChildId,
+    },
+}
