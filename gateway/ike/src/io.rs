@@ -60,6 +60,12 @@ pub enum KernelCommand {
         /// Whose.
         child: ChildId,
     },
+    /// Asks the routing table from which of our addresses the peer is reached, when the operator
+    /// has not said: [`Done::LocalAddress`].
+    FindLocalAddress {
+        /// The peer's outer address.
+        remote: IpAddr,
+    },
     /// Asks for [`Done::Use`].
     QueryUse {
         /// Whose.
@@ -186,6 +192,8 @@ pub struct Encapsulation {
 pub enum Done {
     /// The command was executed.
     Ok,
+    /// The answer to [`KernelCommand::FindLocalAddress`].
+    LocalAddress(IpAddr),
     /// The answer to [`KernelCommand::QueryUse`].
     Use {
         /// Time since the last packet came in on the SA; `None`: none has yet.
