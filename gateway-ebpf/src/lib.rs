@@ -1,0 +1,29 @@
+//! The XDP and TC programs of the gateway.
+//!
+//! - [`natt`]: XDP, takes the UDP header off ESP of a known SA.
+//! - [`steer`]: TC egress, sends selected traffic into the XFRM interface.
+//! - [`guard`]: TC ingress, drops clear packets that should have been encrypted.
+//!
+//! Each is a function from a packet to `Result<(), Reason>`: `Ok` means that the packet is none of
+//! its business, an error names what was decided, and [`count::verdict`] is the one place that
+//! counts it and looks up what becomes of the packet. The programs are pinned and outlive the
+//! daemon, so none of them needs it to run.
+
+#![no_std]
+#![expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_lossless,
+    reason = "lengths and addresses change width at the helpers' interfaces"
+)]
+
+pub mod checksum;
+pub mod count;
+pub mod guard;
+pub mod header;
+pub mod maps;
+pub mod natt;
+pub mod packet;
+pub mod steer;
+
+mod read;

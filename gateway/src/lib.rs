@@ -1,1 +1,13 @@
-//! Gateway.
+//! The daemon around the pure IKE core `gateway_ike`: sockets, clock, kernel, policy files and
+//! the control socket. Only [`driver`] knows all of them.
+
+pub mod cli;
+pub mod clock;
+pub mod control;
+pub mod driver;
+pub mod kernel;
+pub mod log;
+pub mod net;
+pub mod policy;
+#[cfg(test)]
+mod testing;

@@ -1,2 +1,94 @@
-//! The daemon.
-fn main() {}
+//! The command `gateway`: reads the command line and turns results into output and exit codes.
+#![expect(unused_crate_dependencies, reason = "the library of this package uses them")]
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gateway::cli::{CheckArgs, Cli, Command, StatusArgs, completions, exit, manual};
+use gateway::control::{QueryError, Request, Response, query, render};
+use gateway::{driver, policy};
+use serde_json::json;
+
+fn main() -> ExitCode {
+    let code = match Cli::parse().command {
+        Command::Run(args) => driver::run(&args).map_or_else(|e| failed(&e), |()| exit::OK),
+        Command::Check(args) => check(&args),
+        Command::Status(args) => status(&args),
+        Command::Version => print(concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
+        Command::Man => manual().map_or_else(|e| failed(&e), |page| print(&page)),
+        Command::Completions { shell } => print(&completions(shell)),
+    };
+    ExitCode::from(code)
+}
+
+/// `gateway check`.
+fn check(args: &CheckArgs) -> u8 {
+    let result = policy::load(&args.policies);
+    if args.json {
+        let (value, code) = match &result {
+            Ok(loaded) => (
+                json!({
+                    "ok": true,
+                    "files": loaded.files,
+                    "peers": loaded.policies.peers.len(),
+                    "rules": loaded.policies.rules.len(),
+                    "warnings": loaded.warnings,
+                    "errors": [],
+                }),
+                exit::OK,
+            ),
+            Err(errors) => (json!({ "ok": false, "warnings": [], "errors": errors }), exit::FAILED),
+        };
+        let printed = print(format!("{value:#}\n").as_bytes());
+        return code.max(printed);
+    }
+    match result {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+            let (peers, rules) = (loaded.policies.peers.len(), loaded.policies.rules.len());
+            print(format!("ok: {} files, {peers} peers, {rules} rules\n", loaded.files).as_bytes())
+        }
+        Err(errors) => {
+            errors.iter().for_each(|error| complain(&error.to_string()));
+            exit::FAILED
+        }
+    }
+}
+
+/// `gateway status`.
+fn status(args: &StatusArgs) -> u8 {
+    match query(&args.socket, &Request::Status {}) {
+        Ok(Response::Status(report)) if args.json => match serde_json::to_string_pretty(&report) {
+            Ok(text) => print(format!("{text}\n").as_bytes()),
+            Err(error) => failed(&error),
+        },
+        Ok(Response::Status(report)) => print(render(&report).as_bytes()),
+        Ok(Response::Error(error)) => failed(&error),
+        Err(error @ QueryError::NoDaemon { .. }) => {
+            failed(&error);
+            exit::NO_DAEMON
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// Reports an error, which may be several lines.
+fn failed(error: &impl ToString) -> u8 {
+    error.to_string().lines().for_each(complain);
+    exit::FAILED
+}
+
+fn complain(line: &str) {
+    // Where standard error is gone there is nobody to tell.
+    drop(writeln!(io::stderr(), "gateway: {line}"));
+}
+
+/// Prints to standard output. A reader that has gone away, such as `head`, is no error.
+fn print(octets: &[u8]) -> u8 {
+    let mut out = io::stdout();
+    match out.write_all(octets).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => failed(&error),
+        _ => exit::OK,
+    }
+}

@@ -1,1 +1,16 @@
-//! Test support.
+//! What the tests and the demo need of a machine: namespaces joined into a small internet,
+//! captures on its wires, traffic through it, our daemon and strongSwan's in its gateways.
+
+pub mod capture;
+pub mod daemon;
+pub mod error;
+pub mod frame;
+pub mod gateway;
+pub mod namespace;
+pub mod requirements;
+pub mod scenario;
+pub mod strongswan;
+pub mod topology;
+pub mod traffic;
+
+pub use error::{Context, Error, Result};

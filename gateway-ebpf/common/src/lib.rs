@@ -1,1 +1,87 @@
-//! Map layouts.
+//! What the BPF programs and the daemon share: the layout of the maps, the counters' names, and
+//! the function that finds the rule of a packet.
+//!
+//! Rules of layout, held up by the assertions beside each type:
+//! - `repr(C)`, no implicit padding: the kernel hashes every octet of a key.
+//! - What is on the wire stays as on the wire: addresses and SPIs are arrays of octets, in network
+//!   order. Numbers that the two sides only count or compare (ports, precedences) are in the
+//!   machine's order.
+//! - An IPv4 address is kept mapped into IPv6 (RFC 4291 2.5.5.2), so that one map serves both
+//!   families.
+
+#![no_std]
+
+mod classify;
+mod count;
+mod reason;
+mod rule;
+mod sa;
+
+#[cfg(feature = "user")]
+use aya as _;
+
+pub use classify::{Flow, Match, Ports, Rules, classify};
+pub use count::{Count, RuleCount};
+pub use reason::{Reason, Verdict};
+pub use rule::{Action, Alternative, Entry, KeyKind, RuleKey, Tuple, Tuples, masked};
+pub use sa::{SaKey, SaValue};
+
+/// An IPv6 address, or an IPv4 address mapped into one, in network order.
+pub type Address = [u8; 16];
+
+/// The bits that an IPv4 prefix grows by when it is mapped.
+pub const MAPPED_BITS: u8 = 96;
+
+/// Maps an IPv4 address into IPv6.
+#[inline(always)]
+#[must_use]
+pub const fn mapped(address: [u8; 4]) -> Address {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// The family of a packet or of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The names of the maps, which are also their names under the pin directory.
+pub mod map {
+    /// The kernel's SAs that the programs know: [`SaKey`](crate::SaKey) to
+    /// [`SaValue`](crate::SaValue).
+    pub const SAS: &str = "SAS";
+    /// The outer slot that holds the generation of rules in force.
+    pub const GENERATION: &str = "GENERATION";
+    /// One [`Count`](crate::Count) for each [`Reason`](crate::Reason) and CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// One [`RuleCount`](crate::RuleCount) for each rule and CPU.
+    pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+}
+
+/// The names of the programs' settings, which the loader fills in.
+pub mod global {
+    /// `u32`: the index of the XFRM interface; 0 while there is none.
+    pub const XFRM_INTERFACE: &str = "XFRM_INTERFACE";
+    /// `u32`: the mark of the daemon's own IKE sockets; 0 for none.
+    pub const IKE_MARK: &str = "IKE_MARK";
+}
+
+/// The names of the programs.
+pub mod program {
+    /// XDP: takes the UDP header off ESP.
+    pub const NATT_INGRESS: &str = "natt_ingress";
+    /// TC egress of a link with Ethernet headers.
+    pub const STEER_EGRESS: &str = "steer_egress";
+    /// TC egress of a link without headers (PPP, TUN).
+    pub const STEER_EGRESS_L3: &str = "steer_egress_l3";
+    /// TC ingress of a link with Ethernet headers.
+    pub const GUARD_INGRESS: &str = "guard_ingress";
+    /// TC ingress of a link without headers.
+    pub const GUARD_INGRESS_L3: &str = "guard_ingress_l3";
+    /// XDP: passes every packet. The floor that the bench measures against.
+    pub const PASS: &str = "pass";
+}

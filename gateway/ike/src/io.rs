@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::algorithms::EspSuite;
 use crate::config::{ChildLifetime, Mode, PolicySet, PortRange, RuleName};
+use crate::event::Event;
 
 /// Where a datagram came from and to, or is to be sent. The 4500 framing (RFC 3948 non-ESP
 /// marker) follows from the local port and is added and removed by the sockets.
@@ -27,9 +28,54 @@ impl fmt::Display for Path {
     }
 }
 
+/// What the endpoint is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// An IKE message arrived; the non-ESP marker of port 4500 has been removed.
+    Datagram {
+        /// From where and to where.
+        path: Path,
+        /// The message, from the first octet of the IKE header.
+        octets: &'a [u8],
+    },
+    /// The kernel's answer to an [`Output::Kernel`].
+    CommandDone(CommandId, Result<Done, KernelError>),
+    /// The kernel tells something by itself.
+    Kernel(KernelEvent),
+    /// The operator's wishes, whole: at start, and again after each successful reload.
+    Policies(Arc<PolicySet>),
+    /// Delete every SA in good order; [`crate::Endpoint::is_closed`] says when that is done.
+    Shutdown,
+    /// The time of [`crate::Endpoint::next_timeout`] has come. Harmless when it has not.
+    Timeout,
+}
+
+/// What the endpoint wants done. There is one queue, in order: a command that stands before a
+/// datagram must have been executed, and its result handed in, before the datagram is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send an IKE message; a local port of 4500 means that the non-ESP marker is prepended.
+    Transmit {
+        /// From where and to where.
+        path: Path,
+        /// The message, from the first octet of the IKE header.
+        octets: Vec<u8>,
+    },
+    /// Have the kernel do something, and hand in the result.
+    Kernel(CommandId, KernelCommand),
+    /// Something that an operator may want to read.
+    Event(Event),
+}
+
 /// Our number for an IKE SA: never reused, in every log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IkeSaId(pub u64);
+
+impl fmt::Display for IkeSaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
 
 /// Our number for a Child SA: never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -331,6 +331,54 @@ wire_code! {
 }
 
 wire_code! {
+    /// Configuration attribute type (RFC 7296 3.15.1); fifteen bits.
+    CpAttribute(u16) {
+        /// An address for the asker: 4 octets.
+        INTERNAL_IP4_ADDRESS = 1,
+        /// The netmask of that address.
+        INTERNAL_IP4_NETMASK = 2,
+        /// A name server.
+        INTERNAL_IP4_DNS = 3,
+        /// A NetBIOS name server.
+        INTERNAL_IP4_NBNS = 4,
+        /// A DHCP server.
+        INTERNAL_IP4_DHCP = 6,
+        /// The other side's software in words.
+        APPLICATION_VERSION = 7,
+        /// An address for the asker: 16 octets and a prefix length.
+        INTERNAL_IP6_ADDRESS = 8,
+        /// A name server.
+        INTERNAL_IP6_DNS = 10,
+        /// A DHCP server.
+        INTERNAL_IP6_DHCP = 12,
+        /// A network that is reached through the answerer.
+        INTERNAL_IP4_SUBNET = 13,
+        /// Which attributes the answerer knows.
+        SUPPORTED_ATTRIBUTES = 14,
+        /// A network that is reached through the answerer.
+        INTERNAL_IP6_SUBNET = 15,
+        /// RFC 8598.
+        INTERNAL_DNS_DOMAIN = 25,
+        /// RFC 8598.
+        INTERNAL_DNSSEC_TA = 26,
+    }
+}
+
+wire_code! {
+    /// Code of an EAP message (RFC 3748 4).
+    EapCode(u8) {
+        /// From the authenticator.
+        REQUEST = 1,
+        /// From the peer.
+        RESPONSE = 2,
+        /// The peer is authenticated.
+        SUCCESS = 3,
+        /// The peer is not authenticated.
+        FAILURE = 4,
+    }
+}
+
+wire_code! {
     /// Hash algorithm of RFC 7427.
     HashAlgorithm(u16) {
         /// SHA-1.

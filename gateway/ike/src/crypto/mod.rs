@@ -1,1 +1,19 @@
-//! What runs the algorithms.
+//! What runs the algorithms: the only place that names an implementation.
+//!
+//! Everything is ring's, except what ring lacks: AES-CBC and the MODP group are RustCrypto's.
+
+pub mod key_exchange;
+pub mod prf;
+pub mod protect;
+
+/// Hexadecimal, with spaces and line breaks, to octets.
+#[cfg(test)]
+pub(crate) fn hex(digits: &str) -> Vec<u8> {
+    let digits: Vec<u8> = digits
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .map(|c| u8::try_from(c.to_digit(16).unwrap()).unwrap())
+        .collect();
+    assert_eq!(digits.len() % 2, 0);
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}

@@ -1,0 +1,117 @@
+//! Why a packet was handled the way it was: one list for the programs, the metrics and the tests.
+
+/// What a program does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Pass,
+    /// It ends here.
+    Drop,
+    /// It goes into the XFRM interface.
+    Redirect,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal => $verdict:ident,)+) => {
+        /// Why a program decided about a packet as it did; the index of its counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name in metrics and in `gateway status`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What becomes of the packet.
+            #[inline(always)]
+            #[must_use]
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$variant => Verdict::$verdict,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// XDP: the UDP header of an ESP packet was taken off.
+    Stripped = "esp_in_udp_stripped" => Pass,
+    /// XDP, left as it is: ESP in UDP of an SA that the kernel decapsulates itself.
+    KernelDecapsulates = "esp_in_udp_kernel" => Pass,
+    /// XDP, left as it is: ESP in UDP without an SA of ours.
+    UnknownSpi = "esp_in_udp_unknown_spi" => Pass,
+    /// XDP: ESP in UDP of a known SA whose lengths contradict each other.
+    BadLength = "esp_in_udp_bad_length" => Drop,
+    /// XDP: the packet of a known SA could not be changed.
+    NotStripped = "esp_in_udp_not_stripped" => Drop,
+    /// XDP: the first fragment of a datagram to port 4500, which XDP cannot strip.
+    OuterFragment = "esp_in_udp_fragment" => Pass,
+    /// XDP: an IKE message on port 4500.
+    IkeOn4500 = "ike_on_4500" => Pass,
+    /// XDP: a NAT keepalive (RFC 3948 2.3).
+    Keepalive = "nat_keepalive" => Drop,
+    /// XDP: a datagram to port 4500 too short to be ESP.
+    TooShort = "udp_4500_too_short" => Pass,
+    /// Egress: selected traffic, redirected into the XFRM interface.
+    Protected = "egress_protected" => Redirect,
+    /// Egress: selected traffic while there is no XFRM interface.
+    NoXfrmInterface = "egress_no_xfrm_interface" => Drop,
+    /// Egress: selected traffic that could not be made ready for the XFRM interface.
+    NotRedirected = "egress_not_redirected" => Drop,
+    /// Egress: a bypass rule.
+    BypassedOut = "egress_bypassed" => Pass,
+    /// Egress: a discard rule.
+    DiscardedOut = "egress_discarded" => Drop,
+    /// Egress: selected, but it is our own ESP.
+    OwnEsp = "egress_own_esp" => Pass,
+    /// Egress: selected, but it is our own IKE.
+    OwnIke = "egress_own_ike" => Pass,
+    /// Egress: an IP packet whose headers cannot be read, so that no rule can be found.
+    UnreadableOut = "egress_unreadable" => Drop,
+    /// Ingress: a clear packet that a rule says must arrive encrypted.
+    ClearInbound = "ingress_clear" => Drop,
+    /// Ingress: a bypass rule.
+    BypassedIn = "ingress_bypassed" => Pass,
+    /// Ingress: a discard rule.
+    DiscardedIn = "ingress_discarded" => Drop,
+    /// Ingress: an IP packet whose headers cannot be read, so that no rule can be found.
+    UnreadableIn = "ingress_unreadable" => Drop,
+}
+
+impl Reason {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The index of its counter.
+    #[expect(clippy::as_conversions, reason = "the discriminant of a repr(u32) enumeration")]
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_name_and_place() {
+        let names: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), Reason::COUNT);
+        for (place, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(usize::try_from(reason.index()).unwrap(), place);
+        }
+    }
+}

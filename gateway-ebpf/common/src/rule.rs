@@ -1,0 +1,303 @@
+//! The rules as the programs see them: a tuple-space search.
+//!
+//! Rules that select by prefixes of the same lengths, and that all name a protocol or all name
+//! none, form a *tuple*. One hash map holds every rule under its masked addresses; a packet is
+//! masked once for each tuple in use and looked up. So the cost grows with the number of distinct
+//! tuples (a handful in practice), not with the number of rules.
+//!
+//! The same hash map also holds the list of tuples, one for each family, under keys of their own.
+//! So a whole generation of rules is one map, and the outer slot that names it is changed in one
+//! write: a packet sees the old rules or the new ones, never a mixture.
+
+use crate::{Address, Family};
+
+/// What is to be done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Action {
+    /// It must be encrypted.
+    Protect = 1,
+    /// It goes in the clear.
+    Bypass = 2,
+    /// It is dropped.
+    Discard = 3,
+}
+
+impl Action {
+    /// The action with this number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Protect),
+            2 => Some(Self::Bypass),
+            3 => Some(Self::Discard),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    #[expect(clippy::as_conversions, reason = "the discriminant of a repr(u32) enumeration")]
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+}
+
+/// What is found under a [`RuleKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyKind {
+    /// An [`Entry`] of rules for any protocol.
+    AnyProtocol = 0,
+    /// An [`Entry`] of rules for one protocol.
+    OneProtocol = 1,
+    /// The [`Tuples`] of IPv4 rules.
+    TuplesV4 = 4,
+    /// The [`Tuples`] of IPv6 rules.
+    TuplesV6 = 6,
+}
+
+impl KeyKind {
+    /// Its number.
+    #[expect(clippy::as_conversions, reason = "the discriminant of a repr(u8) enumeration")]
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+/// The key of a generation's map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C, align(8))]
+pub struct RuleKey {
+    /// The local prefix, the other bits zero.
+    pub local: Address,
+    /// The remote prefix, the other bits zero.
+    pub remote: Address,
+    /// The bits of the local prefix; of a mapped IPv4 prefix, 96 more.
+    pub local_length: u8,
+    /// The bits of the remote prefix.
+    pub remote_length: u8,
+    /// The IP protocol; 0 with a kind that has none.
+    pub protocol: u8,
+    /// A [`KeyKind`].
+    pub kind: u8,
+    /// Always zero.
+    pub zero: [u8; 4],
+}
+
+const _: () = assert!(size_of::<RuleKey>() == 40);
+
+impl RuleKey {
+    /// The key of the tuples of a family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tuples(family: Family) -> Self {
+        let kind = match family {
+            Family::V4 => KeyKind::TuplesV4,
+            Family::V6 => KeyKind::TuplesV6,
+        };
+        Self {
+            local: [0; 16],
+            remote: [0; 16],
+            local_length: 0,
+            remote_length: 0,
+            protocol: 0,
+            kind: kind.number(),
+            zero: [0; 4],
+        }
+    }
+
+    /// The key of the rules of one tuple that may match these addresses and this protocol.
+    #[inline(always)]
+    #[must_use]
+    pub fn entry(tuple: &Tuple, local: &Address, remote: &Address, protocol: u8) -> Self {
+        let exact = tuple.one_protocol != 0;
+        let kind = if exact { KeyKind::OneProtocol } else { KeyKind::AnyProtocol };
+        Self {
+            local: masked(local, tuple.local_length),
+            remote: masked(remote, tuple.remote_length),
+            local_length: tuple.local_length,
+            remote_length: tuple.remote_length,
+            protocol: if exact { protocol } else { 0 },
+            kind: kind.number(),
+            zero: [0; 4],
+        }
+    }
+}
+
+/// One combination of prefix lengths that rules use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Tuple {
+    /// The precedence of the best rule in it.
+    pub best: u32,
+    /// The bits of the local prefix; of a mapped IPv4 prefix, 96 more.
+    pub local_length: u8,
+    /// The bits of the remote prefix.
+    pub remote_length: u8,
+    /// 1 if the rules name a protocol, else 0.
+    pub one_protocol: u8,
+    /// Always zero.
+    pub zero: u8,
+}
+
+const _: () = assert!(size_of::<Tuple>() == 8);
+
+/// The tuples of a family, the one with the best rule first: once a rule is found, a tuple whose
+/// best is worse ends the search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Tuples {
+    /// How many are in use.
+    pub count: u32,
+    /// Always zero.
+    pub zero: u32,
+    /// The tuples.
+    pub tuples: [Tuple; Self::MAX],
+}
+
+impl Tuples {
+    /// The most tuples of one family.
+    pub const MAX: usize = 40;
+
+    /// None.
+    pub const EMPTY: Self = Self {
+        count: 0,
+        zero: 0,
+        tuples: [Tuple { best: 0, local_length: 0, remote_length: 0, one_protocol: 0, zero: 0 };
+            Self::MAX],
+    };
+}
+
+/// A rule, without what its key says of it. Ranges are inclusive; the full range also matches a
+/// packet without ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Alternative {
+    /// The lowest local port.
+    pub local_low: u16,
+    /// The highest local port.
+    pub local_high: u16,
+    /// The lowest remote port.
+    pub remote_low: u16,
+    /// The highest remote port.
+    pub remote_high: u16,
+    /// Lower wins; no two rules of a generation have the same.
+    pub precedence: u32,
+    /// The rule's identifier.
+    pub rule: u32,
+    /// The number of an [`Action`].
+    pub action: u32,
+}
+
+const _: () = assert!(size_of::<Alternative>() == 20);
+
+/// The rules that differ only by ports, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Entry {
+    /// How many are in use.
+    pub count: u32,
+    /// Always zero.
+    pub zero: u32,
+    /// The rules.
+    pub alternatives: [Alternative; Self::MAX],
+}
+
+impl Entry {
+    /// The most rules that differ only by ports.
+    pub const MAX: usize = 16;
+
+    /// None.
+    pub const EMPTY: Self = Self {
+        count: 0,
+        zero: 0,
+        alternatives: [Alternative {
+            local_low: 0,
+            local_high: 0,
+            remote_low: 0,
+            remote_high: 0,
+            precedence: 0,
+            rule: 0,
+            action: 0,
+        }; Self::MAX],
+    };
+}
+
+// They are values of one map.
+const _: () = assert!(size_of::<Entry>() == 328 && size_of::<Tuples>() == size_of::<Entry>());
+const _: () = assert!(align_of::<Tuples>() <= align_of::<Entry>());
+
+/// The address with all but its first `length` bits zero.
+#[inline(always)]
+#[must_use]
+pub fn masked(address: &Address, length: u8) -> Address {
+    // By halves, since BPF has no shift of 128 bits.
+    let bits = u32::from(length);
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]) & leading_ones(bits);
+    let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]) & leading_ones(bits.saturating_sub(64));
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
+        (high.to_be_bytes(), low.to_be_bytes());
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
+/// The first `count` bits one, the others zero; all of them for 64 and more.
+#[inline(always)]
+const fn leading_ones(count: u32) -> u64 {
+    match count {
+        0 => 0,
+        1..64 => !(u64::MAX >> count),
+        _ => u64::MAX,
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: it is repr(C), octets only; the sizes add up to its size, so there is no padding.
+unsafe impl aya::Pod for RuleKey {}
+
+#[cfg(feature = "user")]
+// SAFETY: it is repr(C), numbers only; the sizes add up to its size, so there is no padding.
+unsafe impl aya::Pod for Entry {}
+
+#[cfg(feature = "user")]
+// SAFETY: it is repr(C), numbers only; the sizes add up to its size, so there is no padding.
+unsafe impl aya::Pod for Tuples {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapped;
+
+    #[test]
+    fn a_mask_keeps_exactly_the_first_bits() {
+        let all = [0xff; 16];
+        assert_eq!(masked(&all, 0), [0; 16]);
+        assert_eq!(masked(&all, 128), all);
+        assert_eq!(masked(&all, 1)[..2], [0x80, 0]);
+        assert_eq!(masked(&all, 64), u128::to_be_bytes(u128::from(u64::MAX) << 64));
+        for length in 1..=128_u8 {
+            let ones: u32 = masked(&all, length).iter().map(|octet| octet.count_ones()).sum();
+            assert_eq!(ones, u32::from(length));
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_masked_within_its_last_32_bits() {
+        assert_eq!(masked(&mapped([10, 1, 2, 3]), 96 + 8), mapped([10, 0, 0, 0]));
+        assert_eq!(masked(&mapped([10, 1, 2, 3]), 96), mapped([0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn a_number_that_is_no_action_is_refused() {
+        for action in [Action::Protect, Action::Bypass, Action::Discard] {
+            assert_eq!(Action::new(action.number()), Some(action));
+        }
+        assert_eq!(Action::new(0), None);
+        assert_eq!(Action::new(4), None);
+    }
+}

@@ -1,0 +1,50 @@
+//! The SAs that the programs know.
+
+use crate::Address;
+
+/// What the kernel finds an ESP SA by: the destination and the SPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct SaKey {
+    /// The outer destination.
+    pub destination: Address,
+    /// The SPI, in network order.
+    pub spi: [u8; 4],
+}
+
+const _: () = assert!(size_of::<SaKey>() == 20 && align_of::<SaKey>() == 1);
+
+/// What the programs may do with packets of an SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SaValue {
+    /// A combination of the constants below.
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<SaValue>() == 4);
+
+impl SaValue {
+    /// The peer sends with it to us.
+    pub const INBOUND: u32 = 1;
+    /// We send with it: such packets leave as they are.
+    pub const OUTBOUND: u32 = 2;
+    /// XDP takes the UDP header off. The kernel's SA must then have no encapsulation template,
+    /// since `xfrm_input` drops a packet whose encapsulation differs from its SA's.
+    pub const STRIP: u32 = 4;
+
+    /// Whether every bit of `flags` is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, flags: u32) -> bool {
+        self.flags & flags == flags
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: it is repr(C), octets only, without padding.
+unsafe impl aya::Pod for SaKey {}
+
+#[cfg(feature = "user")]
+// SAFETY: it is repr(C), one number, without padding.
+unsafe impl aya::Pod for SaValue {}

@@ -1,0 +1,38 @@
+//! Counting, and the one place that turns a decision into a verdict.
+
+use aya_ebpf::EbpfContext;
+use aya_log_ebpf::trace;
+use gateway_common::{Count, Match, Reason, RuleCount, Verdict};
+
+use crate::maps::{COUNTERS, RULE_COUNTERS};
+
+/// Counts a decision and says what becomes of the packet.
+#[inline(always)]
+pub fn verdict<C: EbpfContext>(context: &C, decided: Result<(), Reason>, octets: u64) -> Verdict {
+    match decided {
+        Ok(()) => Verdict::Pass,
+        Err(reason) => {
+            if let Some(counter) = COUNTERS.get_ptr_mut(reason.index()) {
+                // SAFETY: the map gave the pointer, and it is this CPU's own counter.
+                add(unsafe { &mut *counter }, octets);
+            }
+            trace!(context, "reason {}, {} octets", reason.index(), octets);
+            reason.verdict()
+        }
+    }
+}
+
+/// Counts what a rule did.
+#[inline(always)]
+pub fn rule(found: &Match, octets: u64, which: impl FnOnce(&mut RuleCount) -> &mut Count) {
+    if let Some(counter) = RULE_COUNTERS.get_ptr_mut(found.rule) {
+        // SAFETY: the map gave the pointer, and it is this CPU's own counter.
+        add(which(unsafe { &mut *counter }), octets);
+    }
+}
+
+#[inline(always)]
+fn add(counter: &mut Count, octets: u64) {
+    counter.packets = counter.packets.wrapping_add(1);
+    counter.octets = counter.octets.wrapping_add(octets);
+}

@@ -1,0 +1,80 @@
+//! Every map and setting of the programs. The loader pins the maps under their names, so a new
+//! program finds what an earlier one left.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::macros::btf_map;
+use gateway_common::{
+    Count, Entry, Family, Reason, RuleCount, RuleKey, Rules, SaKey, SaValue, Tuples,
+};
+
+/// Memory is taken entry by entry, and what a program holds is freed only after it has ended.
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+
+/// The rules of one generation; never changed once the outer slot names it. The loader makes each
+/// as large as it needs.
+pub type Generation = HashMap<RuleKey, Entry, 1, ON_DEMAND>;
+
+/// The SAs that the programs know.
+#[btf_map]
+pub static SAS: HashMap<SaKey, SaValue, 262_144, ON_DEMAND> = HashMap::new();
+
+/// The slot that holds the generation in force; empty before the first.
+#[btf_map]
+pub static GENERATION: ArrayOfMaps<Generation, 1> = ArrayOfMaps::new();
+
+/// What was decided about packets.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Count, { Reason::COUNT }> = PerCpuArray::new();
+
+/// What each rule did. The loader makes an entry for each rule of a generation.
+#[btf_map]
+pub static RULE_COUNTERS: PerCpuHashMap<u32, RuleCount, 131_072, ON_DEMAND> = PerCpuHashMap::new();
+
+/// The index of the XFRM interface; 0 while there is none.
+#[unsafe(no_mangle)]
+pub static XFRM_INTERFACE: Global<u32> = Global::new(0);
+
+/// The mark of the daemon's IKE sockets; 0 for none.
+#[unsafe(no_mangle)]
+pub static IKE_MARK: Global<u32> = Global::new(0);
+
+/// The generation in force.
+pub struct Current(&'static Generation);
+
+impl Current {
+    /// What the outer slot names at this moment.
+    #[inline(always)]
+    #[must_use]
+    pub fn get() -> Option<Self> {
+        GENERATION.get(0).map(Self)
+    }
+}
+
+impl Rules for Current {
+    #[inline(always)]
+    fn tuples(&self, family: Family) -> Option<&Tuples> {
+        let found = self.0.get_ptr(RuleKey::tuples(family))?;
+        // SAFETY: the loader writes Tuples under such a key; they have the size of an Entry, whose
+        // alignment is larger, and a generation is not changed while a program can reach it.
+        unsafe { found.cast::<Tuples>().as_ref() }
+    }
+
+    #[inline(always)]
+    fn entry(&self, key: &RuleKey) -> Option<&Entry> {
+        let found = self.0.get_ptr(key)?;
+        // SAFETY: a generation is not changed while a program can reach it.
+        unsafe { found.as_ref() }
+    }
+}
+
+/// What the map says about an SA.
+#[inline(always)]
+#[must_use]
+pub fn sa(key: &SaKey) -> Option<SaValue> {
+    let found = SAS.get_ptr(key)?;
+    // SAFETY: the map is not preallocated, so the value outlives the program's run, and it is one
+    // number, read at once.
+    unsafe { found.as_ref() }.copied()
+}

@@ -1,0 +1,97 @@
+//! The only place where an offset becomes a reference, or octets of a packet become a value.
+
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_skb_vlan_pop};
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+/// The `T` at an offset of an XDP frame; none if the frame ends before its end.
+///
+/// `T` must be octets only: any address and any content must be good for it.
+#[inline(always)]
+#[must_use]
+pub fn at<T: Copy>(context: &XdpContext, offset: usize) -> Option<&T> {
+    const { assert!(align_of::<T>() == 1) };
+    if !reaches(context, offset.wrapping_add(size_of::<T>())) {
+        return None;
+    }
+    // SAFETY: the whole of it lies in the frame, it has no alignment, and any octets are good.
+    Some(unsafe { &*(context.data().wrapping_add(offset) as *const T) })
+}
+
+/// Whether an XDP frame has at least `length` octets.
+#[inline(always)]
+#[must_use]
+pub fn reaches(context: &XdpContext, length: usize) -> bool {
+    context.data().wrapping_add(length) <= context.data_end()
+}
+
+/// The octets of an XDP frame.
+#[inline(always)]
+#[must_use]
+pub fn length(context: &XdpContext) -> u64 {
+    context.data_end().wrapping_sub(context.data()) as u64
+}
+
+/// Puts `head` over the `T` that begins `N` octets after the frame's start, and lets the frame
+/// begin there. Whether it was done; if not, the frame is to be dropped.
+#[inline(always)]
+#[must_use]
+pub fn shorten<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool {
+    const { assert!(align_of::<T>() == 1) };
+    if !reaches(context, N.wrapping_add(size_of::<T>())) {
+        return false;
+    }
+    let place = context.data().wrapping_add(N) as *mut T;
+    // SAFETY: the whole of it lies in the frame, and it has no alignment.
+    unsafe { place.write(head) };
+    // SAFETY: the context is the kernel's.
+    unsafe { bpf_xdp_adjust_head(context.ctx, N as i32) == 0 }
+}
+
+/// The `T` at an offset of a packet at TC, wherever the kernel keeps these octets.
+///
+/// `T` must be octets only.
+#[inline(always)]
+#[must_use]
+pub fn load<T: Copy>(context: &TcContext, offset: u32) -> Option<T> {
+    const { assert!(align_of::<T>() == 1) };
+    context.load(offset as usize).ok()
+}
+
+/// The mark of a packet at TC.
+#[inline(always)]
+#[must_use]
+pub fn mark(context: &TcContext) -> u32 {
+    // SAFETY: the context is the kernel's; the verifier knows the field.
+    unsafe { (*context.skb.skb).mark }
+}
+
+/// The EtherType that the kernel has for a packet at TC.
+#[inline(always)]
+#[must_use]
+pub fn ethertype(context: &TcContext) -> [u8; 2] {
+    // SAFETY: the context is the kernel's; the verifier knows the field, which is 16 bits in
+    // network order.
+    let protocol = unsafe { (*context.skb.skb).protocol } as u16;
+    protocol.to_ne_bytes()
+}
+
+/// Takes a packet's VLAN tags off: the one that the kernel keeps beside it and `in_frame` more.
+/// Whether it was done.
+#[inline(always)]
+#[must_use]
+pub fn untag(context: &TcContext, in_frame: u32) -> bool {
+    // SAFETY: the context is the kernel's; the verifier knows the field.
+    let beside = unsafe { (*context.skb.skb).vlan_present };
+    let mut tags = in_frame.wrapping_add(u32::from(beside != 0));
+    for _ in 0..3 {
+        if tags == 0 {
+            return true;
+        }
+        // SAFETY: the context is the kernel's.
+        if unsafe { bpf_skb_vlan_pop(context.skb.skb) } != 0 {
+            return false;
+        }
+        tags = tags.wrapping_sub(1);
+    }
+    tags == 0
+}

@@ -1,0 +1,89 @@
+//! TC egress on the underlay: what a rule selects goes into the XFRM interface, which encrypts it,
+//! or drops it while there is no SA.
+//!
+//! What passes although it is selected is our own IKE, known by the mark of the daemon's sockets,
+//! and our own ESP, known by its destination and SPI: otherwise a rule that covers the peers'
+//! own addresses would send the tunnel into itself.
+
+use aya_ebpf::helpers::bpf_redirect;
+use aya_ebpf::programs::TcContext;
+use gateway_common::{Action, Flow, Reason, SaKey, SaValue, classify};
+
+use crate::header::{Udp, protocol};
+use crate::maps::{self, Current};
+use crate::read::{Packet, Visible};
+use crate::{count, packet};
+
+/// Handles a packet on a link with (`ETHERNET`) or without a header.
+#[inline(always)]
+pub fn egress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
+    let read = Packet::read::<ETHERNET>(context);
+    let Some(packet) = read.map_err(|_unreadable| Reason::UnreadableOut)? else { return Ok(()) };
+    if packet.is_exempt(context) {
+        return Ok(());
+    }
+    let Some(rules) = Current::get() else { return Ok(()) };
+    let flow = Flow {
+        local: packet.source,
+        remote: packet.destination,
+        family: packet.family,
+        protocol: packet.protocol,
+        ports: packet.ports(packet.source_port, packet.destination_port),
+    };
+    let Some(found) = classify(&rules, &flow) else { return Ok(()) };
+    let action = Action::new(found.action);
+    if action != Some(Action::Bypass) {
+        if is_own_ike(context, &packet) {
+            return Err(Reason::OwnIke);
+        }
+        if is_own_esp(context, &packet) {
+            return Err(Reason::OwnEsp);
+        }
+    }
+    count::rule(&found, u64::from(context.len()), |rule| &mut rule.outbound);
+    match action {
+        Some(Action::Bypass) => Err(Reason::BypassedOut),
+        Some(Action::Protect) => protect(context, packet.tags),
+        Some(Action::Discard) | None => Err(Reason::DiscardedOut),
+    }
+}
+
+/// Makes a packet ready for the XFRM interface, which has no link header and no VLANs.
+#[inline(always)]
+fn protect(context: &TcContext, tags: u32) -> Result<(), Reason> {
+    if maps::XFRM_INTERFACE.load() == 0 {
+        return Err(Reason::NoXfrmInterface);
+    }
+    if !packet::untag(context, tags) {
+        return Err(Reason::NotRedirected);
+    }
+    Err(Reason::Protected)
+}
+
+/// Sends the packet that is being handled into the XFRM interface; returns the program's verdict.
+#[inline(always)]
+#[must_use]
+pub fn redirect() -> i32 {
+    // SAFETY: the helper takes any index; a wrong one drops the packet.
+    unsafe { bpf_redirect(maps::XFRM_INTERFACE.load(), 0) as i32 }
+}
+
+#[inline(always)]
+fn is_own_ike(context: &TcContext, packet: &Packet) -> bool {
+    let mark = maps::IKE_MARK.load();
+    // A fragment has its datagram's mark too.
+    packet.protocol == protocol::UDP && mark != 0 && packet::mark(context) == mark
+}
+
+#[inline(always)]
+fn is_own_esp(context: &TcContext, packet: &Packet) -> bool {
+    let spi = match (packet.protocol, packet.visible) {
+        (_, Visible::LaterFragment) => return false,
+        (protocol::ESP, _) => packet.payload,
+        (protocol::UDP, Visible::Ports) => packet.payload.wrapping_add(size_of::<Udp>() as u32),
+        _ => return false,
+    };
+    let Some(spi) = packet::load::<[u8; 4]>(context, spi) else { return false };
+    maps::sa(&SaKey { destination: packet.destination, spi })
+        .is_some_and(|sa| sa.has(SaValue::OUTBOUND))
+}

@@ -1,0 +1,84 @@
+//! What happened how often: every message that is dropped without a trace leaves one here.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// Something that is counted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Counter { $($(#[$doc])* $variant,)* }
+
+        /// How often each thing has happened since the start.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        #[expect(non_snake_case, reason = "the fields are the variants of Counter")]
+        pub struct Counters { $($variant: u64,)* }
+
+        impl Counters {
+            /// Counts one.
+            pub fn count(&mut self, counter: Counter) {
+                let value = match counter { $(Counter::$variant => &mut self.$variant,)* };
+                *value = value.saturating_add(1);
+            }
+
+            /// How often this has happened.
+            #[must_use]
+            pub const fn value(&self, counter: Counter) -> u64 {
+                match counter { $(Counter::$variant => self.$variant,)* }
+            }
+
+            /// Every counter with its name in status and metrics.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$(($name, self.$variant),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// A datagram is no IKE message.
+    MalformedHeader => "ike_malformed_header",
+    /// A message of IKEv1.
+    IkeV1 => "ike_version_1",
+    /// A message of a major version above 2.
+    LaterVersion => "ike_later_version",
+    /// A message for an IKE SA that we do not have.
+    UnknownIkeSpi => "ike_unknown_spi",
+    /// A message that does not authenticate.
+    NotAuthentic => "ike_not_authentic",
+    /// A message outside the window, or a response to nothing.
+    OutsideWindow => "ike_outside_window",
+    /// A request that was answered before and got the same answer again.
+    Retransmission => "ike_retransmission_answered",
+    /// A request that was sent again.
+    Retransmitted => "ike_request_retransmitted",
+    /// An authenticated message that breaks the protocol.
+    InvalidMessage => "ike_invalid_message",
+    /// An IKE_SA_INIT message that breaks the protocol.
+    InvalidInit => "ike_invalid_init",
+    /// An IKE_SA_INIT request dropped because there are too many half-open SAs.
+    HalfOpenLimit => "ike_half_open_limit",
+    /// A cookie was demanded.
+    CookieDemanded => "ike_cookie_demanded",
+    /// A cookie was wrong or too old.
+    CookieInvalid => "ike_cookie_invalid",
+    /// A half-open SA got no IKE_AUTH in time.
+    HalfOpenTimeout => "ike_half_open_timeout",
+    /// A peer was not authenticated.
+    AuthenticationFailed => "ike_authentication_failed",
+    /// No common proposal.
+    NoProposalChosen => "ike_no_proposal_chosen",
+    /// No rule covers the selectors.
+    TsUnacceptable => "ike_ts_unacceptable",
+    /// An IKE SA was established.
+    IkeSaEstablished => "ike_sa_established",
+    /// An IKE SA was given up because the peer did not answer.
+    PeerDead => "ike_peer_dead",
+    /// A Child SA was installed.
+    ChildSaInstalled => "child_sa_installed",
+    /// A Child SA failed to install.
+    ChildSaFailed => "child_sa_failed",
+    /// A Child SA was removed.
+    ChildSaRemoved => "child_sa_removed",
+    /// The kernel asked for an SA.
+    Acquire => "acquire",
+    /// The kernel asked for an SA that is already being made, or that we cannot make.
+    AcquireIgnored => "acquire_ignored",
+}

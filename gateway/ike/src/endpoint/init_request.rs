@@ -1,0 +1,153 @@
+//! IKE_SA_INIT requests: repeated ones, limits, cookies, other versions (RFC 7296 2.5, 2.6, 2.21.1).
+
+use std::time::Instant;
+
+use gateway_wire::{
+    ExchangeType, Flags, Header, IkeSpi, Message, MessageError, NotifyType, OtherVersion, Payload, encode_message,
+};
+
+use super::Endpoint;
+use crate::counters::Counter;
+use crate::error::{Error, notification_for};
+use crate::event::EventKind;
+use crate::ike_sa::{State, answer_init, init_header, notify};
+use crate::io::Path;
+use crate::payloads::Payloads;
+
+impl Endpoint {
+    pub(super) fn init_request(&mut self, now: Instant, header: &Header, path: Path, datagram: &[u8]) {
+        // RFC 7296 2.2, 3.1: the first message of an initiator, with nothing in our name yet.
+        let first = header.flags.initiator && header.message_id.0 == 0 && header.responder_spi.is_zero();
+        if !first || header.initiator_spi.is_zero() || self.shutting_down {
+            return self.shared.count(Counter::InvalidInit);
+        }
+        if let Some(id) = self.half_open.get(&(header.initiator_spi, path)).copied() {
+            return self.repeated_init(id, path, datagram);
+        }
+        let message = match Message::decode(datagram) {
+            Ok(message) => message,
+            Err(error) => return self.refuse_init(header, path, &Error::from(error)),
+        };
+        let payloads = match Payloads::collect(ExchangeType::IKE_SA_INIT, &message.payloads) {
+            Ok(payloads) => payloads,
+            Err(error) => return self.refuse_init(header, path, &error),
+        };
+        if self.half_open.len() >= self.shared.config.half_open_limit
+            || self.sas.len() >= self.shared.config.ike_sa_limit
+        {
+            return self.shared.count(Counter::HalfOpenLimit);
+        }
+        if self.demanding_cookies && !self.cookie_returned(now, header, path, &payloads) {
+            return;
+        }
+        let id = self.sa_id();
+        match answer_init(now, &mut self.shared, id, header, path, datagram, &payloads) {
+            Ok(sa) => {
+                self.by_spi.insert(sa.responder_spi, id);
+                self.half_open.insert((header.initiator_spi, path), id);
+                self.put_back(sa);
+                self.watch_half_open();
+            }
+            Err(error) => self.refuse_init(header, path, &error),
+        }
+    }
+
+    /// The very same request again gets the very same answer (RFC 7296 2.1); another request
+    /// with the same SPI from the same address gets none.
+    fn repeated_init(&mut self, id: crate::io::IkeSaId, path: Path, datagram: &[u8]) {
+        let answer = self.sas.get(&id).and_then(|sa| match &sa.state {
+            State::HalfOpen(half_open) => half_open.repeated(datagram).map(<[u8]>::to_vec),
+            _ => None,
+        });
+        match answer {
+            Some(answer) => {
+                self.shared.count(Counter::Retransmission);
+                self.shared.transmit(path, answer);
+            }
+            None => self.shared.count(Counter::InvalidInit),
+        }
+    }
+
+    /// Whether the initiator has returned our cookie; if not, it is sent one and forgotten.
+    fn cookie_returned(&mut self, now: Instant, header: &Header, path: Path, payloads: &Payloads<'_>) -> bool {
+        let Ok(nonce) = payloads.require_nonce() else {
+            self.shared.count(Counter::InvalidInit);
+            return false;
+        };
+        let (spi, from) = (header.initiator_spi, path.remote);
+        if let Some(returned) = payloads.notify(NotifyType::COOKIE) {
+            if self.cookies.check(now, returned.data, spi, nonce, from) {
+                return true;
+            }
+            self.shared.count(Counter::CookieInvalid);
+        }
+        if let Ok(cookie) = self.cookies.make(now, self.shared.random.as_mut(), spi, nonce, from) {
+            self.shared.count(Counter::CookieDemanded);
+            self.answer_outside(header, path, &[notify(NotifyType::COOKIE, &cookie)]);
+        }
+        false
+    }
+
+    /// Cookies are demanded above the threshold, and until the number has halved.
+    pub(super) fn watch_half_open(&mut self) {
+        let (count, threshold) = (self.half_open.len(), self.shared.config.cookie_threshold);
+        let demand = if self.demanding_cookies { count.saturating_mul(2) > threshold } else { count >= threshold };
+        if demand != self.demanding_cookies {
+            self.demanding_cookies = demand;
+            self.shared.report(None, EventKind::CookieMode(demand));
+        }
+    }
+
+    /// RFC 7296 2.21.1: the answer is not protected and leaves nothing behind.
+    fn refuse_init(&mut self, header: &Header, path: Path, error: &Error) {
+        self.shared.count(match error {
+            Error::NoProposalChosen { .. } => Counter::NoProposalChosen,
+            _ => Counter::InvalidInit,
+        });
+        if let Some(words) = notification_for(error) {
+            self.answer_outside(header, path, &[notify(words.kind, &words.data)]);
+        }
+        self.shared.report(Some(path), EventKind::InitRefused(error.clone()));
+    }
+
+    fn answer_outside(&mut self, header: &Header, path: Path, payloads: &[Payload<'_>]) {
+        let answer = init_header(header.initiator_spi, IkeSpi::ZERO, true);
+        if let Ok(octets) = encode_message(&answer, payloads) {
+            self.shared.transmit(path, octets);
+        }
+    }
+
+    /// RFC 7296 2.5: a request of another major version is answered with the version that we
+    /// speak. Nothing else is, so that two ends never answer each other for ever.
+    pub(super) fn other_version(&mut self, path: Path, version: &OtherVersion) {
+        if version.major == 0 {
+            return self.shared.count(Counter::MalformedHeader);
+        }
+        let old = version.major < 2;
+        self.shared.count(if old { Counter::IkeV1 } else { Counter::LaterVersion });
+        let header = &version.header;
+        // IKEv1 has no response flag; its first message has no responder cookie (RFC 2408 3.1).
+        let request = if old { header.responder_spi.is_zero() } else { !header.flags.response };
+        if !request {
+            return;
+        }
+        let answer = Header {
+            flags: Flags { response: true, version: false, initiator: false },
+            ..*header
+        };
+        let notification = notify(NotifyType::INVALID_MAJOR_VERSION, &[0x20]);
+        if let Ok(octets) = encode_message(&answer, &[notification]) {
+            self.shared.transmit(path, octets);
+        }
+        self.shared.report(Some(path), EventKind::OtherVersion(version.major));
+    }
+}
+
+impl From<MessageError> for Error {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::Header(_) => Self::BadAnswer("malformed header"),
+            MessageError::Chain(error) => Self::from(error),
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The endpoint: finds the IKE SA that a message, an answer or an event belongs to, begins new
+//! ones, and keeps the rules served.
+
+mod init_request;
+mod policies;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway_wire::{ExchangeType, Header, HeaderError, IkeSpi};
+
+use crate::config::{Action, EndpointConfig, PeerName, RuleName, Start};
+use crate::cookie::Cookies;
+use crate::counters::{Counter, Counters};
+use crate::crypto::key_exchange::KeyExchange;
+use crate::event::EventKind;
+use crate::ike_sa::{IkeSa, Job, State, Wish};
+use crate::io::{CommandId, Done, IkeSaId, Input, KernelError, KernelEvent, Output, Path};
+use crate::random::Random;
+use crate::shared::{Effect, Owner, Shared};
+use crate::time::{after, earlier};
+
+/// After a failure a rule that is always up is tried again after this long, then twice as long …
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// … up to this long.
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// IKEv2 for one host: every IKE SA of it.
+///
+/// Everything goes in by [`Self::handle`] and comes out by [`Self::poll_output`], which must be
+/// drained after each call; [`Self::next_timeout`] then says when to call again at the latest.
+/// There is no I/O, no clock and no thread in here: the same inputs give the same outputs.
+pub struct Endpoint {
+    shared: Shared,
+    sas: BTreeMap<IkeSaId, IkeSa>,
+    /// IKE SAs by our own SPI.
+    by_spi: BTreeMap<IkeSpi, IkeSaId>,
+    /// Half-open IKE SAs that we answered, by the initiator's SPI and address.
+    half_open: BTreeMap<(IkeSpi, Path), IkeSaId>,
+    /// One deadline for each IKE SA that has one.
+    deadlines: BTreeSet<(Instant, IkeSaId)>,
+    deadline_of: BTreeMap<IkeSaId, Instant>,
+    rules: BTreeMap<RuleName, RuleState>,
+    cookies: Cookies,
+    demanding_cookies: bool,
+    next_sa: u64,
+    shutting_down: bool,
+}
+
+/// How a rule fares.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RuleState {
+    /// Why its last Child SA could not be made.
+    pub(crate) last_error: Option<String>,
+    /// When it is tried again.
+    retry_at: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Endpoint {
+    /// An endpoint without policies: it answers nobody until it gets some.
+    #[must_use]
+    pub fn new(config: EndpointConfig, random: Box<dyn Random>, key_exchange: Box<dyn KeyExchange>) -> Self {
+        Self {
+            shared: Shared::new(config, random, key_exchange),
+            sas: BTreeMap::new(),
+            by_spi: BTreeMap::new(),
+            half_open: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            deadline_of: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            cookies: Cookies::default(),
+            demanding_cookies: false,
+            next_sa: 1,
+            shutting_down: false,
+        }
+    }
+
+    /// Takes an input; what it causes waits in [`Self::poll_output`].
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Datagram { path, octets } => self.handle_datagram(now, path, octets),
+            Input::CommandDone(id, result) => self.handle_command(now, id, result),
+            Input::Kernel(event) => self.handle_kernel(now, event),
+            Input::Policies(policies) => self.apply_policies(now, policies),
+            Input::Shutdown => self.shut_down(now),
+            Input::Timeout => self.handle_timeout(now),
+        }
+        self.apply_effects(now);
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.shared.outputs.pop_front()
+    }
+
+    /// When to hand in [`Input::Timeout`] at the latest.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let retry = self.rules.values().filter_map(|r| r.retry_at).min();
+        earlier(self.deadlines.first().map(|(at, _)| *at), retry)
+    }
+
+    /// What happened how often.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// After [`Input::Shutdown`]: whether every goodbye has been answered or given up.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shutting_down && self.sas.values().all(|sa| matches!(&sa.state, State::Closing(c) if !c.awaits_answer()))
+    }
+
+    /// Whether nothing is left of any IKE SA.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sas.is_empty() && self.half_open.is_empty() && self.by_spi.is_empty() && self.shared.spis.is_empty()
+    }
+
+    pub(crate) fn sas(&self) -> impl Iterator<Item = &IkeSa> {
+        self.sas.values()
+    }
+
+    pub(crate) const fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn half_open_count(&self) -> usize {
+        self.half_open.len()
+    }
+
+    pub(crate) fn rule_state(&self, rule: &RuleName) -> Option<&RuleState> {
+        self.rules.get(rule)
+    }
+
+    fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
+        let header = match Header::decode(datagram) {
+            Ok((header, ..)) => header,
+            Err(HeaderError::Decode(_)) => return self.shared.count(Counter::MalformedHeader),
+            Err(HeaderError::Version(version)) => return self.other_version(path, &version),
+        };
+        if header.exchange == ExchangeType::IKE_SA_INIT && !header.flags.response {
+            return self.init_request(now, &header, path, datagram);
+        }
+        // The sender says whether it was the original initiator; the other SPI is ours.
+        let ours = if header.flags.initiator { header.responder_spi } else { header.initiator_spi };
+        match self.by_spi.get(&ours).copied() {
+            // RFC 7296 2.21.4 allows an answer outside of any SA; it would only tell an attacker
+            // which SPIs exist, and help nobody that liveness does not help as well.
+            None => self.shared.count(Counter::UnknownIkeSpi),
+            Some(id) => self.with_sa(id, |sa, shared| sa.handle_datagram(now, shared, header, path, datagram)),
+        }
+    }
+
+    fn handle_command(&mut self, now: Instant, id: CommandId, result: Result<Done, KernelError>) {
+        match (self.shared.answered(id), result) {
+            (Some(Owner::IkeSa(sa, purpose)), result) => {
+                self.with_sa(sa, |sa, shared| sa.handle_command(now, shared, purpose, result));
+            }
+            (Some(Owner::Endpoint(what)), Err(error)) => {
+                self.shared.report(None, EventKind::KernelFailed { what, error: error.to_string() });
+            }
+            (Some(Owner::Endpoint(_)), Ok(_)) | (None, _) => {}
+        }
+    }
+
+    fn handle_kernel(&mut self, now: Instant, event: KernelEvent) {
+        match event {
+            KernelEvent::Acquire { reqid, seq, .. } => self.acquire(now, reqid, seq),
+            KernelEvent::Expire { spi, hard, .. } => {
+                // The event names either direction; a Child SA expires as a whole.
+                if let Some((sa, child)) = self.find_child(|c| c.inbound_spi == spi || c.outbound_spi == spi) {
+                    self.with_sa(sa, |sa, shared| sa.child_expired(now, shared, child, hard));
+                }
+            }
+            KernelEvent::PeerMoved { spi, from } => {
+                if let Some((sa, _)) = self.shared.spis.get(&spi).copied() {
+                    self.with_sa(sa, |sa, shared| {
+                        sa.event(shared, EventKind::PeerMoved { spi, from });
+                        sa.add_job(now, shared, Job::Liveness);
+                    });
+                }
+            }
+            KernelEvent::Vanished { child } => {
+                if let Some((sa, child)) = self.find_child(|c| c.id == child) {
+                    self.with_sa(sa, |sa, shared| sa.delete_child(now, shared, child, "vanished from the kernel"));
+                }
+            }
+        }
+    }
+
+    fn find_child(&self, is: impl Fn(&crate::ike_sa::ChildSa) -> bool) -> Option<(IkeSaId, crate::io::ChildId)> {
+        self.sas.values().find_map(|sa| match &sa.state {
+            State::Established(e) => e.children.values().find(|c| is(c)).map(|c| (sa.id, c.id)),
+            _ => None,
+        })
+    }
+
+    /// The kernel wants an SA for traffic that met a trap.
+    fn acquire(&mut self, now: Instant, reqid: u32, seq: u32) {
+        self.shared.count(Counter::Acquire);
+        let rule = self.shared.reqids.iter().find(|(_, r)| **r == reqid).map(|(name, _)| RuleName::clone(name));
+        let started = rule.is_some_and(|rule| self.start_rule(now, &rule, Some(seq)));
+        if !started {
+            self.shared.count(Counter::AcquireIgnored);
+        }
+    }
+
+    /// Sees to it that a rule gets a Child SA; `false` if it cannot have one, or will anyway.
+    fn start_rule(&mut self, now: Instant, name: &RuleName, acquire_seq: Option<u32>) -> bool {
+        if self.shutting_down {
+            return false;
+        }
+        let Some(rule) = self.shared.policies.rules.get(name) else { return false };
+        let Action::Protect(protect) = &rule.action else { return false };
+        if protect.start == Start::Respond {
+            return false;
+        }
+        let peer = PeerName::clone(&protect.peer);
+        if self.sas.values().any(|sa| sa.will_serve(name)) {
+            return false;
+        }
+        let wish = Wish { rule: RuleName::clone(name), acquire_seq, replaces: None };
+        // An IKE SA that stands, or else one that is being made by us.
+        let to_peer = |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| p.name == peer) && sa.takes_jobs(now);
+        let best = self.sas.values().filter(to_peer).max_by_key(|sa| sa.is_established()).map(|sa| sa.id);
+        match best {
+            Some(id) => self.with_sa(id, |sa, shared| sa.add_job(now, shared, Job::CreateChild(wish))),
+            None => return self.initiate(now, &peer, VecDeque::from([Job::CreateChild(wish)]), None),
+        }
+        true
+    }
+
+    /// Begins an IKE SA; `false` if the peer's address is not known.
+    fn initiate(
+        &mut self,
+        now: Instant,
+        peer: &PeerName,
+        jobs: VecDeque<Job>,
+        supersedes: Option<IkeSaId>,
+    ) -> bool {
+        let Some(peer) = self.shared.policies.peers.get(peer).map(Arc::clone) else { return false };
+        let Some(remote) = peer.remote_address else { return false };
+        let id = self.sa_id();
+        let first_rule = jobs.iter().find_map(Job::rule).cloned();
+        match IkeSa::initiate(now, &mut self.shared, id, &peer, remote, jobs) {
+            Ok(mut sa) => {
+                sa.supersedes = supersedes;
+                self.by_spi.insert(sa.initiator_spi, id);
+                self.put_back(sa);
+                true
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if let Some(rule) = first_rule {
+                    self.rule_lost(now, &rule, Some(error));
+                }
+                false
+            }
+        }
+    }
+
+    fn sa_id(&mut self) -> IkeSaId {
+        let id = IkeSaId(self.next_sa);
+        self.next_sa = self.next_sa.saturating_add(1);
+        id
+    }
+
+    fn shut_down(&mut self, now: Instant) {
+        self.shutting_down = true;
+        for rule in self.rules.values_mut() {
+            rule.retry_at = None;
+        }
+        let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
+        for id in all {
+            self.with_sa(id, |sa, shared| {
+                if !matches!(sa.state, State::Closing(_)) {
+                    sa.delete_ike(now, shared, "shutting down");
+                }
+            });
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, id)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.with_sa(id, |sa, shared| sa.handle_timeout(now, shared));
+            if self.deadline_of.get(&id) == Some(&at) {
+                break; // Nothing moved: it would not move the next time either.
+            }
+        }
+        let due = self.rules.iter().filter(|(_, r)| r.retry_at.is_some_and(|at| at <= now));
+        let due: Vec<RuleName> = due.map(|(name, _)| RuleName::clone(name)).collect();
+        for name in due {
+            if let Some(rule) = self.rules.get_mut(&name) {
+                rule.retry_at = None;
+            }
+            self.start_rule(now, &name, None);
+        }
+    }
+
+    /// Lends an IKE SA out, and puts it back in its places unless it is closed.
+    fn with_sa(&mut self, id: IkeSaId, act: impl FnOnce(&mut IkeSa, &mut Shared)) {
+        let Some(mut sa) = self.sas.remove(&id) else { return };
+        act(&mut sa, &mut self.shared);
+        self.put_back(sa);
+    }
+
+    fn put_back(&mut self, sa: IkeSa) {
+        let (id, closed) = (sa.id, sa.is_closed());
+        let deadline = sa.next_timeout(&self.shared).filter(|_| !closed);
+        if let Some(old) = self.deadline_of.remove(&id) {
+            self.deadlines.remove(&(old, id));
+        }
+        if let Some(at) = deadline {
+            self.deadlines.insert((at, id));
+            self.deadline_of.insert(id, at);
+        }
+        if closed {
+            for spi in [sa.initiator_spi, sa.responder_spi] {
+                if self.by_spi.get(&spi) == Some(&id) {
+                    self.by_spi.remove(&spi);
+                }
+            }
+        } else {
+            self.sas.insert(id, sa);
+        }
+    }
+
+    /// Does what IKE SAs caused elsewhere, and what that causes in turn.
+    fn apply_effects(&mut self, now: Instant) {
+        while !self.shared.effects.is_empty() {
+            for effect in std::mem::take(&mut self.shared.effects) {
+                self.apply_effect(now, effect);
+            }
+        }
+    }
+
+    fn apply_effect(&mut self, now: Instant, effect: Effect) {
+        match effect {
+            Effect::InitialContact { peer, except, before } => {
+                let stale = |sa: &&IkeSa| sa.id != except && sa.stood_before(&peer, before);
+                let stale: Vec<IkeSaId> = self.sas.values().filter(stale).map(|sa| sa.id).collect();
+                for id in stale {
+                    self.with_sa(id, |sa, shared| sa.close(shared, "the peer has started anew"));
+                }
+            }
+            Effect::RuleLost { rule, error } => self.rule_lost(now, &rule, error),
+            Effect::RuleServed { rule } => {
+                if let Some(state) = self.rules.get_mut(&rule) {
+                    *state = RuleState::default();
+                }
+            }
+            Effect::Reauthenticate { ike_sa, peer, rules } => {
+                let wish = |rule| Job::CreateChild(Wish { rule, acquire_seq: None, replaces: None });
+                self.initiate(now, &peer, rules.into_iter().map(wish).collect(), Some(ike_sa));
+            }
+            Effect::Superseded { ike_sa } => {
+                self.with_sa(ike_sa, |sa, shared| sa.delete_ike(now, shared, "superseded"));
+            }
+            Effect::NoLongerHalfOpen { key } => {
+                self.half_open.remove(&key);
+                self.watch_half_open();
+            }
+        }
+    }
+
+    /// A rule has lost its Child SA, or did not get one. One that is always up is tried again,
+    /// soon and then less and less often.
+    fn rule_lost(&mut self, now: Instant, name: &RuleName, error: Option<String>) {
+        let Some(state) = self.rules.get_mut(name) else { return };
+        if error.is_some() {
+            state.failures = state.failures.saturating_add(1);
+            state.last_error = error;
+        }
+        let always = self.shared.policies.rules.get(name).is_some_and(|r| {
+            matches!(&r.action, Action::Protect(p) if p.start == Start::Always)
+        });
+        if always && !self.shutting_down {
+            let doubled = 1u32.checked_shl(state.failures.min(16)).unwrap_or(u32::MAX);
+            let wait = FIRST_RETRY.saturating_mul(doubled).min(LAST_RETRY);
+            state.retry_at = Some(after(now, wait));
+        }
+    }
+}

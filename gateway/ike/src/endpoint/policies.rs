@@ -1,0 +1,170 @@
+//! New policies: what changed, and the order in which it is done: the new stands before the old
+//! goes, and what did not change is not touched.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Endpoint, RuleState};
+use crate::config::{Action, PeerName, PolicySet, Protect, Rule, RuleName, Start};
+use crate::event::EventKind;
+use crate::ike_sa::{IkeSa, State};
+use crate::io::{ChildId, IkeSaId, KernelCommand, TrapSpec};
+use crate::selector;
+use crate::shared::Owner;
+
+/// The difference between two sets of policies.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct PolicyDelta {
+    pub(crate) added: Vec<RuleName>,
+    pub(crate) removed: Vec<RuleName>,
+    /// Rules whose content, or whose peer's, has changed.
+    pub(crate) changed: Vec<RuleName>,
+    pub(crate) unchanged: usize,
+    /// Peers that are gone or have changed: their IKE SAs end.
+    pub(crate) stale_peers: BTreeSet<PeerName>,
+}
+
+impl PolicyDelta {
+    /// Pure: what must be done to get from `old` to `new`.
+    pub(crate) fn between(old: &PolicySet, new: &PolicySet) -> Self {
+        let mut delta = Self::default();
+        for (name, peer) in &old.peers {
+            if new.peers.get(name) != Some(peer) {
+                delta.stale_peers.insert(PeerName::clone(name));
+            }
+        }
+        for (name, rule) in &new.rules {
+            let same_peer = |r: &Rule| peer_of(r).is_none_or(|p| !delta.stale_peers.contains(p));
+            match old.rules.get(name) {
+                None => delta.added.push(RuleName::clone(name)),
+                Some(before) if before == rule && same_peer(rule) => {
+                    delta.unchanged = delta.unchanged.saturating_add(1);
+                }
+                Some(_) => delta.changed.push(RuleName::clone(name)),
+            }
+        }
+        delta.removed = old.rules.keys().filter(|n| !new.rules.contains_key(*n)).cloned().collect();
+        delta
+    }
+}
+
+fn protect_of(rule: &Rule) -> Option<&Protect> {
+    match &rule.action {
+        Action::Protect(protect) => Some(protect),
+        Action::Bypass | Action::Discard => None,
+    }
+}
+
+fn peer_of(rule: &Rule) -> Option<&PeerName> {
+    protect_of(rule).map(|p| &p.peer)
+}
+
+impl Endpoint {
+    pub(super) fn apply_policies(&mut self, now: Instant, new: Arc<PolicySet>) {
+        let old = std::mem::replace(&mut self.shared.policies, Arc::clone(&new));
+        let delta = PolicyDelta::between(&old, &new);
+        // Traps of new rules first, then the classification, so that no packet is sent to the
+        // XFRM interface before something there waits for it.
+        for name in delta.added.iter().chain(&delta.changed) {
+            self.rules.insert(RuleName::clone(name), RuleState::default());
+            if let Some(rule) = new.rules.get(name) {
+                self.install_trap(rule, &new);
+            }
+        }
+        let words = "loading the rules into the classifier".to_owned();
+        self.shared.command(Owner::Endpoint(words), KernelCommand::Classify(Arc::clone(&new)));
+        self.end_stale(now, &delta, &new);
+        for name in &delta.removed {
+            self.rules.remove(name);
+            if let Some(reqid) = self.shared.reqids.remove(name) {
+                self.remove_trap(name, reqid);
+            }
+        }
+        self.shared.report(
+            None,
+            EventKind::PoliciesApplied {
+                added: delta.added.len(),
+                removed: delta.removed.len(),
+                changed: delta.changed.len(),
+                unchanged: delta.unchanged,
+            },
+        );
+        self.apply_effects(now);
+        for name in delta.added.iter().chain(&delta.changed) {
+            let always = new.rules.get(name).and_then(|r| protect_of(r)).is_some_and(|p| p.start == Start::Always);
+            if always {
+                self.start_rule(now, name, None);
+            }
+        }
+    }
+
+    /// IKE SAs with peers that have changed end, and so do the Child SAs of rules that are gone
+    /// or select, or protect, something else than before.
+    fn end_stale(&mut self, now: Instant, delta: &PolicyDelta, new: &PolicySet) {
+        let stale_peer = |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| delta.stale_peers.contains(&p.name));
+        let stale: Vec<IkeSaId> = self.sas.values().filter(stale_peer).map(|sa| sa.id).collect();
+        for id in stale {
+            self.with_sa(id, |sa, shared| sa.delete_ike(now, shared, "the peer's configuration has changed"));
+        }
+        let mut stale: Vec<(IkeSaId, ChildId)> = Vec::new();
+        for sa in self.sas.values() {
+            if let State::Established(established) = &sa.state {
+                let outdated = established.children.values().filter(|c| !still_serves(&c.rule, new));
+                stale.extend(outdated.map(|c| (sa.id, c.id)));
+            }
+        }
+        for (id, child) in stale {
+            self.with_sa(id, |sa, shared| sa.delete_child(now, shared, child, "the rule has changed"));
+        }
+        let idle = self.sas.values().filter(|sa| sa.is_idle()).map(|sa| sa.id).collect::<Vec<_>>();
+        for id in idle {
+            self.with_sa(id, |sa, shared| sa.add_job(now, shared, crate::ike_sa::Job::DeleteIke { reason: "no rule needs it" }));
+        }
+    }
+
+    fn install_trap(&mut self, rule: &Rule, policies: &PolicySet) {
+        let Some(protect) = protect_of(rule) else {
+            // It may have been a protecting rule before.
+            if let Some(reqid) = self.shared.reqids.remove(&rule.name) {
+                self.remove_trap(&rule.name, reqid);
+            }
+            return;
+        };
+        let reqid = self.shared.reqid(&rule.name);
+        let peer = policies.peers.get(&protect.peer);
+        // Whose peer may be anywhere has no template: what is steered into the XFRM interface
+        // for it finds no policy there and is dropped until the peer has come.
+        let Some((peer, remote)) = peer.and_then(|p| p.remote_address.map(|remote| (p, remote))) else { return };
+        let spec = TrapSpec {
+            rule: RuleName::clone(&rule.name),
+            reqid,
+            local: peer.local_address,
+            remote,
+            mode: protect.mode,
+            selectors: selector::rule_pairs(rule),
+        };
+        let words = format!("installing the policies of rule {}", rule.name);
+        self.shared.command(Owner::Endpoint(words), KernelCommand::InstallTrap(spec));
+    }
+
+    fn remove_trap(&mut self, name: &RuleName, reqid: u32) {
+        let words = format!("removing the policies of rule {name}");
+        self.shared.command(Owner::Endpoint(words), KernelCommand::RemoveTrap { reqid });
+    }
+}
+
+/// Whether a Child SA made for `before` is still what the policies want. When it starts and how
+/// long it lives concern only its successor.
+fn still_serves(before: &Rule, policies: &PolicySet) -> bool {
+    let Some(now) = policies.rules.get(&before.name) else { return false };
+    let traffic = |r: &Rule| {
+        (r.local.clone(), r.remote.clone(), r.protocol, r.local_ports.clone(), r.remote_ports.clone(), r.priority)
+    };
+    match (protect_of(before), protect_of(now)) {
+        (Some(b), Some(n)) => {
+            traffic(before) == traffic(now) && b.peer == n.peer && b.mode == n.mode && b.proposals == n.proposals
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,157 @@
+//! What can be wrong with a message, and what the peer hears of it.
+
+use gateway_wire::{ChainError, DecodeError, NotifyType, PayloadType};
+
+use crate::algorithms::Group;
+use crate::crypto::key_exchange::KeyExchangeError;
+use crate::io::KernelError;
+use crate::random::RandomFailed;
+
+/// Why an exchange could not go on. Messages that fail *before* they are authenticated are
+/// counted and dropped instead (see [`crate::counters`]).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A payload does not decode.
+    #[error("malformed message: {0}")]
+    Malformed(#[from] DecodeError),
+    /// A payload that we do not know is marked critical.
+    #[error("critical payload of unknown type {}", .0.0)]
+    UnsupportedCriticalPayload(PayloadType),
+    /// A payload that the exchange needs is absent.
+    #[error("payload {0} is missing")]
+    MissingPayload(PayloadType),
+    /// A payload that may stand once stands twice.
+    #[error("payload {0} is repeated")]
+    RepeatedPayload(PayloadType),
+    /// The exchange type is not expected in this state.
+    #[error("unexpected exchange")]
+    UnexpectedExchange,
+    /// No proposal of the peer suits us (as responder), or its choice is not ours (as initiator).
+    #[error("no common proposal: ours {ours}; theirs {theirs}")]
+    NoProposalChosen {
+        /// Our proposals in words.
+        ours: String,
+        /// The peer's proposals in words.
+        theirs: String,
+    },
+    /// The KE payload is for another method than the one chosen.
+    #[error("key exchange method {wanted} is wanted")]
+    InvalidKePayload {
+        /// The method that we chose.
+        wanted: Group,
+    },
+    /// The peer's public value is bad, or key exchange failed here.
+    #[error(transparent)]
+    KeyExchange(#[from] KeyExchangeError),
+    /// The peer did not prove to be whom we expect.
+    #[error("authentication failed: {0}")]
+    Authentication(AuthenticationFault),
+    /// No selector of the peer lies within a rule.
+    #[error("no rule covers the traffic selectors: {theirs}")]
+    TsUnacceptable {
+        /// The peer's selectors in words.
+        theirs: String,
+    },
+    /// The peer wants a mode that the rule does not have.
+    #[error("mode: {0}")]
+    Mode(&'static str),
+    /// Our kernel refused the Child SA.
+    #[error("the kernel refused the Child SA: {0}")]
+    Kernel(KernelError),
+    /// Our kernel did not answer in time.
+    #[error("the kernel did not answer in time")]
+    KernelTimeout,
+    /// The Child SA named is not ours.
+    #[error("no such Child SA")]
+    ChildSaNotFound,
+    /// Something that we do not do on an IKE SA.
+    #[error("not accepted: {0}")]
+    NoAdditionalSas(&'static str),
+    /// The peer answered with an error notification.
+    #[error("the peer answers {0}")]
+    Refused(NotifyType),
+    /// The peer's answer breaks the protocol in a way of its own.
+    #[error("bad answer: {0}")]
+    BadAnswer(&'static str),
+    /// The system gave no randomness, or a message would not fit its length field.
+    #[error("internal: {0}")]
+    Internal(&'static str),
+}
+
+/// Why the peer was not authenticated. The peer is told only that it was not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthenticationFault {
+    /// No configured peer has this identity (at this address, with these proposals).
+    #[error("no peer has the identity {0}")]
+    UnknownIdentity(String),
+    /// The AUTH payload does not verify: usually a different pre-shared key.
+    #[error("AUTH does not verify: is the pre-shared key of {0} the same on both sides?")]
+    WrongAuth(String),
+    /// The peer uses a method that is not configured for it.
+    #[error("authentication method {0} is not configured")]
+    Method(String),
+    /// The peer wants EAP.
+    #[error("the peer asks for EAP, which is not configured")]
+    Eap,
+    /// The responder is somebody else.
+    #[error("the peer is {found}, expected {expected}")]
+    WrongIdentity {
+        /// Who it says it is.
+        found: String,
+        /// Whom we expected.
+        expected: String,
+    },
+}
+
+impl From<ChainError> for Error {
+    fn from(error: ChainError) -> Self {
+        match error {
+            ChainError::Decode(e) => Self::Malformed(e),
+            ChainError::UnsupportedCritical(kind) => Self::UnsupportedCriticalPayload(kind),
+        }
+    }
+}
+
+impl From<RandomFailed> for Error {
+    fn from(RandomFailed: RandomFailed) -> Self {
+        Self::Internal("no randomness")
+    }
+}
+
+/// An error notification: its type and data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// The notify message type.
+    pub kind: NotifyType,
+    /// The notification data.
+    pub data: Vec<u8>,
+}
+
+/// The one place that decides what the peer is told of an error; `None`: nothing.
+#[must_use]
+pub fn notification_for(error: &Error) -> Option<Notification> {
+    let plain = |kind| Some(Notification { kind, data: Vec::new() });
+    match error {
+        Error::Malformed(_) | Error::MissingPayload(_) | Error::RepeatedPayload(_) | Error::UnexpectedExchange => {
+            plain(NotifyType::INVALID_SYNTAX)
+        }
+        Error::UnsupportedCriticalPayload(kind) => {
+            Some(Notification { kind: NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, data: vec![kind.0] })
+        }
+        // RFC 7296 has no notification for a mode that is not acceptable; this is what others send.
+        Error::NoProposalChosen { .. } | Error::Mode(_) | Error::Kernel(_) | Error::KernelTimeout => {
+            plain(NotifyType::NO_PROPOSAL_CHOSEN)
+        }
+        Error::InvalidKePayload { wanted } => Some(Notification {
+            kind: NotifyType::INVALID_KE_PAYLOAD,
+            data: wanted.id().0.to_be_bytes().to_vec(), // RFC 7296 1.3
+        }),
+        Error::KeyExchange(KeyExchangeError::InvalidPublicValue) => plain(NotifyType::INVALID_SYNTAX),
+        Error::Authentication(_) => plain(NotifyType::AUTHENTICATION_FAILED),
+        Error::TsUnacceptable { .. } => plain(NotifyType::TS_UNACCEPTABLE),
+        Error::ChildSaNotFound => plain(NotifyType::CHILD_SA_NOT_FOUND),
+        Error::NoAdditionalSas(_) => plain(NotifyType::NO_ADDITIONAL_SAS),
+        Error::KeyExchange(_) | Error::Internal(_) => plain(NotifyType::TEMPORARY_FAILURE),
+        Error::Refused(_) | Error::BadAnswer(_) => None,
+    }
+}

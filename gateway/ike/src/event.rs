@@ -1,0 +1,214 @@
+//! Milestones for the log: one line each, with the SA, the peer and the reason.
+
+use core::fmt;
+
+use gateway_wire::IkeSpi;
+
+use crate::algorithms::{EspSuite, IkeSuite};
+use crate::config::{PeerName, RuleName};
+use crate::error::Error;
+use crate::io::{IkeSaId, Path};
+
+/// How loud a milestone is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Something an operator should look at.
+    Warn,
+    /// The normal course of things.
+    Info,
+    /// For debugging; an attacker can cause any number of these.
+    Debug,
+}
+
+/// A milestone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The IKE SA that it concerns.
+    pub ike_sa: Option<IkeSaId>,
+    /// The SPIs of the IKE SA: the initiator's and the responder's.
+    pub spis: Option<(IkeSpi, IkeSpi)>,
+    /// The peer, once known.
+    pub peer: Option<PeerName>,
+    /// From where to where.
+    pub path: Option<Path>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened. The text is one line without a full stop.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventKind {
+    /// We sent the first IKE_SA_INIT request.
+    #[error("Initiating IKE SA")]
+    Initiating,
+    /// We answered an IKE_SA_INIT request.
+    #[error("Answered IKE_SA_INIT with {suite}{}", nat(*.nat_local, *.nat_remote))]
+    Answered {
+        /// What was chosen.
+        suite: IkeSuite,
+        /// We are behind NAT.
+        nat_local: bool,
+        /// The peer is behind NAT.
+        nat_remote: bool,
+    },
+    /// The IKE SA stands and the peer is authenticated.
+    #[error("IKE SA established with {suite}, peer identity {remote_id}{}", nat(*.nat_local, *.nat_remote))]
+    Established {
+        /// What was negotiated.
+        suite: IkeSuite,
+        /// Who the peer proved to be.
+        remote_id: String,
+        /// We are behind NAT.
+        nat_local: bool,
+        /// The peer is behind NAT.
+        nat_remote: bool,
+    },
+    /// The kernel has both SAs.
+    #[error("Child SA of rule {rule} installed: {suite}, inbound {inbound_spi:08x}, outbound {outbound_spi:08x}, {selectors}")]
+    ChildInstalled {
+        /// The rule it serves.
+        rule: RuleName,
+        /// What was negotiated.
+        suite: EspSuite,
+        /// Ours.
+        inbound_spi: u32,
+        /// The peer's.
+        outbound_spi: u32,
+        /// What it protects, in words.
+        selectors: String,
+    },
+    /// A Child SA is gone.
+    #[error("Child SA of rule {rule} removed: inbound {inbound_spi:08x}, outbound {outbound_spi:08x}: {reason}")]
+    ChildRemoved {
+        /// The rule it served.
+        rule: RuleName,
+        /// Ours.
+        inbound_spi: u32,
+        /// The peer's.
+        outbound_spi: u32,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A Child SA could not be made; the IKE SA stands.
+    #[error("No Child SA{}: {error}", .rule.as_ref().map(|r| format!(" for rule {r}")).unwrap_or_default())]
+    ChildFailed {
+        /// The rule, where one was found.
+        rule: Option<RuleName>,
+        /// Why.
+        error: Error,
+    },
+    /// An IKE SA could not be made.
+    #[error("IKE SA failed: {0}")]
+    Failed(Error),
+    /// The peer answered IKE_SA_INIT with an error that anybody could have sent: we go on trying.
+    #[error("Unauthenticated answer {0}: still trying")]
+    UnauthenticatedError(String),
+    /// The peer wants proof that it can reach us.
+    #[error("Peer demands a cookie")]
+    CookieReceived,
+    /// The peer wants another key exchange method.
+    #[error("Peer wants key exchange method {0}")]
+    OtherGroup(String),
+    /// The IKE SA is gone.
+    #[error("IKE SA closed: {0}")]
+    Closed(&'static str),
+    /// The peer does not answer.
+    #[error("Peer does not answer after {tries} retransmissions of {exchange}")]
+    PeerDead {
+        /// How often the request was sent again.
+        tries: u32,
+        /// What was asked.
+        exchange: String,
+    },
+    /// A message of another version of the protocol.
+    #[error("{}", version(*.0))]
+    OtherVersion(u8),
+    /// An authenticated message breaks the protocol.
+    #[error("Invalid message: {0}")]
+    Invalid(Error),
+    /// An IKE_SA_INIT request was refused.
+    #[error("Refused IKE_SA_INIT: {0}")]
+    InitRefused(Error),
+    /// Cookies are demanded from now on, or no longer.
+    #[error("{}", if *.0 { "Too many half-open IKE SAs: demanding cookies" } else { "Cookies are no longer demanded" })]
+    CookieMode(bool),
+    /// New policies are in force.
+    #[error("Policies applied: {added} added, {removed} removed, {changed} changed, {unchanged} unchanged")]
+    PoliciesApplied {
+        /// Rules that were not there before.
+        added: usize,
+        /// Rules that are gone.
+        removed: usize,
+        /// Rules with new content.
+        changed: usize,
+        /// Rules that were not touched.
+        unchanged: usize,
+    },
+    /// The kernel refused a trap or the classification of rules.
+    #[error("{what} failed: {error}")]
+    KernelFailed {
+        /// What was to be done.
+        what: String,
+        /// The kernel's words.
+        error: String,
+    },
+    /// ESP comes from a new address; the peer is asked by an authenticated exchange.
+    #[error("ESP with inbound SPI {spi:08x} comes from {from}: asking the peer")]
+    PeerMoved {
+        /// The inbound SPI.
+        spi: u32,
+        /// The new source.
+        from: core::net::SocketAddr,
+    },
+}
+
+impl Event {
+    /// How loud it is.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self.kind {
+            EventKind::Failed(_)
+            | EventKind::ChildFailed { .. }
+            | EventKind::PeerDead { .. }
+            | EventKind::KernelFailed { .. }
+            | EventKind::UnauthenticatedError(_)
+            | EventKind::CookieMode(_) => Level::Warn,
+            EventKind::Initiating
+            | EventKind::Answered { .. }
+            | EventKind::Established { .. }
+            | EventKind::ChildInstalled { .. }
+            | EventKind::ChildRemoved { .. }
+            | EventKind::PoliciesApplied { .. }
+            | EventKind::OtherVersion(_)
+            | EventKind::InitRefused(_)
+            | EventKind::Closed(_) => Level::Info,
+            EventKind::CookieReceived
+            | EventKind::OtherGroup(_)
+            | EventKind::Invalid(_)
+            | EventKind::PeerMoved { .. } => Level::Debug,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+fn version(major: u8) -> String {
+    if major == 1 {
+        "Peer speaks IKEv1: refused, only IKEv2 is spoken here".to_owned()
+    } else {
+        format!("Peer speaks IKE version {major}: refused, only IKEv2 is spoken here")
+    }
+}
+
+const fn nat(local: bool, remote: bool) -> &'static str {
+    match (local, remote) {
+        (false, false) => ", no NAT",
+        (true, false) => ", we are behind NAT",
+        (false, true) => ", the peer is behind NAT",
+        (true, true) => ", both are behind NAT",
+    }
+}

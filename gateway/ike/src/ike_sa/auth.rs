@@ -1,0 +1,338 @@
+//! IKE_AUTH with a pre-shared key, both roles (RFC 7296 1.2, 2.15, 2.21.2).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway_wire::{
+    AuthMethod, Authentication, ExchangeType, IdType, Identification, IkeSpi, NotifyType, Payload, PayloadType,
+};
+use zeroize::Zeroizing;
+
+use super::child::{self, ChildOffer, Withheld};
+use super::init::candidates;
+use super::{Established, IkeSa, Job, State, notify};
+use crate::algorithms::IkeSuite;
+use crate::channel::{Channel, Opened, RequestId};
+use crate::config::{Identity, PeerConfig};
+use crate::counters::Counter;
+use crate::crypto::prf::equal;
+use crate::error::{AuthenticationFault, Error};
+use crate::event::EventKind;
+use crate::identity;
+use crate::io::Path;
+use crate::keys::psk_auth;
+use crate::natt::NatDetected;
+use crate::payloads::Payloads;
+use crate::shared::{Effect, Shared};
+
+/// What IKE_SA_INIT leaves for AUTH and for the first Child SA's keys.
+pub(crate) struct Transcript {
+    /// The request as it was sent last: with the cookie, if there was one.
+    pub(super) request: Vec<u8>,
+    pub(super) response: Vec<u8>,
+    pub(super) initiator_nonce: Vec<u8>,
+    pub(super) responder_nonce: Vec<u8>,
+}
+
+/// Responder: IKE_SA_INIT is answered.
+pub(crate) struct HalfOpen {
+    pub(super) channel: Channel,
+    pub(super) transcript: Transcript,
+    pub(super) nat: NatDetected,
+    pub(super) deadline: Instant,
+    /// By which a repeated request finds this SA.
+    pub(crate) key: (IkeSpi, Path),
+}
+
+impl HalfOpen {
+    /// The answer to the very same IKE_SA_INIT request (RFC 7296 2.1).
+    pub(crate) fn repeated(&self, request: &[u8]) -> Option<&[u8]> {
+        (self.transcript.request == request).then_some(&self.transcript.response)
+    }
+}
+
+/// Initiator: IKE_AUTH is sent.
+pub(crate) struct AwaitAuth {
+    pub(super) channel: Channel,
+    pub(super) transcript: Transcript,
+    pub(super) nat: NatDetected,
+    /// The first Child SA, which travels in the same exchange.
+    pub(super) child: ChildOffer,
+}
+
+/// Proof that the peer showed who it is: only the two checks of this file make one.
+pub(super) struct PeerAuthenticated(Arc<PeerConfig>);
+
+impl Transcript {
+    /// The AUTH data of the initiator (`initiator`) or the responder with a pre-shared key.
+    fn auth(&self, channel: &Channel, initiator: bool, psk: &[u8], id: &[u8]) -> Zeroizing<Vec<u8>> {
+        let suite = channel.suite;
+        if initiator {
+            psk_auth(suite.prf, psk, channel.keys.sk_pi(), &self.request, &self.responder_nonce, id)
+        } else {
+            psk_auth(suite.prf, psk, channel.keys.sk_pr(), &self.response, &self.initiator_nonce, id)
+        }
+    }
+}
+
+impl IkeSa {
+    /// Initiator: sends IKE_AUTH, with the first job that is a Child SA.
+    pub(super) fn send_auth(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        channel: Channel,
+        transcript: Transcript,
+        nat: NatDetected,
+    ) -> Result<(), Error> {
+        let peer = self.peer.clone().ok_or(Error::Internal("no peer to authenticate to"))?;
+        let offer = loop {
+            match self.jobs.pop_front() {
+                Some(Job::CreateChild(wish)) => {
+                    if let Some(offer) = ChildOffer::new(shared, self.id, wish)? {
+                        break offer;
+                    }
+                }
+                Some(_) => {}
+                None => return Err(Error::Internal("nothing is wanted of the peer any more")),
+            }
+        };
+        let our_id = peer.local_id.body();
+        let auth = transcript.auth(&channel, true, peer.psk.expose(), &our_id);
+        let (ours, theirs) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
+        let mut payloads = vec![Payload::IdInitiator(Identification::new(ours.0, &ours.1))];
+        if shared.is_first_contact(&peer.name) {
+            payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
+        }
+        payloads.push(Payload::IdResponder(Identification::new(theirs.0, &theirs.1)));
+        payloads.push(Payload::Authentication(Authentication { method: AuthMethod::SHARED_KEY, data: &auth }));
+        payloads.extend(offer.payloads());
+        let child = offer.clone();
+        self.state = State::AwaitAuth(Box::new(AwaitAuth { channel, transcript, nat, child }));
+        self.send_request(now, shared, ExchangeType::IKE_AUTH, &payloads)
+    }
+
+    /// Initiator: the authentic answer to IKE_AUTH.
+    pub(super) fn auth_response(&mut self, now: Instant, shared: &mut Shared, path: Path, opened: &Opened) {
+        let State::AwaitAuth(waiting) = std::mem::replace(&mut self.state, State::Closed) else { return };
+        let AwaitAuth { channel, transcript, nat, child } = *waiting;
+        let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
+            let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
+            let peer = self.check_responder(&channel, &transcript, &payloads)?;
+            Ok((peer, child.check_answer(&payloads)))
+        });
+        let (peer, answer) = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                shared.release_spi(child.spi);
+                self.jobs.push_front(Job::CreateChild(child.wish));
+                return self.reject_responder(now, shared, channel, error);
+            }
+        };
+        // RFC 7296 2.23: we follow the address from which the peer answers, now that we know it.
+        self.path = path;
+        let nonces = (transcript.initiator_nonce, transcript.responder_nonce);
+        self.establish(now, shared, channel, nat, &peer);
+        match answer {
+            Ok(answer) => self.install_offered(now, shared, child, answer, (&nonces.0, &nonces.1)),
+            Err(error) => self.offer_failed(now, shared, child, error),
+        }
+        self.next_job(now, shared);
+    }
+
+    fn check_responder(
+        &self,
+        channel: &Channel,
+        transcript: &Transcript,
+        payloads: &Payloads<'_>,
+    ) -> Result<PeerAuthenticated, Error> {
+        let peer = self.peer.clone().ok_or(Error::Internal("no peer to check"))?;
+        let Some(auth) = payloads.auth else {
+            return Err(payloads.error().map_or(Error::MissingPayload(PayloadType::AUTH), |e| Error::Refused(e.kind)));
+        };
+        let id = payloads.id_r.ok_or(Error::MissingPayload(PayloadType::ID_R))?;
+        if !peer.remote_id.is(id) {
+            let fault = AuthenticationFault::WrongIdentity {
+                found: identity::describe(id),
+                expected: peer.remote_id.to_string(),
+            };
+            return Err(Error::Authentication(fault));
+        }
+        verify(&peer, auth, &transcript.auth(channel, false, peer.psk.expose(), &id.body()))
+    }
+
+    /// RFC 7296 2.21.2: the responder believes that the SA stands; it must hear that it does not.
+    fn reject_responder(&mut self, now: Instant, shared: &mut Shared, channel: Channel, error: Error) {
+        let heard_no = matches!(error, Error::Refused(_));
+        let words = crate::error::notification_for(&error);
+        self.fail(shared, error);
+        if heard_no {
+            return;
+        }
+        self.state = State::Closing(Box::new(super::Closing::new(now, shared, channel)));
+        let Some(words) = words else { return };
+        if self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[notify(words.kind, &words.data)]).is_err() {
+            self.state = State::Closed;
+        }
+    }
+
+    /// Responder: the authentic IKE_AUTH request of a peer that has yet to say who it is.
+    pub(super) fn auth_request(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        path: Path,
+        opened: &Opened,
+        datagram: &[u8],
+    ) {
+        let request = RequestId::new(opened, datagram);
+        let Some(half_open) = self.take_half_open(shared) else { return };
+        let HalfOpen { channel, transcript, nat, .. } = half_open;
+        self.path = path;
+        let inner = match opened.payloads() {
+            Ok(inner) => inner,
+            Err(error) => return self.refuse_initiator(now, shared, channel, request, Error::from(error)),
+        };
+        let authenticated = Payloads::collect(ExchangeType::IKE_AUTH, &inner).and_then(|payloads| {
+            let peer = check_initiator(shared, path, &channel, &transcript, &payloads)?;
+            Ok((payloads, peer))
+        });
+        let (payloads, peer) = match authenticated {
+            Ok(authenticated) => authenticated,
+            Err(error) => return self.refuse_initiator(now, shared, channel, request, error),
+        };
+        let our_auth =
+            transcript.auth(&channel, false, peer.0.psk.expose(), &peer.0.local_id.body());
+        self.establish(now, shared, channel, nat, &peer);
+        if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
+            shared.effects.push(Effect::InitialContact {
+                peer: Arc::clone(&peer.0.name),
+                except: self.id,
+                before: self.begun,
+            });
+        }
+        let identity = AuthAnswer { id: peer.0.local_id.clone(), auth: our_auth };
+        let nonces = (transcript.initiator_nonce.as_slice(), transcript.responder_nonce.as_slice());
+        let withheld = Withheld::new(now, request, path, Some(identity));
+        if payloads.sa.is_none() {
+            // RFC 6023: an IKE SA without a Child SA, and no error.
+            return self.release_answer(now, shared, withheld, Ok(None));
+        }
+        match child::negotiate(shared, self, &payloads, nonces, None) {
+            Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
+            Err(error) => self.release_answer(now, shared, withheld, Err(error)),
+        }
+    }
+
+    fn take_half_open(&mut self, shared: &mut Shared) -> Option<HalfOpen> {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::HalfOpen(half_open) => {
+                shared.effects.push(Effect::NoLongerHalfOpen { key: half_open.key });
+                Some(*half_open)
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// RFC 7296 2.21.2: the refusal is encrypted, and the IKE SA is over; what is left answers
+    /// the same request in the same way until the initiator has heard.
+    fn refuse_initiator(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        mut channel: Channel,
+        request: RequestId,
+        error: Error,
+    ) {
+        if let Some(words) = crate::error::notification_for(&error) {
+            let answer = channel.respond(shared.random.as_mut(), request, &[notify(words.kind, &words.data)]);
+            if let Ok(answer) = answer {
+                shared.transmit(self.path, answer);
+            }
+        }
+        self.fail(shared, error);
+        self.state = State::Closing(Box::new(super::Closing::new(now, shared, channel)));
+    }
+
+    /// Both ends are authenticated: the IKE SA stands.
+    fn establish(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        channel: Channel,
+        nat: NatDetected,
+        peer: &PeerAuthenticated,
+    ) {
+        let suite = channel.suite;
+        self.peer = Some(Arc::clone(&peer.0));
+        self.state = State::Established(Box::new(Established::new(now, channel, nat)));
+        shared.count(Counter::IkeSaEstablished);
+        shared.contacted(&peer.0.name);
+        self.event(
+            shared,
+            EventKind::Established {
+                suite,
+                remote_id: peer.0.remote_id.to_string(),
+                nat_local: nat.local,
+                nat_remote: nat.remote,
+            },
+        );
+    }
+}
+
+/// What the responder says of itself in its IKE_AUTH answer.
+pub(super) struct AuthAnswer {
+    pub(super) id: Identity,
+    pub(super) auth: Zeroizing<Vec<u8>>,
+}
+
+impl AuthAnswer {
+    /// IDr and AUTH; `kind` and `data` are the identity's wire form, which the payloads borrow.
+    pub(super) fn payloads<'a>(&'a self, kind: IdType, data: &'a [u8]) -> [Payload<'a>; 2] {
+        [
+            Payload::IdResponder(Identification::new(kind, data)),
+            Payload::Authentication(Authentication { method: AuthMethod::SHARED_KEY, data: &self.auth }),
+        ]
+    }
+}
+
+fn check_initiator(
+    shared: &Shared,
+    path: Path,
+    channel: &Channel,
+    transcript: &Transcript,
+    payloads: &Payloads<'_>,
+) -> Result<PeerAuthenticated, Error> {
+    let id = payloads.id_i.ok_or(Error::MissingPayload(PayloadType::ID_I))?;
+    let is_meant = |p: &&Arc<PeerConfig>| {
+        p.remote_id.is(id) && payloads.id_r.is_none_or(|us| p.local_id.is(us)) && accepts(p, channel.suite)
+    };
+    let peer = candidates(&shared.policies, path).find(is_meant);
+    let unknown = || Error::Authentication(AuthenticationFault::UnknownIdentity(identity::describe(id)));
+    let auth = payloads.auth.ok_or(Error::Authentication(AuthenticationFault::Eap))?;
+    let peer = peer.ok_or_else(unknown)?;
+    verify(peer, auth, &transcript.auth(channel, true, peer.psk.expose(), &id.body()))
+}
+
+/// IKE_SA_INIT chose the suite for some peer at this address; the true one may be stricter.
+fn accepts(peer: &PeerConfig, suite: IkeSuite) -> bool {
+    peer.proposals.iter().any(|p| {
+        p.encryption.contains(&suite.encryption)
+            && suite.integrity.is_none_or(|i| p.integrity.contains(&i))
+            && p.prf.contains(&suite.prf)
+            && p.groups.contains(&suite.group)
+    })
+}
+
+fn verify(peer: &Arc<PeerConfig>, auth: &Authentication<'_>, expected: &[u8]) -> Result<PeerAuthenticated, Error> {
+    if auth.method != AuthMethod::SHARED_KEY {
+        return Err(Error::Authentication(AuthenticationFault::Method(auth.method.to_string())));
+    }
+    if !equal(auth.data, expected) {
+        return Err(Error::Authentication(AuthenticationFault::WrongAuth(peer.name.to_string())));
+    }
+    Ok(PeerAuthenticated(Arc::clone(peer)))
+}

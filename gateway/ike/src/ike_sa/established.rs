@@ -1,0 +1,241 @@
+//! An IKE SA that stands, and one that is on its way out.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::child::{ChildSa, Withheld};
+use super::jobs::Current;
+use super::{ChildState, IkeSa, Job, State};
+use crate::channel::Channel;
+use crate::config::{PeerConfig, RuleName};
+use crate::counters::Counter;
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::io::{ChildId, Done, KernelCommand, KernelError};
+use crate::natt::NatDetected;
+use crate::shared::{Effect, Owner, Purpose, Shared};
+use crate::time::{after, earlier};
+
+/// An IKE SA that stands.
+pub(crate) struct Established {
+    pub(crate) channel: Channel,
+    pub(crate) nat: NatDetected,
+    pub(crate) since: Instant,
+    pub(crate) children: BTreeMap<ChildId, ChildSa>,
+    /// The request of ours that is under way.
+    pub(super) current: Option<Current>,
+    /// The answer to the peer's request that waits for the kernel.
+    pub(super) withheld: Option<Withheld>,
+    /// When the peer last proved that it lives, by IKE or by ESP.
+    pub(super) last_inbound: Instant,
+    /// Answers of the kernel that are awaited before the peer is asked whether it lives.
+    queries: usize,
+    /// Whether the lifetime has been noticed.
+    expired: bool,
+}
+
+impl Established {
+    pub(super) const fn new(now: Instant, channel: Channel, nat: NatDetected) -> Self {
+        Self {
+            channel,
+            nat,
+            since: now,
+            children: BTreeMap::new(),
+            current: None,
+            withheld: None,
+            last_inbound: now,
+            queries: 0,
+            expired: false,
+        }
+    }
+
+    pub(super) fn next_timeout(&self, peer: Option<&PeerConfig>, _shared: &Shared) -> Option<Instant> {
+        let retransmission = self.channel.next_retransmission();
+        let withheld = self.withheld.as_ref().map(|w| w.deadline);
+        earlier(earlier(retransmission, withheld), earlier(self.liveness_due(peer), self.lifetime_due(peer)))
+    }
+
+    /// While a request is under way its retransmission asks the question already.
+    fn liveness_due(&self, peer: Option<&PeerConfig>) -> Option<Instant> {
+        let interval = peer?.liveness_interval;
+        let quiet = !interval.is_zero() && !self.channel.is_busy() && self.queries == 0;
+        quiet.then(|| after(self.last_inbound, interval))
+    }
+
+    /// Whether it is to stay.
+    pub(super) fn lifetime_left(&self, now: Instant, peer: Option<&PeerConfig>) -> bool {
+        !self.expired && self.lifetime_due(peer).is_none_or(|due| now < due)
+    }
+
+    pub(super) fn serves(&self, rule: &RuleName) -> bool {
+        let under_way = matches!(&self.current, Some(Current::CreateChild { offer, .. }) if offer.serves(rule));
+        under_way || self.children.values().any(|c| c.rule.name == *rule)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.children.is_empty() && self.withheld.is_none() && !matches!(self.current, Some(Current::CreateChild { .. }))
+    }
+
+    fn lifetime_due(&self, peer: Option<&PeerConfig>) -> Option<Instant> {
+        let lifetime = peer?.lifetime;
+        (!lifetime.is_zero() && !self.expired).then(|| after(self.since, lifetime))
+    }
+}
+
+/// The last words of an IKE SA: our own goodbye that waits for its answer, or the answer to the
+/// peer's, kept in case it asks again.
+pub(crate) struct Closing {
+    pub(super) channel: Channel,
+    pub(super) until: Instant,
+}
+
+impl Closing {
+    /// Long enough for the peer's retransmissions, or ours, to end.
+    pub(super) fn new(now: Instant, shared: &Shared, channel: Channel) -> Self {
+        Self { channel, until: after(now, shared.config.half_open_timeout) }
+    }
+
+    /// Whether a goodbye of ours has not been answered yet.
+    pub(crate) const fn awaits_answer(&self) -> bool {
+        self.channel.is_busy()
+    }
+}
+
+impl IkeSa {
+    /// What time brings to an IKE SA that stands.
+    pub(super) fn established_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        let peer = self.peer.clone();
+        let State::Established(established) = &mut self.state else { return };
+        if established.withheld.as_ref().is_some_and(|w| w.deadline <= now) {
+            return self.install_timed_out(now, shared);
+        }
+        if established.lifetime_due(peer.as_deref()).is_some_and(|due| due <= now) {
+            established.expired = true;
+            return self.lifetime_over(now, shared);
+        }
+        if established.liveness_due(peer.as_deref()).is_some_and(|due| due <= now) {
+            self.check_liveness(now, shared);
+        }
+    }
+
+    /// RFC 7296 2.4: ESP that arrives proves as much as an IKE message does, so the kernel is
+    /// asked first.
+    fn check_liveness(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Established(established) = &mut self.state else { return };
+        let installed = established.children.values().filter(|c| c.state == ChildState::Installed);
+        let children: Vec<ChildId> = installed.map(|c| c.id).collect();
+        established.queries = children.len();
+        if children.is_empty() {
+            return self.add_job(now, shared, Job::Liveness);
+        }
+        for child in children {
+            shared.command(Owner::IkeSa(self.id, Purpose::QueryUse(child)), KernelCommand::QueryUse { child });
+        }
+    }
+
+    /// The kernel's answer for one Child SA; after the last one we know whether to ask the peer.
+    pub(super) fn use_reported(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        _child: ChildId,
+        result: Result<Done, KernelError>,
+    ) {
+        let peer = self.peer.clone();
+        let State::Established(established) = &mut self.state else { return };
+        if let Ok(Done::Use { idle_inbound: Some(idle), .. }) = result {
+            let heard = now.checked_sub(idle).unwrap_or(established.last_inbound);
+            established.last_inbound = established.last_inbound.max(heard);
+        }
+        established.queries = established.queries.saturating_sub(1);
+        if established.queries == 0 && established.liveness_due(peer.as_deref()).is_some_and(|due| due <= now) {
+            self.add_job(now, shared, Job::Liveness);
+        }
+    }
+
+    /// The IKE SA has lived its time. Its rules get a new one first; it goes when they have it
+    /// (make before break). The side that initiated it takes care of that.
+    fn lifetime_over(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Established(established) = &self.state else { return };
+        if !established.channel.initiator {
+            return;
+        }
+        let rules = established.children.values().map(|c| std::sync::Arc::clone(&c.rule.name)).collect::<Vec<_>>();
+        if rules.is_empty() {
+            return self.delete_ike(now, shared, "lifetime over, no Child SA");
+        }
+        if let Some(peer) = &self.peer {
+            let peer = std::sync::Arc::clone(&peer.name);
+            shared.effects.push(Effect::Reauthenticate { ike_sa: self.id, peer, rules });
+        }
+    }
+
+    /// Gives up everything that the IKE SA holds: Child SAs, reserved SPIs, waiting jobs. The
+    /// rules that lose something are told, with the error if it was one.
+    pub(super) fn abandon(&mut self, shared: &mut Shared, reason: &'static str, error: Option<String>) {
+        let mut lost = Vec::new();
+        match &mut self.state {
+            State::Established(established) => {
+                if let Some(peer) = &self.peer {
+                    shared.contact_lost(&peer.name);
+                }
+                established.withheld = None;
+                if let Some(Current::CreateChild { offer, .. }) = established.current.take() {
+                    shared.release_spi(offer.spi);
+                    lost.push(offer.wish.rule.clone());
+                }
+                let children: Vec<ChildId> = established.children.keys().copied().collect();
+                for child in children {
+                    self.remove_child(shared, child, reason);
+                }
+            }
+            State::AwaitAuth(waiting) => {
+                shared.release_spi(waiting.child.spi);
+                lost.push(RuleName::clone(&waiting.child.wish.rule));
+            }
+            State::FindingAddress
+            | State::AwaitInit(_)
+            | State::HalfOpen(_)
+            | State::Closing(_)
+            | State::Closed => {}
+        }
+        for job in self.jobs.drain(..) {
+            if let Job::CreateChild(wish) = job {
+                lost.push(wish.rule);
+            }
+        }
+        let error = error.or_else(|| (!lost.is_empty()).then(|| reason.to_owned()));
+        shared.effects.extend(lost.into_iter().map(|rule| Effect::RuleLost { rule, error: error.clone() }));
+    }
+
+    /// Takes a Child SA out of the kernel and out of our tables.
+    pub(super) fn remove_child(&mut self, shared: &mut Shared, child: ChildId, reason: &'static str) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(removed) = established.children.remove(&child) else { return };
+        shared.release_spi(removed.inbound_spi);
+        shared.count(Counter::ChildSaRemoved);
+        let words = format!("removing the Child SA of rule {}", removed.rule.name);
+        shared.command(Owner::Endpoint(words), KernelCommand::RemoveChild { child });
+        self.event(
+            shared,
+            EventKind::ChildRemoved {
+                rule: removed.rule.name.clone(),
+                inbound_spi: removed.inbound_spi,
+                outbound_spi: removed.outbound_spi,
+                reason,
+            },
+        );
+        shared.effects.push(Effect::RuleLost { rule: removed.rule.name.clone(), error: None });
+    }
+
+    /// The kernel did not answer in time: the Child SA is refused, the IKE SA stands.
+    fn install_timed_out(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(withheld) = established.withheld.take() else { return };
+        if let Some(child) = withheld.child() {
+            // It may yet succeed: what is removed afterwards is gone either way.
+            self.remove_child(shared, child, "the kernel did not answer in time");
+        }
+        self.release_answer(now, shared, withheld, Err(Error::KernelTimeout));
+    }
+}

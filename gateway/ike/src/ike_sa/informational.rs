@@ -1,0 +1,83 @@
+//! INFORMATIONAL: deletes, liveness, and what a peer has to tell (RFC 7296 1.4).
+
+use std::mem;
+use std::time::Instant;
+
+use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
+
+use super::{Closing, IkeSa, State};
+use crate::channel::{Opened, RequestId};
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::io::{ChildId, Path};
+use crate::payloads::Payloads;
+use crate::shared::Shared;
+
+impl IkeSa {
+    /// An authentic INFORMATIONAL request. It is answered in any case: an empty one asks just
+    /// for that.
+    pub(super) fn informational_request(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        path: Path,
+        opened: &Opened,
+        datagram: &[u8],
+    ) {
+        let inner = match opened.payloads() {
+            Ok(inner) => inner,
+            Err(error) => return self.refuse_request(now, shared, path, opened, datagram, &Error::from(error)),
+        };
+        let payloads = match Payloads::collect(ExchangeType::INFORMATIONAL, &inner) {
+            Ok(payloads) => payloads,
+            Err(error) => return self.refuse_request(now, shared, path, opened, datagram, &error),
+        };
+        let ends = payloads.deletes.iter().any(|d| d.protocol == ProtocolId::IKE);
+        let failed = payloads.notify(NotifyType::AUTHENTICATION_FAILED).is_some();
+        let deleted = if ends { Vec::new() } else { self.delete_named(shared, &payloads) };
+        let answer: Vec<Payload<'_>> = (!deleted.is_empty())
+            .then(|| Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: deleted }))
+            .into_iter()
+            .collect();
+        let State::Established(established) = &mut self.state else { return };
+        match established.channel.respond(shared.random.as_mut(), RequestId::new(opened, datagram), &answer) {
+            Ok(answer) => shared.transmit(path, answer),
+            Err(error) => return self.fail(shared, error),
+        }
+        if failed {
+            // RFC 7296 2.21.2: the initiator did not believe us.
+            self.event(shared, EventKind::Failed(Error::Refused(NotifyType::AUTHENTICATION_FAILED)));
+            self.end(now, shared, "the peer did not authenticate us");
+        } else if ends {
+            self.end(now, shared, "deleted by the peer");
+        } else {
+            self.next_job(now, shared);
+        }
+    }
+
+    /// Removes the Child SAs that a Delete names by the peer's inbound SPIs, our outbound ones;
+    /// gives our inbound SPIs, which the answer names in turn (RFC 7296 1.4.1).
+    fn delete_named(&mut self, shared: &mut Shared, payloads: &Payloads<'_>) -> Vec<u32> {
+        let State::Established(established) = &self.state else { return Vec::new() };
+        let named = |spi: u32| payloads.deletes.iter().any(|d| d.protocol == ProtocolId::ESP && d.spis.contains(&spi));
+        let found = established.children.values().filter(|c| named(c.outbound_spi));
+        let found: Vec<(ChildId, u32)> = found.map(|c| (c.id, c.inbound_spi)).collect();
+        for (child, _) in &found {
+            self.remove_child(shared, *child, "deleted by the peer");
+        }
+        found.into_iter().map(|(_, spi)| spi).collect()
+    }
+
+    /// The IKE SA is over, and the peer knows; what is left repeats the last answer.
+    pub(super) fn end(&mut self, now: Instant, shared: &mut Shared, reason: &'static str) {
+        self.abandon(shared, reason, None);
+        self.event(shared, EventKind::Closed(reason));
+        self.state = match mem::replace(&mut self.state, State::Closed) {
+            State::Established(mut established) => {
+                established.channel.response_received();
+                State::Closing(Box::new(Closing::new(now, shared, established.channel)))
+            }
+            _ => State::Closed,
+        };
+    }
+}

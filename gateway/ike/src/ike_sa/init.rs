@@ -1,0 +1,446 @@
+//! IKE_SA_INIT, both roles (RFC 7296 1.2, 2.6, 2.7, 2.14, 2.23).
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway_wire::{
+    ExchangeType, Flags, Header, IkeSpi, KeMethod, KeyExchange, Message, MessageId, Nonce, NotifyType, Payload,
+    SecurityAssociation, encode_message,
+};
+
+use super::{HalfOpen, IkeSa, Job, State, notify};
+use crate::algorithms::{Group, IkeProposal, IkeSuite};
+use crate::channel::{Backoff, Channel, Retry};
+use crate::config::{PeerConfig, PolicySet};
+use crate::counters::Counter;
+use crate::crypto::key_exchange::PendingKeyExchange;
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::io::{Done, IkeSaId, KernelCommand, KernelError, Path};
+use crate::keys::IkeKeys;
+use crate::natt;
+use crate::payloads::Payloads;
+use crate::proposal;
+use crate::shared::{Owner, Purpose, Shared};
+use crate::time::after;
+
+/// The port of IKE.
+pub(crate) const IKE_PORT: u16 = 500;
+/// The port of IKE behind a non-ESP marker, and of ESP in UDP (RFC 3948).
+pub(crate) const NATT_PORT: u16 = 4500;
+/// Octets of our nonces: at least half the key of any PRF that we have (RFC 7296 2.10).
+const NONCE_LEN: usize = 32;
+/// Cookies and changes of the key exchange method that we follow before we stop believing them.
+const MOST_RESTARTS: u32 = 4;
+
+/// Initiator: IKE_SA_INIT is sent.
+pub(crate) struct AwaitInit {
+    pending: Box<dyn PendingKeyExchange>,
+    nonce: [u8; NONCE_LEN],
+    cookie: Option<Vec<u8>>,
+    request: Vec<u8>,
+    pub(super) backoff: Backoff,
+    restarts: u32,
+    /// An error that somebody answered; it is unauthenticated and decides nothing.
+    heard: Option<String>,
+}
+
+impl IkeSa {
+    /// Begins an IKE SA with a peer whose address is known, for the sake of `jobs`.
+    pub(crate) fn initiate(
+        now: Instant,
+        shared: &mut Shared,
+        id: IkeSaId,
+        peer: &Arc<PeerConfig>,
+        remote: IpAddr,
+        jobs: VecDeque<Job>,
+    ) -> Result<Self, Error> {
+        let unspecified: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let local = peer.local_address;
+        let mut sa = Self {
+            id,
+            peer: Some(Arc::clone(peer)),
+            path: Path {
+                local: SocketAddr::new(local.unwrap_or(unspecified), IKE_PORT),
+                remote: SocketAddr::new(remote, IKE_PORT),
+            },
+            initiator_spi: shared.ike_spi()?,
+            responder_spi: IkeSpi::ZERO,
+            begun: now,
+            jobs,
+            supersedes: None,
+            state: State::FindingAddress,
+        };
+        if local.is_some() {
+            sa.send_init(now, shared, None)?;
+        } else {
+            let owner = Owner::IkeSa(id, Purpose::LocalAddress);
+            shared.command(owner, KernelCommand::FindLocalAddress { remote });
+        }
+        Ok(sa)
+    }
+
+    /// The kernel has said which of our addresses leads to the peer.
+    pub(super) fn address_found(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        result: Result<Done, KernelError>,
+    ) {
+        if !matches!(self.state, State::FindingAddress) {
+            return;
+        }
+        let found = match result {
+            Ok(Done::LocalAddress(local)) => {
+                self.path.local.set_ip(local);
+                self.send_init(now, shared, None)
+            }
+            Ok(_) => Err(Error::Internal("the kernel answered another question")),
+            Err(error) => Err(Error::Kernel(error)),
+        };
+        if let Err(error) = found {
+            self.fail(shared, error);
+        }
+    }
+
+    /// Sends IKE_SA_INIT: for the first time, or again with what the peer demanded.
+    fn send_init(&mut self, now: Instant, shared: &mut Shared, again: Option<Again>) -> Result<(), Error> {
+        let peer = self.peer.clone().ok_or(Error::Internal("no peer to initiate to"))?;
+        let (before, cookie, group) = match again {
+            None => (None, None, first_group(&peer.proposals)?),
+            Some(Again { before, demand: Demand::Cookie(cookie) }) => {
+                let group = before.pending.group();
+                (Some(before), Some(cookie), group)
+            }
+            Some(Again { before, demand: Demand::Group(group) }) => {
+                let cookie = before.cookie.clone();
+                (Some(before), cookie, group)
+            }
+        };
+        if before.is_none() {
+            self.event(shared, EventKind::Initiating);
+        }
+        let restarts = before.as_ref().map_or(0, |b| b.restarts.saturating_add(1));
+        let heard = before.as_ref().and_then(|b| b.heard.clone());
+        let (pending, nonce) = match before {
+            Some(before) if before.pending.group() == group => (before.pending, before.nonce),
+            Some(before) => (shared.key_exchange.generate(group)?, before.nonce),
+            None => (shared.key_exchange.generate(group)?, shared.octets()?),
+        };
+        let sa = proposal::offer_ike(&peer.proposals);
+        let header = init_header(self.initiator_spi, IkeSpi::ZERO, false);
+        // RFC 7296 2.6: the cookie comes first, the rest stays as it was.
+        let cookie_payload = cookie.as_deref().map(|c| notify(NotifyType::COOKIE, c));
+        let request = init_message(&header, cookie_payload, &sa, pending.as_ref(), &nonce, Some(self.path))?;
+        shared.transmit(self.path, request.clone());
+        let backoff = Backoff::new(now, &shared.config);
+        self.state = State::AwaitInit(Box::new(AwaitInit { pending, nonce, cookie, request, backoff, restarts, heard }));
+        Ok(())
+    }
+
+    /// A response to IKE_SA_INIT, which nothing authenticates yet.
+    pub(super) fn init_response(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        header: &Header,
+        path: Path,
+        datagram: &[u8],
+    ) {
+        if path.remote != self.path.remote || header.message_id != MessageId(0) {
+            return shared.count(Counter::OutsideWindow);
+        }
+        let Ok(message) = Message::decode(datagram) else { return shared.count(Counter::InvalidInit) };
+        let Ok(payloads) = Payloads::collect(header.exchange, &message.payloads) else {
+            return shared.count(Counter::InvalidInit);
+        };
+        let State::AwaitInit(waiting) = &mut self.state else { return };
+        // RFC 7296 2.6 and 1.2: two errors are demands that we follow, a few times.
+        let may_restart = waiting.restarts < MOST_RESTARTS;
+        let proposals = self.peer.as_ref().map(|p| p.proposals.as_slice()).unwrap_or_default();
+        let demand = demand_of(&payloads, proposals, waiting.pending.group());
+        match demand {
+            Some(demand) if may_restart => {
+                if let State::AwaitInit(before) = std::mem::replace(&mut self.state, State::FindingAddress) {
+                    self.event(shared, demand.event());
+                    if let Err(error) = self.send_init(now, shared, Some(Again { before, demand })) {
+                        self.fail(shared, error);
+                    }
+                }
+                return;
+            }
+            Some(_) => return shared.count(Counter::InvalidInit),
+            None => {}
+        }
+        if let Some(error) = payloads.error() {
+            // Anybody can send this. The peer's true answer may still come: note it and go on.
+            let words = error.kind.to_string();
+            if waiting.heard.as_ref() != Some(&words) {
+                waiting.heard = Some(words.clone());
+                self.event(shared, EventKind::UnauthenticatedError(words));
+            }
+            return;
+        }
+        if header.responder_spi.is_zero() {
+            return shared.count(Counter::InvalidInit);
+        }
+        // What the answer must hold is checked before anything is given up.
+        let Ok(answer) = InitAnswer::check(&payloads, proposals, waiting.pending.group()) else {
+            return shared.count(Counter::InvalidInit);
+        };
+        let (nonce, peer_value) = (answer.nonce.to_vec(), answer.peer_value.to_vec());
+        let suite = answer.suite;
+        let nat = natt::detect(self.initiator_spi, header.responder_spi, path, &payloads.notifies);
+        let State::AwaitInit(waiting) = std::mem::replace(&mut self.state, State::FindingAddress) else { return };
+        let AwaitInit { pending, nonce: our_nonce, request, .. } = *waiting;
+        self.responder_spi = header.responder_spi;
+        let spis = (self.initiator_spi, self.responder_spi);
+        let established = pending.agree(&peer_value).map_err(Error::from).and_then(|secret| {
+            let keys = IkeKeys::derive(suite, &secret, &our_nonce, &nonce, spis.0, spis.1);
+            Channel::new(spis, true, suite, keys)
+        });
+        let next = established.and_then(|channel| {
+            if nat.any() {
+                // RFC 7296 2.23: from here on both ends use 4500.
+                self.path.local.set_port(NATT_PORT);
+                self.path.remote.set_port(NATT_PORT);
+            }
+            let transcript = super::auth::Transcript {
+                request,
+                response: datagram.to_vec(),
+                initiator_nonce: our_nonce.to_vec(),
+                responder_nonce: nonce,
+            };
+            self.send_auth(now, shared, channel, transcript, nat)
+        });
+        if let Err(error) = next {
+            self.fail(shared, error);
+        }
+    }
+
+    /// IKE_SA_INIT is due again, or was sent in vain.
+    pub(super) fn init_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        let State::AwaitInit(waiting) = &mut self.state else { return };
+        match waiting.backoff.poll(now, &shared.config) {
+            Retry::Wait => {}
+            Retry::Again => {
+                let request = waiting.request.clone();
+                shared.count(Counter::Retransmitted);
+                shared.transmit(self.path, request);
+            }
+            Retry::GiveUp { tries } => {
+                let heard = waiting.heard.take();
+                shared.count(Counter::PeerDead);
+                let exchange = heard.map_or_else(
+                    || ExchangeType::IKE_SA_INIT.to_string(),
+                    |error| format!("{} (last unauthenticated answer: {error})", ExchangeType::IKE_SA_INIT),
+                );
+                self.event(shared, EventKind::PeerDead { tries, exchange });
+                self.close(shared, "the peer does not answer");
+            }
+        }
+    }
+
+    /// Ends an IKE SA that never stood.
+    pub(super) fn fail(&mut self, shared: &mut Shared, error: Error) {
+        match &error {
+            Error::Authentication(_) | Error::Refused(NotifyType::AUTHENTICATION_FAILED) => {
+                shared.count(Counter::AuthenticationFailed);
+            }
+            Error::NoProposalChosen { .. } => shared.count(Counter::NoProposalChosen),
+            _ => {}
+        }
+        self.abandon(shared, "the IKE SA failed", Some(error.to_string()));
+        self.event(shared, EventKind::Failed(error));
+        self.enter(shared, State::Closed);
+    }
+}
+
+/// IKE_SA_INIT once more.
+struct Again {
+    before: Box<AwaitInit>,
+    demand: Demand,
+}
+
+/// What a responder demands before it answers.
+enum Demand {
+    Cookie(Vec<u8>),
+    Group(Group),
+}
+
+impl Demand {
+    fn event(&self) -> EventKind {
+        match self {
+            Self::Cookie(_) => EventKind::CookieReceived,
+            Self::Group(group) => EventKind::OtherGroup(group.to_string()),
+        }
+    }
+}
+
+/// COOKIE, or INVALID_KE_PAYLOAD with another method that we have offered. The demand is
+/// unauthenticated, so it can only choose among what we accept anyway (RFC 7296 2.7).
+fn demand_of(payloads: &Payloads<'_>, proposals: &[IkeProposal], sent: Group) -> Option<Demand> {
+    if let Some(cookie) = payloads.notify(NotifyType::COOKIE) {
+        let fits = (1..=64).contains(&cookie.data.len()); // RFC 7296 2.6
+        return fits.then(|| Demand::Cookie(cookie.data.to_vec()));
+    }
+    let wanted = payloads.notify(NotifyType::INVALID_KE_PAYLOAD)?;
+    let id: [u8; 2] = wanted.data.try_into().ok()?;
+    let group = Group::from_wire(KeMethod(u16::from_be_bytes(id)))?;
+    let ours = proposals.iter().any(|p| p.groups.contains(&group));
+    (ours && group != sent).then_some(Demand::Group(group))
+}
+
+/// What the responder's answer must hold.
+struct InitAnswer<'a> {
+    suite: IkeSuite,
+    nonce: &'a [u8],
+    peer_value: &'a [u8],
+}
+
+impl<'a> InitAnswer<'a> {
+    fn check(payloads: &Payloads<'a>, proposals: &[IkeProposal], sent: Group) -> Result<Self, Error> {
+        let suite = proposal::accept_ike(proposals, payloads.require_sa()?)?;
+        let ke = payloads.require_ke()?;
+        if suite.group != sent || ke.method != sent.id() {
+            return Err(Error::BadAnswer("another key exchange method than the one we sent"));
+        }
+        Ok(Self { suite, nonce: payloads.require_nonce()?, peer_value: ke.data })
+    }
+}
+
+/// The responder's half: chooses, exchanges keys, answers, and keeps a half-open IKE SA.
+///
+/// # Errors
+/// Whatever is wrong with the request; nothing has been kept.
+pub(crate) fn answer_init(
+    now: Instant,
+    shared: &mut Shared,
+    id: IkeSaId,
+    header: &Header,
+    path: Path,
+    datagram: &[u8],
+    payloads: &Payloads<'_>,
+) -> Result<IkeSa, Error> {
+    let (offered, ke, nonce) = (payloads.require_sa()?, payloads.require_ke()?, payloads.require_nonce()?);
+    let policies = Arc::clone(&shared.policies);
+    let (chosen, suite) = choose(&policies, path, offered, ke.method)?;
+    if suite.group.id() != ke.method {
+        return Err(Error::InvalidKePayload { wanted: suite.group });
+    }
+    let pending = shared.key_exchange.generate(suite.group)?;
+    let our_value = pending.public().to_vec();
+    let secret = pending.agree(ke.data)?;
+    let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
+    let spis = (header.initiator_spi, shared.ike_spi()?);
+    let nat = natt::detect(spis.0, IkeSpi::ZERO, path, &payloads.notifies);
+    let does_natt = payloads.notify(NotifyType::NAT_DETECTION_SOURCE_IP).is_some();
+    let keys = IkeKeys::derive(suite, &secret, nonce, &our_nonce, spis.0, spis.1);
+    let channel = Channel::new(spis, false, suite, keys)?;
+    let answer_header = init_header(spis.0, spis.1, true);
+    let ke = KeyExchange { method: suite.group.id(), data: &our_value };
+    let response =
+        init_payloads(&answer_header, None, &chosen, ke, &our_nonce, does_natt.then_some(path))?;
+    shared.transmit(path, response.clone());
+    let transcript = super::auth::Transcript {
+        request: datagram.to_vec(),
+        response,
+        initiator_nonce: nonce.to_vec(),
+        responder_nonce: our_nonce.to_vec(),
+    };
+    let half_open = HalfOpen {
+        channel,
+        transcript,
+        nat,
+        deadline: after(now, shared.config.half_open_timeout),
+        key: (spis.0, path),
+    };
+    let sa = IkeSa {
+        id,
+        peer: None,
+        path,
+        initiator_spi: spis.0,
+        responder_spi: spis.1,
+        begun: now,
+        jobs: VecDeque::new(),
+        supersedes: None,
+        state: State::HalfOpen(Box::new(half_open)),
+    };
+    sa.event(shared, EventKind::Answered { suite, nat_local: nat.local, nat_remote: nat.remote });
+    Ok(sa)
+}
+
+/// The first peer that may be at this address and has a proposal in common decides; who it
+/// really is, and whether that peer accepts the suite, is checked in IKE_AUTH.
+fn choose(
+    policies: &PolicySet,
+    path: Path,
+    offered: &SecurityAssociation,
+    sent: KeMethod,
+) -> Result<(SecurityAssociation, IkeSuite), Error> {
+    let chosen = candidates(policies, path).find_map(|p| proposal::select_ike(&p.proposals, offered, sent));
+    chosen.ok_or_else(|| {
+        let ours = candidates(policies, path)
+            .map(|p| format!("{} ({})", proposal::describe(&proposal::offer_ike(&p.proposals)), p.name))
+            .collect::<Vec<_>>();
+        let ours = if ours.is_empty() { "no peer is configured for this address".to_owned() } else { ours.join("; ") };
+        Error::NoProposalChosen { ours, theirs: proposal::describe(offered) }
+    })
+}
+
+/// The peers that may be at the other end of a path: those configured with the address first,
+/// then those that may be anywhere. A peer behind NAT shows another address than its own, so
+/// any peer configured with *another* address is none.
+pub(super) fn candidates(policies: &PolicySet, path: Path) -> impl Iterator<Item = &Arc<PeerConfig>> {
+    let here = move |p: &&Arc<PeerConfig>| p.local_address.is_none_or(|local| local == path.local.ip());
+    let exact = policies.peers.values().filter(move |p| p.remote_address == Some(path.remote.ip()));
+    let any = policies.peers.values().filter(|p| p.remote_address.is_none());
+    exact.chain(any).filter(here)
+}
+
+fn first_group(proposals: &[IkeProposal]) -> Result<Group, Error> {
+    let group = proposals.first().and_then(|p| p.groups.first()).copied();
+    group.ok_or(Error::Internal("a peer has no proposal"))
+}
+
+/// The header of either IKE_SA_INIT message.
+pub(crate) const fn init_header(initiator_spi: IkeSpi, responder_spi: IkeSpi, response: bool) -> Header {
+    Header {
+        initiator_spi,
+        responder_spi,
+        exchange: ExchangeType::IKE_SA_INIT,
+        flags: Flags { response, version: false, initiator: !response },
+        message_id: MessageId(0),
+    }
+}
+
+fn init_message(
+    header: &Header,
+    first: Option<Payload<'_>>,
+    sa: &SecurityAssociation,
+    pending: &dyn PendingKeyExchange,
+    nonce: &[u8],
+    path: Option<Path>,
+) -> Result<Vec<u8>, Error> {
+    let ke = KeyExchange { method: pending.group().id(), data: pending.public() };
+    init_payloads(header, first, sa, ke, nonce, path)
+}
+
+fn init_payloads<'a>(
+    header: &Header,
+    first: Option<Payload<'a>>,
+    sa: &SecurityAssociation,
+    ke: KeyExchange<'a>,
+    nonce: &'a [u8],
+    path: Option<Path>,
+) -> Result<Vec<u8>, Error> {
+    let nat = path.map(|path| natt::hashes(header.initiator_spi, header.responder_spi, path));
+    let payloads: Vec<Payload<'_>> = first
+        .into_iter()
+        .chain([Payload::SecurityAssociation(sa.clone()), Payload::KeyExchange(ke), Payload::Nonce(Nonce(nonce))])
+        .chain(nat.iter().flatten().map(|(kind, hash)| notify(*kind, hash)))
+        .collect();
+    encode_message(header, &payloads).map_err(|_too_long| Error::Internal("the message is too long"))
+}

@@ -1,0 +1,367 @@
+//! One IKE SA, in whatever state: what it holds in each, and how messages, answers of the
+//! kernel and time reach the code of that state.
+//!
+//! A message is handled in two steps (RFC 7296 2.21, and this project's invariant): first it is
+//! placed in the window and verified, which changes nothing; only what is authentic goes on to
+//! change the state.
+
+mod auth;
+mod child;
+mod create_child;
+mod established;
+mod informational;
+mod init;
+mod jobs;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway_wire::{ExchangeType, Header, IkeSpi, Notify, NotifyType, Payload, ProtocolId};
+
+pub(crate) use self::auth::{AwaitAuth, HalfOpen};
+pub(crate) use self::child::{ChildSa, ChildState};
+pub(crate) use self::established::{Closing, Established};
+pub(crate) use self::init::{AwaitInit, answer_init, init_header};
+pub(crate) use self::jobs::{Job, Wish};
+use crate::channel::{Channel, Opened, Place};
+use crate::algorithms::IkeSuite;
+use crate::config::{PeerConfig, PeerName, RuleName};
+use crate::counters::Counter;
+use crate::error::Error;
+use crate::event::{Event, EventKind};
+use crate::io::{Done, IkeSaId, KernelError, Path};
+use crate::natt::NatDetected;
+use crate::shared::{Effect, Purpose, Shared};
+
+/// One IKE SA.
+pub(crate) struct IkeSa {
+    pub(crate) id: IkeSaId,
+    /// The peer: known from the start to the initiator, from IKE_AUTH on to the responder.
+    pub(crate) peer: Option<Arc<PeerConfig>>,
+    pub(crate) path: Path,
+    pub(crate) initiator_spi: IkeSpi,
+    /// Zero until the responder's is known.
+    pub(crate) responder_spi: IkeSpi,
+    pub(crate) begun: Instant,
+    /// What is to be done on it, in order; before it stands, what it is wanted for.
+    pub(crate) jobs: VecDeque<Job>,
+    /// The IKE SA that ends when this one has taken over.
+    pub(crate) supersedes: Option<IkeSaId>,
+    pub(crate) state: State,
+}
+
+/// Each state holds what is known in it, and nothing else.
+pub(crate) enum State {
+    /// Initiator: the kernel is asked for our address towards the peer.
+    FindingAddress,
+    /// Initiator: IKE_SA_INIT is sent.
+    AwaitInit(Box<AwaitInit>),
+    /// Initiator: IKE_AUTH is sent.
+    AwaitAuth(Box<AwaitAuth>),
+    /// Responder: IKE_SA_INIT is answered.
+    HalfOpen(Box<HalfOpen>),
+    /// Both ends are authenticated.
+    Established(Box<Established>),
+    /// Over, but for a last message that may have to be repeated.
+    Closing(Box<Closing>),
+    /// Over.
+    Closed,
+}
+
+impl State {
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::FindingAddress | Self::AwaitInit(_) => "connecting",
+            Self::AwaitAuth(_) => "authenticating",
+            Self::HalfOpen(_) => "half-open",
+            Self::Established(_) => "established",
+            Self::Closing(_) => "closing",
+            Self::Closed => "closed",
+        }
+    }
+
+    fn channel(&self) -> Option<&Channel> {
+        match self {
+            Self::AwaitAuth(s) => Some(&s.channel),
+            Self::HalfOpen(s) => Some(&s.channel),
+            Self::Established(s) => Some(&s.channel),
+            Self::Closing(s) => Some(&s.channel),
+            Self::FindingAddress | Self::AwaitInit(_) | Self::Closed => None,
+        }
+    }
+
+    fn channel_mut(&mut self) -> Option<&mut Channel> {
+        match self {
+            Self::AwaitAuth(s) => Some(&mut s.channel),
+            Self::HalfOpen(s) => Some(&mut s.channel),
+            Self::Established(s) => Some(&mut s.channel),
+            Self::Closing(s) => Some(&mut s.channel),
+            Self::FindingAddress | Self::AwaitInit(_) | Self::Closed => None,
+        }
+    }
+}
+
+impl IkeSa {
+    /// A message whose SPI is ours has come.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        header: Header,
+        path: Path,
+        datagram: &[u8],
+    ) {
+        if matches!(self.state, State::AwaitInit(_)) {
+            if header.exchange == ExchangeType::IKE_SA_INIT && header.flags.response {
+                self.init_response(now, shared, &header, path, datagram);
+            } else {
+                shared.count(Counter::OutsideWindow);
+            }
+            return;
+        }
+        let Some(channel) = self.state.channel() else {
+            shared.count(Counter::OutsideWindow);
+            return;
+        };
+        // The peer says of itself whether it was the original initiator: it is what we are not.
+        if header.flags.initiator == channel.initiator {
+            shared.count(Counter::OutsideWindow);
+            return;
+        }
+        match channel.place(&header, datagram) {
+            Place::Outside => shared.count(Counter::OutsideWindow),
+            Place::Repeated(response) => {
+                let response = response.to_vec();
+                shared.count(Counter::Retransmission);
+                shared.transmit(path, response);
+            }
+            Place::NextRequest => match channel.open(header, datagram) {
+                None => shared.count(Counter::NotAuthentic),
+                Some(opened) => self.handle_request(now, shared, path, &opened, datagram),
+            },
+            Place::AwaitedResponse => match channel.open(header, datagram) {
+                None => shared.count(Counter::NotAuthentic),
+                Some(opened) => self.handle_response(now, shared, path, &opened),
+            },
+        }
+    }
+
+    /// An authentic request that comes next in the window.
+    fn handle_request(&mut self, now: Instant, shared: &mut Shared, path: Path, opened: &Opened, datagram: &[u8]) {
+        match (&mut self.state, opened.header.exchange) {
+            (State::HalfOpen(_), ExchangeType::IKE_AUTH) => self.auth_request(now, shared, path, opened, datagram),
+            (State::Established(established), exchange) => {
+                established.last_inbound = now;
+                if established.withheld.is_some() {
+                    return; // The same request again: its answer waits for the kernel.
+                }
+                // RFC 7296 2.23: whoever is not behind NAT follows the address of a peer that is.
+                if established.nat.remote && !established.nat.local {
+                    self.path = path;
+                }
+                match exchange {
+                    ExchangeType::INFORMATIONAL => self.informational_request(now, shared, path, opened, datagram),
+                    ExchangeType::CREATE_CHILD_SA => self.create_child_request(now, shared, path, opened, datagram),
+                    _ => self.refuse_request(now, shared, path, opened, datagram, &Error::UnexpectedExchange),
+                }
+            }
+            _ => shared.count(Counter::OutsideWindow),
+        }
+    }
+
+    /// An authentic response to our request.
+    fn handle_response(&mut self, now: Instant, shared: &mut Shared, path: Path, opened: &Opened) {
+        if let Some(channel) = self.state.channel_mut() {
+            channel.response_received();
+        }
+        match &mut self.state {
+            State::AwaitAuth(_) => self.auth_response(now, shared, path, opened),
+            State::Established(established) => {
+                established.last_inbound = now;
+                self.job_response(now, shared, opened);
+            }
+            State::Closing(_) => self.state = State::Closed,
+            _ => {}
+        }
+    }
+
+    /// The kernel has answered a command of ours.
+    pub(crate) fn handle_command(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        purpose: Purpose,
+        result: Result<Done, KernelError>,
+    ) {
+        match purpose {
+            Purpose::LocalAddress => self.address_found(now, shared, result),
+            Purpose::InstallChild(child) => self.child_installed(now, shared, child, result.map(drop)),
+            Purpose::QueryUse(child) => self.use_reported(now, shared, child, result),
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        match &self.state {
+            State::AwaitInit(_) => self.init_timeout(now, shared),
+            State::HalfOpen(half_open) if half_open.deadline <= now => {
+                shared.count(Counter::HalfOpenTimeout);
+                self.close(shared, "no IKE_AUTH in time");
+            }
+            State::Closing(closing) if closing.until <= now => self.state = State::Closed,
+            State::AwaitAuth(_) | State::Closing(_) => self.retransmit(now, shared),
+            State::Established(_) => {
+                self.retransmit(now, shared);
+                self.established_timeout(now, shared);
+            }
+            State::HalfOpen(_) | State::FindingAddress | State::Closed => {}
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(crate) fn next_timeout(&self, shared: &Shared) -> Option<Instant> {
+        match &self.state {
+            State::FindingAddress | State::Closed => None,
+            State::AwaitInit(s) => Some(s.backoff.next()),
+            State::AwaitAuth(s) => s.channel.next_retransmission(),
+            State::HalfOpen(s) => Some(s.deadline),
+            State::Established(s) => s.next_timeout(self.peer.as_deref(), shared),
+            State::Closing(s) => crate::time::earlier(Some(s.until), s.channel.next_retransmission()),
+        }
+    }
+
+    fn retransmit(&mut self, now: Instant, shared: &mut Shared) {
+        let path = self.path;
+        let Some(channel) = self.state.channel_mut() else { return };
+        let due = channel.poll_retransmission(now, &shared.config).map(|due| due.map(<[u8]>::to_vec));
+        match due {
+            None => {}
+            Some(Ok(datagram)) => {
+                shared.count(Counter::Retransmitted);
+                shared.transmit(path, datagram);
+            }
+            Some(Err((exchange, tries))) => {
+                shared.count(Counter::PeerDead);
+                self.event(shared, EventKind::PeerDead { tries, exchange: exchange.to_string() });
+                self.close(shared, "the peer does not answer");
+            }
+        }
+    }
+
+    /// Seals a request, sends it, and keeps it for retransmission.
+    fn send_request(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        exchange: ExchangeType,
+        payloads: &[Payload<'_>],
+    ) -> Result<(), Error> {
+        let path = self.path;
+        let channel = self.state.channel_mut().ok_or(Error::Internal("no channel"))?;
+        let datagram = channel.request(now, &shared.config, shared.random.as_mut(), exchange, payloads)?;
+        shared.transmit(path, datagram);
+        Ok(())
+    }
+
+    /// Ends the IKE SA without a word to the peer: children, SPIs and reservations go, and the
+    /// rules that it served are told.
+    pub(crate) fn close(&mut self, shared: &mut Shared, reason: &'static str) {
+        self.abandon(shared, reason, None);
+        if !matches!(self.state, State::Closed) {
+            self.event(shared, EventKind::Closed(reason));
+        }
+        self.enter(shared, State::Closed);
+    }
+
+    /// Moves on to a state that is not half-open any more.
+    fn enter(&mut self, shared: &mut Shared, state: State) {
+        if let State::HalfOpen(half_open) = &self.state {
+            shared.effects.push(Effect::NoLongerHalfOpen { key: half_open.key });
+        }
+        self.state = state;
+    }
+
+    pub(crate) fn event(&self, shared: &mut Shared, kind: EventKind) {
+        shared.event(Event {
+            ike_sa: Some(self.id),
+            spis: Some((self.initiator_spi, self.responder_spi)),
+            peer: self.peer.as_ref().map(|p| Arc::clone(&p.name)),
+            path: Some(self.path),
+            kind,
+        });
+    }
+
+    /// Whether a rule has a Child SA here, or will get one: one more would be too many.
+    pub(crate) fn will_serve(&self, rule: &RuleName) -> bool {
+        let wanted = |job: &Job| matches!(job, Job::CreateChild(wish) if wish.rule == *rule && wish.replaces.is_none());
+        let here = match &self.state {
+            State::AwaitAuth(s) => s.child.serves(rule),
+            State::Established(s) => s.serves(rule),
+            State::FindingAddress | State::AwaitInit(_) | State::HalfOpen(_) | State::Closing(_) | State::Closed => {
+                false
+            }
+        };
+        here || self.jobs.iter().any(wanted)
+    }
+
+    /// Whether a job given to it will be done: it stands and is to stay, or is being made by us.
+    pub(crate) fn takes_jobs(&self, now: Instant) -> bool {
+        match &self.state {
+            State::FindingAddress | State::AwaitInit(_) | State::AwaitAuth(_) => true,
+            State::Established(s) => {
+                let ending = self.jobs.iter().any(|j| matches!(j, Job::DeleteIke { .. }));
+                !ending && s.lifetime_left(now, self.peer.as_deref())
+            }
+            State::HalfOpen(_) | State::Closing(_) | State::Closed => false,
+        }
+    }
+
+    /// Whether it stands and serves nothing, and nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(&self.state, State::Established(s) if s.is_idle()) && self.jobs.is_empty()
+    }
+
+    /// Whether it stood with a peer before some moment.
+    pub(crate) fn stood_before(&self, peer: &PeerName, moment: Instant) -> bool {
+        let with = self.peer.as_ref().is_some_and(|p| p.name == *peer);
+        with && matches!(&self.state, State::Established(s) if s.since <= moment)
+    }
+
+    /// What was negotiated, and who is behind NAT.
+    pub(crate) fn negotiated(&self) -> (Option<IkeSuite>, NatDetected) {
+        let nat = match &self.state {
+            State::AwaitAuth(s) => s.nat,
+            State::HalfOpen(s) => s.nat,
+            State::Established(s) => s.nat,
+            State::FindingAddress | State::AwaitInit(_) | State::Closing(_) | State::Closed => NatDetected::default(),
+        };
+        (self.state.channel().map(|c| c.suite), nat)
+    }
+
+    /// Whether we are the original initiator.
+    pub(crate) fn is_initiator(&self) -> bool {
+        self.state.channel().is_none_or(|c| c.initiator)
+    }
+
+    /// The successor of another IKE SA has done all that it was begun for.
+    fn check_superseded(&mut self, shared: &mut Shared) {
+        let done = !self.jobs.iter().any(|j| matches!(j, Job::CreateChild(_)));
+        if done && let Some(ike_sa) = self.supersedes.take() {
+            shared.effects.push(Effect::Superseded { ike_sa });
+        }
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
+        matches!(self.state, State::Established(_))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+}
+
+/// A notification that concerns no Child SA.
+pub(crate) const fn notify(kind: NotifyType, data: &[u8]) -> Payload<'_> {
+    Payload::Notify(Notify { protocol: ProtocolId::NONE, spi: &[], kind, data })
+}

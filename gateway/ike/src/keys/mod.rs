@@ -1,0 +1,212 @@
+//! Key material: from the key exchange to the keys of the IKE SA and of its Child SAs, and the
+//! AUTH payload (RFC 7296 2.13 to 2.18).
+
+use core::fmt;
+
+use gateway_wire::IkeSpi;
+use zeroize::Zeroizing;
+
+use crate::algorithms::{EspSuite, IkeSuite, Prf};
+use crate::crypto::prf::{prf, prf_plus};
+
+/// A key that is wiped when it goes.
+pub type Key = Zeroizing<Vec<u8>>;
+
+/// The keys of an IKE SA: `a` authenticates, `e` encrypts, `p` enters AUTH; `i` belongs to the
+/// initiator, `r` to the responder; `d` begets the keys of Child SAs. Debug prints no octet.
+#[derive(Clone)]
+pub struct IkeKeys {
+    sk_d: Key,
+    sk_ai: Key,
+    sk_ar: Key,
+    sk_ei: Key,
+    sk_er: Key,
+    sk_pi: Key,
+    sk_pr: Key,
+}
+
+impl IkeKeys {
+    /// The keys of an IKE SA made by IKE_SA_INIT (RFC 7296 2.14), from the shared secret, the
+    /// nonces and the SPIs, each time the initiator's first.
+    #[must_use]
+    pub fn derive(
+        suite: IkeSuite,
+        shared: &[u8],
+        ni: &[u8],
+        nr: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+    ) -> Self {
+        let skeyseed = prf(suite.prf, &[ni, nr].concat(), &[shared]);
+        Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r)
+    }
+
+    /// The keys of an IKE SA that takes the place of this one (RFC 7296 2.18). `old_prf` is the
+    /// function of this SA; `shared`, the nonces and the SPIs come from the exchange that rekeys.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "the formula has as many")]
+    pub fn derive_rekeyed(
+        &self,
+        old_prf: Prf,
+        suite: IkeSuite,
+        shared: &[u8],
+        ni: &[u8],
+        nr: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+    ) -> Self {
+        let skeyseed = prf(old_prf, &self.sk_d, &[shared, ni, nr]);
+        Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r)
+    }
+
+    fn expand(
+        suite: IkeSuite,
+        skeyseed: &[u8],
+        ni: &[u8],
+        nr: &[u8],
+        spi_i: IkeSpi,
+        spi_r: IkeSpi,
+    ) -> Self {
+        let prf_len = suite.prf.output_len();
+        let integrity_len = suite.integrity.map_or(0, |a| a.key_len());
+        let encryption_len = suite.encryption.key_len().saturating_add(suite.encryption.salt_len());
+        let lengths = [
+            prf_len,
+            integrity_len,
+            integrity_len,
+            encryption_len,
+            encryption_len,
+            prf_len,
+            prf_len,
+        ];
+        let seed: [&[u8]; 4] = [ni, nr, &spi_i.0, &spi_r.0];
+        let [sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr] =
+            keys(suite.prf, skeyseed, &seed, lengths);
+        Self { sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr }
+    }
+
+    /// Begets the keys of Child SAs and of the next IKE SA.
+    #[must_use]
+    pub fn sk_d(&self) -> &[u8] {
+        &self.sk_d
+    }
+
+    /// Authenticates the initiator's messages; empty with an AEAD.
+    #[must_use]
+    pub fn sk_ai(&self) -> &[u8] {
+        &self.sk_ai
+    }
+
+    /// Authenticates the responder's messages; empty with an AEAD.
+    #[must_use]
+    pub fn sk_ar(&self) -> &[u8] {
+        &self.sk_ar
+    }
+
+    /// Encrypts the initiator's messages: the cipher's key, then its salt.
+    #[must_use]
+    pub fn sk_ei(&self) -> &[u8] {
+        &self.sk_ei
+    }
+
+    /// Encrypts the responder's messages: the cipher's key, then its salt.
+    #[must_use]
+    pub fn sk_er(&self) -> &[u8] {
+        &self.sk_er
+    }
+
+    /// Enters the initiator's AUTH.
+    #[must_use]
+    pub fn sk_pi(&self) -> &[u8] {
+        &self.sk_pi
+    }
+
+    /// Enters the responder's AUTH.
+    #[must_use]
+    pub fn sk_pr(&self) -> &[u8] {
+        &self.sk_pr
+    }
+}
+
+impl fmt::Debug for IkeKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IkeKeys […]")
+    }
+}
+
+/// The keys of one direction of a Child SA: encryption (the cipher's key, then its salt) and
+/// integrity (empty with an AEAD).
+pub type DirectionKeys = (Key, Key);
+
+/// The keys of a Child SA. Debug prints no octet.
+#[derive(Clone)]
+pub struct ChildKeys {
+    initiator: DirectionKeys,
+    responder: DirectionKeys,
+}
+
+impl ChildKeys {
+    /// The keys of a Child SA (RFC 7296 2.17). `shared` is the secret of a key exchange of its
+    /// own, if there was one; the nonces are those of the exchange that makes it.
+    #[must_use]
+    pub fn derive(
+        prf: Prf,
+        sk_d: &[u8],
+        shared: Option<&[u8]>,
+        ni: &[u8],
+        nr: &[u8],
+        suite: EspSuite,
+    ) -> Self {
+        let encryption_len = suite.encryption.key_len().saturating_add(suite.encryption.salt_len());
+        let integrity_len = suite.integrity.map_or(0, |a| a.key_len());
+        let seed = [shared.unwrap_or_default(), ni, nr];
+        let lengths = [encryption_len, integrity_len, encryption_len, integrity_len];
+        let [ei, ai, er, ar] = keys(prf, sk_d, &seed, lengths);
+        Self { initiator: (ei, ai), responder: (er, ar) }
+    }
+
+    /// Our outbound and our inbound keys. `initiator`: whether we began the exchange that made
+    /// this Child SA.
+    #[must_use]
+    pub const fn by_direction(&self, initiator: bool) -> (&DirectionKeys, &DirectionKeys) {
+        if initiator {
+            (&self.initiator, &self.responder)
+        } else {
+            (&self.responder, &self.initiator)
+        }
+    }
+}
+
+impl fmt::Debug for ChildKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChildKeys […]")
+    }
+}
+
+/// The AUTH data with a pre-shared key (RFC 7296 2.15): of the initiator with `SK_pi`, its own
+/// first message, the responder's nonce and the body of IDi; of the responder likewise.
+///
+/// `message` is the whole IKE_SA_INIT message as it was sent, without a non-ESP marker; `id_body`
+/// is the ID payload without its generic header.
+#[must_use]
+pub fn psk_auth(
+    algorithm: Prf,
+    psk: &[u8],
+    sk_p: &[u8],
+    message: &[u8],
+    peer_nonce: &[u8],
+    id_body: &[u8],
+) -> Key {
+    let padded = prf(algorithm, psk, &[b"Key Pad for IKEv2"]);
+    let id = prf(algorithm, sk_p, &[id_body]);
+    prf(algorithm, &padded, &[message, peer_nonce, &id])
+}
+
+/// `prf+(key, seed)` cut into keys of the given lengths.
+fn keys<const N: usize>(algorithm: Prf, key: &[u8], seed: &[&[u8]], lengths: [usize; N]) -> [Key; N] {
+    let total = lengths.iter().fold(0, |sum: usize, length| sum.saturating_add(*length));
+    let material = prf_plus(algorithm, key, seed, total);
+    let mut octets = material.iter().copied();
+    // A key that comes out too short is refused by whoever uses it.
+    lengths.map(|length| Zeroizing::new(octets.by_ref().take(length).collect()))
+}

@@ -1,0 +1,157 @@
+//! Traffic selectors: from rules, narrowed between two ends (RFC 7296 2.9), and as pairs of
+//! prefixes for the kernel.
+
+use core::net::IpAddr;
+
+use gateway_wire::TrafficSelector;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+
+use crate::config::{PortRange, Rule};
+use crate::io::Selector;
+
+/// A Child SA with more pairs of prefixes than this is refused: each becomes three kernel policies.
+pub(crate) const MAX_PAIRS: usize = 64;
+
+/// The selectors of a rule: ours and the peer's.
+pub(crate) fn of_rule(rule: &Rule) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let side = |nets: &[IpNet], ports: &PortRange| {
+        nets.iter().map(|net| of_prefix(net, rule.protocol, ports)).collect()
+    };
+    (side(&rule.local, &rule.local_ports), side(&rule.remote, &rule.remote_ports))
+}
+
+fn of_prefix(net: &IpNet, protocol: Option<u8>, ports: &PortRange) -> TrafficSelector {
+    TrafficSelector {
+        protocol: protocol.unwrap_or(0),
+        start_port: *ports.start(),
+        end_port: *ports.end(),
+        start: net.network(),
+        end: net.broadcast(),
+    }
+}
+
+/// What both sides allow: every non-empty intersection of one of `allowed` with one of
+/// `proposed`, in the order of `proposed`, without repetition.
+pub(crate) fn narrow(allowed: &[TrafficSelector], proposed: &[TrafficSelector]) -> Vec<TrafficSelector> {
+    let mut narrowed: Vec<TrafficSelector> = Vec::new();
+    for theirs in proposed {
+        for ours in allowed {
+            if let Some(both) = intersect(ours, theirs)
+                && !narrowed.iter().any(|n| contains(n, &both))
+            {
+                narrowed.retain(|n| !contains(&both, n));
+                narrowed.push(both);
+            }
+        }
+    }
+    narrowed
+}
+
+/// Whether each of `inner` lies within one of `outer`.
+pub(crate) fn within(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bool {
+    inner.iter().all(|i| outer.iter().any(|o| contains(o, i)))
+}
+
+fn intersect(a: &TrafficSelector, b: &TrafficSelector) -> Option<TrafficSelector> {
+    let protocol = match (a.protocol, b.protocol) {
+        (0, p) | (p, 0) => p,
+        (p, q) if p == q => p,
+        _ => return None,
+    };
+    if a.start.is_ipv4() != b.start.is_ipv4() {
+        return None;
+    }
+    let both = TrafficSelector {
+        protocol,
+        start_port: a.start_port.max(b.start_port),
+        end_port: a.end_port.min(b.end_port),
+        start: a.start.max(b.start),
+        end: a.end.min(b.end),
+    };
+    (both.start <= both.end && both.start_port <= both.end_port).then_some(both)
+}
+
+fn contains(outer: &TrafficSelector, inner: &TrafficSelector) -> bool {
+    intersect(outer, inner).as_ref() == Some(inner)
+}
+
+/// The agreed selectors as pairs of prefixes, each with the rule's precedence for it; `None`
+/// when there are more than [`MAX_PAIRS`] or none.
+pub(crate) fn pairs(rule: &Rule, local: &[TrafficSelector], remote: &[TrafficSelector]) -> Option<Vec<(Selector, u32)>> {
+    let mut pairs = Vec::new();
+    for l in local {
+        for r in remote.iter().filter(|r| r.start.is_ipv4() == l.start.is_ipv4()) {
+            let protocol = match (l.protocol, r.protocol) {
+                (0, p) | (p, 0) => p,
+                (p, q) if p == q => p,
+                _ => continue,
+            };
+            for local_net in prefixes(l.start, l.end) {
+                for remote_net in prefixes(r.start, r.end) {
+                    if pairs.len() == MAX_PAIRS {
+                        return None;
+                    }
+                    let selector = Selector {
+                        local: local_net,
+                        remote: remote_net,
+                        protocol: (protocol != 0).then_some(protocol),
+                        local_ports: l.start_port..=l.end_port,
+                        remote_ports: r.start_port..=r.end_port,
+                    };
+                    pairs.push((selector, rule.precedence(&local_net, &remote_net)));
+                }
+            }
+        }
+    }
+    (!pairs.is_empty()).then_some(pairs)
+}
+
+/// A rule's own pairs, for its trap.
+pub(crate) fn rule_pairs(rule: &Rule) -> Vec<(Selector, u32)> {
+    let selector = |(local, remote): (IpNet, IpNet)| {
+        let precedence = rule.precedence(&local, &remote);
+        let selector = Selector {
+            local,
+            remote,
+            protocol: rule.protocol,
+            local_ports: rule.local_ports.clone(),
+            remote_ports: rule.remote_ports.clone(),
+        };
+        (selector, precedence)
+    };
+    rule.prefix_pairs().map(selector).collect()
+}
+
+/// The fewest prefixes that cover a range of addresses exactly, one above [`MAX_PAIRS`] at most.
+fn prefixes(start: IpAddr, end: IpAddr) -> Vec<IpNet> {
+    let most = MAX_PAIRS.saturating_add(1);
+    match (start, end) {
+        (IpAddr::V4(s), IpAddr::V4(e)) => Ipv4Subnets::new(s, e, 0).take(most).map(IpNet::V4).collect(),
+        (IpAddr::V6(s), IpAddr::V6(e)) => Ipv6Subnets::new(s, e, 0).take(most).map(IpNet::V6).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Selectors in words.
+pub(crate) fn describe(selectors: &[TrafficSelector]) -> String {
+    let one = |s: &TrafficSelector| {
+        let nets = prefixes(s.start, s.end);
+        let addresses = match nets.as_slice() {
+            [net] => net.to_string(),
+            _ => format!("{}-{}", s.start, s.end),
+        };
+        let ports = match (s.start_port, s.end_port) {
+            (0, u16::MAX) => String::new(),
+            (a, b) if a == b => format!(":{a}"),
+            (a, b) => format!(":{a}-{b}"),
+        };
+        let protocol = if s.protocol == 0 { String::new() } else { format!(" proto {}", s.protocol) };
+        format!("{addresses}{ports}{protocol}")
+    };
+    selectors.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Agreed pairs in words.
+pub(crate) fn describe_pairs(pairs: &[(Selector, u32)]) -> String {
+    pairs.iter().map(|(s, _)| s.to_string()).collect::<Vec<_>>().join(", ")
+}

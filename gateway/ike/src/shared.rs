@@ -1,0 +1,218 @@
+//! What all IKE SAs of an endpoint share: configuration, randomness, the queue of outputs, and
+//! the tables that tie SPIs, commands and rules to their owners.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway_wire::IkeSpi;
+
+use crate::config::{EndpointConfig, PeerName, PolicySet, RuleName};
+use crate::counters::{Counter, Counters};
+use crate::crypto::key_exchange::KeyExchange;
+use crate::event::{Event, EventKind};
+use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
+use crate::random::{Random, RandomFailed};
+
+/// Whom the answer to a command concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// An IKE SA.
+    IkeSa(IkeSaId, Purpose),
+    /// The endpoint itself: nobody waits, a failure is reported with these words.
+    Endpoint(String),
+}
+
+/// What an IKE SA wanted of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Our address towards the peer.
+    LocalAddress,
+    /// A Child SA in place.
+    InstallChild(ChildId),
+    /// When a Child SA was used last.
+    QueryUse(ChildId),
+}
+
+/// What one IKE SA causes elsewhere in the endpoint, done after it has been put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// INITIAL_CONTACT: older IKE SAs with this peer are dead (RFC 7296 2.4).
+    InitialContact {
+        /// The peer.
+        peer: PeerName,
+        /// The IKE SA that said so.
+        except: IkeSaId,
+        /// When that one was begun: what was established later stays.
+        before: Instant,
+    },
+    /// A rule has no SA any more, or could not get one.
+    RuleLost {
+        /// The rule.
+        rule: RuleName,
+        /// Why, if it was a failure.
+        error: Option<String>,
+    },
+    /// A rule has got its SA.
+    RuleServed {
+        /// The rule.
+        rule: RuleName,
+    },
+    /// An IKE SA has lived its time: its rules are to get another one.
+    Reauthenticate {
+        /// The old one.
+        ike_sa: IkeSaId,
+        /// The peer.
+        peer: PeerName,
+        /// The rules that it serves.
+        rules: Vec<RuleName>,
+    },
+    /// The successor of an IKE SA has taken over all that it was for.
+    Superseded {
+        /// The old one.
+        ike_sa: IkeSaId,
+    },
+    /// A half-open IKE SA of a responder is no longer half-open.
+    NoLongerHalfOpen {
+        /// The initiator's SPI and address, by which repeated requests find it.
+        key: (IkeSpi, Path),
+    },
+}
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) config: EndpointConfig,
+    pub(crate) policies: Arc<PolicySet>,
+    pub(crate) random: Box<dyn Random>,
+    pub(crate) key_exchange: Box<dyn KeyExchange>,
+    pub(crate) counters: Counters,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) effects: Vec<Effect>,
+    /// Inbound SPIs in use or reserved, with their owners.
+    pub(crate) spis: BTreeMap<u32, (IkeSaId, ChildId)>,
+    /// The request ID of each rule; it stays with the rule's name across reloads.
+    pub(crate) reqids: BTreeMap<RuleName, u32>,
+    /// How many established IKE SAs each peer has.
+    contacts: BTreeMap<PeerName, usize>,
+    commands: BTreeMap<CommandId, Owner>,
+    next_command: u64,
+    next_child: u64,
+    next_reqid: u32,
+}
+
+impl Shared {
+    pub(crate) fn new(config: EndpointConfig, random: Box<dyn Random>, key_exchange: Box<dyn KeyExchange>) -> Self {
+        Self {
+            config,
+            policies: Arc::default(),
+            random,
+            key_exchange,
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+            effects: Vec::new(),
+            spis: BTreeMap::new(),
+            reqids: BTreeMap::new(),
+            contacts: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            next_command: 1,
+            next_child: 1,
+            next_reqid: 1,
+        }
+    }
+
+    pub(crate) fn transmit(&mut self, path: Path, octets: Vec<u8>) {
+        self.outputs.push_back(Output::Transmit { path, octets });
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// An event that concerns no IKE SA.
+    pub(crate) fn report(&mut self, path: Option<Path>, kind: EventKind) {
+        self.event(Event { ike_sa: None, spis: None, peer: None, path, kind });
+    }
+
+    pub(crate) fn command(&mut self, owner: Owner, command: KernelCommand) {
+        let id = CommandId(self.next_command);
+        self.next_command = self.next_command.saturating_add(1);
+        self.commands.insert(id, owner);
+        self.outputs.push_back(Output::Kernel(id, command));
+    }
+
+    pub(crate) fn answered(&mut self, id: CommandId) -> Option<Owner> {
+        self.commands.remove(&id)
+    }
+
+    /// Whether no IKE SA with the peer stands (RFC 7296 2.4, INITIAL_CONTACT).
+    pub(crate) fn is_first_contact(&self, peer: &PeerName) -> bool {
+        !self.contacts.contains_key(peer)
+    }
+
+    pub(crate) fn contacted(&mut self, peer: &PeerName) {
+        let count = self.contacts.entry(PeerName::clone(peer)).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    pub(crate) fn contact_lost(&mut self, peer: &PeerName) {
+        if let Some(count) = self.contacts.get_mut(peer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.contacts.remove(peer);
+            }
+        }
+    }
+
+    pub(crate) fn count(&mut self, counter: Counter) {
+        self.counters.count(counter);
+    }
+
+    pub(crate) fn octets<const N: usize>(&mut self) -> Result<[u8; N], RandomFailed> {
+        let mut octets = [0; N];
+        self.random.fill(&mut octets)?;
+        Ok(octets)
+    }
+
+    /// A fresh IKE SPI: random, so that nobody can guess it, and never zero.
+    pub(crate) fn ike_spi(&mut self) -> Result<IkeSpi, RandomFailed> {
+        loop {
+            let spi = IkeSpi(self.octets()?);
+            if !spi.is_zero() {
+                return Ok(spi);
+            }
+        }
+    }
+
+    /// A fresh inbound SPI for a Child SA, reserved until [`Self::release_spi`].
+    pub(crate) fn child_spi(&mut self, owner: IkeSaId, child: ChildId) -> Result<u32, RandomFailed> {
+        loop {
+            let spi = u32::from_be_bytes(self.octets()?);
+            // RFC 4303 2.1: 0 to 255 are reserved.
+            if spi >= 256 && !self.spis.contains_key(&spi) {
+                self.spis.insert(spi, (owner, child));
+                return Ok(spi);
+            }
+        }
+    }
+
+    pub(crate) fn release_spi(&mut self, spi: u32) {
+        self.spis.remove(&spi);
+    }
+
+    pub(crate) fn child_id(&mut self) -> ChildId {
+        let id = ChildId(self.next_child);
+        self.next_child = self.next_child.saturating_add(1);
+        id
+    }
+
+    /// The request ID of a rule; a new rule gets the next free one.
+    pub(crate) fn reqid(&mut self, rule: &RuleName) -> u32 {
+        if let Some(reqid) = self.reqids.get(rule) {
+            return *reqid;
+        }
+        let reqid = self.next_reqid;
+        self.next_reqid = self.next_reqid.saturating_add(1);
+        self.reqids.insert(RuleName::clone(rule), reqid);
+        reqid
+    }
+}

@@ -1,0 +1,166 @@
+//! A snapshot of the endpoint for `gateway status`: plain data.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use gateway_wire::IkeSpi;
+
+use crate::algorithms::{EspSuite, IkeSuite};
+use crate::config::{Action, Identity, Mode, PeerName, RuleName};
+use crate::endpoint::Endpoint;
+use crate::ike_sa::{ChildSa, ChildState, IkeSa, State};
+use crate::io::{ChildId, Encapsulation, IkeSaId, Path, Selector};
+
+/// The endpoint at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Every IKE SA, oldest first.
+    pub ike_sas: Vec<IkeSaStatus>,
+    /// Every rule, by name.
+    pub rules: Vec<RuleStatus>,
+    /// IKE SAs that we answered and that have not been authenticated.
+    pub half_open: usize,
+}
+
+/// One IKE SA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IkeSaStatus {
+    /// Our number for it.
+    pub id: IkeSaId,
+    /// The peer, once known.
+    pub peer: Option<PeerName>,
+    /// In one word.
+    pub state: &'static str,
+    /// Whether we initiated it.
+    pub initiator: bool,
+    /// The initiator's SPI.
+    pub initiator_spi: IkeSpi,
+    /// The responder's SPI; zero until known.
+    pub responder_spi: IkeSpi,
+    /// Addresses and ports.
+    pub path: Path,
+    /// What was negotiated, once it was.
+    pub suite: Option<IkeSuite>,
+    /// Who we say we are.
+    pub local_id: Option<Identity>,
+    /// Who the peer is.
+    pub remote_id: Option<Identity>,
+    /// Since it was begun.
+    pub age: Duration,
+    /// We are behind NAT.
+    pub nat_local: bool,
+    /// The peer is behind NAT.
+    pub nat_remote: bool,
+    /// Its Child SAs.
+    pub children: Vec<ChildStatus>,
+}
+
+/// One Child SA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildStatus {
+    /// Our number for it.
+    pub id: ChildId,
+    /// The rule that it serves.
+    pub rule: RuleName,
+    /// In one word.
+    pub state: &'static str,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Ours.
+    pub inbound_spi: u32,
+    /// The peer's.
+    pub outbound_spi: u32,
+    /// What was negotiated.
+    pub suite: EspSuite,
+    /// What it protects.
+    pub selectors: Vec<Selector>,
+    /// The UDP ports, if ESP travels in UDP.
+    pub encapsulation: Option<Encapsulation>,
+    /// Since it was agreed.
+    pub age: Duration,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleStatus {
+    /// Its name.
+    pub name: RuleName,
+    /// Its request ID, for a protecting rule.
+    pub reqid: Option<u32>,
+    /// `protect`, `bypass` or `discard`.
+    pub action: &'static str,
+    /// Installed Child SAs.
+    pub children: usize,
+    /// Why the last attempt to get one failed.
+    pub last_error: Option<String>,
+}
+
+impl Endpoint {
+    /// A snapshot; `now` is needed for ages.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> Status {
+        let rules = self.shared().policies.rules.values().map(|rule| RuleStatus {
+            name: RuleName::clone(&rule.name),
+            reqid: self.shared().reqids.get(&rule.name).copied(),
+            action: match rule.action {
+                Action::Protect(_) => "protect",
+                Action::Bypass => "bypass",
+                Action::Discard => "discard",
+            },
+            children: self.sas().flat_map(children).filter(|c| c.rule.name == rule.name && c.state == ChildState::Installed).count(),
+            last_error: self.rule_state(&rule.name).and_then(|r| r.last_error.clone()),
+        });
+        Status {
+            rules: rules.collect(),
+            ike_sas: self.sas().map(|sa| of_sa(now, sa)).collect(),
+            half_open: self.half_open_count(),
+        }
+    }
+}
+
+fn children(sa: &IkeSa) -> impl Iterator<Item = &ChildSa> {
+    match &sa.state {
+        State::Established(established) => Some(established.children.values()),
+        _ => None,
+    }
+    .into_iter()
+    .flatten()
+}
+
+fn of_sa(now: Instant, sa: &IkeSa) -> IkeSaStatus {
+    let (suite, nat) = sa.negotiated();
+    IkeSaStatus {
+        id: sa.id,
+        peer: sa.peer.as_ref().map(|p| PeerName::clone(&p.name)),
+        state: sa.state.name(),
+        initiator: sa.is_initiator(),
+        initiator_spi: sa.initiator_spi,
+        responder_spi: sa.responder_spi,
+        path: sa.path,
+        suite,
+        local_id: sa.peer.as_ref().map(|p| p.local_id.clone()),
+        remote_id: sa.peer.as_ref().map(|p| p.remote_id.clone()),
+        age: now.saturating_duration_since(sa.begun),
+        nat_local: nat.local,
+        nat_remote: nat.remote,
+        children: children(sa).map(|c| of_child(now, c)).collect(),
+    }
+}
+
+fn of_child(now: Instant, child: &ChildSa) -> ChildStatus {
+    ChildStatus {
+        id: child.id,
+        rule: RuleName::clone(&child.rule.name),
+        state: match child.state {
+            ChildState::Installing => "installing",
+            ChildState::Installed => "installed",
+        },
+        mode: child.mode,
+        inbound_spi: child.inbound_spi,
+        outbound_spi: child.outbound_spi,
+        suite: child.suite,
+        selectors: child.pairs.iter().map(|(s, _)| s.clone()).collect(),
+        encapsulation: child.encapsulation,
+        age: now.saturating_duration_since(child.since),
+    }
+}

@@ -1,0 +1,112 @@
+//! A kernel that keeps what it is told, and refuses when it is told to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::PolicySet;
+use crate::io::{ChildId, ChildSpec, Done, KernelCommand, KernelError, TrapSpec};
+
+/// What the next installation meets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It goes well.
+    None,
+    /// This error.
+    Error(KernelError),
+    /// Nothing is heard of it.
+    Silence,
+}
+
+/// SAD, SPD and classifier in memory.
+#[derive(Debug)]
+pub struct FakeKernel {
+    /// Our address, the answer to every question for one.
+    pub address: IpAddr,
+    /// What is installed.
+    pub children: BTreeMap<ChildId, ChildSpec>,
+    /// Traps by request ID.
+    pub traps: BTreeMap<u32, TrapSpec>,
+    /// The rules that the classifier has.
+    pub classified: Option<Arc<PolicySet>>,
+    /// What the next installations meet; empty: all go well.
+    pub refusals: VecDeque<Refusal>,
+    /// Every command by name, for assertions on order.
+    pub history: Vec<String>,
+    /// The answer to questions for the last use.
+    pub idle_inbound: Option<std::time::Duration>,
+}
+
+impl FakeKernel {
+    /// A kernel with nothing in it.
+    #[must_use]
+    pub const fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            children: BTreeMap::new(),
+            traps: BTreeMap::new(),
+            classified: None,
+            refusals: VecDeque::new(),
+            history: Vec::new(),
+            idle_inbound: None,
+        }
+    }
+
+    /// Does what a real one would, or what [`Self::refusals`] says; `None`: no answer comes.
+    pub fn execute(&mut self, command: KernelCommand) -> Option<Result<Done, KernelError>> {
+        if matches!(command, KernelCommand::InstallChild(_)) {
+            match self.refusals.pop_front() {
+                Some(Refusal::Error(error)) => return Some(Err(error)),
+                Some(Refusal::Silence) => return None,
+                Some(Refusal::None) | None => {}
+            }
+        }
+        Some(self.obey(command))
+    }
+
+    fn obey(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
+        match command {
+            KernelCommand::InstallTrap(trap) => {
+                self.history.push(format!("install trap {}", trap.rule));
+                self.traps.insert(trap.reqid, trap);
+                Ok(Done::Ok)
+            }
+            KernelCommand::RemoveTrap { reqid } => {
+                self.history.push(format!("remove trap {reqid}"));
+                self.traps.remove(&reqid);
+                Ok(Done::Ok)
+            }
+            KernelCommand::Classify(policies) => {
+                self.history.push("classify".to_owned());
+                self.classified = Some(policies);
+                Ok(Done::Ok)
+            }
+            KernelCommand::InstallChild(spec) => {
+                self.history.push(format!("install child {}", spec.rule));
+                if self.children.values().any(|c| c.inbound.spi == spec.inbound.spi) {
+                    return Err(KernelError::SpiInUse);
+                }
+                self.children.insert(spec.child, *spec);
+                Ok(Done::Ok)
+            }
+            KernelCommand::RemoveChild { child } => {
+                self.history.push(format!("remove child {}", child.0));
+                self.children.remove(&child);
+                Ok(Done::Ok)
+            }
+            KernelCommand::FindLocalAddress { .. } => Ok(Done::LocalAddress(self.address)),
+            KernelCommand::QueryUse { child } => {
+                if !self.children.contains_key(&child) {
+                    return Err(KernelError::NoSuchSa);
+                }
+                Ok(Done::Use {
+                    idle_inbound: self.idle_inbound,
+                    bytes_in: 0,
+                    bytes_out: 0,
+                    packets_in: 0,
+                    packets_out: 0,
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Endpoints joined by a simulated network under a virtual clock, for tests and benches.
+//!
+//! Everything follows from a seed: randomness, loss, duplication, order. A run that fails is
+//! replayed by its seed.
+
+mod kernel;
+mod network;
+mod seeded;
+mod simulation;
+
+pub use kernel::{FakeKernel, Refusal};
+pub use network::{Faults, Network};
+pub use seeded::{FastKeyExchange, SeededRandom};
+pub use simulation::{Node, NodeId, Simulation, peer, policies, proposals, protect};

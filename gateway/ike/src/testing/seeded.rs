@@ -1,0 +1,94 @@
+//! Randomness from a seed, and a key exchange that costs nothing.
+
+use zeroize::Zeroizing;
+
+use crate::algorithms::{Group, Prf};
+use crate::crypto::key_exchange::{KeyExchange, KeyExchangeError, PendingKeyExchange};
+use crate::crypto::prf::prf;
+use crate::random::{Random, RandomFailed};
+
+/// SplitMix64: the same seed gives the same octets. Not for secrets.
+#[derive(Debug, Clone)]
+pub struct SeededRandom(u64);
+
+impl SeededRandom {
+    /// A generator for a seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`; 0 for a limit of 0.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next().checked_rem(limit).unwrap_or(0)
+    }
+
+    /// True in `percent` of 100 cases.
+    pub fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+impl Random for SeededRandom {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomFailed> {
+        for chunk in buffer.chunks_mut(8) {
+            for (to, from) in chunk.iter_mut().zip(self.next().to_le_bytes()) {
+                *to = from;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Both ends get the hash of both public values: no secret, but equal, and fast.
+#[derive(Debug)]
+pub struct FastKeyExchange(std::sync::atomic::AtomicU64);
+
+impl FastKeyExchange {
+    /// Public values follow from the seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(std::sync::atomic::AtomicU64::new(seed))
+    }
+}
+
+struct Pending {
+    group: Group,
+    public: Vec<u8>,
+}
+
+impl KeyExchange for FastKeyExchange {
+    fn generate(&self, group: Group) -> Result<Box<dyn PendingKeyExchange>, KeyExchangeError> {
+        let count = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut random = SeededRandom::new(count ^ 0x5eed);
+        let mut public = vec![0; group.public_len()];
+        random.fill(&mut public).map_err(|RandomFailed| KeyExchangeError::RandomFailed)?;
+        Ok(Box::new(Pending { group, public }))
+    }
+}
+
+impl PendingKeyExchange for Pending {
+    fn group(&self) -> Group {
+        self.group
+    }
+
+    fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn agree(self: Box<Self>, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyExchangeError> {
+        if peer.len() != self.group.public_len() {
+            return Err(KeyExchangeError::InvalidPublicValue);
+        }
+        let (first, second) = if self.public.as_slice() < peer { (self.public.as_slice(), peer) } else { (peer, self.public.as_slice()) };
+        Ok(Zeroizing::new(prf(Prf::HmacSha256, b"fast", &[first, second]).to_vec()))
+    }
+}

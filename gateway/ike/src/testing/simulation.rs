@@ -1,0 +1,269 @@
+//! Nodes, a network and a clock.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::{FakeKernel, FastKeyExchange, Faults, Network, SeededRandom};
+use crate::algorithms::{Encryption, EspProposal, Group, IkeProposal, Prf};
+use crate::config::{
+    ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, Mode, PeerConfig, PolicySet, Protect, Rule, Secret,
+    Start,
+};
+use crate::event::Event;
+use crate::io::{Input, KernelEvent, Output, Path};
+use crate::time::earlier;
+use crate::Endpoint;
+
+/// Which node.
+pub type NodeId = usize;
+
+/// One host.
+pub struct Node {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its IKE.
+    pub endpoint: Endpoint,
+    /// Its kernel.
+    pub kernel: FakeKernel,
+    /// What it had to say.
+    pub events: Vec<Event>,
+    /// Every datagram that it sent.
+    pub sent: Vec<(Path, Vec<u8>)>,
+}
+
+/// Some hosts and the network between them.
+pub struct Simulation {
+    /// The time.
+    pub now: Instant,
+    /// The hosts.
+    pub nodes: Vec<Node>,
+    /// What is between them.
+    pub network: Network,
+}
+
+impl Simulation {
+    /// Hosts with addresses, and nothing configured.
+    #[must_use]
+    pub fn new(addresses: &[IpAddr], faults: Faults, seed: u64) -> Self {
+        let node = |(n, address): (u64, &IpAddr)| {
+            let seed = seed.wrapping_mul(31).wrapping_add(n);
+            Node {
+                address: *address,
+                endpoint: Endpoint::new(
+                    EndpointConfig::default(),
+                    Box::new(SeededRandom::new(seed)),
+                    Box::new(FastKeyExchange::new(seed.wrapping_shl(20))),
+                ),
+                kernel: FakeKernel::new(*address),
+                events: Vec::new(),
+                sent: Vec::new(),
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "where the virtual clock starts does not matter")]
+        let now = Instant::now();
+        Self { now, nodes: (0..).zip(addresses).map(node).collect(), network: Network::new(faults, seed ^ 0xbad) }
+    }
+
+    /// Hands an input to a node and does what it causes.
+    pub fn input(&mut self, node: NodeId, input: Input<'_>) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(node) else { return };
+        node.endpoint.handle(now, input);
+        while let Some(output) = node.endpoint.poll_output() {
+            match output {
+                Output::Transmit { path, octets } => {
+                    node.sent.push((path, octets.clone()));
+                    self.network.send(now, path, octets);
+                }
+                Output::Kernel(id, command) => {
+                    if let Some(result) = node.kernel.execute(command) {
+                        node.endpoint.handle(now, Input::CommandDone(id, result));
+                    }
+                }
+                Output::Event(event) => node.events.push(event),
+            }
+        }
+    }
+
+    /// Gives a node its policies.
+    pub fn configure(&mut self, node: NodeId, policies: PolicySet) {
+        self.input(node, Input::Policies(Arc::new(policies)));
+    }
+
+    /// Traffic meets the trap of a rule.
+    pub fn acquire(&mut self, node: NodeId, rule: &str) {
+        let reqid = self.nodes.get(node).and_then(|n| {
+            n.kernel.traps.values().find(|t| &*t.rule == rule).map(|t| t.reqid)
+        });
+        let (source, destination) = (IpAddr::from([10, 1, 0, 1]), IpAddr::from([10, 2, 0, 1]));
+        if let Some(reqid) = reqid {
+            self.input(
+                node,
+                Input::Kernel(KernelEvent::Acquire {
+                    reqid,
+                    seq: 1,
+                    source,
+                    destination,
+                    protocol: 1,
+                    source_port: 0,
+                    destination_port: 0,
+                }),
+            );
+        }
+    }
+
+    /// Does the next thing that happens within `limit`; `false` when there is none.
+    pub fn step(&mut self, limit: Instant) -> bool {
+        let timers = self.nodes.iter().filter_map(|n| n.endpoint.next_timeout()).min();
+        let Some(next) = earlier(timers, self.network.next_arrival()).filter(|at| *at <= limit) else {
+            self.now = self.now.max(limit);
+            return false;
+        };
+        self.now = self.now.max(next);
+        if let Some(datagram) = self.network.arrived(self.now) {
+            let target = self.nodes.iter().position(|n| n.address == datagram.to.ip());
+            if let Some(target) = target {
+                let path = Path { local: datagram.to, remote: datagram.from };
+                self.input(target, Input::Datagram { path, octets: &datagram.octets });
+            }
+            return true;
+        }
+        let now = self.now;
+        let due: Vec<NodeId> = (0..)
+            .zip(&self.nodes)
+            .filter(|(_, n)| n.endpoint.next_timeout().is_some_and(|at| at <= now))
+            .map(|(id, _)| id)
+            .collect();
+        for node in due {
+            self.input(node, Input::Timeout);
+        }
+        true
+    }
+
+    /// Lets time pass. Returns the number of steps: a run that never comes to rest is cut at a
+    /// million.
+    pub fn run(&mut self, time: Duration) -> u32 {
+        let limit = self.now.checked_add(time).unwrap_or(self.now);
+        let mut steps = 0_u32;
+        while steps < 1_000_000 && self.step(limit) {
+            steps = steps.saturating_add(1);
+        }
+        steps
+    }
+
+    /// What does not hold, in words: every kernel SA has an owner and the reverse, no inbound
+    /// SPI stands twice, and what one end encrypts the other can decrypt and expects.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        for (id, node) in self.nodes.iter().enumerate() {
+            let status = node.endpoint.status(self.now);
+            let owned: Vec<_> = status.ike_sas.iter().flat_map(|sa| &sa.children).collect();
+            for child in node.kernel.children.keys() {
+                if !owned.iter().any(|c| c.id == *child) {
+                    violations.push(format!("node {id}: kernel SA {child:?} has no owner"));
+                }
+            }
+            for child in &owned {
+                if !node.kernel.children.contains_key(&child.id) {
+                    violations.push(format!("node {id}: {child:?} is not in the kernel"));
+                }
+                if owned.iter().filter(|c| c.inbound_spi == child.inbound_spi).count() != 1 {
+                    violations.push(format!("node {id}: inbound SPI {:08x} stands twice", child.inbound_spi));
+                }
+            }
+        }
+        violations
+    }
+
+    /// At rest: each Child SA of a node has its counterpart, with the same keys the other way
+    /// round and the same traffic.
+    #[must_use]
+    pub fn mismatches(&self) -> Vec<String> {
+        let mut mismatches = Vec::new();
+        for (id, node) in self.nodes.iter().enumerate() {
+            for child in node.kernel.children.values() {
+                let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != id);
+                let fits = others.flat_map(|(_, n)| n.kernel.children.values()).any(|c| {
+                    c.inbound.spi == child.outbound.spi
+                        && c.outbound.spi == child.inbound.spi
+                        && c.inbound.encryption_key == child.outbound.encryption_key
+                        && c.inbound.integrity_key == child.outbound.integrity_key
+                        && c.outbound.encryption_key == child.inbound.encryption_key
+                        && c.suite == child.suite
+                        && c.mode == child.mode
+                        && c.selectors.len() == child.selectors.len()
+                        && c.selectors.iter().zip(&child.selectors).all(|((a, _), (b, _))| {
+                            a.local == b.remote && a.remote == b.local && a.protocol == b.protocol
+                        })
+                });
+                if !fits {
+                    mismatches.push(format!("node {id}: {child:?} has no counterpart"));
+                }
+            }
+        }
+        mismatches
+    }
+}
+
+/// A good default: AES-256-GCM, X25519.
+#[must_use]
+pub fn proposals() -> (Vec<IkeProposal>, Vec<EspProposal>) {
+    let ike = IkeProposal {
+        encryption: vec![Encryption::Aes256Gcm16, Encryption::Aes128Gcm16],
+        integrity: Vec::new(),
+        prf: vec![Prf::HmacSha256],
+        groups: vec![Group::X25519, Group::EcpP256],
+    };
+    (vec![ike], vec![EspProposal { encryption: vec![Encryption::Aes256Gcm16], integrity: Vec::new() }])
+}
+
+/// A peer: its name, our identity, its identity, its address.
+#[must_use]
+pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>) -> PeerConfig {
+    PeerConfig {
+        name: name.into(),
+        local_address: None,
+        remote_address: remote,
+        local_id: Identity::Fqdn(local_id.to_owned()),
+        remote_id: Identity::Fqdn(remote_id.to_owned()),
+        psk: Secret::new(b"a pre-shared key for tests".to_vec()),
+        proposals: proposals().0,
+        liveness_interval: Duration::ZERO,
+        lifetime: Duration::ZERO,
+    }
+}
+
+/// A rule in tunnel mode between two prefixes.
+#[must_use]
+pub fn protect(name: &str, peer: &str, local: IpNet, remote: IpNet, start: Start) -> Rule {
+    Rule {
+        name: name.into(),
+        priority: Rule::DEFAULT_PRIORITY,
+        local: vec![local],
+        remote: vec![remote],
+        protocol: None,
+        local_ports: ALL_PORTS,
+        remote_ports: ALL_PORTS,
+        action: Action::Protect(Protect {
+            peer: peer.into(),
+            mode: Mode::Tunnel,
+            start,
+            proposals: proposals().1,
+            lifetime: ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 0 },
+        }),
+    }
+}
+
+/// Policies of some peers and rules.
+#[must_use]
+pub fn policies(peers: Vec<PeerConfig>, rules: Vec<Rule>) -> PolicySet {
+    PolicySet {
+        peers: peers.into_iter().map(|p| (Arc::clone(&p.name), Arc::new(p))).collect(),
+        rules: rules.into_iter().map(|r| (Arc::clone(&r.name), Arc::new(r))).collect(),
+    }
+}

@@ -1,0 +1,253 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_mangen::Man;
+
+use crate::control::DEFAULT_SOCKET;
+use crate::log;
+
+/// How the program ends.
+pub mod exit {
+    /// All is well.
+    pub const OK: u8 = 0;
+    /// An error: the message on standard error says which.
+    pub const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// `gateway status` found no gateway that answers.
+    pub const NO_DAEMON: u8 = 3;
+}
+
+const EXIT_CODES: &str = "\
+Exit status:
+  0  success
+  1  an error, described on standard error
+  2  a mistake on the command line
+  3  `gateway status`: no gateway answers";
+
+const EXAMPLES: &str = "\
+Examples:
+  gateway check /etc/gateway/policies          is everything in the files right?
+  gateway run --policies /etc/gateway/policies protect what the files select
+  kill -HUP $(pidof gateway)                   load the files again
+  gateway status                               who is connected, what flows, what went wrong
+  gateway status --json | jq .ike_sas";
+
+/// IPsec gateway: IKEv2 with an eBPF data path
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway in the foreground
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Check policy files without touching anything
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
+    /// Show what the running gateway does
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
+    /// Print the version
+    Version,
+    /// Print the manual page in troff
+    #[command(hide = true)]
+    Man,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  gateway completions bash > /etc/bash_completion.d/gateway")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+const RUN_HELP: &str = "\
+Signals:
+  SIGHUP           load the policy files again; with an error in them nothing changes
+  SIGTERM, SIGINT  delete all SAs and end; a second one ends at once
+
+What the policies protect stays blocked when the gateway ends: the eBPF guard is pinned.
+
+Examples:
+  gateway run --policies /etc/gateway/policies
+  gateway run --policies ./policies --log debug
+  gateway run --policies ./policies --log info,gateway_ike=debug --log-format json
+
+Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot start or go on, 2 for a mistake on the
+command line.";
+
+const CHECK_HELP: &str = "\
+Examples:
+  gateway check ./policies
+  gateway check --json ./policies | jq -r '.errors[].message'
+
+Exit status: 0 if the files can be loaded, 1 if there are errors, 2 for a mistake on the command
+line.";
+
+const STATUS_HELP: &str = "\
+Examples:
+  gateway status
+  gateway status --json | jq '.ike_sas[] | {peer, state}'
+
+Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on the command line,
+3 if there is none.";
+
+/// Arguments of `gateway run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Directory with the policy files (*.toml)
+    #[arg(long, short, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub policies: PathBuf,
+    /// How much to log: error, warn, info, debug, trace, or a list like info,gateway_ike=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log: String,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: log::Format,
+}
+
+/// Arguments of `gateway check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Directory with the policy files (*.toml)
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub policies: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `gateway status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The gateway's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub socket: PathBuf,
+}
+
+/// The manual page, with a section for each command, in troff.
+///
+/// # Errors
+/// Writing into memory does not fail; the type is the renderer's.
+pub fn manual() -> std::io::Result<Vec<u8>> {
+    let mut command = Cli::command();
+    command.build();
+    let mut page = Vec::new();
+    let man = Man::new(command.clone()).section("8").manual("System administration");
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
+        page.extend_from_slice(format!(".SH \"GATEWAY {}\"\n", sub.get_name().to_uppercase()).as_bytes());
+        let man = Man::new(sub.clone());
+        let mut section = Vec::new();
+        man.render_description_section(&mut section)?;
+        man.render_synopsis_section(&mut section)?;
+        man.render_options_section(&mut section)?;
+        // Sections of the command become subsections of the page.
+        let section = String::from_utf8_lossy(&section).replace(".SH ", ".SS ");
+        page.extend_from_slice(section.as_bytes());
+        page.extend_from_slice(verbatim(".SS DETAILS", sub).as_bytes());
+    }
+    page.extend_from_slice(verbatim(".SH \"EXAMPLES AND EXIT STATUS\"", &command).as_bytes());
+    Ok(page)
+}
+
+/// What follows the options in the help, line by line as it stands there.
+fn verbatim(heading: &str, command: &clap::Command) -> String {
+    let Some(text) = command.get_after_help().map(ToString::to_string) else {
+        return String::new();
+    };
+    let mut section = format!("{heading}\n.nf\n");
+    for line in text.lines() {
+        // `\&` keeps a leading dot or quote from being a request.
+        section.push_str("\\&");
+        section.push_str(&line.replace('\\', "\\e").replace('-', "\\-"));
+        section.push('\n');
+    }
+    section.push_str(".fi\n");
+    section
+}
+
+/// A completion script.
+#[must_use]
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "gateway", &mut script);
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_needs_policies_and_defaults_to_text_at_info() {
+        let Command::Run(args) = parse("gateway run --policies /p").unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!(args.policies, PathBuf::from("/p"));
+        assert_eq!((args.log.as_str(), args.log_format), ("info", log::Format::Text));
+        assert_eq!(parse("gateway run").unwrap_err().exit_code(), i32::from(exit::USAGE));
+    }
+
+    #[test]
+    fn status_looks_at_the_default_socket() {
+        let Command::Status(args) = parse("gateway status --json").unwrap().command else {
+            panic!("another command");
+        };
+        assert!(args.json);
+        assert_eq!(args.socket, PathBuf::from("/run/gateway/control.sock"));
+    }
+
+    #[test]
+    fn the_help_shows_examples_and_exit_codes() {
+        let mut command = Cli::command();
+        let help = command.render_long_help().to_string();
+        for expected in ["Examples:", "kill -HUP", "Exit status:", "3  `gateway status`", "check"] {
+            assert!(help.contains(expected), "{expected} in\n{help}");
+        }
+        for sub in ["run", "check", "status"] {
+            let help = command.find_subcommand_mut(sub).unwrap().render_long_help().to_string();
+            assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
+        }
+        assert!(!help.contains("troff"), "the manual's command is hidden");
+    }
+
+    #[test]
+    fn the_manual_describes_every_command() {
+        let page = String::from_utf8(manual().unwrap()).unwrap();
+        for expected in [".TH gateway 8", "GATEWAY RUN", "GATEWAY STATUS", "SIGHUP", "Exit status"] {
+            assert!(page.contains(expected), "{expected} in\n{page}");
+        }
+    }
+
+    #[test]
+    fn completions_know_the_options() {
+        let script = String::from_utf8(completions(clap_complete::Shell::Bash)).unwrap();
+        assert!(script.contains("--log-format"));
+    }
+}

@@ -1,0 +1,168 @@
+//! What `gateway status --json` prints. The names of the fields are an interface: they may be
+//! added to, and not changed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A snapshot of the running gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Version of the program.
+    pub version: String,
+    /// Process ID.
+    pub pid: u32,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Whether the gateway is deleting its SAs in order to end.
+    pub shutting_down: bool,
+    /// The policy files and their last reload.
+    pub policies: PoliciesReport,
+    /// The kernel underneath.
+    pub kernel: KernelReport,
+    /// IKE SAs whose peer is not authenticated yet.
+    pub half_open: usize,
+    /// IKE SAs with their Child SAs.
+    pub ike_sas: Vec<IkeSaReport>,
+    /// Rules in force.
+    pub rules: Vec<RuleReport>,
+    /// Counters of the daemon by name.
+    pub counters: BTreeMap<String, u64>,
+    /// Counters of the eBPF programs by reason.
+    pub bpf_counters: BTreeMap<String, u64>,
+    /// The kernel's XFRM error counters (`/proc/net/xfrm_stat`) that are not zero.
+    pub xfrm_errors: BTreeMap<String, u64>,
+}
+
+/// The policies in force and how they came to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoliciesReport {
+    /// The directory they are read from.
+    pub directory: String,
+    /// How often policies were applied: 1 after the start, one more after each good reload.
+    pub generation: u64,
+    /// When the ones in force were applied, in seconds since 1970.
+    pub applied_at: u64,
+    /// Reloads that failed.
+    pub reload_failed: u64,
+    /// The last reload, if there was one.
+    pub last_reload: Option<ReloadReport>,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// Whether the new policies are in force.
+    pub ok: bool,
+    /// How many errors there were.
+    pub errors: usize,
+    /// The first error, with file, line and column.
+    pub first_error: Option<String>,
+    /// Changed settings that wait for a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// What the kernel can do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelReport {
+    /// Its release, such as `6.12.9-amd64`.
+    pub release: String,
+    /// What was probed at start.
+    pub capabilities: Vec<CapabilityReport>,
+}
+
+/// One thing that the kernel can or cannot do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilityReport {
+    /// Its name.
+    pub name: String,
+    /// What was found.
+    pub value: String,
+}
+
+/// An IKE SA.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IkeSaReport {
+    /// The number in log lines.
+    pub id: u64,
+    /// The peer's name, once known.
+    pub peer: Option<String>,
+    /// The state of the protocol.
+    pub state: String,
+    /// Whether we began it.
+    pub initiator: bool,
+    /// The initiator's SPI, 16 hexadecimal digits.
+    pub initiator_spi: String,
+    /// The responder's SPI, 16 hexadecimal digits.
+    pub responder_spi: String,
+    /// Our address and port.
+    pub local: String,
+    /// The peer's address and port.
+    pub remote: String,
+    /// Who we say we are.
+    pub local_id: Option<String>,
+    /// Who the peer is.
+    pub remote_id: Option<String>,
+    /// The algorithms, once chosen.
+    pub suite: Option<String>,
+    /// Whether we are behind NAT.
+    pub nat_local: bool,
+    /// Whether the peer is behind NAT.
+    pub nat_remote: bool,
+    /// Seconds since it was made.
+    pub age_seconds: u64,
+    /// Its Child SAs.
+    pub children: Vec<ChildReport>,
+}
+
+/// A Child SA.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildReport {
+    /// Our number.
+    pub id: u64,
+    /// The rule that it serves.
+    pub rule: String,
+    /// The state of the protocol.
+    pub state: String,
+    /// `tunnel` or `transport`.
+    pub mode: String,
+    /// The SPI of what comes in, 8 hexadecimal digits.
+    pub inbound_spi: String,
+    /// The SPI of what goes out, 8 hexadecimal digits.
+    pub outbound_spi: String,
+    /// The algorithms.
+    pub suite: String,
+    /// What is protected.
+    pub selectors: Vec<String>,
+    /// Our UDP port and the peer's where ESP travels in UDP.
+    pub encapsulation: Option<(u16, u16)>,
+    /// Seconds since it was made.
+    pub age_seconds: u64,
+    /// Octets received; absent where the kernel did not say.
+    pub bytes_in: Option<u64>,
+    /// Octets sent.
+    pub bytes_out: Option<u64>,
+    /// Packets received.
+    pub packets_in: Option<u64>,
+    /// Packets sent.
+    pub packets_out: Option<u64>,
+    /// Seconds since the last packet came in.
+    pub idle_seconds: Option<u64>,
+}
+
+/// A rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleReport {
+    /// Its name.
+    pub name: String,
+    /// `protect`, `bypass` or `discard`.
+    pub action: String,
+    /// The kernel's request ID of its policies.
+    pub reqid: Option<u32>,
+    /// Child SAs that serve it.
+    pub children: usize,
+    /// What last went wrong.
+    pub last_error: Option<String>,
+}

@@ -1,0 +1,268 @@
+//! `gateway status` for people.
+
+use std::collections::BTreeMap;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use super::{ChildReport, IkeSaReport, PoliciesReport, RuleReport, StatusReport};
+
+/// The whole report as text, with one table for each kind of thing.
+#[must_use]
+pub fn render(report: &StatusReport) -> String {
+    let children = report.ike_sas.iter().map(|sa| sa.children.len()).sum::<usize>();
+    let ending = if report.shutting_down { ", shutting down" } else { "" };
+    let mut text = format!(
+        "gateway {}, pid {}, up {}{ending}\n{}\nKernel {}\n",
+        report.version,
+        report.pid,
+        duration(report.uptime_seconds),
+        policies(&report.policies),
+        report.kernel.release,
+    );
+    let counts = [
+        format!("IKE SAs: {} ({} half open)", report.ike_sas.len(), report.half_open),
+        format!("Child SAs: {children}"),
+        format!("Rules: {}", report.rules.len()),
+    ];
+    let tables = [ike_sas(&report.ike_sas), child_sas(&report.ike_sas), rules(&report.rules)];
+    for (title, table) in counts.into_iter().zip(tables) {
+        section(&mut text, &title, &table);
+    }
+    for (title, values) in [
+        ("Counters", &report.counters),
+        ("eBPF counters", &report.bpf_counters),
+        ("XFRM errors of the kernel", &report.xfrm_errors),
+    ] {
+        section(&mut text, title, &counters(values));
+    }
+    let mut capabilities = table(&["capability", "found"]);
+    for capability in &report.kernel.capabilities {
+        capabilities.add_row([&capability.name, &capability.value]);
+    }
+    section(&mut text, "Kernel capabilities", &capabilities);
+    text
+}
+
+fn section(text: &mut String, title: &str, table: &Table) {
+    text.push('\n');
+    text.push_str(title);
+    text.push('\n');
+    if !table.is_empty() {
+        text.push_str(&table.to_string());
+        text.push('\n');
+    }
+}
+
+fn table(columns: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(columns);
+    table
+}
+
+fn policies(policies: &PoliciesReport) -> String {
+    let mut text = format!("Policies: {}, generation {}", policies.directory, policies.generation);
+    if policies.reload_failed > 0 {
+        text.push_str(&format!(", {} failed reloads", policies.reload_failed));
+    }
+    if let Some(reload) = &policies.last_reload {
+        if let Some(error) = &reload.first_error {
+            let more = reload.errors.saturating_sub(1);
+            text.push_str(&format!("\nThe last reload failed and changed nothing: {error}"));
+            if more > 0 {
+                text.push_str(&format!(" (and {more} more)"));
+            }
+        }
+        if !reload.needs_restart.is_empty() {
+            let settings = reload.needs_restart.join(", ");
+            text.push_str(&format!("\nChanged settings that wait for a restart: {settings}"));
+        }
+    }
+    text
+}
+
+fn ike_sas(sas: &[IkeSaReport]) -> Table {
+    let mut table = table(&["id", "peer", "state", "local", "remote", "NAT", "SPIs", "suite", "age"]);
+    for sa in sas {
+        let nat = match (sa.nat_local, sa.nat_remote) {
+            (false, false) => "no",
+            (true, false) => "here",
+            (false, true) => "there",
+            (true, true) => "both",
+        };
+        let role = if sa.initiator { "initiator" } else { "responder" };
+        table.add_row([
+            sa.id.to_string(),
+            sa.peer.clone().unwrap_or_else(|| "?".to_owned()),
+            format!("{}\n{role}", sa.state),
+            format!("{}\n{}", sa.local, sa.local_id.as_deref().unwrap_or("")),
+            format!("{}\n{}", sa.remote, sa.remote_id.as_deref().unwrap_or("")),
+            nat.to_owned(),
+            format!("{}\n{}", sa.initiator_spi, sa.responder_spi),
+            sa.suite.clone().unwrap_or_default(),
+            duration(sa.age_seconds),
+        ]);
+    }
+    table
+}
+
+fn child_sas(sas: &[IkeSaReport]) -> Table {
+    let mut table =
+        table(&["rule", "IKE SA", "state", "selectors", "SPIs", "suite", "traffic", "age"]);
+    for (sa, child) in sas.iter().flat_map(|sa| sa.children.iter().map(move |child| (sa, child))) {
+        let udp = child.encapsulation.map_or("", |_| ", in UDP");
+        table.add_row([
+            child.rule.clone(),
+            sa.id.to_string(),
+            child.state.clone(),
+            child.selectors.join("\n"),
+            format!("in  {}\nout {}", child.inbound_spi, child.outbound_spi),
+            format!("{}\n{}{udp}", child.suite, child.mode),
+            traffic(child),
+            duration(child.age_seconds),
+        ]);
+    }
+    table
+}
+
+fn traffic(child: &ChildReport) -> String {
+    let line = |bytes: Option<u64>, packets: Option<u64>| match (bytes, packets) {
+        (Some(bytes), Some(packets)) => format!("{}, {packets} packets", octets(bytes)),
+        _ => "unknown".to_owned(),
+    };
+    format!(
+        "in  {}\nout {}",
+        line(child.bytes_in, child.packets_in),
+        line(child.bytes_out, child.packets_out)
+    )
+}
+
+fn rules(rules: &[RuleReport]) -> Table {
+    let mut table = table(&["rule", "action", "reqid", "Child SAs", "last error"]);
+    for rule in rules {
+        table.add_row([
+            rule.name.clone(),
+            rule.action.clone(),
+            rule.reqid.map(|r| r.to_string()).unwrap_or_default(),
+            rule.children.to_string(),
+            rule.last_error.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// Counters that are not zero.
+fn counters(values: &BTreeMap<String, u64>) -> Table {
+    let mut table = table(&["counter", "value"]);
+    for (name, value) in values.iter().filter(|(_, value)| **value > 0) {
+        table.add_row([name.clone(), value.to_string()]);
+    }
+    table
+}
+
+/// A span of time in its two largest units: `2d 3h`, `5m 7s`.
+fn duration(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut rest = seconds;
+    let mut text = String::new();
+    let mut shown = 0_u8;
+    for (length, unit) in UNITS {
+        let count = rest.checked_div(length).unwrap_or(0);
+        rest = rest.checked_rem(length).unwrap_or(0);
+        if count == 0 && shown == 0 && unit != "s" {
+            continue;
+        }
+        if shown < 2 {
+            let space = if text.is_empty() { "" } else { " " };
+            text.push_str(&format!("{space}{count}{unit}"));
+        }
+        shown = shown.saturating_add(1);
+    }
+    text
+}
+
+/// Octets with a binary unit, to one decimal.
+fn octets(count: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    for (shift, unit) in UNITS {
+        let tenths = u128::from(count).saturating_mul(10) >> shift;
+        if tenths >= 10 {
+            return format!("{}.{} {unit}", tenths.div_euclid(10), tenths.rem_euclid(10));
+        }
+    }
+    format!("{count} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_show_their_two_largest_units() {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m 0s"), (3_661, "1h 1m"), (200_000, "2d 7h")]
+        {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn octets_have_binary_units() {
+        for (count, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_572_864, "1.5 MiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(octets(count), text);
+        }
+    }
+
+    #[test]
+    fn the_tables_show_what_matters() {
+        let report = StatusReport {
+            version: "1.2.3".to_owned(),
+            policies: PoliciesReport {
+                directory: "/etc/gateway".to_owned(),
+                generation: 4,
+                reload_failed: 1,
+                last_reload: Some(super::super::ReloadReport {
+                    errors: 2,
+                    first_error: Some("a.toml:1:2: bad".to_owned()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+            ike_sas: vec![IkeSaReport {
+                id: 7,
+                peer: Some("berlin".to_owned()),
+                children: vec![ChildReport {
+                    rule: "to-berlin".to_owned(),
+                    inbound_spi: "c0ffee00".to_owned(),
+                    bytes_in: Some(2048),
+                    packets_in: Some(3),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            counters: BTreeMap::from([("seen".to_owned(), 5), ("unseen".to_owned(), 0)]),
+            ..Default::default()
+        };
+        let text = render(&report);
+        for expected in [
+            "gateway 1.2.3",
+            "generation 4, 1 failed reloads",
+            "The last reload failed and changed nothing: a.toml:1:2: bad (and 1 more)",
+            "berlin",
+            "to-berlin",
+            "c0ffee00",
+            "2.0 KiB, 3 packets",
+            "seen",
+        ] {
+            assert!(text.contains(expected), "{expected} in\n{text}");
+        }
+        assert!(!text.contains("unseen"), "{text}");
+    }
+}

@@ -1,0 +1,37 @@
+//! The kernel that the gateway runs on, behind the driver's seam.
+
+use std::collections::BTreeMap;
+
+use gateway_ike::io::{Done, KernelCommand, KernelError, KernelEvent};
+
+use super::seam::{Kernel, Monitor};
+use crate::control::CapabilityReport;
+use crate::kernel::{self, LinuxKernel, Notice};
+
+impl Kernel for LinuxKernel {
+    async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
+        Self::execute(self, command).await
+    }
+
+    async fn resync(&mut self) -> Vec<KernelEvent> {
+        Self::resync(self).await
+    }
+
+    fn capabilities(&self) -> Vec<CapabilityReport> {
+        Vec::new()
+    }
+
+    fn counters(&mut self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
+
+    async fn clean_up(&mut self) {
+        self.remove_everything_of_ours().await;
+    }
+}
+
+impl Monitor for kernel::Monitor {
+    async fn next(&mut self) -> Notice {
+        Self::next(self).await
+    }
+}

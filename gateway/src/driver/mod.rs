@@ -1,0 +1,345 @@
+//! The event loop: everything that happens goes into the IKE core, and what comes out is done.
+//!
+//! One thread, one loop. It waits for sockets, the kernel, signals, control clients, a finished
+//! reload and the core's timer; hands in what came; and drains the core's outputs in order. A
+//! kernel command is executed and answered before what stands behind it.
+//!
+//! INVARIANT: only this module knows all the others, and only it calls the core.
+
+mod error;
+mod inbound;
+mod linux;
+mod notify;
+mod privileges;
+mod reload;
+mod seam;
+mod signals;
+mod start;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway_ike::config::PolicySet;
+use gateway_ike::io::{Done, Input, KernelCommand, KernelError, Output, Path};
+use gateway_ike::Endpoint;
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
+
+use self::inbound::Inbound;
+use self::reload::Outcome as ReloadOutcome;
+use crate::clock;
+use crate::control::{Call, KernelReport, Request, Response, Server, StatusReport};
+use crate::kernel::Notice;
+use crate::log;
+use crate::net::{Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, TokenBucket};
+
+pub use self::error::RunError;
+pub use self::reload::Reloader;
+pub use self::seam::{Kernel, Monitor};
+pub use self::signals::Signal;
+pub use self::start::run;
+
+/// Datagrams taken from one socket before the loop looks around again.
+const BATCH: usize = 64;
+/// How long peers may take to answer our goodbyes.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Parts<K, M> {
+    /// Executes commands.
+    pub kernel: K,
+    /// Tells what the kernel says.
+    pub monitor: M,
+    /// UDP.
+    pub sockets: Sockets,
+    /// Hands ESP back to the kernel.
+    pub reinjector: Reinjector,
+    /// Takes requests.
+    pub control: Server,
+    /// Signals of the operator.
+    pub signals: mpsc::Receiver<Signal>,
+    /// The policy files.
+    pub reload: Reloader,
+}
+
+/// The event loop.
+pub struct Driver<K, M> {
+    endpoint: Endpoint,
+    parts: Parts<K, M>,
+    inbound: Inbound,
+    /// ESP on the socket for an SPI that is not ours.
+    unknown_esp: u64,
+    buffer: Vec<u8>,
+    /// Limits how many log lines failed sends can cause.
+    complaints: TokenBucket,
+    watchdog: Option<Interval>,
+    started: Instant,
+    /// When peers have had enough time to say goodbye; set once the gateway is ending.
+    ending: Option<Instant>,
+}
+
+/// Why the loop woke up.
+enum Wake {
+    Signal(Signal),
+    Datagrams(Ready),
+    Kernel(Notice),
+    Call(Call),
+    Loaded(Box<ReloadOutcome>),
+    Watchdog,
+    Timeout,
+}
+
+impl<K: Kernel, M: Monitor> Driver<K, M> {
+    /// Puts the parts together; to be called within a runtime.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, parts: Parts<K, M>) -> Self {
+        let watchdog = notify::watchdog_interval().map(|period| {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        Self {
+            endpoint,
+            parts,
+            inbound: Inbound::default(),
+            unknown_esp: 0,
+            buffer: vec![0; RECEIVE_BUFFER],
+            complaints: TokenBucket::new(1, 5),
+            watchdog,
+            started: clock::now(),
+            ending: None,
+        }
+    }
+
+    /// Applies policies and does what follows from them.
+    pub async fn apply(&mut self, policies: Arc<PolicySet>) {
+        self.handle(Input::Policies(policies)).await;
+    }
+
+    /// Turns until a signal ends it and all peers have been told, or have not listened. Then SAs,
+    /// policies and routes are taken away; the guard against clear text stays.
+    ///
+    /// # Errors
+    /// [`RunError::Interrupted`] after a second signal, [`RunError::Monitor`] when the kernel's
+    /// events can no longer be read. Then the kernel keeps what it has.
+    pub async fn run(&mut self) -> Result<(), RunError> {
+        while !self.has_ended() {
+            let wake = self.wait().await;
+            self.act(wake).await?;
+        }
+        if !self.endpoint.is_closed() {
+            tracing::warn!("Some peers did not answer in time: they will find out by themselves");
+        }
+        self.parts.kernel.clean_up().await;
+        tracing::info!(
+            "Ended: what policies protect stays blocked by the eBPF guard until the gateway runs again"
+        );
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ending.is_some_and(|deadline| self.endpoint.is_closed() || deadline <= clock::now())
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let timeout = [self.endpoint.next_timeout(), self.ending].into_iter().flatten().min();
+        let Parts { monitor, sockets, control, signals, reload, .. } = &mut self.parts;
+        tokio::select! {
+            Some(signal) = signals.recv() => Wake::Signal(signal),
+            ready = sockets.readable() => Wake::Datagrams(ready),
+            notice = monitor.next() => Wake::Kernel(notice),
+            Some(call) = control.next() => Wake::Call(call),
+            outcome = reload.finished() => Wake::Loaded(Box::new(outcome)),
+            () = tick(&mut self.watchdog) => Wake::Watchdog,
+            () = at(timeout) => Wake::Timeout,
+        }
+    }
+
+    async fn act(&mut self, wake: Wake) -> Result<(), RunError> {
+        match wake {
+            Wake::Signal(Signal::End) => return self.end().await,
+            Wake::Signal(Signal::Reload) => self.begin_reload(),
+            Wake::Datagrams(ready) => self.receive(ready).await,
+            Wake::Kernel(Notice::Event(event)) => self.handle(Input::Kernel(event)).await,
+            Wake::Kernel(Notice::Overrun) => self.resync().await,
+            Wake::Kernel(Notice::Failed(error)) => return Err(RunError::Monitor(error)),
+            Wake::Call(call) => self.answer(call).await,
+            Wake::Loaded(outcome) => self.finish_reload(*outcome).await,
+            Wake::Watchdog => notify::alive(),
+            Wake::Timeout => self.handle(Input::Timeout).await,
+        }
+        Ok(())
+    }
+
+    /// Hands an input in and does everything that comes out.
+    async fn handle(&mut self, input: Input<'_>) {
+        self.endpoint.handle(clock::now(), input);
+        self.drain().await;
+    }
+
+    async fn drain(&mut self) {
+        while let Some(output) = self.endpoint.poll_output() {
+            match output {
+                Output::Transmit { path, octets } => self.transmit(&path, &octets),
+                Output::Kernel(id, command) => {
+                    let result = self.execute(command).await;
+                    self.endpoint.handle(clock::now(), Input::CommandDone(id, result));
+                }
+                Output::Event(event) => log::milestone(&event),
+            }
+        }
+    }
+
+    fn transmit(&mut self, path: &Path, octets: &[u8]) {
+        if let Err(error) = self.parts.sockets.send(path, octets)
+            && self.complaints.take(clock::now())
+        {
+            tracing::warn!(%path, octets = octets.len(), %error, "Cannot send an IKE message");
+        }
+    }
+
+    async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
+        let installs = match &command {
+            KernelCommand::InstallChild(spec) => Some((spec.child, inbound::key(&spec.inbound))),
+            KernelCommand::RemoveChild { child } => {
+                self.inbound.removed(*child);
+                None
+            }
+            KernelCommand::InstallTrap(_)
+            | KernelCommand::RemoveTrap { .. }
+            | KernelCommand::Classify(_)
+            | KernelCommand::FindLocalAddress { .. }
+            | KernelCommand::QueryUse { .. } => None,
+        };
+        let result = self.parts.kernel.execute(command).await;
+        if let (Some((child, sa)), Ok(_)) = (installs, &result) {
+            self.inbound.installed(child, sa);
+        }
+        result
+    }
+
+    /// Takes what a socket has, up to a limit.
+    async fn receive(&mut self, ready: Ready) {
+        // The buffer is taken out so that it can be read while the rest of the driver works.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..BATCH {
+            match self.parts.sockets.receive(ready, &mut buffer) {
+                None => break,
+                Some(Received::Ike { path, octets }) => {
+                    self.handle(Input::Datagram { path, octets }).await;
+                }
+                Some(Received::Esp { path, spi, octets }) => self.reinject(&path, spi, octets),
+                Some(Received::Keepalive | Received::Short | Received::NotUnicast) => {}
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn reinject(&mut self, path: &Path, spi: u32, esp: &[u8]) {
+        if !self.inbound.contains(path.local.ip(), spi) {
+            self.unknown_esp = self.unknown_esp.saturating_add(1);
+            return;
+        }
+        if let Outcome::Failed(error) = self.parts.reinjector.reinject(clock::now(), path, esp) {
+            tracing::debug!(%path, %error, "Cannot hand ESP back to the kernel");
+        }
+    }
+
+    async fn resync(&mut self) {
+        tracing::warn!("Events of the kernel were lost: comparing its state with ours");
+        for event in self.parts.kernel.resync().await {
+            self.handle(Input::Kernel(event)).await;
+        }
+    }
+
+    async fn end(&mut self) -> Result<(), RunError> {
+        if self.ending.is_some() {
+            return Err(RunError::Interrupted);
+        }
+        tracing::info!("Ending: deleting all SAs");
+        notify::stopping();
+        let now = clock::now();
+        self.ending = Some(now.checked_add(GOODBYE).unwrap_or(now));
+        self.handle(Input::Shutdown).await;
+        Ok(())
+    }
+
+    fn begin_reload(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        tracing::info!("Reloading the policy files");
+        notify::reloading();
+        self.parts.reload.request();
+    }
+
+    async fn finish_reload(&mut self, outcome: ReloadOutcome) {
+        let policies = self.parts.reload.conclude(outcome);
+        if let Some(policies) = policies.filter(|_| self.ending.is_none()) {
+            self.apply(policies).await;
+        }
+        if !self.parts.reload.is_running() && self.ending.is_none() {
+            self.ready();
+        }
+    }
+
+    /// Tells the service manager that the gateway serves.
+    pub fn ready(&self) {
+        let report = self.parts.reload.report();
+        let failed = report.last_reload.as_ref().is_some_and(|reload| !reload.ok);
+        let note = if failed { "; the last reload failed" } else { "" };
+        notify::ready(&format!("Policies: generation {}{note}", report.generation));
+    }
+
+    async fn answer(&mut self, call: Call) {
+        let response = match call.request {
+            Request::Status {} => Response::Status(Box::new(self.report().await)),
+        };
+        call.answer(response);
+    }
+
+    async fn report(&mut self) -> StatusReport {
+        let now = clock::now();
+        let snapshot = self.endpoint.status(now);
+        let Parts { kernel, sockets, reinjector, reload, .. } = &mut self.parts;
+        let counters = self.endpoint.counters().iter();
+        let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
+        let counters = counters.chain([("esp_unknown_spi", self.unknown_esp)]);
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
+            shutting_down: self.ending.is_some(),
+            policies: reload.report().clone(),
+            kernel: KernelReport {
+                release: status::kernel_release(),
+                capabilities: kernel.capabilities(),
+            },
+            half_open: snapshot.half_open,
+            ike_sas: status::ike_sas(snapshot.ike_sas, kernel).await,
+            rules: snapshot.rules.into_iter().map(status::rule).collect(),
+            counters: counters.map(|(name, value)| (name.to_owned(), value)).collect(),
+            bpf_counters: kernel.counters(),
+            xfrm_errors: status::xfrm_errors(),
+        }
+    }
+}
+
+async fn tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,100 @@
+//! Capabilities: which the gateway needs, and giving up all others.
+
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// Capabilities that the gateway needs while it runs: netlink, sockets with marks, raw sockets,
+/// BPF maps. CAP_PERFMON lets the kernel accept programs with pointer arithmetic.
+const RUNNING: [Capability; 4] = [
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+];
+
+/// Which capabilities the start needs and this process lacks: those of [`RUNNING`], and the right
+/// to bind port 500. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON (capabilities(7)).
+///
+/// # Errors
+/// The system does not tell.
+pub(super) fn missing() -> Result<Vec<Capability>, caps::errors::CapsError> {
+    Ok(missing_of(&caps::read(None, CapSet::Effective)?))
+}
+
+fn missing_of(effective: &CapsHashSet) -> Vec<Capability> {
+    let all = effective.contains(&Capability::CAP_SYS_ADMIN);
+    let has = |capability: &Capability| {
+        let implied = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
+        effective.contains(capability) || (all && implied)
+    };
+    let needed = RUNNING.into_iter().chain([Capability::CAP_NET_BIND_SERVICE]);
+    needed.filter(|capability| !has(capability)).collect()
+}
+
+/// Gives up every capability but [`RUNNING`], for this thread and those it starts, and the way
+/// to get any back by executing a program. CAP_SYS_ADMIN stays where it stands for CAP_BPF.
+///
+/// # Errors
+/// What could not be given up, in words.
+pub(super) fn drop_the_rest() -> Result<(), String> {
+    let failed = |what: &'static str| move |e: caps::errors::CapsError| format!("{what}: {e}");
+    let permitted = caps::read(None, CapSet::Permitted).map_err(failed("read"))?;
+    let keep = kept_of(&permitted);
+    // The bounding set can be lowered with CAP_SETPCAP only, so before the others.
+    if permitted.contains(&Capability::CAP_SETPCAP) {
+        let bounding = caps::read(None, CapSet::Bounding).map_err(failed("read"))?;
+        bounding
+            .difference(&keep)
+            .try_for_each(|capability| caps::drop(None, CapSet::Bounding, *capability))
+            .map_err(failed("bounding set"))?;
+    }
+    caps::clear(None, CapSet::Ambient).map_err(failed("ambient set"))?;
+    caps::set(None, CapSet::Effective, &keep).map_err(failed("effective set"))?;
+    caps::set(None, CapSet::Permitted, &keep).map_err(failed("permitted set"))?;
+    caps::clear(None, CapSet::Inheritable).map_err(failed("inheritable set"))?;
+    nix::sys::prctl::set_no_new_privs().map_err(|e| format!("no_new_privs: {e}"))
+}
+
+fn kept_of(permitted: &CapsHashSet) -> CapsHashSet {
+    let mut keep: CapsHashSet =
+        RUNNING.into_iter().filter(|capability| permitted.contains(capability)).collect();
+    if !keep.contains(&Capability::CAP_BPF) && permitted.contains(&Capability::CAP_SYS_ADMIN) {
+        keep.insert(Capability::CAP_SYS_ADMIN);
+    }
+    keep
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let some = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN]);
+        let missing = missing_of(&some);
+        assert_eq!(missing, [Capability::CAP_NET_RAW, Capability::CAP_NET_BIND_SERVICE]);
+        assert_eq!(missing_of(&CapsHashSet::new()).len(), 5);
+    }
+
+    #[test]
+    fn only_what_is_needed_is_kept() {
+        assert_eq!(kept_of(&caps::all()), CapsHashSet::from(RUNNING));
+        let old = CapsHashSet::from([Capability::CAP_SYS_ADMIN, Capability::CAP_CHOWN]);
+        assert_eq!(kept_of(&old), CapsHashSet::from([Capability::CAP_SYS_ADMIN]));
+    }
+
+    #[test]
+    fn what_was_given_up_is_gone() {
+        if !crate::testing::is_root("what_was_given_up_is_gone") {
+            return;
+        }
+        // Capabilities belong to a thread.
+        std::thread::spawn(|| {
+            drop_the_rest().unwrap();
+            let left = caps::read(None, CapSet::Permitted).unwrap();
+            assert!(left.is_subset(&CapsHashSet::from(RUNNING)), "{left:?}");
+            assert!(std::fs::read("/proc/1/environ").is_err(), "CAP_SYS_PTRACE is gone");
+        })
+        .join()
+        .unwrap();
+    }
+}

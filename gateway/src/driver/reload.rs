@@ -1,0 +1,205 @@
+//! Loading the policy files again: everything is read and checked aside, and only a set without
+//! errors takes the place of the one in force.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gateway_ike::config::PolicySet;
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::control::{PoliciesReport, ReloadReport};
+use crate::policy::{self, Loaded, PolicyError, Settings};
+
+/// The outcome of reading the files.
+pub(super) type Outcome = Result<Loaded, Vec<PolicyError>>;
+
+/// The policy files, and what became of loading them.
+#[derive(Debug)]
+pub struct Reloader {
+    directory: PathBuf,
+    /// The settings that the gateway started with.
+    settings: Settings,
+    running: Option<JoinHandle<Outcome>>,
+    /// A reload was asked for while one was running: the files may have changed since it read
+    /// them.
+    again: bool,
+    report: PoliciesReport,
+}
+
+impl Reloader {
+    /// Remembers what the gateway started with.
+    #[must_use]
+    pub fn new(directory: &Path, settings: Settings) -> Self {
+        let report = PoliciesReport {
+            directory: directory.display().to_string(),
+            generation: 1,
+            applied_at: clock::unix_seconds(),
+            reload_failed: 0,
+            last_reload: None,
+        };
+        Self { directory: directory.to_owned(), settings, running: None, again: false, report }
+    }
+
+    /// Asks for a reload. One that runs is finished first, and then done once more.
+    pub(super) fn request(&mut self) {
+        if self.running.is_some() {
+            self.again = true;
+            return;
+        }
+        let directory = self.directory.clone();
+        self.running = Some(tokio::task::spawn_blocking(move || policy::load(&directory)));
+    }
+
+    /// Whether a reload is running.
+    pub(super) const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Waits until a reload has read its files; for ever, when none runs. Cancelling it loses
+    /// nothing.
+    pub(super) async fn finished(&mut self) -> Outcome {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let result = running.await;
+        self.running = None;
+        result.unwrap_or_else(|error| {
+            Err(vec![PolicyError {
+                file: self.directory.clone(),
+                position: None,
+                field: None,
+                message: format!("loading broke off: {error}"),
+                hint: None,
+            }])
+        })
+    }
+
+    /// Writes down the outcome, and gives the policies that are to be applied. Begins the reload
+    /// that was asked for meanwhile.
+    pub(super) fn conclude(&mut self, outcome: Outcome) -> Option<Arc<PolicySet>> {
+        let mut report = ReloadReport { at: clock::unix_seconds(), ..ReloadReport::default() };
+        let policies = match outcome {
+            Err(errors) => {
+                for error in &errors {
+                    tracing::error!("{error}");
+                }
+                tracing::error!(
+                    errors = errors.len(),
+                    "Reload failed: the policies in force stay as they are"
+                );
+                report.errors = errors.len();
+                report.first_error = errors.first().map(ToString::to_string);
+                self.report.reload_failed = self.report.reload_failed.saturating_add(1);
+                None
+            }
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                report.ok = true;
+                report.needs_restart = changed(&self.settings, &loaded.settings);
+                if !report.needs_restart.is_empty() {
+                    let settings = report.needs_restart.join(", ");
+                    tracing::warn!(settings, "Changed settings wait for a restart of the gateway");
+                }
+                self.report.generation = self.report.generation.saturating_add(1);
+                self.report.applied_at = report.at;
+                Some(Arc::new(loaded.policies))
+            }
+        };
+        self.report.last_reload = Some(report);
+        if std::mem::take(&mut self.again) {
+            self.request();
+        }
+        policies
+    }
+
+    /// For status.
+    pub(super) const fn report(&self) -> &PoliciesReport {
+        &self.report
+    }
+}
+
+/// The keys of `[gateway]` that differ. None of them can change while the gateway runs.
+fn changed(old: &Settings, new: &Settings) -> Vec<String> {
+    let Settings { interfaces, xfrm_interface, if_id, pin_dir, control_socket, endpoint } = old;
+    let limits = &new.endpoint;
+    [
+        ("interfaces", *interfaces != new.interfaces),
+        ("xfrm-interface", *xfrm_interface != new.xfrm_interface),
+        ("if-id", *if_id != new.if_id),
+        ("pin-dir", *pin_dir != new.pin_dir),
+        ("control-socket", *control_socket != new.control_socket),
+        ("retransmit-initial", endpoint.retransmit_initial != limits.retransmit_initial),
+        ("retransmit-tries", endpoint.retransmit_tries != limits.retransmit_tries),
+        ("cookie-threshold", endpoint.cookie_threshold != limits.cookie_threshold),
+        ("half-open-limit", endpoint.half_open_limit != limits.half_open_limit),
+        ("ike-sa-limit", endpoint.ike_sa_limit != limits.ike_sa_limit),
+        ("replay-window", endpoint.replay_window != limits.replay_window),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(name, _)| name.to_owned())
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const GOOD: &str = "[rule.local]\naction = \"bypass\"\nlocal = [\"10.0.0.0/8\"]\nremote = [\"10.0.0.0/8\"]\n";
+
+    fn directory(content: &str) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("a.toml"), content).unwrap();
+        directory
+    }
+
+    #[tokio::test]
+    async fn a_good_file_is_applied_and_a_broken_one_is_not() {
+        let directory = directory(GOOD);
+        let mut reload = Reloader::new(directory.path(), Settings::default());
+        reload.request();
+        let outcome = reload.finished().await;
+        assert_eq!(reload.conclude(outcome).unwrap().rules.len(), 1);
+        assert_eq!(reload.report().generation, 2);
+
+        fs::write(directory.path().join("a.toml"), "[rule.local]\nnonsense = 1\n").unwrap();
+        reload.request();
+        let outcome = reload.finished().await;
+        assert!(reload.conclude(outcome).is_none());
+        let report = reload.report();
+        assert_eq!((report.generation, report.reload_failed), (2, 1));
+        let last = report.last_reload.clone().unwrap();
+        assert!(!last.ok && last.errors > 0);
+        let first = last.first_error.unwrap();
+        assert!(first.contains("a.toml:"), "{first}");
+    }
+
+    #[tokio::test]
+    async fn requests_during_a_reload_cause_one_more() {
+        let directory = directory(GOOD);
+        let mut reload = Reloader::new(directory.path(), Settings::default());
+        for _ in 0..3 {
+            reload.request();
+        }
+        let outcome = reload.finished().await;
+        assert!(reload.conclude(outcome).is_some());
+        assert!(reload.is_running());
+        let outcome = reload.finished().await;
+        assert!(reload.conclude(outcome).is_some());
+        assert!(!reload.is_running());
+        assert_eq!(reload.report().generation, 3);
+    }
+
+    #[tokio::test]
+    async fn a_changed_setting_waits_for_a_restart() {
+        let directory = directory(&format!("[gateway]\nif-id = 9\n{GOOD}"));
+        let mut reload = Reloader::new(directory.path(), Settings::default());
+        reload.request();
+        let outcome = reload.finished().await;
+        assert!(reload.conclude(outcome).is_some());
+        assert_eq!(reload.report().last_reload.clone().unwrap().needs_restart, ["if-id"]);
+    }
+}

@@ -1,0 +1,73 @@
+//! From the command line to the running loop. Whatever fails here fails before the gateway has
+//! said that it is ready, with one line that says what to do.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gateway_ike::Endpoint;
+use gateway_ike::crypto::key_exchange::SystemKeyExchange;
+use gateway_ike::random::SystemSource;
+
+use super::{Driver, Parts, Reloader, RunError, privileges, signals};
+use crate::cli::RunArgs;
+use crate::control::Server;
+use crate::kernel::{KernelConfig, LinuxKernel};
+use crate::net::{OpenError, Ports, Reinjector, Sockets};
+use crate::policy::{self, Loaded, Settings};
+use crate::log;
+
+/// Runs the gateway until a signal ends it.
+///
+/// # Errors
+/// Everything that keeps it from starting or going on.
+pub fn run(args: &RunArgs) -> Result<(), RunError> {
+    log::init(&args.log, args.log_format)?;
+    let loaded = policy::load(&args.policies).map_err(RunError::Policies)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let missing = privileges::missing()?;
+    if !missing.is_empty() {
+        return Err(RunError::MissingCapability(missing));
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    runtime.block_on(serve(&args.policies, loaded))
+}
+
+async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
+    let Loaded { settings, policies, .. } = loaded;
+    let signals = signals::listen().map_err(RunError::Runtime)?;
+    let control = Server::bind(&settings.control_socket)?;
+    let config = kernel_config(&settings);
+    let sockets = Sockets::open(Ports::default(), Some(config.ike_mark))?;
+    let reinjector = Reinjector::open().map_err(OpenError::Raw)?;
+    let (kernel, monitor) = LinuxKernel::open(config).await?;
+    tracing::info!(control = %control.path().display(), "Kernel and sockets are set up");
+
+    let random = Box::new(SystemSource::default());
+    let endpoint =
+        Endpoint::new(settings.endpoint.clone(), random, Box::new(SystemKeyExchange));
+    let reload = Reloader::new(directory, settings);
+    let parts = Parts { kernel, monitor, sockets, reinjector, control, signals, reload };
+    let mut driver = Driver::new(endpoint, parts);
+    driver.apply(Arc::new(policies)).await;
+    // Nothing of the network has been read so far: from the first datagram on, only what is
+    // needed can be done.
+    if let Err(error) = privileges::drop_the_rest() {
+        tracing::warn!(error, "Cannot give up capabilities that are not needed");
+    }
+    driver.ready();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "Ready");
+    driver.run().await
+}
+
+fn kernel_config(settings: &Settings) -> KernelConfig {
+    KernelConfig {
+        interfaces: settings.interfaces.clone(),
+        xfrm_interface: settings.xfrm_interface.clone(),
+        if_id: settings.if_id,
+        pin_dir: settings.pin_dir.clone(),
+        ..KernelConfig::default()
+    }
+}

@@ -1,0 +1,132 @@
+//! The report for `gateway status`, from the endpoint's snapshot and the kernel.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use gateway_ike::config::Mode;
+use gateway_ike::io::{Done, KernelCommand};
+use gateway_ike::status::{ChildStatus, IkeSaStatus, RuleStatus};
+
+use super::seam::Kernel;
+use crate::control::{ChildReport, IkeSaReport, RuleReport};
+
+/// Child SAs whose counters are read for one report: each takes a question to the kernel, during
+/// which the loop waits.
+const USE_LIMIT: usize = 1000;
+
+/// The IKE SAs with their Child SAs, and what has passed through these.
+pub(super) async fn ike_sas(sas: Vec<IkeSaStatus>, kernel: &mut impl Kernel) -> Vec<IkeSaReport> {
+    let mut questions = USE_LIMIT;
+    let mut reports = Vec::with_capacity(sas.len());
+    for sa in sas {
+        let mut children = Vec::with_capacity(sa.children.len());
+        for child in &sa.children {
+            let mut report = child_report(child);
+            if let Some(left) = questions.checked_sub(1) {
+                questions = left;
+                add_use(&mut report, child, kernel).await;
+            }
+            children.push(report);
+        }
+        reports.push(IkeSaReport { children, ..ike_sa_report(&sa) });
+    }
+    reports
+}
+
+async fn add_use(report: &mut ChildReport, child: &ChildStatus, kernel: &mut impl Kernel) {
+    let answer = kernel.execute(KernelCommand::QueryUse { child: child.id }).await;
+    match answer {
+        Ok(Done::Use { idle_inbound, bytes_in, bytes_out, packets_in, packets_out }) => {
+            report.bytes_in = Some(bytes_in);
+            report.bytes_out = Some(bytes_out);
+            report.packets_in = Some(packets_in);
+            report.packets_out = Some(packets_out);
+            report.idle_seconds = idle_inbound.map(|d| d.as_secs());
+        }
+        Ok(Done::Ok | Done::LocalAddress(_)) => {}
+        Err(error) => tracing::debug!(child = child.id.0, %error, "No counters of a Child SA"),
+    }
+}
+
+fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {
+    IkeSaReport {
+        id: sa.id.0,
+        peer: sa.peer.as_deref().map(str::to_owned),
+        state: sa.state.to_owned(),
+        initiator: sa.initiator,
+        initiator_spi: sa.initiator_spi.to_string(),
+        responder_spi: sa.responder_spi.to_string(),
+        local: sa.path.local.to_string(),
+        remote: sa.path.remote.to_string(),
+        local_id: sa.local_id.as_ref().map(ToString::to_string),
+        remote_id: sa.remote_id.as_ref().map(ToString::to_string),
+        suite: sa.suite.as_ref().map(ToString::to_string),
+        nat_local: sa.nat_local,
+        nat_remote: sa.nat_remote,
+        age_seconds: sa.age.as_secs(),
+        children: Vec::new(),
+    }
+}
+
+fn child_report(child: &ChildStatus) -> ChildReport {
+    ChildReport {
+        id: child.id.0,
+        rule: child.rule.to_string(),
+        state: child.state.to_owned(),
+        mode: match child.mode {
+            Mode::Tunnel => "tunnel",
+            Mode::Transport => "transport",
+        }
+        .to_owned(),
+        inbound_spi: format!("{:08x}", child.inbound_spi),
+        outbound_spi: format!("{:08x}", child.outbound_spi),
+        suite: child.suite.to_string(),
+        selectors: child.selectors.iter().map(ToString::to_string).collect(),
+        encapsulation: child.encapsulation.map(|e| (e.local_port, e.remote_port)),
+        age_seconds: child.age.as_secs(),
+        ..ChildReport::default()
+    }
+}
+
+/// A rule.
+pub(super) fn rule(rule: RuleStatus) -> RuleReport {
+    RuleReport {
+        name: rule.name.to_string(),
+        action: rule.action.to_owned(),
+        reqid: rule.reqid,
+        children: rule.children,
+        last_error: rule.last_error,
+    }
+}
+
+/// The kernel's release, or nothing where /proc is not there.
+pub(super) fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| String::new(), |s| s.trim().to_owned())
+}
+
+/// The counters of `/proc/net/xfrm_stat` that are not zero.
+pub(super) fn xfrm_errors() -> BTreeMap<String, u64> {
+    fs::read_to_string("/proc/thread-self/net/xfrm_stat").map_or_else(|_| BTreeMap::new(), |s| nonzero(&s))
+}
+
+fn nonzero(table: &str) -> BTreeMap<String, u64> {
+    table
+        .lines()
+        .filter_map(|line| {
+            let (name, value) = line.split_once(char::is_whitespace)?;
+            let value = value.trim().parse().ok()?;
+            (value > 0).then(|| (name.to_owned(), value))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_counters_that_moved_are_shown() {
+        let table = "XfrmInError             \t0\nXfrmInNoStates          \t17\nbroken\nX \tx\n";
+        assert_eq!(nonzero(table), BTreeMap::from([("XfrmInNoStates".to_owned(), 17)]));
+    }
+}

@@ -1,0 +1,359 @@
+//! Two whole gateways, each with a namespace, sockets, policy files and a control socket of its
+//! own, and a kernel that only remembers what it was told.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::{Mutex, mpsc as std_mpsc};
+use std::thread::JoinHandle;
+
+use gateway_ike::crypto::key_exchange::SystemKeyExchange;
+use gateway_ike::io::{ChildSpec, KernelEvent};
+use gateway_ike::random::SystemSource;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::*;
+use crate::control::{CapabilityReport, query};
+use crate::net::Ports;
+use crate::policy;
+use crate::testing::{enter_namespace, ip, is_root, runtime};
+
+/// What a fake kernel was told.
+#[derive(Debug, Default)]
+struct Record {
+    commands: Vec<KernelCommand>,
+    cleaned_up: bool,
+}
+
+impl Record {
+    fn children(&self) -> Vec<ChildSpec> {
+        let mut specs = Vec::new();
+        for command in &self.commands {
+            if let KernelCommand::InstallChild(spec) = command {
+                specs.push(ChildSpec::clone(spec));
+            }
+        }
+        specs
+    }
+}
+
+#[derive(Debug)]
+struct FakeKernel {
+    address: IpAddr,
+    record: Arc<Mutex<Record>>,
+}
+
+impl Kernel for FakeKernel {
+    async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
+        let done = if matches!(command, KernelCommand::FindLocalAddress { .. }) {
+            Done::LocalAddress(self.address)
+        } else if matches!(command, KernelCommand::QueryUse { .. }) {
+            Done::Use { idle_inbound: None, bytes_in: 1, bytes_out: 2, packets_in: 3, packets_out: 4 }
+        } else {
+            Done::Ok
+        };
+        self.record.lock().unwrap().commands.push(command);
+        Ok(done)
+    }
+
+    async fn resync(&mut self) -> Vec<KernelEvent> {
+        Vec::new()
+    }
+
+    fn capabilities(&self) -> Vec<CapabilityReport> {
+        vec![CapabilityReport { name: "esp".to_owned(), value: "fake".to_owned() }]
+    }
+
+    fn counters(&mut self) -> std::collections::BTreeMap<String, u64> {
+        std::collections::BTreeMap::new()
+    }
+
+    async fn clean_up(&mut self) {
+        self.record.lock().unwrap().cleaned_up = true;
+    }
+}
+
+#[derive(Debug)]
+struct Silence;
+
+impl Monitor for Silence {
+    async fn next(&mut self) -> Notice {
+        std::future::pending().await
+    }
+}
+
+fn namespace_of_this_thread() -> PathBuf {
+    format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid()).into()
+}
+
+/// A gateway that runs in a thread and a namespace of its own.
+struct Gateway {
+    directory: tempfile::TempDir,
+    record: Arc<Mutex<Record>>,
+    signals: mpsc::Sender<Signal>,
+    thread: Option<JoinHandle<Result<(), RunError>>>,
+    /// The namespace, for `ip link set ... netns`.
+    namespace: PathBuf,
+}
+
+impl Gateway {
+    /// Starts one. `wire` is run in its namespace before anything else.
+    fn start(address: &str, policies: &str, wire: impl FnOnce() + Send + 'static) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let secret = directory.path().join("psk");
+        fs::write(&secret, "correct horse battery staple").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let text = policies.replace("PSK", &secret.display().to_string());
+        fs::write(directory.path().join("a.toml"), text).unwrap();
+
+        let record = Arc::new(Mutex::new(Record::default()));
+        let (signals, receiver) = mpsc::channel(8);
+        let (report, namespace) = std_mpsc::channel();
+        let address = address.parse().unwrap();
+        let kernel = FakeKernel { address, record: Arc::clone(&record) };
+        let path = directory.path().to_owned();
+        let thread = std::thread::spawn(move || {
+            enter_namespace();
+            wire();
+            runtime().block_on(async {
+                let loaded = policy::load(&path).unwrap();
+                let random = Box::new(SystemSource::default());
+                let key_exchange = Box::new(SystemKeyExchange);
+                let limits = loaded.settings.endpoint.clone();
+                let parts = Parts {
+                    kernel,
+                    monitor: Silence,
+                    sockets: Sockets::open(Ports::default(), None).unwrap(),
+                    reinjector: Reinjector::open().unwrap(),
+                    control: Server::bind(&path.join("control.sock")).unwrap(),
+                    signals: receiver,
+                    reload: Reloader::new(&path, loaded.settings),
+                };
+                let mut driver =
+                    Driver::new(Endpoint::new(limits, random, key_exchange), parts);
+                report.send(namespace_of_this_thread()).unwrap();
+                driver.apply(Arc::new(loaded.policies)).await;
+                driver.run().await
+            })
+        });
+        let namespace = namespace.recv().unwrap();
+        Self { directory, record, signals, thread: Some(thread), namespace }
+    }
+
+    fn status(&self) -> StatusReport {
+        let socket = self.directory.path().join("control.sock");
+        match query(&socket, &Request::Status {}).unwrap() {
+            Response::Status(report) => *report,
+            Response::Error(error) => panic!("{error}"),
+        }
+    }
+
+    /// Waits for a status that is as it should be.
+    fn until(&self, what: &str, is: impl Fn(&StatusReport) -> bool) -> StatusReport {
+        let deadline = clock::now().checked_add(Duration::from_secs(20)).unwrap();
+        loop {
+            let report = self.status();
+            if is(&report) {
+                return report;
+            }
+            assert!(clock::now() < deadline, "never {what}: {report:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.signals.blocking_send(signal).unwrap();
+    }
+
+    /// Waits for its end, which must be a good one.
+    fn wait(&mut self) {
+        let ended = self.thread.take().unwrap().join().unwrap();
+        ended.unwrap();
+    }
+}
+
+fn policies(ours: &str, theirs: &str, start: &str) -> String {
+    format!(
+        "[peer.other]
+address = \"10.9.0.{theirs}\"
+local-id = \"gw{ours}.example\"
+remote-id = \"gw{theirs}.example\"
+psk-file = \"PSK\"
+
+[rule.net]
+action = \"protect\"
+peer = \"other\"
+local = [\"10.{ours}.0.0/16\"]
+remote = [\"10.{theirs}.0.0/16\"]
+start = \"{start}\"
+"
+    )
+}
+
+/// Two gateways on one wire: the first waits, the second initiates.
+fn pair() -> (Gateway, Gateway) {
+    let first = Gateway::start("10.9.0.1", &policies("1", "2", "respond"), || {
+        ip("link add left type veth peer name right");
+        ip("address add 10.9.0.1/24 dev left");
+        ip("link set left up");
+    });
+    // The second must find its end of the wire before it starts to talk.
+    let (ready, wired) = std_mpsc::channel();
+    let (name, namespace) = std_mpsc::channel();
+    let second = std::thread::spawn(move || {
+        Gateway::start("10.9.0.2", &policies("2", "1", "always"), move || {
+            name.send(namespace_of_this_thread()).unwrap();
+            wired.recv().unwrap();
+            ip("address add 10.9.0.2/24 dev right");
+            ip("link set right up");
+        })
+    });
+    let (from, to) = (first.namespace.clone(), namespace.recv().unwrap());
+    std::thread::spawn(move || {
+        let file = fs::File::open(from).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        ip(&format!("link set right netns {}", to.display()));
+    })
+    .join()
+    .unwrap();
+    ready.send(()).unwrap();
+    (first, second.join().unwrap())
+}
+
+#[test]
+fn two_gateways_agree_on_a_child_sa_and_take_it_down_again() {
+    if !is_root("two_gateways_agree_on_a_child_sa_and_take_it_down_again") {
+        return;
+    }
+    let (mut first, mut second) = pair();
+    let established = |report: &StatusReport| {
+        report.ike_sas.iter().any(|sa| sa.children.iter().any(|c| c.state == "installed"))
+    };
+    let seen = second.until("established", established);
+    first.until("established", established);
+
+    let sa = &seen.ike_sas[0];
+    assert_eq!((sa.peer.as_deref(), sa.state.as_str()), (Some("other"), "established"));
+    assert_eq!((sa.local.as_str(), sa.initiator), ("10.9.0.2:500", true));
+    assert_eq!(sa.remote_id.as_deref(), Some("gw1.example"));
+    assert_eq!(sa.initiator_spi.len(), 16);
+    let child = &sa.children[0];
+    assert_eq!((child.inbound_spi.len(), child.rule.as_str()), (8, "net"));
+    assert_eq!((child.bytes_in, child.packets_out), (Some(1), Some(4)));
+    assert_eq!(seen.counters["child_sa_installed"], 1);
+    assert_eq!(seen.kernel.capabilities[0].value, "fake");
+
+    // What one side sends with, the other receives with.
+    let ours = first.record.lock().unwrap().children().remove(0);
+    let theirs = second.record.lock().unwrap().children().remove(0);
+    assert_eq!(ours.inbound, theirs.outbound);
+    assert_eq!(ours.outbound, theirs.inbound);
+
+    second.signal(Signal::End);
+    second.wait();
+    let record = second.record.lock().unwrap();
+    assert!(record.cleaned_up);
+    assert!(record.commands.iter().any(|c| matches!(c, KernelCommand::RemoveChild { .. })));
+    drop(record);
+    first.until("without IKE SAs", |report| report.ike_sas.is_empty());
+    first.signal(Signal::End);
+    first.wait();
+    assert!(!first.directory.path().join("control.sock").exists());
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_a_mended_one_is_applied() {
+    if !is_root("a_broken_file_changes_nothing_and_a_mended_one_is_applied") {
+        return;
+    }
+    let mut gateway = Gateway::start("10.9.0.1", &policies("1", "2", "respond"), || {});
+    let file = gateway.directory.path().join("a.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    gateway.until("one rule", |report| report.rules.len() == 1);
+
+    fs::write(&file, good.replace("start =", "strat =")).unwrap();
+    gateway.signal(Signal::Reload);
+    let report = gateway.until("failed", |report| report.policies.reload_failed == 1);
+    let error = report.policies.last_reload.unwrap().first_error.unwrap();
+    assert!(error.contains("a.toml:12:1"), "{error}");
+    assert_eq!((report.policies.generation, report.rules.len()), (1, 1));
+
+    fs::write(&file, good.replace("rule.net", "rule.renamed")).unwrap();
+    gateway.signal(Signal::Reload);
+    let report = gateway.until("applied", |report| report.policies.generation == 2);
+    assert_eq!(report.rules[0].name, "renamed");
+    gateway.signal(Signal::End);
+    gateway.wait();
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    if !is_root("a_second_signal_ends_at_once") {
+        return;
+    }
+    let (mut first, mut second) = pair();
+    second.until("established", |report| report.ike_sas.iter().any(|sa| !sa.children.is_empty()));
+    // The first can no longer answer, so that the second has to wait.
+    first.signal(Signal::End);
+    first.wait();
+    drop(first);
+    second.signal(Signal::End);
+    second.signal(Signal::End);
+    let ended = second.thread.take().unwrap().join().unwrap();
+    match ended {
+        Err(RunError::Interrupted) => assert!(!second.record.lock().unwrap().cleaned_up),
+        // The goodbye was quicker than the second signal.
+        Ok(()) => assert!(second.record.lock().unwrap().cleaned_up),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn esp_on_the_socket_is_handed_back_only_for_our_spis() {
+    if !is_root("esp_on_the_socket_is_handed_back_only_for_our_spis") {
+        return;
+    }
+    let (first, second) = pair();
+    let report = first.until("established", |report| {
+        report.ike_sas.iter().any(|sa| !sa.children.is_empty())
+    });
+    let spi = u32::from_str_radix(&report.ike_sas[0].children[0].inbound_spi, 16).unwrap();
+    let namespace = second.namespace.clone();
+    let ours = first.namespace.clone();
+    let (listening, ready) = std_mpsc::channel();
+    let listener = std::thread::spawn(move || {
+        let file = fs::File::open(ours).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(50))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        listening.send(()).unwrap();
+        let mut packet = vec![0; 2048];
+        let length = std::io::Read::read(&mut &socket, &mut packet).unwrap();
+        packet[20..length].to_vec()
+    });
+    ready.recv().unwrap();
+    std::thread::spawn(move || {
+        let file = fs::File::open(namespace).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = std::net::UdpSocket::bind("10.9.0.2:0").unwrap();
+        let to: SocketAddr = "10.9.0.1:4500".parse().unwrap();
+        for spi in [spi ^ 1, spi] {
+            let mut esp = spi.to_be_bytes().to_vec();
+            esp.extend_from_slice(&[7; 32]);
+            socket.send_to(&esp, to).unwrap();
+        }
+    })
+    .join()
+    .unwrap();
+    let esp = listener.join().unwrap();
+    assert_eq!(esp[..4], spi.to_be_bytes());
+    assert_eq!(esp.len(), 36);
+    let report = first.status();
+    assert_eq!(report.counters["esp_unknown_spi"], 1);
+    assert_eq!(report.counters["esp_reinjected"], 1);
+    for mut gateway in [first, second] {
+        gateway.signal(Signal::End);
+        gateway.wait();
+    }
+}

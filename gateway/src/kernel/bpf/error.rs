@@ -1,0 +1,164 @@
+//! What can go wrong with the BPF programs, each with what to do about it.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use gateway_common::{Entry, Family, Tuples};
+
+/// Why the data path could not be loaded, attached or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The daemon was built with `GATEWAY_EBPF_SKIP=1`.
+    #[error("this build has no BPF programs: build it without GATEWAY_EBPF_SKIP")]
+    NotBuilt,
+
+    /// The process lacks capabilities.
+    #[error("the BPF programs need {}: run as root or grant them", .0.join(" and "))]
+    MissingCapability(Vec<&'static str>),
+
+    /// The pin directory is not on a BPF filesystem.
+    #[error("bpffs is not mounted at {}: mount -t bpf bpf {}", .0.display(), .0.display())]
+    NoBpffs(PathBuf),
+
+    /// Something in the pin directory cannot be created, read or removed.
+    #[error("{}: {error}", path.display())]
+    Pin {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+
+    /// A map that another version of the program pinned has another layout.
+    #[error(
+        "{} was pinned by another version of gateway: stop it and remove {}",
+        path.display(),
+        dir.display()
+    )]
+    OtherLayout {
+        /// The map.
+        path: PathBuf,
+        /// The pin directory.
+        dir: PathBuf,
+    },
+
+    /// The object is not what this loader expects.
+    #[error("the BPF object has no {0}: it is not the one of this version")]
+    NotInObject(&'static str),
+
+    /// The kernel refused a program.
+    #[error("the kernel refused the BPF program {program}: {why}")]
+    Refused {
+        /// The program.
+        program: &'static str,
+        /// The error, and the end of what the verifier said.
+        why: String,
+    },
+
+    /// There is no such interface.
+    #[error("there is no interface {0}")]
+    NoInterface(String),
+
+    /// Packets of this kind of interface cannot be read.
+    #[error("interface {name} has link type {kind}, which is neither Ethernet nor plain IP")]
+    UnknownLink {
+        /// The interface.
+        name: String,
+        /// `ARPHRD_*`.
+        kind: u16,
+    },
+
+    /// Another XDP program is attached, and XDP has room for one.
+    #[error("another XDP program is attached to {0}: ip link set dev {0} xdp off")]
+    OtherXdp(String),
+
+    /// A program could not be attached.
+    #[error("cannot attach {program} to {interface}: {why}")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: String,
+        /// Why.
+        why: String,
+    },
+
+    /// The kernel refused something else.
+    #[error("{what}: {why}")]
+    Kernel {
+        /// What was being done.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+
+    /// A rule cannot be expressed.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+}
+
+/// Why a set of rules cannot be expressed in the maps.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// One prefix is of IPv4 and the other of IPv6.
+    #[error("rule {0}: the local and the remote prefix are of different families")]
+    Families(u32),
+
+    /// A range ends before it begins.
+    #[error("rule {0}: a port range ends before it begins")]
+    Ports(u32),
+
+    /// Too many combinations of prefix lengths.
+    #[error(
+        "the {} rules combine prefix lengths in {count} ways, more than {}: \
+         use fewer different prefix lengths",
+        name(*family),
+        Tuples::MAX
+    )]
+    Tuples {
+        /// The family.
+        family: Family,
+        /// How many.
+        count: usize,
+    },
+
+    /// Too many rules that differ only by ports.
+    #[error(
+        "rule {rule}: more than {} rules differ from it only by ports: merge port ranges",
+        Entry::MAX
+    )]
+    Alternatives {
+        /// The first rule that has no room.
+        rule: u32,
+    },
+}
+
+const fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+impl BpfError {
+    /// An error of aya, with what caused it: its own texts leave that out.
+    pub(crate) fn kernel(what: &'static str, error: &dyn Error) -> Self {
+        Self::Kernel { what, why: chain(error) }
+    }
+}
+
+/// The texts of an error and of its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

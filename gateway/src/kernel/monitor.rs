@@ -1,0 +1,88 @@
+//! What the kernel tells by itself: acquires and expires, by multicast netlink.
+
+use core::fmt;
+use std::collections::VecDeque;
+use std::io;
+
+use gateway_ike::io::KernelEvent;
+use netlink_packet_xfrm::{XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE};
+use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_XFRM};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+
+use super::netlink::messages;
+use super::xfrm::event;
+
+/// Octets of events that the kernel may queue for us: some ten thousand.
+const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
+/// Octets that one receive call can take: more than the kernel puts into one datagram.
+const RECEIVE_LEN: usize = 64 * 1024;
+
+/// What [`Monitor::next`] gives.
+#[derive(Debug)]
+pub enum Notice {
+    /// The kernel tells something.
+    Event(KernelEvent),
+    /// The kernel had to drop events: what it has must be compared with what we believe
+    /// ([`super::LinuxKernel::resync`]). Lost acquires come again with the next packet.
+    Overrun,
+    /// The socket failed; nothing will come any more.
+    Failed(io::Error),
+}
+
+/// Listens to the kernel's XFRM events that carry our `if_id`.
+pub struct Monitor {
+    socket: TokioSocket,
+    if_id: u32,
+    datagram: Vec<u8>,
+    /// Events of the last datagram that have not been given yet.
+    waiting: VecDeque<KernelEvent>,
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor").field("if_id", &self.if_id).finish_non_exhaustive()
+    }
+}
+
+impl Monitor {
+    /// Starts listening, in the network namespace of the calling thread and on the current
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// The kernel has no XFRM, or refuses the socket or the multicast groups (`CAP_NET_ADMIN`).
+    pub fn open(if_id: u32) -> io::Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_XFRM)?;
+        socket.socket_mut().bind_auto()?;
+        for group in [XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE] {
+            socket.socket_mut().add_membership(group)?;
+        }
+        // Beyond the system's limit for ordinary sockets; without the right to that, up to it.
+        if setsockopt(socket.socket_ref(), RcvBufForce, &RECEIVE_QUEUE).is_err() {
+            socket.socket_ref().set_rx_buf_sz(RECEIVE_QUEUE)?;
+        }
+        let datagram = Vec::with_capacity(RECEIVE_LEN);
+        Ok(Self { socket, if_id, datagram, waiting: VecDeque::new() })
+    }
+
+    /// Waits for the next notice. Cancelling loses nothing.
+    pub async fn next(&mut self) -> Notice {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Notice::Event(event);
+            }
+            self.datagram.clear();
+            match self.socket.recv_from(&mut self.datagram).await {
+                // Port 0 is the kernel; nobody else has a say.
+                Ok(sender) if sender.port_number() != 0 => {}
+                Ok(_kernel) => {
+                    let if_id = self.if_id;
+                    self.waiting
+                        .extend(messages(&self.datagram).filter_map(|message| event(&message, if_id)));
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Notice::Overrun,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Notice::Failed(error),
+            }
+        }
+    }
+}

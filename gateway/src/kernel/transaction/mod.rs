@@ -1,0 +1,202 @@
+//! Several changes to the kernel as one: all, or none.
+//!
+//! A command is first written down as a list of [`Step`]s, in the order in which they are safe:
+//! nothing may use what is not there yet. Each step that is carried out gives back its [`Undo`];
+//! when one fails, those of the steps before it are carried out, last first. The undo list of a
+//! command that succeeded is what removes it later.
+
+use core::net::IpAddr;
+
+use gateway_ike::config::Mode;
+use gateway_ike::io::{ChildSpec, KernelError, Selector};
+use tracing::warn;
+
+use super::claims::{Owner, Rank};
+use super::network::Route;
+use super::xfrm::{PolicyDirection, PolicyKey, PolicyValue, SaDirection, SaId, policy_keys};
+
+/// One change, whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step<'a> {
+    /// Lets the BPF programs know an SA: before it exists, so that its first packet passes.
+    Entry(&'a ChildSpec, SaDirection),
+    /// Installs an SA.
+    Sa(&'a ChildSpec, SaDirection),
+    /// Claims a policy.
+    Policy(PolicyKey, Owner, PolicyValue),
+    /// Claims a route.
+    Route(Owner, RouteValue),
+}
+
+/// How to take back a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// Nothing was done.
+    Nothing,
+    /// Lets the BPF programs forget an SA.
+    Entry(SaId),
+    /// Deletes an SA.
+    Sa(SaId),
+    /// Sets the owner's claim to a policy to what it was.
+    Policy(PolicyKey, Owner, Option<PolicyValue>),
+    /// Sets the owner's claim to a route to what it was.
+    Route(ipnet::IpNet, Owner, Option<RouteValue>),
+}
+
+impl Undo {
+    /// What takes the step back for good, when what was there before is wanted no more.
+    pub(super) fn for_good(self) -> Self {
+        match self {
+            Self::Policy(key, owner, _) => Self::Policy(key, owner, None),
+            Self::Route(prefix, owner, _) => Self::Route(prefix, owner, None),
+            Self::Nothing | Self::Entry(_) | Self::Sa(_) => self,
+        }
+    }
+}
+
+/// A route that somebody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RouteValue {
+    pub(super) route: Route,
+    /// Whether its MTU is what was negotiated, and not the least there could be.
+    pub(super) negotiated: bool,
+}
+
+impl Rank for RouteValue {
+    /// What was negotiated before what was assumed, and of several the one whose packets fit all.
+    fn rank(&self) -> u64 {
+        u64::from(self.route.mtu).saturating_add(if self.negotiated { 0 } else { 1 << 32 })
+    }
+}
+
+/// Carries out steps. The seam at which a test makes one of them fail.
+pub(super) trait Executor {
+    /// Carries out one step.
+    async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError>;
+
+    /// Takes one back. What is gone already is no error.
+    async fn undo(&mut self, undo: Undo) -> Result<(), KernelError>;
+}
+
+/// Carries out all steps, or none; gives back how to undo them, in the order of the steps.
+pub(super) async fn carry_out(
+    executor: &mut impl Executor,
+    steps: &[Step<'_>],
+) -> Result<Vec<Undo>, KernelError> {
+    let mut done = Vec::with_capacity(steps.len());
+    for step in steps {
+        match executor.apply(step).await {
+            Ok(undo) => done.push(undo),
+            Err(error) => {
+                // What went wrong is the answer; what goes wrong after it is only logged.
+                let _logged = take_back(executor, done).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Takes back what was done, last first, as far as that is possible; gives the first error.
+pub(super) async fn take_back(
+    executor: &mut impl Executor,
+    done: Vec<Undo>,
+) -> Result<(), KernelError> {
+    let mut outcome = Ok(());
+    for undo in done.into_iter().rev() {
+        if let Err(error) = executor.undo(undo.clone()).await {
+            warn!(?undo, %error, "Cannot undo a change to the kernel");
+            outcome = outcome.and(Err(error));
+        }
+    }
+    outcome
+}
+
+/// The steps that install a Child SA.
+///
+/// BPF entries first, so that no packet of the SAs is dropped as unknown. The inbound SA before
+/// the outbound one, so that an answer finds it. Policies then, which make the kernel use them;
+/// routes last, which bring traffic.
+pub(super) fn child_steps(
+    spec: &ChildSpec,
+    routes: Vec<RouteValue>,
+) -> Result<Vec<Step<'_>>, KernelError> {
+    use SaDirection::{Inbound, Outbound};
+    let owner = Owner::Child(spec.child);
+    let mut steps = vec![
+        Step::Entry(spec, Inbound),
+        Step::Entry(spec, Outbound),
+        Step::Sa(spec, Inbound),
+        Step::Sa(spec, Outbound),
+    ];
+    for direction in [PolicyDirection::In, PolicyDirection::Forward, PolicyDirection::Out] {
+        let sa = match direction {
+            PolicyDirection::In | PolicyDirection::Forward => &spec.inbound,
+            PolicyDirection::Out => &spec.outbound,
+        };
+        // A forwarded packet is never the payload of a transport mode SA (RFC 4301 4.1).
+        if direction == PolicyDirection::Forward && spec.mode == Mode::Transport {
+            continue;
+        }
+        let value = |priority| PolicyValue {
+            priority,
+            reqid: spec.reqid,
+            mode: spec.mode,
+            source: Some(sa.source),
+            destination: sa.destination,
+        };
+        steps.extend(policy_steps(&spec.selectors, direction, owner, value)?);
+    }
+    steps.extend(routes.into_iter().map(|route| Step::Route(owner, route)));
+    Ok(steps)
+}
+
+/// The steps that install a trap: outbound only, since only what we send can ask for an SA, and
+/// clear packets that come in are the guard's business.
+pub(super) fn trap_steps(
+    reqid: u32,
+    mode: Mode,
+    (source, destination): (Option<IpAddr>, IpAddr),
+    selectors: &[(Selector, u32)],
+    routes: Vec<RouteValue>,
+) -> Result<Vec<Step<'static>>, KernelError> {
+    let owner = Owner::Trap(reqid);
+    // A Child SA goes before the trap of the same rule.
+    let value = |priority: u32| PolicyValue {
+        priority: priority.saturating_add(1),
+        reqid,
+        mode,
+        source,
+        destination,
+    };
+    let mut steps = policy_steps(selectors, PolicyDirection::Out, owner, value)?;
+    steps.extend(routes.into_iter().map(|route| Step::Route(owner, route)));
+    Ok(steps)
+}
+
+/// The policies of the selectors in one direction. `value` is given twice the precedence: room
+/// for children and traps.
+fn policy_steps(
+    selectors: &[(Selector, u32)],
+    direction: PolicyDirection,
+    owner: Owner,
+    value: impl Fn(u32) -> PolicyValue,
+) -> Result<Vec<Step<'static>>, KernelError> {
+    let mut best = std::collections::BTreeMap::<PolicyKey, u32>::new();
+    for (selector, precedence) in selectors {
+        let keys = policy_keys(selector, direction)
+            .map_err(|error| KernelError::Unsupported(error.to_string()))?;
+        for key in keys {
+            // Selectors may share a block of ports; the owner has one claim to each.
+            let lowest = best.entry(key).or_insert(*precedence);
+            *lowest = (*lowest).min(*precedence);
+        }
+    }
+    let step = |(key, precedence): (_, u32)| {
+        Step::Policy(key, owner, value(precedence.saturating_mul(2)))
+    };
+    Ok(best.into_iter().map(step).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+use gateway_ike::config::Mode;
+use gateway_ike::io::{ChildSpec, KernelError};
+
+use super::*;
+use crate::kernel::testing::{GCM, child, selector};
+
+/// What an [`Executor`] was told to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Call {
+    Applied(String),
+    Undone(String),
+}
+
+/// Writes down what it is told, and fails where it is told to.
+#[derive(Default)]
+struct Recorder {
+    calls: Vec<Call>,
+    fail_apply: Option<usize>,
+    fail_undo: Option<String>,
+    applied: usize,
+}
+
+fn name(spec: &ChildSpec, direction: SaDirection) -> SaId {
+    let sa = match direction {
+        SaDirection::Inbound => &spec.inbound,
+        SaDirection::Outbound => &spec.outbound,
+    };
+    SaId { destination: sa.destination, spi: sa.spi }
+}
+
+fn describe(undo: &Undo) -> String {
+    match undo {
+        Undo::Nothing => "nothing".to_owned(),
+        Undo::Entry(id) => format!("entry {:x}", id.spi),
+        Undo::Sa(id) => format!("sa {:x}", id.spi),
+        Undo::Policy(key, ..) => format!("{:?}", key.direction).to_lowercase(),
+        Undo::Route(prefix, ..) => format!("route {prefix}"),
+    }
+}
+
+impl Executor for Recorder {
+    async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError> {
+        let undo = match step {
+            Step::Entry(spec, direction) => Undo::Entry(name(spec, *direction)),
+            Step::Sa(spec, direction) => Undo::Sa(name(spec, *direction)),
+            Step::Policy(key, owner, _) => Undo::Policy(*key, *owner, None),
+            Step::Route(owner, value) => Undo::Route(value.route.prefix, *owner, None),
+        };
+        if self.fail_apply == Some(self.applied) {
+            return Err(KernelError::Refused(format!("no {}", describe(&undo))));
+        }
+        self.applied += 1;
+        self.calls.push(Call::Applied(describe(&undo)));
+        Ok(undo)
+    }
+
+    async fn undo(&mut self, undo: Undo) -> Result<(), KernelError> {
+        let what = describe(&undo);
+        self.calls.push(Call::Undone(what.clone()));
+        match self.fail_undo.as_ref() {
+            Some(fail) if *fail == what => Err(KernelError::Refused(format!("{what} stays"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The order in which a Child SA with one selector and one route is installed.
+const ORDER: [&str; 8] = [
+    "entry 1001",
+    "entry 2002",
+    "sa 1001",
+    "sa 2002",
+    "in",
+    "forward",
+    "out",
+    "route 10.2.0.0/16",
+];
+
+fn route() -> RouteValue {
+    let route = Route {
+        prefix: "10.2.0.0/16".parse().unwrap(),
+        interface: 2,
+        gateway: None,
+        source: None,
+        mtu: 1443,
+    };
+    RouteValue { route, negotiated: true }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn applied(what: &str) -> Call {
+    Call::Applied(what.to_owned())
+}
+
+fn undone(what: &str) -> Call {
+    Call::Undone(what.to_owned())
+}
+
+#[test]
+fn a_child_is_installed_in_the_safe_order() {
+    let spec = child(GCM);
+    let mut recorder = Recorder::default();
+    let steps = child_steps(&spec, vec![route()]).unwrap();
+    let done = run(carry_out(&mut recorder, &steps)).unwrap();
+    assert_eq!(recorder.calls, ORDER.map(applied));
+    assert_eq!(done.iter().map(describe).collect::<Vec<_>>(), ORDER);
+}
+
+#[test]
+fn a_child_is_removed_in_the_reverse_order() {
+    let spec = child(GCM);
+    let mut recorder = Recorder::default();
+    let steps = child_steps(&spec, vec![route()]).unwrap();
+    let done = run(carry_out(&mut recorder, &steps)).unwrap();
+    recorder.calls.clear();
+    run(take_back(&mut recorder, done)).unwrap();
+    let mut reverse = ORDER.map(undone);
+    reverse.reverse();
+    assert_eq!(recorder.calls, reverse);
+}
+
+/// Each step in turn fails alone (the cases of libreswan's impair tests): what was done before it
+/// is undone, last first, exactly once, and nothing else is touched.
+#[test]
+fn when_any_one_step_fails_exactly_the_steps_before_it_are_undone() {
+    let spec = child(GCM);
+    let steps = child_steps(&spec, vec![route()]).unwrap();
+    for failing in 0..ORDER.len() {
+        let mut recorder = Recorder { fail_apply: Some(failing), ..Recorder::default() };
+        let error = run(carry_out(&mut recorder, &steps)).unwrap_err();
+        assert_eq!(error, KernelError::Refused(format!("no {}", ORDER[failing])));
+        let before = ORDER[..failing].iter().map(|what| applied(what));
+        let back = ORDER[..failing].iter().rev().map(|what| undone(what));
+        assert_eq!(recorder.calls, before.chain(back).collect::<Vec<_>>(), "step {failing}");
+    }
+}
+
+#[test]
+fn an_undo_that_fails_does_not_stop_the_others_nor_hide_the_cause() {
+    let spec = child(GCM);
+    let steps = child_steps(&spec, vec![route()]).unwrap();
+    let mut recorder = Recorder {
+        fail_apply: Some(4),
+        fail_undo: Some("sa 1001".to_owned()),
+        ..Recorder::default()
+    };
+    let error = run(carry_out(&mut recorder, &steps)).unwrap_err();
+    assert_eq!(error, KernelError::Refused("no in".to_owned()));
+    let undone_calls = recorder.calls.iter().filter(|call| matches!(call, Call::Undone(_))).count();
+    assert_eq!(undone_calls, 4);
+}
+
+#[test]
+fn the_first_failure_of_a_removal_is_reported() {
+    let mut recorder = Recorder { fail_undo: Some("sa 1001".to_owned()), ..Recorder::default() };
+    let id = SaId { destination: "192.0.2.1".parse().unwrap(), spi: 0x1001 };
+    let error = run(take_back(&mut recorder, vec![Undo::Entry(id), Undo::Sa(id)])).unwrap_err();
+    assert_eq!(error, KernelError::Refused("sa 1001 stays".to_owned()));
+    assert_eq!(recorder.calls, [undone("sa 1001"), undone("entry 1001")]);
+}
+
+#[test]
+fn transport_mode_has_no_policy_for_forwarded_packets() {
+    let mut spec = child(GCM);
+    spec.mode = Mode::Transport;
+    let steps = child_steps(&spec, Vec::new()).unwrap();
+    let directions: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Policy(key, ..) => Some(key.direction),
+            Step::Entry(..) | Step::Sa(..) | Step::Route(..) => None,
+        })
+        .collect();
+    assert_eq!(directions, [PolicyDirection::In, PolicyDirection::Out]);
+}
+
+#[test]
+fn the_policies_of_a_child_go_before_those_of_its_trap() {
+    let spec = child(GCM);
+    let priority = |steps: &[Step<'_>]| {
+        steps.iter().find_map(|step| match step {
+            Step::Policy(key, _, value) if key.direction == PolicyDirection::Out => {
+                Some((*key, value.priority))
+            }
+            _ => None,
+        })
+    };
+    let of_child = priority(&child_steps(&spec, Vec::new()).unwrap()).unwrap();
+    let ends = (Some(spec.outbound.source), spec.outbound.destination);
+    let steps = trap_steps(7, Mode::Tunnel, ends, &spec.selectors, Vec::new()).unwrap();
+    let of_trap = priority(&steps).unwrap();
+    assert_eq!(of_child.0, of_trap.0);
+    assert_eq!((of_child.1, of_trap.1), (200, 201));
+}
+
+#[test]
+fn selectors_that_share_a_block_of_ports_make_one_claim_with_the_best_precedence() {
+    let mut spec = child(GCM);
+    let mut one = selector("10.1.0.0/16", "10.2.0.0/16");
+    one.remote_ports = 80..=83;
+    let mut two = one.clone();
+    two.remote_ports = 80..=84;
+    spec.selectors = vec![(one, 9), (two, 5)];
+    let steps = child_steps(&spec, Vec::new()).unwrap();
+    let out: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Policy(key, _, value) if key.direction == PolicyDirection::Out => {
+                Some((key.destination_ports.value, value.priority))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(out, [(80, 10), (84, 10)]);
+}
+
+#[test]
+fn a_selector_with_too_many_port_blocks_is_refused_before_anything_is_done() {
+    let mut spec = child(GCM);
+    spec.selectors[0].0.local_ports = 1..=65534;
+    spec.selectors[0].0.remote_ports = 1..=2;
+    let error = child_steps(&spec, Vec::new()).unwrap_err();
+    assert!(matches!(&error, KernelError::Unsupported(why) if why.contains("60 XFRM policies")), "{error}");
+}
+
+#[test]
+fn a_negotiated_route_goes_before_an_assumed_one_and_a_small_mtu_before_a_large_one() {
+    let value = |mtu, negotiated| RouteValue { route: Route { mtu, ..route().route }, negotiated };
+    assert!(value(1443, true).rank() < value(1379, false).rank());
+    assert!(value(1435, true).rank() < value(1443, true).rank());
+}

@@ -1,0 +1,147 @@
+//! What the kernel says, from netlink messages.
+//!
+//! The fixed structures are parsed by the crate, which checks their length; whole messages are
+//! not given to it, because it slices them unchecked. A message that is too short is ignored.
+
+use core::net::IpAddr;
+
+use gateway_ike::io::KernelEvent;
+use ipnet::IpNet;
+use netlink_packet_xfrm::{
+    AF_INET, AF_INET6, Address, IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, UserAcquire,
+    UserExpire, UserPolicyInfo, UserSaInfo, UserTemplate, XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE,
+    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT,
+    XFRM_USER_ACQUIRE_LEN, XFRM_USER_POLICY_INFO_LEN, XFRM_USER_SA_INFO_LEN, XFRMA_IF_ID,
+    XFRMA_LASTUSED, XFRMA_TMPL,
+};
+
+use super::{PolicyDirection, PolicyKey, PortBlock, SaId, encode};
+use crate::kernel::netlink::{Message, attribute, attribute_u32};
+
+/// Octets of `struct xfrm_user_expire`.
+const EXPIRE_LEN: usize = XFRM_USER_SA_INFO_LEN + 8;
+/// UDP-Lite (RFC 3828) has ports too.
+const IPPROTO_UDPLITE: u8 = 136;
+
+/// What went through an SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Octets, as the kernel counts them.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// When the last one did, in seconds since 1970; `None`: never, or the kernel does not tell.
+    pub last_used: Option<u64>,
+    /// Whether the kernel keeps a direction for the SA (`XFRMA_SA_DIR`).
+    pub has_direction: bool,
+}
+
+/// An SA; the inner `None`: it is not ours. The outer `None`: not an SA.
+pub(super) fn sa(message: &Message<'_>, if_id: u32) -> Option<Option<(SaId, Usage)>> {
+    if message.kind != XFRM_MSG_NEWSA {
+        return None;
+    }
+    let info = UserSaInfo::parse(message.body).ok()?;
+    let attributes = message.body.get(XFRM_USER_SA_INFO_LEN..)?;
+    if attribute_u32(attributes, XFRMA_IF_ID) != Some(if_id) {
+        return Some(None);
+    }
+    let usage = Usage {
+        bytes: info.lifetime_cur.bytes,
+        packets: info.lifetime_cur.packets,
+        last_used: attribute(attributes, XFRMA_LASTUSED)
+            .and_then(|value| value.first_chunk().copied())
+            .map(u64::from_ne_bytes),
+        has_direction: attribute(attributes, encode::XFRMA_SA_DIR).is_some(),
+    };
+    Some(Some((sa_id(&info)?, usage)))
+}
+
+/// A policy of ours with its priority.
+pub(super) fn policy(message: &Message<'_>, if_id: u32) -> Option<(PolicyKey, u32)> {
+    if message.kind != XFRM_MSG_NEWPOLICY {
+        return None;
+    }
+    let info = UserPolicyInfo::parse(message.body).ok()?;
+    let attributes = message.body.get(XFRM_USER_POLICY_INFO_LEN..)?;
+    if attribute_u32(attributes, XFRMA_IF_ID) != Some(if_id) {
+        return None;
+    }
+    let selector = &info.selector;
+    let prefix = |address: &Address, length| {
+        IpNet::new(ip(selector.family, address)?, length).ok()
+    };
+    let key = PolicyKey {
+        direction: match info.direction {
+            XFRM_POLICY_IN => PolicyDirection::In,
+            XFRM_POLICY_OUT => PolicyDirection::Out,
+            XFRM_POLICY_FWD => PolicyDirection::Forward,
+            // The policy of a socket.
+            _ => return None,
+        },
+        source: prefix(&selector.saddr, selector.prefixlen_s)?,
+        destination: prefix(&selector.daddr, selector.prefixlen_d)?,
+        protocol: (selector.proto != 0).then_some(selector.proto),
+        source_ports: PortBlock { value: selector.sport, mask: selector.sport_mask },
+        destination_ports: PortBlock { value: selector.dport, mask: selector.dport_mask },
+    };
+    Some((key, info.priority))
+}
+
+/// An acquire or expire that concerns us.
+pub(in crate::kernel) fn event(message: &Message<'_>, if_id: u32) -> Option<KernelEvent> {
+    match message.kind {
+        XFRM_MSG_ACQUIRE => acquire(message.body, if_id),
+        XFRM_MSG_EXPIRE => expire(message.body, if_id),
+        _ => None,
+    }
+}
+
+fn acquire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
+    let acquire = UserAcquire::parse(body).ok()?;
+    let attributes = body.get(XFRM_USER_ACQUIRE_LEN..)?;
+    if attribute_u32(attributes, XFRMA_IF_ID) != Some(if_id) {
+        return None;
+    }
+    let template = UserTemplate::parse(attribute(attributes, XFRMA_TMPL)?).ok()?;
+    // The selector of an acquire is that of the packet.
+    let packet = &acquire.selector;
+    let has_ports = matches!(
+        packet.proto,
+        IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP | IPPROTO_DCCP | IPPROTO_UDPLITE
+    );
+    // For ICMP the kernel puts type and code in the place of ports.
+    let port = |port| if has_ports { port } else { 0 };
+    Some(KernelEvent::Acquire {
+        reqid: template.reqid,
+        seq: acquire.seq,
+        source: ip(packet.family, &packet.saddr)?,
+        destination: ip(packet.family, &packet.daddr)?,
+        protocol: packet.proto,
+        source_port: port(packet.sport),
+        destination_port: port(packet.dport),
+    })
+}
+
+fn expire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
+    let expire = UserExpire::parse(body).ok()?;
+    let attributes = body.get(EXPIRE_LEN..)?;
+    if attribute_u32(attributes, XFRMA_IF_ID) != Some(if_id) {
+        return None;
+    }
+    let SaId { destination, spi } = sa_id(&expire.state)?;
+    // Larval states expire too, when nobody answers their acquire.
+    (spi != 0).then_some(KernelEvent::Expire { spi, destination, hard: expire.hard != 0 })
+}
+
+fn sa_id(info: &UserSaInfo) -> Option<SaId> {
+    Some(SaId { destination: ip(info.family, &info.id.daddr)?, spi: info.id.spi })
+}
+
+fn ip(family: u16, address: &Address) -> Option<IpAddr> {
+    match family {
+        AF_INET => address.addr.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+        AF_INET6 => Some(IpAddr::from(address.addr)),
+        _ => None,
+    }
+}

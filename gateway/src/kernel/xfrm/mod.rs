@@ -1,0 +1,296 @@
+//! The kernel's IPsec databases: security associations (SAD) and policies (SPD).
+//!
+//! Everything that [`Xfrm`] installs carries one `if_id`. What carries another, or none, belongs
+//! to somebody else: it is not listed and cannot be deleted from here.
+
+mod decode;
+mod encode;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use core::net::IpAddr;
+use std::io;
+
+use gateway_ike::config::Mode;
+use gateway_ike::io::{ChildSpec, Selector};
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_xfrm::{
+    XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA, XFRM_MSG_NEWPOLICY,
+    XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY,
+};
+
+pub use self::decode::Usage;
+pub(super) use self::decode::event;
+use super::claims::Rank;
+use super::netlink::Connection;
+pub use super::netlink::NetlinkError;
+pub use super::ports::PortBlock;
+use super::ports::port_blocks;
+
+/// Policies that one selector may need for its port ranges.
+pub const MAX_BLOCKS: usize = 32;
+
+/// What identifies an SA in the kernel (RFC 4301 4.1); the protocol is always ESP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SaId {
+    /// Outer destination.
+    pub destination: IpAddr,
+    /// SPI in host order.
+    pub spi: u32,
+}
+
+impl fmt::Display for SaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SA {:08x} to {}", self.spi, self.destination)
+    }
+}
+
+/// Which of the two SAs of a Child SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SaDirection {
+    /// From the peer to us.
+    Inbound,
+    /// From us to the peer.
+    Outbound,
+}
+
+/// Where a policy applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PolicyDirection {
+    /// To packets for this host.
+    In,
+    /// To packets that leave, forwarded ones too.
+    Out,
+    /// To packets that came in and are forwarded.
+    Forward,
+}
+
+/// What identifies a policy in the kernel, besides the `if_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyKey {
+    /// Where it applies.
+    pub direction: PolicyDirection,
+    /// Source prefix, without host bits.
+    pub source: IpNet,
+    /// Destination prefix, without host bits; of the same family.
+    pub destination: IpNet,
+    /// IP protocol; `None`: any.
+    pub protocol: Option<u8>,
+    /// Source ports.
+    pub source_ports: PortBlock,
+    /// Destination ports.
+    pub destination_ports: PortBlock,
+}
+
+impl fmt::Display for PolicyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            PolicyDirection::In => "in",
+            PolicyDirection::Out => "out",
+            PolicyDirection::Forward => "fwd",
+        };
+        write!(f, "policy {direction} {} -> {}", self.source, self.destination)?;
+        self.protocol.map_or(Ok(()), |protocol| write!(f, " proto {protocol}"))?;
+        for (side, ports) in [("sport", self.source_ports), ("dport", self.destination_ports)] {
+            if ports != PortBlock::ALL {
+                write!(f, " {side} {}/{:04x}", ports.value, ports.mask)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a policy demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyValue {
+    /// The lowest number applies where policies overlap.
+    pub priority: u32,
+    /// The request ID that the SA must have.
+    pub reqid: u32,
+    /// The mode that the SA must have.
+    pub mode: Mode,
+    /// The SA's outer source; `None`: any.
+    pub source: Option<IpAddr>,
+    /// The SA's outer destination.
+    pub destination: IpAddr,
+}
+
+impl Rank for PolicyValue {
+    fn rank(&self) -> u64 {
+        self.priority.into()
+    }
+}
+
+/// A selector that XFRM cannot express.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// The prefixes are of different families.
+    #[error("{0}: prefixes of two address families")]
+    Families(Box<Selector>),
+    /// The port ranges fall into too many blocks.
+    #[error("{selector}: the port ranges need {blocks} XFRM policies, more than {MAX_BLOCKS}")]
+    Ports {
+        /// The selector.
+        selector: Box<Selector>,
+        /// How many policies it would need in each direction.
+        blocks: usize,
+    },
+}
+
+/// The policies in one direction that together select what the selector does.
+///
+/// # Errors
+/// The prefixes differ in family, or the port ranges need more than [`MAX_BLOCKS`] policies.
+pub fn policy_keys(
+    selector: &Selector,
+    direction: PolicyDirection,
+) -> Result<Vec<PolicyKey>, SelectorError> {
+    if selector.local.addr().is_ipv4() != selector.remote.addr().is_ipv4() {
+        return Err(SelectorError::Families(Box::new(selector.clone())));
+    }
+    let local_ports = port_blocks(&selector.local_ports);
+    let remote_ports = port_blocks(&selector.remote_ports);
+    let blocks = local_ports.len().saturating_mul(remote_ports.len());
+    if blocks > MAX_BLOCKS {
+        return Err(SelectorError::Ports { selector: Box::new(selector.clone()), blocks });
+    }
+    let pairs = local_ports.iter().flat_map(|l| remote_ports.iter().map(move |r| (*l, *r)));
+    let (local, remote) = (selector.local.trunc(), selector.remote.trunc());
+    let key = |(local_ports, remote_ports)| match direction {
+        PolicyDirection::Out => PolicyKey {
+            direction,
+            source: local,
+            destination: remote,
+            protocol: selector.protocol,
+            source_ports: local_ports,
+            destination_ports: remote_ports,
+        },
+        PolicyDirection::In | PolicyDirection::Forward => PolicyKey {
+            direction,
+            source: remote,
+            destination: local,
+            protocol: selector.protocol,
+            source_ports: remote_ports,
+            destination_ports: local_ports,
+        },
+    };
+    Ok(pairs.map(key).collect())
+}
+
+/// The kernel's IPsec databases, as far as they are ours.
+pub struct Xfrm {
+    connection: Connection,
+    if_id: u32,
+    state_direction: bool,
+}
+
+impl fmt::Debug for Xfrm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Xfrm").field("if_id", &self.if_id).finish_non_exhaustive()
+    }
+}
+
+impl Xfrm {
+    /// Opens a netlink socket in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel has no XFRM, or refuses the socket.
+    pub fn open(if_id: u32) -> io::Result<Self> {
+        Ok(Self { connection: Connection::open()?, if_id, state_direction: false })
+    }
+
+    /// Tells whether SAs are to carry their direction: kernels since 6.10 then check that an SA
+    /// is used in that direction only.
+    pub fn set_state_direction(&mut self, supported: bool) {
+        self.state_direction = supported;
+    }
+
+    /// Installs one SA of a Child SA.
+    ///
+    /// # Errors
+    /// `EEXIST`: there is one with this SPI and destination; `ENOSYS`, `EPROTONOSUPPORT`: the
+    /// kernel lacks the algorithm, or ESP.
+    pub fn add_sa(&mut self, spec: &ChildSpec, direction: SaDirection) -> Result<(), NetlinkError> {
+        let message = encode::sa(spec, direction, self.if_id, self.state_direction);
+        self.connection.execute(XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL, &message)
+    }
+
+    /// Deletes an SA.
+    ///
+    /// # Errors
+    /// There is none ([`NetlinkError::is_absent`]), or it is not ours.
+    pub fn delete_sa(&mut self, id: SaId) -> Result<(), NetlinkError> {
+        // DELSA heeds no if_id: whose SA it is must be asked first.
+        self.usage(id)?;
+        self.connection.execute(XFRM_MSG_DELSA, 0, &encode::sa_id(id, self.if_id))
+    }
+
+    /// What went through an SA.
+    ///
+    /// # Errors
+    /// There is no such SA of ours ([`NetlinkError::is_absent`]).
+    pub fn usage(&mut self, id: SaId) -> Result<Usage, NetlinkError> {
+        let if_id = self.if_id;
+        let usage = self.connection.get(XFRM_MSG_GETSA, &encode::sa_id(id, if_id), |message| {
+            Some(decode::sa(&message, if_id)?.map(|(_, usage)| usage))
+        })?;
+        usage.ok_or_else(|| NetlinkError::Refused {
+            source: io::Error::from_raw_os_error(libc::ESRCH),
+            words: Some("the SA with this SPI is not ours".to_owned()),
+        })
+    }
+
+    /// Every SA of ours, larval ones excepted.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump.
+    pub fn sas(&mut self) -> Result<Vec<SaId>, NetlinkError> {
+        let if_id = self.if_id;
+        self.connection.dump(XFRM_MSG_GETSA, &encode::everything(), |message| {
+            decode::sa(&message, if_id).flatten().map(|(id, _)| id).filter(|id| id.spi != 0)
+        })
+    }
+
+    /// Installs a policy that is not there yet.
+    ///
+    /// # Errors
+    /// `EEXIST`: there is one with this selector, direction and `if_id`.
+    pub fn add_policy(&mut self, key: &PolicyKey, value: &PolicyValue) -> Result<(), NetlinkError> {
+        let message = encode::policy(key, value, self.if_id);
+        self.connection.execute(XFRM_MSG_NEWPOLICY, NLM_F_CREATE | NLM_F_EXCL, &message)
+    }
+
+    /// Exchanges a policy for another in one step.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn replace_policy(
+        &mut self,
+        key: &PolicyKey,
+        value: &PolicyValue,
+    ) -> Result<(), NetlinkError> {
+        let message = encode::policy(key, value, self.if_id);
+        self.connection.execute(XFRM_MSG_UPDPOLICY, 0, &message)
+    }
+
+    /// Deletes a policy.
+    ///
+    /// # Errors
+    /// There is none ([`NetlinkError::is_absent`]).
+    pub fn delete_policy(&mut self, key: &PolicyKey) -> Result<(), NetlinkError> {
+        self.connection.execute(XFRM_MSG_DELPOLICY, 0, &encode::policy_id(key, self.if_id))
+    }
+
+    /// Every policy of ours with its priority.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump.
+    pub fn policies(&mut self) -> Result<Vec<(PolicyKey, u32)>, NetlinkError> {
+        let if_id = self.if_id;
+        self.connection.dump(XFRM_MSG_GETPOLICY, &encode::everything(), |message| {
+            decode::policy(&message, if_id)
+        })
+    }
+}

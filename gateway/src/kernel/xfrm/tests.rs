@@ -1,0 +1,315 @@
+use core::time::Duration;
+
+use gateway_ike::config::{ChildLifetime, Mode};
+use gateway_ike::io::{Encapsulation, KernelEvent};
+use netlink_packet_core::Emitable;
+use netlink_packet_xfrm::{
+    UDP_ENCAP_ESPINUDP, UserAcquire, UserExpire, UserSaInfo, UserTemplate, XFRM_INF, XFRM_MSG_ACQUIRE,
+    XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_STATE_AF_UNSPEC, XFRM_STATE_ESN,
+    XfrmAttrs,
+};
+
+use super::SaDirection::{Inbound, Outbound};
+use super::*;
+use crate::kernel::netlink::{Message, messages};
+use crate::kernel::testing::{CBC, GCM, child, selector};
+
+const IF_ID: u32 = 7;
+
+fn octets(value: &impl Emitable) -> Vec<u8> {
+    let mut buffer = vec![0; value.buffer_len()];
+    value.emit(&mut buffer);
+    buffer
+}
+
+/// Hands the message to `take` as the socket would.
+fn receive<T>(kind: u16, body: &[u8], take: impl FnOnce(&Message<'_>) -> T) -> T {
+    let mut datagram = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
+    datagram.extend(kind.to_ne_bytes());
+    datagram.extend([0; 10]);
+    datagram.extend(body);
+    let message = messages(&datagram).next().unwrap();
+    take(&message)
+}
+
+fn attributes(spec: &ChildSpec, direction: SaDirection) -> Vec<XfrmAttrs> {
+    encode::sa(spec, direction, IF_ID, true).0.nlas.clone()
+}
+
+fn info(spec: &ChildSpec, direction: SaDirection) -> UserSaInfo {
+    encode::sa(spec, direction, IF_ID, true).0.user_sa_info
+}
+
+fn text(name: &[u8]) -> &str {
+    core::str::from_utf8(name).unwrap().trim_end_matches('\0')
+}
+
+#[test]
+fn only_the_outbound_sa_of_esp_in_udp_has_an_encapsulation_template() {
+    let mut spec = child(GCM);
+    spec.encapsulation = Some(Encapsulation { local_port: 4500, remote_port: 61234 });
+    assert_eq!(encode::encapsulation(&spec, Inbound), None);
+    let template = encode::encapsulation(&spec, Outbound).unwrap();
+    assert_eq!(template.encap_type, UDP_ENCAP_ESPINUDP);
+    assert_eq!((template.encap_sport, template.encap_dport), (4500, 61234));
+    spec.encapsulation = None;
+    assert_eq!(encode::encapsulation(&spec, Outbound), None);
+}
+
+#[test]
+fn an_aead_key_includes_its_salt_and_has_no_integrity() {
+    let attributes = attributes(&child(GCM), Outbound);
+    let keys: Vec<_> = attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            XfrmAttrs::EncryptionAlgAead(a) => {
+                Some((text(&a.alg_name), a.alg_key_len, a.alg_icv_len, a.alg_key.as_slice()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(keys, [("rfc4106(gcm(aes))", 160, 128, &[0x5a; 20][..])]);
+    assert!(!attributes.iter().any(|a| matches!(a, XfrmAttrs::AuthenticationAlgTrunc(_))));
+}
+
+#[test]
+fn cbc_has_a_key_for_each_of_encryption_and_truncated_integrity() {
+    let attributes = attributes(&child(CBC), Inbound);
+    assert!(attributes.iter().any(|attribute| matches!(attribute, XfrmAttrs::EncryptionAlg(a)
+        if text(&a.alg_name) == "cbc(aes)" && a.alg_key_len == 256 && a.alg_key == [0xa5; 32])));
+    assert!(attributes.iter().any(|attribute| matches!(attribute, XfrmAttrs::AuthenticationAlgTrunc(a)
+        if text(&a.alg_name) == "hmac(sha384)" && a.alg_trunc_len == 192 && a.alg_key == [0xa5; 48])));
+}
+
+#[test]
+fn every_sa_carries_our_if_id_and_its_direction() {
+    for (direction, value) in [(Inbound, 1), (Outbound, 2)] {
+        let attributes = attributes(&child(GCM), direction);
+        assert!(attributes.contains(&XfrmAttrs::IfId(IF_ID)));
+        let expected = netlink_packet_core::DefaultNla::new(33, vec![value]);
+        assert!(attributes.contains(&XfrmAttrs::Other(expected)));
+    }
+    let without = encode::sa(&child(GCM), Inbound, IF_ID, false);
+    assert!(!without.0.nlas.iter().any(|a| matches!(a, XfrmAttrs::Other(_))));
+}
+
+fn replay(spec: &ChildSpec, direction: SaDirection) -> (u8, Option<(u32, u32, usize)>) {
+    let message = encode::sa(spec, direction, IF_ID, true);
+    let extended = message.0.nlas.iter().find_map(|attribute| match attribute {
+        XfrmAttrs::ReplayStateEsn(r) => Some((r.replay_window, r.bmp_len, r.bmp.len())),
+        _ => None,
+    });
+    (message.0.user_sa_info.replay_window, extended)
+}
+
+#[test]
+fn a_small_replay_window_stands_in_the_header_and_a_large_one_in_an_attribute() {
+    let mut spec = child(GCM);
+    spec.replay_window = 32;
+    assert_eq!(replay(&spec, Inbound), (32, None));
+    spec.replay_window = 33;
+    assert_eq!(replay(&spec, Inbound), (0, Some((33, 2, 2))));
+    spec.replay_window = u32::MAX;
+    assert_eq!(replay(&spec, Inbound), (0, Some((4096, 128, 128))));
+    assert_eq!(replay(&spec, Outbound), (0, None));
+}
+
+#[test]
+fn extended_sequence_numbers_need_a_window_in_both_directions() {
+    let mut spec = child(CBC);
+    spec.replay_window = 0;
+    assert_eq!(replay(&spec, Inbound), (0, Some((1, 1, 1))));
+    spec.replay_window = 128;
+    assert_eq!(replay(&spec, Inbound), (0, Some((128, 4, 4))));
+    assert_eq!(replay(&spec, Outbound), (0, Some((1, 1, 1))));
+    assert_ne!(info(&spec, Outbound).flags & XFRM_STATE_ESN, 0);
+    assert_eq!(info(&child(GCM), Outbound).flags & XFRM_STATE_ESN, 0);
+}
+
+#[test]
+fn a_single_selector_becomes_the_selector_of_the_sa() {
+    let mut spec = child(GCM);
+    let inbound = info(&spec, Inbound);
+    assert_eq!(inbound.selector.saddr.addr[..4], [10, 2, 0, 0]);
+    assert_eq!(inbound.selector.daddr.addr[..4], [10, 1, 0, 0]);
+    assert_eq!((inbound.selector.prefixlen_s, inbound.selector.family), (16, 2));
+    assert_eq!(inbound.flags & XFRM_STATE_AF_UNSPEC, 0);
+    let outbound = info(&spec, Outbound);
+    assert_eq!(outbound.selector.daddr.addr[..4], [10, 2, 0, 0]);
+
+    spec.selectors.push((selector("fd00:1::/64", "fd00:2::/64"), 5));
+    let inbound = info(&spec, Inbound);
+    assert_eq!((inbound.selector.family, inbound.selector.prefixlen_s), (0, 0));
+    assert_ne!(inbound.flags & XFRM_STATE_AF_UNSPEC, 0);
+
+    spec.mode = Mode::Transport;
+    assert_eq!(info(&spec, Inbound).flags & XFRM_STATE_AF_UNSPEC, 0);
+}
+
+#[test]
+fn a_selector_with_several_port_blocks_is_left_to_the_policies() {
+    let mut spec = child(GCM);
+    spec.selectors[0].0.remote_ports = 80..=84;
+    assert_eq!(info(&spec, Outbound).selector.family, 0);
+    spec.selectors[0].0.remote_ports = 80..=83;
+    let selector = info(&spec, Outbound).selector;
+    assert_eq!((selector.dport, selector.dport_mask, selector.sport_mask), (80, 0xfffc, 0));
+}
+
+#[test]
+fn a_prefix_of_zeros_keeps_its_length() {
+    let mut spec = child(GCM);
+    spec.selectors = vec![(selector("0.0.0.0/8", "0.0.0.0/0"), 1)];
+    let selector = info(&spec, Outbound).selector;
+    assert_eq!((selector.prefixlen_s, selector.prefixlen_d), (8, 0));
+}
+
+#[test]
+fn hard_limits_lie_a_tenth_above_the_soft_ones() {
+    let mut spec = child(GCM);
+    let hour = Duration::from_secs(3600);
+    spec.lifetime = ChildLifetime { time: hour, bytes: 1_000_000, packets: 5 };
+    let limits = info(&spec, Inbound).lifetime_cfg;
+    assert_eq!((limits.soft_add_expires_seconds, limits.hard_add_expires_seconds), (3600, 3960));
+    assert_eq!((limits.soft_byte_limit, limits.hard_byte_limit), (1_000_000, 1_100_000));
+    assert_eq!((limits.soft_packet_limit, limits.hard_packet_limit), (5, 6));
+    spec.lifetime = ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 0 };
+    let limits = info(&spec, Inbound).lifetime_cfg;
+    assert_eq!((limits.soft_add_expires_seconds, limits.hard_add_expires_seconds), (0, 0));
+    assert_eq!((limits.soft_byte_limit, limits.hard_packet_limit), (XFRM_INF, XFRM_INF));
+}
+
+#[test]
+fn an_acquire_is_answered_by_the_outbound_sa() {
+    let spec = child(GCM);
+    assert_eq!((info(&spec, Outbound).seq, info(&spec, Inbound).seq), (77, 0));
+}
+
+#[test]
+fn keys_of_a_policy_are_seen_from_its_direction() {
+    let mut wanted = selector("10.1.0.0/16", "10.2.0.0/16");
+    wanted.remote_ports = 443..=443;
+    let [out] = policy_keys(&wanted, PolicyDirection::Out).unwrap()[..] else { panic!() };
+    let [fwd] = policy_keys(&wanted, PolicyDirection::Forward).unwrap()[..] else { panic!() };
+    assert_eq!((out.source, out.destination), (wanted.local, wanted.remote));
+    assert_eq!((fwd.source, fwd.destination), (wanted.remote, wanted.local));
+    assert_eq!((out.destination_ports.value, out.source_ports.mask), (443, 0));
+    assert_eq!((fwd.source_ports.value, fwd.destination_ports.mask), (443, 0));
+}
+
+#[test]
+fn prefixes_of_two_families_are_refused() {
+    let mixed = selector("10.1.0.0/16", "fd00::/64");
+    let error = policy_keys(&mixed, PolicyDirection::Out).unwrap_err();
+    assert!(matches!(error, SelectorError::Families(_)));
+}
+
+#[test]
+fn what_is_installed_is_read_back() {
+    let spec = child(GCM);
+    let body = octets(&encode::sa(&spec, Inbound, IF_ID, true));
+    let (id, usage) = receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, IF_ID)).unwrap().unwrap();
+    assert_eq!(id, SaId { destination: spec.inbound.destination, spi: 0x1001 });
+    assert!(usage.has_direction);
+    assert_eq!((usage.packets, usage.last_used), (0, None));
+
+    let mut wanted = selector("fd00:1::/64", "fd00:2::/64");
+    wanted.protocol = Some(6);
+    wanted.local_ports = 1024..=2047;
+    let value = PolicyValue {
+        priority: 9,
+        reqid: 3,
+        mode: Mode::Tunnel,
+        source: None,
+        destination: "2001:db8::1".parse().unwrap(),
+    };
+    for direction in [PolicyDirection::In, PolicyDirection::Out, PolicyDirection::Forward] {
+        let key = policy_keys(&wanted, direction).unwrap()[0];
+        let body = octets(&encode::policy(&key, &value, IF_ID));
+        assert_eq!(receive(XFRM_MSG_NEWPOLICY, &body, |m| decode::policy(m, IF_ID)), Some((key, 9)));
+    }
+}
+
+#[test]
+fn what_belongs_to_another_is_not_ours() {
+    let body = octets(&encode::sa(&child(GCM), Inbound, IF_ID + 1, false));
+    assert_eq!(receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, IF_ID)), Some(None));
+}
+
+/// An acquire for a TCP packet from 10.1.0.1:4000 to 10.2.0.2:80.
+fn acquire(if_id: u32, protocol: u8) -> Vec<u8> {
+    let mut acquire = UserAcquire { seq: 5, ..UserAcquire::default() };
+    acquire.selector.source_prefix(&"10.1.0.1".parse().unwrap(), 32);
+    acquire.selector.destination_prefix(&"10.2.0.2".parse().unwrap(), 32);
+    acquire.selector.proto = protocol;
+    acquire.selector.sport = 4000;
+    acquire.selector.dport = 80;
+    let template = UserTemplate { reqid: 12, ..UserTemplate::default() };
+    let mut body = octets(&acquire);
+    body.extend(octets(&[XfrmAttrs::Template(vec![template]), XfrmAttrs::IfId(if_id)].as_slice()));
+    body
+}
+
+#[test]
+fn an_acquire_tells_reqid_number_and_packet() {
+    let event = receive(XFRM_MSG_ACQUIRE, &acquire(IF_ID, 6), |m| event(m, IF_ID));
+    let expected = KernelEvent::Acquire {
+        reqid: 12,
+        seq: 5,
+        source: "10.1.0.1".parse().unwrap(),
+        destination: "10.2.0.2".parse().unwrap(),
+        protocol: 6,
+        source_port: 4000,
+        destination_port: 80,
+    };
+    assert_eq!(event, Some(expected));
+}
+
+#[test]
+fn type_and_code_of_icmp_are_not_taken_for_ports() {
+    let event = receive(XFRM_MSG_ACQUIRE, &acquire(IF_ID, 1), |m| event(m, IF_ID));
+    assert!(matches!(event, Some(KernelEvent::Acquire { source_port: 0, destination_port: 0, .. })));
+}
+
+fn expire(if_id: u32, spi: u32, hard: u8) -> Vec<u8> {
+    let mut expire = UserExpire::default();
+    expire.state.destination(&"2001:db8::1".parse().unwrap());
+    expire.state.id.spi = spi;
+    expire.hard = hard;
+    let mut body = octets(&expire);
+    body.extend(octets(&[XfrmAttrs::IfId(if_id)].as_slice()));
+    body
+}
+
+#[test]
+fn an_expire_tells_the_sa_and_whether_it_is_gone() {
+    for hard in [0, 1] {
+        let event = receive(XFRM_MSG_EXPIRE, &expire(IF_ID, 0x1234, hard), |m| event(m, IF_ID));
+        let destination = "2001:db8::1".parse().unwrap();
+        let expected = KernelEvent::Expire { spi: 0x1234, destination, hard: hard == 1 };
+        assert_eq!(event, Some(expected));
+    }
+}
+
+#[test]
+fn events_of_others_and_of_larval_states_are_ignored() {
+    let other = IF_ID + 1;
+    assert_eq!(receive(XFRM_MSG_ACQUIRE, &acquire(other, 6), |m| event(m, IF_ID)), None);
+    assert_eq!(receive(XFRM_MSG_EXPIRE, &expire(other, 9, 1), |m| event(m, IF_ID)), None);
+    assert_eq!(receive(XFRM_MSG_EXPIRE, &expire(IF_ID, 0, 1), |m| event(m, IF_ID)), None);
+}
+
+#[test]
+fn an_event_cut_anywhere_is_ignored() {
+    for (kind, body) in [(XFRM_MSG_ACQUIRE, acquire(IF_ID, 6)), (XFRM_MSG_EXPIRE, expire(IF_ID, 9, 1))]
+    {
+        for end in 0..body.len() {
+            assert_eq!(receive(kind, &body[..end], |m| event(m, IF_ID)), None, "{kind} at {end}");
+        }
+    }
+    let body = octets(&encode::sa(&child(GCM), Inbound, IF_ID, false));
+    for end in 0..body.len() {
+        let _no_panic = receive(XFRM_MSG_NEWSA, &body[..end], |m| decode::sa(m, IF_ID));
+        let _no_panic = receive(XFRM_MSG_NEWPOLICY, &body[..end], |m| decode::policy(m, IF_ID));
+    }
+}

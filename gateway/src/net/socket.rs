@@ -1,0 +1,249 @@
+//! One UDP socket that knows by which of our addresses each datagram came and goes.
+
+use core::fmt;
+use core::task::{Context, Poll};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd as _;
+
+use gateway_ike::io::Path;
+use gateway_wire::natt::{self, Datagram};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
+    recvmsg, sendmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::{OpenError, holder, options};
+
+/// Octets of receive buffer asked for: some hundreds of handshakes at once.
+const RECEIVE_QUEUE: usize = 1 << 20;
+
+/// Address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// What a datagram was.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<'b> {
+    /// An IKE message, the non-ESP marker removed.
+    Ike {
+        /// By which addresses it came.
+        path: Path,
+        /// From the first octet of the IKE header.
+        octets: &'b [u8],
+    },
+    /// ESP in UDP.
+    Esp {
+        /// By which addresses it came.
+        path: Path,
+        /// The SPI in host order.
+        spi: u32,
+        /// From the first octet of the ESP header.
+        octets: &'b [u8],
+    },
+    /// A NAT keepalive.
+    Keepalive,
+    /// Too short for anything.
+    Short,
+    /// Sent to a broadcast or multicast address, or to one that the system did not tell.
+    NotUnicast,
+}
+
+/// One of the sockets of IKE.
+#[derive(Debug)]
+pub struct IkeSocket {
+    socket: UdpSocket,
+    family: Family,
+    /// Whether datagrams carry the non-ESP marker.
+    natt: bool,
+    port: u16,
+    /// Room for the control messages of a receive call, reused.
+    control: Vec<u8>,
+}
+
+impl IkeSocket {
+    /// Opens and configures a socket on all addresses of the family.
+    pub(super) fn open(
+        family: Family,
+        port: u16,
+        natt: bool,
+        mark: Option<u32>,
+    ) -> Result<Self, OpenError> {
+        let failed =
+            |what: &'static str| move |source| OpenError::System { what, port, family, source };
+        let (domain, any) = match family {
+            Family::V4 => (Domain::IPV4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            Family::V6 => (Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        };
+        let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))
+            .map_err(failed("open a socket"))?;
+        match family {
+            Family::V4 => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true),
+            Family::V6 => setsockopt(&socket, sockopt::Ipv6V6Only, &true)
+                .and_then(|()| setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)),
+        }
+        .map_err(io::Error::from)
+        .map_err(failed("ask for packet information"))?;
+        options::allow_fragments(&socket, family).map_err(failed("allow fragments"))?;
+        if let Some(mark) = mark {
+            socket.set_mark(mark).map_err(failed("set SO_MARK"))?;
+            options::exempt_from_xfrm(&socket, family).map_err(failed("set a bypass policy"))?;
+        }
+        if let Err(error) = socket.set_recv_buffer_size(RECEIVE_QUEUE) {
+            tracing::debug!(%error, "The receive buffer keeps its default size");
+        }
+        socket.bind(&SocketAddr::new(any, port).into()).map_err(|source| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                OpenError::PortTaken { port, holder: holder::of_udp_port(port) }
+            } else {
+                OpenError::System { what: "bind", port, family, source }
+            }
+        })?;
+        let port = socket
+            .local_addr()
+            .map_err(failed("read the local address"))?
+            .as_socket()
+            .map_or(port, |address| address.port());
+        let socket = UdpSocket::from_std(socket.into()).map_err(failed("register the socket"))?;
+        let control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
+        Ok(Self { socket, family, natt, port, control })
+    }
+
+    /// The address family.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The local port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether datagrams from this address leave by this socket.
+    #[must_use]
+    pub const fn serves(&self, local: SocketAddr) -> bool {
+        let family = matches!(
+            (self.family, local),
+            (Family::V4, SocketAddr::V4(_)) | (Family::V6, SocketAddr::V6(_))
+        );
+        family && local.port() == self.port
+    }
+
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error here means that the runtime is going down: nothing will be read any more.
+        self.socket.poll_recv_ready(cx).map(|_| ())
+    }
+
+    /// Takes one datagram; `None` when there is none.
+    pub(super) fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<Option<Received<'b>>> {
+        let Self { socket, control, port, natt, .. } = self;
+        let result = socket.try_io(Interest::READABLE, || {
+            let mut iov = [IoSliceMut::new(&mut *buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut iov, Some(control), flags)?;
+            let local = message.cmsgs()?.find_map(|c| destination(&c));
+            Ok((message.bytes, local, message.address.as_ref().and_then(source)))
+        });
+        let (length, local, remote) = match result {
+            Ok(received) => received,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let (Some(local), Some(remote)) = (local, remote) else {
+            return Ok(Some(Received::NotUnicast));
+        };
+        let path = Path { local: SocketAddr::new(local, *port), remote };
+        let octets = buffer.get(..length).unwrap_or_default();
+        Ok(Some(classify(path, octets, *natt)))
+    }
+
+    /// Sends one IKE message, with the marker where this socket has it.
+    pub(super) fn send(&self, path: &Path, octets: &[u8]) -> io::Result<()> {
+        let marker: &[u8] = if self.natt { &natt::NON_ESP_MARKER } else { &[] };
+        let iov = [IoSlice::new(marker), IoSlice::new(octets)];
+        let fd = self.socket.as_raw_fd();
+        let flags = MsgFlags::MSG_DONTWAIT;
+        match (path.local.ip(), path.remote) {
+            (IpAddr::V4(local), SocketAddr::V4(remote)) => {
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(local.octets()) },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                let control = [ControlMessage::Ipv4PacketInfo(&info)];
+                sendmsg(fd, &iov, &control, flags, Some(&SockaddrIn::from(remote)))?;
+            }
+            (IpAddr::V6(local), SocketAddr::V6(remote)) => {
+                // A link-local source needs its interface; it is the destination's.
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr { s6_addr: local.octets() },
+                    ipi6_ifindex: remote.scope_id(),
+                };
+                let control = [ControlMessage::Ipv6PacketInfo(&info)];
+                sendmsg(fd, &iov, &control, flags, Some(&SockaddrIn6::from(remote)))?;
+            }
+            (IpAddr::V4(_), SocketAddr::V6(_)) | (IpAddr::V6(_), SocketAddr::V4(_)) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the two ends are of different address families",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn classify(path: Path, octets: &[u8], natt: bool) -> Received<'_> {
+    if !natt {
+        return Received::Ike { path, octets };
+    }
+    match natt::classify(octets) {
+        Datagram::Ike(octets) => Received::Ike { path, octets },
+        Datagram::Esp { spi } => Received::Esp { path, spi, octets },
+        Datagram::Keepalive => Received::Keepalive,
+        Datagram::Short => Received::Short,
+    }
+}
+
+/// The unicast address that a datagram was sent to. For IPv4 the kernel gives the header's
+/// destination and the address that an answer should come from; they differ where the former was
+/// a broadcast or multicast address.
+fn destination(message: &ControlMessageOwned) -> Option<IpAddr> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other control messages are not asked for")]
+    match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            let unicast = info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr;
+            unicast.then(|| IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())))
+        }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            (!address.is_multicast()).then_some(IpAddr::V6(address))
+        }
+        _ => None,
+    }
+}
+
+fn source(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = || address.as_sockaddr_in().map(|a| SocketAddr::V4(SocketAddrV4::from(*a)));
+    let v6 = || address.as_sockaddr_in6().map(|a| SocketAddr::V6(SocketAddrV6::from(*a)));
+    v4().or_else(v6)
+}

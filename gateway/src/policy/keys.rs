@@ -1,0 +1,340 @@
+//! The keys of the policy files: one table for the reader, the JSON schema and the manual.
+
+use serde_json::{Map, Value, json};
+
+/// A key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Its name in the file.
+    pub(super) name: &'static str,
+    /// What kind of value it takes.
+    pub(super) kind: Kind,
+    /// What holds without it.
+    pub(super) otherwise: Otherwise,
+    /// What it means.
+    pub(super) meaning: &'static str,
+}
+
+/// What kind of value a key takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// A string.
+    Text,
+    /// A whole number from the first to the second.
+    Number(u64, u64),
+    /// A whole number, or a string with a unit or a name.
+    NumberOrText,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of strings.
+    List,
+}
+
+/// What holds when a key is absent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Otherwise {
+    /// Nothing: that is an error.
+    Required,
+    /// This value, as it would stand in the file.
+    Default(&'static str),
+    /// What these words say.
+    Words(&'static str),
+}
+
+use Kind::{Choice, List, Number, NumberOrText, Text};
+use Otherwise::{Default, Required, Words};
+
+/// The words of `action`.
+pub(super) const ACTIONS: &[&str] = &["protect", "bypass", "discard"];
+/// The words of `mode`.
+pub(super) const MODES: &[&str] = &["tunnel", "transport"];
+/// The words of `start`.
+pub(super) const STARTS: &[&str] = &["on-demand", "always", "respond"];
+
+/// The proposals of a peer that names none: AEAD first, then CBC for those that lack it.
+pub(super) const IKE_PROPOSALS: &[&str] = &[
+    "aes256gcm16-chacha20poly1305-aes128gcm16-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-modp2048",
+    "aes256-aes128-sha256-sha384-sha512-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-modp2048",
+];
+/// The proposals of a rule that names none.
+pub(super) const ESP_PROPOSALS: &[&str] =
+    &["aes256gcm16-aes128gcm16-chacha20poly1305", "aes256-aes128-sha256-sha384-sha512"];
+
+const fn key(name: &'static str, kind: Kind, otherwise: Otherwise, meaning: &'static str) -> Key {
+    Key { name, kind, otherwise, meaning }
+}
+
+/// The tables of a file.
+pub(super) const FILE: &[Key] = &[
+    key("gateway", Text, Words("the defaults"), "Settings of this gateway; in one file only."),
+    key("peer", Text, Words("no peers"), "The other gateways, by name."),
+    key("rule", Text, Words("no rules"), "Which traffic, and what becomes of it, by name."),
+];
+
+/// The keys of `[gateway]`.
+pub(super) const GATEWAY: &[Key] = &[
+    key(
+        "interfaces",
+        List,
+        Words("the interface with the default route"),
+        "The underlay: network interfaces on which protected traffic leaves and arrives.",
+    ),
+    key("xfrm-interface", Text, Default("\"ipsec0\""), "Name of the XFRM interface."),
+    key(
+        "if-id",
+        Number(1, 0xffff_ffff),
+        Default("71"),
+        "XFRM interface ID of that interface, its SAs and its policies.",
+    ),
+    key(
+        "pin-dir",
+        Text,
+        Default("\"/sys/fs/bpf/gateway\""),
+        "Directory on bpffs where programs, links and maps are pinned.",
+    ),
+    key(
+        "control-socket",
+        Text,
+        Default("\"/run/gateway/control.sock\""),
+        "Unix socket on which `gateway status` asks.",
+    ),
+    key(
+        "retransmit-initial",
+        Text,
+        Default("\"1s\""),
+        "Time until the first retransmission, `100ms` to `1m`; each further one waits 1.8 times as long.",
+    ),
+    key(
+        "retransmit-tries",
+        Number(1, 20),
+        Default("6"),
+        "Retransmissions before a peer is given up.",
+    ),
+    key(
+        "cookie-threshold",
+        Number(0, 1_000_000),
+        Default("64"),
+        "Half-open IKE SAs above which an initiator must return a cookie.",
+    ),
+    key(
+        "half-open-limit",
+        Number(1, 1_000_000),
+        Default("4096"),
+        "Half-open IKE SAs above which requests for more are dropped.",
+    ),
+    key(
+        "ike-sa-limit",
+        Number(1, 1_000_000),
+        Default("65536"),
+        "IKE SAs above which requests for more are refused.",
+    ),
+    key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
+];
+
+/// The keys of `[peer.NAME]`.
+pub(super) const PEER: &[Key] = &[
+    key(
+        "address",
+        Text,
+        Required,
+        "The peer's address, or `\"any\"`: then only the peer can initiate.",
+    ),
+    key(
+        "local-address",
+        Text,
+        Words("the one that the routing table chooses"),
+        "Our address towards the peer.",
+    ),
+    key(
+        "local-id",
+        Text,
+        Words("the `local-address`; required without one"),
+        "Who we say we are: an address, a domain name, `user@host` or `keyid:HEX`.",
+    ),
+    key(
+        "remote-id",
+        Text,
+        Words("the `address`; required if that is `\"any\"`"),
+        "Who the peer must prove to be, in the same forms.",
+    ),
+    key(
+        "psk-file",
+        Text,
+        Required,
+        "File with the key that both ends share; a relative path starts from the directory of the policy file.",
+    ),
+    key(
+        "ike-proposals",
+        List,
+        Words("see [Proposals](#proposals)"),
+        "Algorithms for the IKE SA, best first.",
+    ),
+    key(
+        "liveness",
+        Text,
+        Default("\"30s\""),
+        "After this long without a packet from the peer it is asked whether it lives; `\"0s\"`: never.",
+    ),
+    key(
+        "lifetime",
+        Text,
+        Default("\"4h\""),
+        "The IKE SA is replaced after this long; `\"0s\"`: never.",
+    ),
+];
+
+/// The keys of `[rule.NAME]`.
+pub(super) const RULE: &[Key] = &[
+    key(
+        "action",
+        Choice(ACTIONS),
+        Required,
+        "`\"protect\"`: only through IPsec; `\"bypass\"`: in the clear; `\"discard\"`: not at all.",
+    ),
+    key("local", List, Required, "Prefixes on our side."),
+    key("remote", List, Required, "Prefixes on the other side, of the same families."),
+    key(
+        "protocol",
+        NumberOrText,
+        Words("any"),
+        "IP protocol: a number from 1 to 254 or a name such as `\"tcp\"`.",
+    ),
+    key(
+        "local-ports",
+        NumberOrText,
+        Words("every port"),
+        "Port or range (`\"8000-8999\"`) on our side; needs protocol tcp, udp or sctp.",
+    ),
+    key("remote-ports", NumberOrText, Words("every port"), "Port or range on the other side."),
+    key(
+        "priority",
+        Number(0, 0xffff),
+        Default("1000"),
+        "Among overlapping rules the lowest number applies.",
+    ),
+    key(
+        "peer",
+        Text,
+        Words("required for `protect`"),
+        "The peer, a name of `[peer.NAME]`; for `protect` only, as are all keys below.",
+    ),
+    key(
+        "mode",
+        Choice(MODES),
+        Default("\"tunnel\""),
+        "`\"tunnel\"`, or `\"transport\"` between the two gateways themselves.",
+    ),
+    key(
+        "start",
+        Choice(STARTS),
+        Words("`\"on-demand\"`; `\"respond\"` if the peer's address is `\"any\"`"),
+        "When the SA is made: `\"on-demand\"` (traffic wants it), `\"always\"` (at once, and again when lost), `\"respond\"` (the peer asks).",
+    ),
+    key(
+        "esp-proposals",
+        List,
+        Words("see [Proposals](#proposals)"),
+        "Algorithms for ESP, best first.",
+    ),
+    key(
+        "lifetime",
+        Text,
+        Default("\"1h\""),
+        "The SA is replaced after this long; `\"0s\"`: never.",
+    ),
+    key(
+        "lifetime-bytes",
+        NumberOrText,
+        Default("0"),
+        "The SA is replaced after so many octets, such as `\"500GB\"`; 0: no limit.",
+    ),
+    key(
+        "lifetime-packets",
+        Number(0, MAX_INTEGER),
+        Default("0"),
+        "The SA is replaced after so many packets; 0: no limit.",
+    ),
+];
+
+/// The largest integer of TOML, which has 64 bits with a sign.
+const MAX_INTEGER: u64 = 0x7fff_ffff_ffff_ffff;
+
+/// The JSON schema (draft 2020-12) of a policy file, for editors.
+///
+/// It knows tables, keys, types and ranges; what a string means is checked by [`super::load`].
+#[must_use]
+pub fn schema() -> Value {
+    let named = |keys| json!({ "type": "object", "additionalProperties": table(keys) });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Policy file of the IPsec gateway",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "gateway": table(GATEWAY),
+            "peer": named(PEER),
+            "rule": named(RULE),
+        },
+    })
+}
+
+fn table(keys: &[Key]) -> Value {
+    let required: Vec<_> =
+        keys.iter().filter(|key| matches!(key.otherwise, Required)).map(|key| key.name).collect();
+    let properties: Map<_, _> =
+        keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": properties,
+        "required": required,
+    })
+}
+
+fn property(key: &Key) -> Value {
+    let mut property = match key.kind {
+        Text => json!({ "type": "string" }),
+        Number(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        NumberOrText => json!({ "type": ["string", "integer"] }),
+        Choice(words) => json!({ "enum": words }),
+        List => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
+    };
+    if let Value::Object(fields) = &mut property {
+        let description = match key.otherwise {
+            Words(words) => format!("{} Without it: {words}.", key.meaning),
+            Required | Default(_) => key.meaning.to_owned(),
+        };
+        let _previous = fields.insert("description".to_owned(), description.into());
+        // A default is written as TOML; for strings and integers that is JSON too.
+        if let Default(text) = key.otherwise
+            && let Ok(default) = serde_json::from_str(text)
+        {
+            let _previous: Option<Value> = fields.insert("default".to_owned(), default);
+        }
+    }
+    property
+}
+
+/// The keys of a table as a table of the manual.
+#[cfg(test)]
+pub(super) fn manual(keys: &[Key]) -> String {
+    let mut text =
+        String::from("| Key | Value | Without it | Meaning |\n| --- | --- | --- | --- |\n");
+    for key in keys {
+        let kind = match key.kind {
+            Text => "string".to_owned(),
+            Number(_, max) if max == MAX_INTEGER => "number".to_owned(),
+            Number(min, max) => format!("number, {min} to {max}"),
+            NumberOrText => "string or number".to_owned(),
+            Choice(_) => "word".to_owned(),
+            List => "list of strings".to_owned(),
+        };
+        let otherwise = match key.otherwise {
+            Required => "**required**".to_owned(),
+            Default(value) => format!("`{value}`"),
+            Words(words) => words.to_owned(),
+        };
+        text += &format!("| `{}` | {kind} | {otherwise} | {} |\n", key.name, key.meaning);
+    }
+    text
+}

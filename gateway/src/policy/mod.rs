@@ -1,0 +1,28 @@
+//! Policy files: TOML to [`gateway_ike::config::PolicySet`], with all errors and their places.
+//!
+//! [`load`] reads a directory and touches nothing else: `gateway check` is this call and the
+//! printing of its result, a reload is this call and a swap. The grammar is one table in
+//! `keys`, from which the reader, the JSON [`schema`] and `policies/README.md` come.
+//!
+//! INVARIANT: a value that leaves this module is complete and consistent; nobody checks it again.
+#![forbid(unsafe_code)]
+
+mod document;
+mod error;
+mod keys;
+mod load;
+mod overlap;
+mod peer;
+mod proposal;
+mod rule;
+mod secret;
+mod settings;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{PolicyError, Position};
+pub use keys::schema;
+pub use load::{Loaded, load};
+pub use settings::Settings;

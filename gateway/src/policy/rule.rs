@@ -1,0 +1,215 @@
+//! `[rule.NAME]`: which traffic, and what becomes of it.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use gateway_ike::config::{
+    ALL_PORTS, Action, ChildLifetime, Mode, PeerConfig, PeerName, PortRange, Protect, Rule,
+    RuleName, Start,
+};
+use ipnet::IpNet;
+
+use super::document::Section;
+use super::error::Fault;
+use super::value::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use super::{keys, proposal, value};
+
+/// The lifetime of a Child SA whose rule names none.
+const LIFETIME: Duration = Duration::from_secs(3600);
+/// The keys that only a rule with the action "protect" has.
+const PROTECT_ONLY: &[&str] =
+    &["peer", "mode", "start", "esp-proposals", "lifetime", "lifetime-bytes", "lifetime-packets"];
+
+/// What a rule finds under the name of its peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Found<'a> {
+    /// This peer.
+    Peer(&'a PeerConfig),
+    /// Nothing that can be judged by: the peer, or the file that may have it, is itself wrong.
+    Unclear,
+    /// No such peer; with the nearest name there is.
+    Nothing(Option<&'a str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Protect,
+    Bypass,
+    Discard,
+}
+
+/// Reads `[rule.NAME]`; `None` if anything was wrong.
+pub(super) fn read<'p>(
+    section: &mut Section<'_>,
+    name: &RuleName,
+    find_peer: impl Fn(&str) -> Found<'p>,
+) -> Option<Rule> {
+    let verb = section.required("action", |text| {
+        choose(text, keys::ACTIONS, [Verb::Protect, Verb::Bypass, Verb::Discard])
+    });
+    let local = section.required_list("local", value::prefix);
+    let remote = section.required_list("remote", value::prefix);
+    let protocol = section.optional("protocol", value::protocol);
+    let local_ports = read_ports(section, "local-ports", protocol);
+    let remote_ports = read_ports(section, "remote-ports", protocol);
+    let priority = section.number("priority").unwrap_or(Rule::DEFAULT_PRIORITY);
+    if let (Some(local), Some(remote)) = (&local, &remote) {
+        check_families(section, local, remote, protocol);
+    }
+    let action = match verb {
+        Some(Verb::Protect) => {
+            let prefixes = local.as_deref().zip(remote.as_deref());
+            read_protect(section, prefixes, find_peer).map(Action::Protect)
+        }
+        Some(Verb::Bypass) => {
+            section.forbid(PROTECT_ONLY, "has no meaning with the action \"bypass\"");
+            Some(Action::Bypass)
+        }
+        Some(Verb::Discard) => {
+            section.forbid(PROTECT_ONLY, "has no meaning with the action \"discard\"");
+            Some(Action::Discard)
+        }
+        None => None,
+    };
+    if section.failed() {
+        return None;
+    }
+    Some(Rule {
+        name: RuleName::clone(name),
+        priority,
+        local: local?,
+        remote: remote?,
+        protocol,
+        local_ports,
+        remote_ports,
+        action: action?,
+    })
+}
+
+/// The value that stands at the place of the word.
+fn choose<T: Copy, const N: usize>(
+    text: &str,
+    words: &[&'static str],
+    values: [T; N],
+) -> Result<T, Fault> {
+    let pairs: Vec<_> = words.iter().copied().zip(values).collect();
+    value::word(text, &pairs)
+}
+
+fn read_ports(section: &mut Section<'_>, key: &str, protocol: Option<u8>) -> PortRange {
+    let Some(ports) = section.optional(key, value::ports) else { return ALL_PORTS };
+    if !matches!(protocol, Some(TCP | UDP | SCTP)) {
+        let fault = Fault::new("ports need a protocol that has them");
+        section.fault(key, fault.hint("set `protocol` to \"tcp\", \"udp\" or \"sctp\""));
+    }
+    ports
+}
+
+/// Each family on one side must be on the other, or its prefixes would select nothing.
+fn check_families(
+    section: &mut Section<'_>,
+    local: &[IpNet],
+    remote: &[IpNet],
+    protocol: Option<u8>,
+) {
+    for (key, here, other, there) in
+        [("local", local, "remote", remote), ("remote", remote, "local", local)]
+    {
+        let lonely = |net: &&IpNet| !there.iter().any(|n| same_family(n, net));
+        if let Some(net) = here.iter().find(lonely) {
+            let family = if net.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+            let message = format!("\"{net}\" is {family}, but no prefix in `{other}` is");
+            section.fault(
+                key,
+                Fault::new(message).hint("both sides need prefixes of the same families"),
+            );
+        }
+        let (name, right) = match protocol {
+            Some(ICMP) => ("icmp", "icmpv6"),
+            Some(ICMPV6) => ("icmpv6", "icmp"),
+            _ => continue,
+        };
+        let foreign = |net: &&IpNet| net.addr().is_ipv4() != (protocol == Some(ICMP));
+        if let Some(net) = here.iter().find(foreign) {
+            let message = format!("protocol {name} does not exist in the family of \"{net}\"");
+            section.fault(
+                key,
+                Fault::new(message).hint(format!("write a rule of its own with {right}")),
+            );
+        }
+    }
+}
+
+const fn same_family(a: &IpNet, b: &IpNet) -> bool {
+    matches!((a, b), (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_)))
+}
+
+fn read_protect<'p>(
+    section: &mut Section<'_>,
+    prefixes: Option<(&[IpNet], &[IpNet])>,
+    find_peer: impl Fn(&str) -> Found<'p>,
+) -> Option<Protect> {
+    section.missing("peer", ": the action \"protect\" needs one");
+    let found = section.optional("peer", |text| match find_peer(text) {
+        Found::Nothing(near) => {
+            let fault = Fault::new(format!("there is no peer {text:?}"));
+            Err(match near {
+                Some(near) => fault.hint(format!("did you mean \"{near}\"?")),
+                None => fault.hint(format!("define it as [peer.{text}]")),
+            })
+        }
+        found @ (Found::Peer(_) | Found::Unclear) => Ok((PeerName::from(text), found)),
+    });
+    let mode = section
+        .optional("mode", |text| choose(text, keys::MODES, [Mode::Tunnel, Mode::Transport]))
+        .unwrap_or(Mode::Tunnel);
+    let start = section.optional("start", |text| {
+        choose(text, keys::STARTS, [Start::OnDemand, Start::Always, Start::Respond])
+    });
+    let proposals = section.list("esp-proposals", proposal::esp);
+    let lifetime = ChildLifetime {
+        time: section.optional("lifetime", value::interval).unwrap_or(LIFETIME),
+        bytes: section.optional("lifetime-bytes", value::octets).unwrap_or(0),
+        packets: section.number("lifetime-packets").unwrap_or(0),
+    };
+    let (name, found) = found?;
+    let peer = match found {
+        Found::Peer(peer) => Some(peer),
+        Found::Unclear | Found::Nothing(_) => None,
+    };
+    let roaming = peer.is_some_and(|peer| peer.remote_address.is_none());
+    if roaming && matches!(start, Some(Start::OnDemand | Start::Always)) {
+        let message = format!("peer {name} has any address, so only it can initiate");
+        section.fault("start", Fault::expected(message, "\"respond\""));
+    }
+    if let (Mode::Transport, Some((local, remote))) = (mode, prefixes) {
+        check_transport(section, "local", local, peer.and_then(|peer| peer.local_address));
+        check_transport(section, "remote", remote, peer.and_then(|peer| peer.remote_address));
+    }
+    Some(Protect {
+        peer: name,
+        mode,
+        start: start.unwrap_or(if roaming { Start::Respond } else { Start::OnDemand }),
+        proposals: proposals.unwrap_or_else(proposal::default_esp),
+        lifetime,
+    })
+}
+
+/// In transport mode an SA protects the packets of the two gateways themselves.
+fn check_transport(section: &mut Section<'_>, key: &str, nets: &[IpNet], address: Option<IpAddr>) {
+    let whose = if key == "local" { "our own address" } else { "the peer's address" };
+    let host = match nets {
+        [net] if net.prefix_len() == net.max_prefix_len() => Some(net.addr()),
+        _ => None,
+    };
+    let expected = match (host, address) {
+        (Some(host), Some(address)) if host == address => return,
+        (Some(_), None) => return,
+        (_, Some(address)) => format!("[\"{}\"], {whose}", IpNet::from(address)),
+        (None, None) => format!("one prefix of one host, {whose}"),
+    };
+    section.fault(
+        key,
+        Fault::expected("transport mode protects the gateways' own packets only", expected),
+    );
+}

@@ -1,0 +1,90 @@
+//! `[gateway]`: settings of this gateway that belong to no peer and no rule.
+
+use core::time::Duration;
+use std::path::PathBuf;
+
+use gateway_ike::config::EndpointConfig;
+
+use super::document::Section;
+use super::error::Fault;
+use super::value;
+
+/// What `[gateway]` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The network interfaces on which protected traffic leaves and arrives; empty: the one
+    /// with the default route.
+    pub interfaces: Vec<String>,
+    /// Name of the XFRM interface.
+    pub xfrm_interface: String,
+    /// Its XFRM interface ID, also of SAs and policies; not 0.
+    pub if_id: u32,
+    /// Directory on bpffs for programs, links and maps; absolute.
+    pub pin_dir: PathBuf,
+    /// Path of the control socket; absolute, at most 107 octets.
+    pub control_socket: PathBuf,
+    /// Limits of the IKE endpoint.
+    pub endpoint: EndpointConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            xfrm_interface: "ipsec0".to_owned(),
+            if_id: 71,
+            pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
+            control_socket: PathBuf::from("/run/gateway/control.sock"),
+            endpoint: EndpointConfig::default(),
+        }
+    }
+}
+
+/// Reads `[gateway]`.
+pub(super) fn read(section: &mut Section<'_>) -> Settings {
+    let default = Settings::default();
+    let limits = default.endpoint;
+    let settings = Settings {
+        interfaces: section.list("interfaces", value::interface).unwrap_or_default(),
+        xfrm_interface: section
+            .optional("xfrm-interface", value::interface)
+            .unwrap_or(default.xfrm_interface),
+        if_id: section.number("if-id").unwrap_or(default.if_id),
+        pin_dir: section.optional("pin-dir", value::absolute_path).unwrap_or(default.pin_dir),
+        control_socket: section
+            .optional("control-socket", value::socket_path)
+            .unwrap_or(default.control_socket),
+        endpoint: EndpointConfig {
+            retransmit_initial: section
+                .optional("retransmit-initial", retransmit_initial)
+                .unwrap_or(limits.retransmit_initial),
+            retransmit_tries: section.number("retransmit-tries").unwrap_or(limits.retransmit_tries),
+            cookie_threshold: section.number("cookie-threshold").unwrap_or(limits.cookie_threshold),
+            half_open_limit: section.number("half-open-limit").unwrap_or(limits.half_open_limit),
+            ike_sa_limit: section.number("ike-sa-limit").unwrap_or(limits.ike_sa_limit),
+            replay_window: section.number("replay-window").unwrap_or(limits.replay_window),
+            ..limits
+        },
+    };
+    if settings.interfaces.contains(&settings.xfrm_interface) {
+        let message =
+            format!("the XFRM interface {:?} is among `interfaces`", settings.xfrm_interface);
+        section.fault(
+            "xfrm-interface",
+            Fault::expected(message, "the name of an interface of its own"),
+        );
+    }
+    let EndpointConfig { cookie_threshold, half_open_limit, .. } = settings.endpoint;
+    if cookie_threshold > half_open_limit {
+        let message =
+            format!("cookies are asked for above {cookie_threshold} half-open IKE SAs, but");
+        let message = format!("{message} `half-open-limit` is {half_open_limit}");
+        section.fault("cookie-threshold", Fault::expected(message, "a lower number"));
+    }
+    settings
+}
+
+fn retransmit_initial(text: &str) -> Result<Duration, Fault> {
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
+    value::duration_within(text, &bounds, "\"100ms\" to \"1m\"")
+}

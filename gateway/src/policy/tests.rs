@@ -1,0 +1,548 @@
+//! Directories of policy files: the examples, the invalid ones, and what neither shows.
+//!
+//! With `GATEWAY_BLESS=1` in the environment the texts that are compared with the code (the
+//! expected messages, the tables of the manual, the schema) are written instead.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and a measurement is shown"
+)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use gateway_ike::config::{Action, Identity, Mode, Start};
+use tempfile::TempDir;
+
+use super::*;
+
+/// The directory `policies` of the repository.
+fn policies() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
+}
+
+fn blessing() -> bool {
+    std::env::var_os("GATEWAY_BLESS").is_some()
+}
+
+/// Asserts that the file has this text.
+fn assert_file(path: &Path, text: &str) {
+    if blessing() {
+        fs::write(path, text).unwrap();
+    }
+    let found = fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(found, text, "{} differs; GATEWAY_BLESS=1 writes it", path.display());
+}
+
+fn secret(path: &Path, content: &str, mode: u32) {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A directory with these files and with secrets of every kind.
+fn directory(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        fs::write(dir.path().join(name), content).unwrap();
+    }
+    secret(&dir.path().join("good.psk"), "correct horse battery staple\n", 0o600);
+    secret(&dir.path().join("open.psk"), "correct horse battery staple\n", 0o644);
+    secret(&dir.path().join("empty.psk"), "\n", 0o600);
+    dir
+}
+
+/// The errors of a directory, one a line, without the path of the directory.
+fn errors_of(dir: &Path) -> String {
+    let prefix = format!("{}/", dir.display());
+    let errors = load(dir).expect_err("it is wrong");
+    errors.iter().map(|error| format!("{error}\n").replace(&prefix, "")).collect()
+}
+
+fn errors(text: &str) -> String {
+    errors_of(directory(&[("x.toml", text.as_bytes())]).path())
+}
+
+fn loaded(text: &str) -> Loaded {
+    load(directory(&[("x.toml", text.as_bytes())]).path()).unwrap()
+}
+
+/// The files of a directory that end so, by name.
+fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = entries.filter(|path| path.to_str().unwrap().ends_with(end)).collect();
+    paths.sort();
+    paths
+}
+
+const PEER: &str = r#"
+[peer.p]
+address = "192.0.2.2"
+local-address = "192.0.2.1"
+psk-file = "good.psk"
+"#;
+
+#[test]
+fn each_invalid_example_gets_exactly_the_expected_messages() {
+    let mut cases = 0;
+    for path in fs::read_dir(policies().join("invalid")).unwrap().map(|entry| entry.unwrap().path())
+    {
+        if path.extension().is_some_and(|extension| extension == "expected") {
+            let of = ["", "toml"].map(|extension| path.with_extension(extension));
+            assert!(of.iter().any(|path| path.exists()), "{} is of nothing", path.display());
+            continue;
+        }
+        let sources = if path.is_dir() { files(&path, ".toml") } else { vec![path.clone()] };
+        let contents: Vec<_> = sources
+            .iter()
+            .map(|path| (path.file_name().unwrap().to_str().unwrap(), fs::read(path).unwrap()))
+            .collect();
+        let contents: Vec<_> =
+            contents.iter().map(|(name, text)| (*name, text.as_slice())).collect();
+        let text = errors_of(directory(&contents).path());
+        assert_file(&path.with_extension("expected"), &text);
+        cases += 1;
+    }
+    assert!(cases >= 15, "only {cases} cases were found");
+}
+
+/// The examples as an operator would install them: each directory with the secrets it names.
+fn examples() -> Vec<(PathBuf, TempDir)> {
+    let mut found = Vec::new();
+    let mut pending = vec![policies()];
+    while let Some(dir) = pending.pop() {
+        let subdirectories = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+        pending.extend(subdirectories.filter(|path| path.is_dir() && !path.ends_with("invalid")));
+        let sources = files(&dir, ".toml");
+        if sources.is_empty() {
+            continue;
+        }
+        let copy = tempfile::tempdir().unwrap();
+        for source in sources {
+            let text = fs::read_to_string(&source).unwrap();
+            for name in text.lines().filter_map(|line| line.strip_prefix("psk-file = ")) {
+                let key = "c2VjcmV0IG9mIHRoZSBleGFtcGxlcw==\n";
+                secret(&copy.path().join(name.trim_matches('"')), key, 0o600);
+            }
+            fs::write(copy.path().join(source.file_name().unwrap()), text).unwrap();
+        }
+        found.push((dir, copy));
+    }
+    found
+}
+
+#[test]
+fn every_example_loads_without_a_warning() {
+    let examples = examples();
+    assert!(examples.len() >= 6, "only {} were found", examples.len());
+    for (dir, copy) in examples {
+        let loaded =
+            load(copy.path()).unwrap_or_else(|errors| panic!("{}: {errors:?}", dir.display()));
+        assert_eq!(loaded.warnings, [], "{}", dir.display());
+        assert!(!loaded.policies.peers.is_empty() && !loaded.policies.rules.is_empty());
+    }
+}
+
+#[test]
+fn the_two_sides_of_the_site_to_site_example_mirror_each_other() {
+    let sides: Vec<_> = examples()
+        .iter()
+        .filter(|(dir, _)| dir.parent().is_some_and(|parent| parent.ends_with("site-to-site")))
+        .map(|(_, copy)| load(copy.path()).unwrap().policies)
+        .collect();
+    let [a, b] = sides.as_slice() else { panic!("{} sides", sides.len()) };
+    let ends = |policies: &gateway_ike::config::PolicySet| {
+        let peer = policies.peers.values().next().unwrap();
+        let rule = policies.rules.values().next().unwrap();
+        (
+            (peer.local_address, peer.local_id.clone(), rule.local.clone()),
+            (peer.remote_address, peer.remote_id.clone(), rule.remote.clone()),
+        )
+    };
+    let (near, far) = ends(a);
+    assert_eq!(ends(b), (far, near));
+}
+
+#[test]
+fn every_key_says_what_it_sets() {
+    let Loaded { settings, policies, warnings, files } = loaded(
+        r#"
+[gateway]
+interfaces = ["eth0", "eth1"]
+xfrm-interface = "ipsec7"
+if-id = 0x07
+pin-dir = "/sys/fs/bpf/x"
+control-socket = "/run/x.sock"
+retransmit-initial = "500ms"
+retransmit-tries = 3
+cookie-threshold = 0
+half-open-limit = 10
+ike-sa-limit = 20
+replay-window = 1_024
+[peer.p]
+address = "2001:db8::2"
+local-address = "2001:db8::1"
+local-id = "keyid:c0ffee"
+remote-id = "p@example.org"
+psk-file = "good.psk"
+ike-proposals = ["aes128-sha512-x25519"]
+liveness = "0s"
+lifetime = "90m"
+[rule.r]
+action = "protect"
+peer = "p"
+local = ["2001:db8::1/128"]
+remote = ["2001:db8::2/128"]
+protocol = 17
+local-ports = "1000-2000"
+remote-ports = 53
+mode = "transport"
+start = "always"
+esp-proposals = ["chacha20poly1305"]
+lifetime = "2h"
+lifetime-bytes = 5000
+lifetime-packets = 9_000_000_000
+priority = 7
+"#,
+    );
+    assert_eq!((warnings, files), (vec![], 1));
+    assert_eq!(settings.interfaces, ["eth0", "eth1"]);
+    assert_eq!((settings.xfrm_interface.as_str(), settings.if_id), ("ipsec7", 7));
+    assert_eq!(settings.pin_dir, Path::new("/sys/fs/bpf/x"));
+    assert_eq!(settings.control_socket, Path::new("/run/x.sock"));
+    let endpoint = &settings.endpoint;
+    assert_eq!(endpoint.retransmit_initial.as_millis(), 500);
+    assert_eq!((endpoint.retransmit_tries, endpoint.replay_window), (3, 1024));
+    assert_eq!(
+        (endpoint.cookie_threshold, endpoint.half_open_limit, endpoint.ike_sa_limit),
+        (0, 10, 20)
+    );
+    let peer = &policies.peers["p"];
+    assert_eq!(peer.name.as_ref(), "p");
+    assert_eq!(peer.remote_address, Some("2001:db8::2".parse().unwrap()));
+    assert_eq!(peer.local_address, Some("2001:db8::1".parse().unwrap()));
+    assert_eq!(peer.local_id, Identity::KeyId(vec![0xc0, 0xff, 0xee]));
+    assert_eq!(peer.remote_id, Identity::Email("p@example.org".to_owned()));
+    assert_eq!(peer.psk.expose(), b"correct horse battery staple");
+    assert_eq!(peer.proposals, [proposal::ike("aes128-sha512-x25519").unwrap()]);
+    assert_eq!((peer.liveness_interval.as_secs(), peer.lifetime.as_secs()), (0, 5400));
+    let rule = &policies.rules["r"];
+    assert_eq!((rule.name.as_ref(), rule.priority, rule.protocol), ("r", 7, Some(17)));
+    assert_eq!((&rule.local_ports, &rule.remote_ports), (&(1000..=2000), &(53..=53)));
+    assert_eq!(rule.local, ["2001:db8::1/128".parse().unwrap()]);
+    assert_eq!(rule.remote, ["2001:db8::2/128".parse().unwrap()]);
+    let Action::Protect(protect) = &rule.action else { panic!("{rule:?}") };
+    assert_eq!((protect.mode, protect.start), (Mode::Transport, Start::Always));
+    assert_eq!(protect.proposals, [proposal::esp("chacha20poly1305").unwrap()]);
+    assert_eq!(protect.lifetime.time.as_secs(), 7200);
+    assert_eq!((protect.lifetime.bytes, protect.lifetime.packets), (5000, 9_000_000_000));
+}
+
+#[test]
+fn the_defaults_of_the_manual_are_those_of_the_code() {
+    let written = |keys: &[keys::Key]| {
+        keys.iter().fold(String::new(), |mut text, key| {
+            if let keys::Otherwise::Default(value) = key.otherwise {
+                writeln!(text, "{} = {value}", key.name).unwrap();
+            }
+            text
+        })
+    };
+    let rule = "[rule.r]\naction = \"protect\"\npeer = \"p\"\nlocal = [\"10.1.0.0/24\"]\nremote = [\"10.2.0.0/24\"]\n";
+    let without = loaded(&format!("{PEER}{rule}"));
+    let with = loaded(&format!(
+        "[gateway]
+{}{PEER}{}{rule}{}",
+        written(keys::GATEWAY),
+        written(keys::PEER),
+        written(keys::RULE),
+    ));
+    assert_eq!(with, without);
+}
+
+#[test]
+fn the_keys_marked_as_required_are_those_that_are_missed() {
+    for (kind, keys) in [("peer", keys::PEER), ("rule", keys::RULE)] {
+        let text = errors(&format!("[{kind}.x]\n"));
+        for key in keys {
+            let required = matches!(key.otherwise, keys::Otherwise::Required);
+            let missed = text.contains(&format!("{kind}.x: `{}` is missing\n", key.name));
+            assert_eq!(required, missed, "{kind} {}: {text}", key.name);
+        }
+    }
+}
+
+#[test]
+fn the_manual_has_the_table_of_every_section() {
+    let path = policies().join("README.md");
+    let mut text = fs::read_to_string(&path).unwrap();
+    for (heading, keys) in
+        [("[gateway]", keys::GATEWAY), ("[peer.NAME]", keys::PEER), ("[rule.NAME]", keys::RULE)]
+    {
+        let start = text.find(&format!("## `{heading}`")).unwrap_or_else(|| panic!("no {heading}"));
+        let start = start + text[start..].find("| Key |").unwrap();
+        let end = start + text[start..].find("\n\n").unwrap() + 1;
+        text.replace_range(start..end, &keys::manual(keys));
+    }
+    for proposal in keys::IKE_PROPOSALS.iter().chain(keys::ESP_PROPOSALS) {
+        assert!(text.contains(&format!("\"{proposal}\"")), "{proposal} is not in the manual");
+    }
+    assert_file(&path, &text);
+}
+
+#[test]
+fn the_schema_beside_the_manual_is_that_of_the_code() {
+    let text = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    assert_file(&policies().join("policy.schema.json"), &text);
+}
+
+#[test]
+fn an_empty_directory_loads_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("notes.txt"), "not a policy").unwrap();
+    fs::write(dir.path().join(".hidden.toml"), "not a policy").unwrap();
+    let loaded = load(dir.path()).unwrap();
+    assert_eq!((loaded.files, loaded.policies.rules.len()), (0, 0));
+    assert_eq!(loaded.settings, Settings::default());
+    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    assert_eq!(
+        warning.to_string(),
+        format!("{}: there is no policy file: expected files named *.toml", dir.path().display())
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    let [error] = &load(&missing).unwrap_err()[..] else { panic!() };
+    assert_eq!(
+        error.to_string(),
+        format!("{}: cannot read: No such file or directory (os error 2)", missing.display())
+    );
+    fs::create_dir(dir.path().join("x.toml")).unwrap();
+    assert_eq!(errors_of(dir.path()), "x.toml: cannot read: it is a directory\n");
+}
+
+#[test]
+fn peers_without_rules_and_short_keys_are_warned_of() {
+    let dir = directory(&[("x.toml", PEER.replace("good", "short").as_bytes())]);
+    secret(&dir.path().join("short.psk"), "abc\n", 0o600);
+    let warnings: Vec<_> =
+        load(dir.path()).unwrap().warnings.iter().map(ToString::to_string).collect();
+    let path = dir.path().join("x.toml");
+    let path = path.display();
+    assert_eq!(
+        warnings,
+        [
+            format!("{path}:2:7: peer.p: no rule names this peer, so nothing is protected with it"),
+            format!(
+                "{path}:5:12: peer.p.psk-file: the key in \"short.psk\" has 3 octets and can be guessed: make one with `openssl rand -base64 32`"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn symbolic_links_are_followed_and_secrets_are_beside_the_link() {
+    let real = directory(&[("real", PEER.as_bytes())]);
+    let dir = tempfile::tempdir().unwrap();
+    symlink(real.path().join("real"), dir.path().join("x.toml")).unwrap();
+    symlink(real.path().join("good.psk"), dir.path().join("good.psk")).unwrap();
+    assert_eq!(load(dir.path()).unwrap().policies.peers.len(), 1);
+}
+
+#[test]
+fn a_roaming_peer_makes_its_rules_respond() {
+    let roaming = r#"
+[peer.p]
+address = "any"
+local-id = "a.example.org"
+remote-id = "b.example.org"
+psk-file = "good.psk"
+[rule.r]
+action = "protect"
+peer = "p"
+local = ["10.1.0.0/24"]
+remote = ["10.2.0.0/24"]
+"#;
+    let Action::Protect(protect) = &loaded(roaming).policies.rules["r"].action else { panic!() };
+    assert_eq!(protect.start, Start::Respond);
+}
+
+#[test]
+fn rules_that_overlap_without_contradiction_load() {
+    let rule = |name: &str, action: &str, local: &str, remote: &str, more: &str| {
+        format!(
+            "[rule.{name}]\naction = \"{action}\"\nlocal = [\"{local}\"]\nremote = [\"{remote}\"]\n{more}\n"
+        )
+    };
+    let text = [
+        rule("wide", "discard", "10.0.0.0/8", "10.0.0.0/8", ""),
+        rule("longer", "bypass", "10.0.0.0/8", "10.2.0.0/16", ""),
+        rule("first", "bypass", "10.0.0.0/8", "10.0.0.0/8", "priority = 999"),
+        rule("tcp", "bypass", "10.0.0.0/8", "10.0.0.0/8", "protocol = \"tcp\""),
+        rule("udp", "discard", "10.0.0.0/8", "10.0.0.0/8", "protocol = \"udp\""),
+        rule("port", "discard", "10.0.0.0/8", "10.0.0.0/8", "protocol = \"tcp\"\nremote-ports = 1"),
+        rule(
+            "next-port",
+            "bypass",
+            "10.0.0.0/8",
+            "10.0.0.0/8",
+            "protocol = \"tcp\"\nremote-ports = 2",
+        ),
+        rule("crossed", "discard", "10.9.0.0/16", "10.0.0.0/8", "priority = 5"),
+        rule("crossed-too", "discard", "10.0.0.0/8", "10.9.0.0/16", "priority = 5"),
+        rule("beside", "bypass", "11.0.0.0/8", "10.9.0.0/16", "priority = 5"),
+        rule("six", "bypass", "::/0", "::/0", "priority = 5"),
+    ];
+    assert_eq!(loaded(&text.concat()).policies.rules.len(), text.len());
+}
+
+mod contradictions {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    struct Case {
+        local: (u32, u8),
+        remote: (u32, u8),
+        ports: (u16, u16),
+        discard: bool,
+    }
+
+    fn case() -> impl Strategy<Value = Case> {
+        let net = || (any::<u32>(), 6_u8..9);
+        (net(), net(), (1_u16..6, 0_u16..4), any::<bool>()).prop_map(
+            |(local, remote, ports, discard)| {
+                // Few different bits, so that overlaps are common.
+                let net = |(bits, length): (u32, u8)| {
+                    (bits & 0x0f00_0000 & (u32::MAX << (32 - length)), length)
+                };
+                Case {
+                    local: net(local),
+                    remote: net(remote),
+                    ports: (ports.0, ports.0 + ports.1),
+                    discard,
+                }
+            },
+        )
+    }
+
+    fn text(cases: &[Case]) -> String {
+        cases.iter().enumerate().fold(String::new(), |mut text, (i, case)| {
+            let net = |(bits, length): (u32, u8)| format!("{}/{length}", std::net::Ipv4Addr::from(bits));
+            let action = if case.discard { "discard" } else { "bypass" };
+            let (first, last) = case.ports;
+            writeln!(
+                text,
+                "[rule.r{i}]\naction = \"{action}\"\nlocal = [\"{}\"]\nremote = [\"{}\"]\nprotocol = 6\nremote-ports = \"{first}-{last}\"",
+                net(case.local), net(case.remote)
+            )
+            .unwrap();
+            text
+        })
+    }
+
+    /// By the definition, every pair.
+    fn expected(cases: &[Case]) -> Vec<usize> {
+        let overlap = |a: (u32, u8), b: (u32, u8)| (a.0 ^ b.0) >> (32 - a.1.min(b.1)) == 0;
+        let contradict = |a: &Case, b: &Case| {
+            a.discard != b.discard
+                && a.local.1 + a.remote.1 == b.local.1 + b.remote.1
+                && overlap(a.local, b.local)
+                && overlap(a.remote, b.remote)
+                && a.ports.0 <= b.ports.1
+                && b.ports.0 <= a.ports.1
+        };
+        let later =
+            |(i, b): (usize, &Case)| cases[..i].iter().any(|a| contradict(a, b)).then_some(i);
+        cases.iter().enumerate().filter_map(later).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn are_found_exactly_where_comparing_every_pair_finds_them(
+            cases in prop::collection::vec(case(), 1..24)
+        ) {
+            let dir = directory(&[("x.toml", text(&cases).as_bytes())]);
+            let found: Vec<_> = match load(dir.path()) {
+                Ok(_) => vec![],
+                Err(errors) => errors.iter().map(|error| error.field.clone().unwrap()).collect(),
+            };
+            let expected: Vec<_> = expected(&cases).iter().map(|i| format!("rule.r{i}")).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn no_text_makes_the_loader_panic(text in "([\\[\\]=\"#a-z0-9.,\\n -]|\\[rule\\.r\\]\n|local = \\[|\"10\\.0\\.0\\.0/8\"\\]\n){0,60}") {
+            let _result = load(directory(&[("x.toml", text.as_bytes())]).path());
+        }
+    }
+}
+
+/// Ten thousand rules of three kinds that a slow search for contradictions would choke on.
+fn many_rules() -> [(&'static str, String); 4] {
+    let build = |f: &dyn Fn(u32) -> String| (0..10_000).map(f).collect::<String>();
+    let rule = |i: u32, local: String, remote: String, more: &str| {
+        format!(
+            "[rule.r{i}]\naction = \"protect\"\npeer = \"p\"\nlocal = [\"{local}\"]\nremote = [\"{remote}\"]\n{more}"
+        )
+    };
+    let net = |bits: u32, length: u32| {
+        let mask = if length == 0 { 0 } else { u32::MAX << (32 - length) };
+        format!("{}/{length}", std::net::Ipv4Addr::from(bits & mask))
+    };
+    [
+        (
+            "one class",
+            build(&|i| rule(i, net(0x0a00_0000, 8), net(0x0b00_0000 + (i << 8), 24), "")),
+        ),
+        (
+            "one pair of prefixes",
+            build(&|i| {
+                let ports = format!("protocol = 6\nremote-ports = {}\n", i + 1);
+                rule(i, net(0x0a00_0000, 8), net(0x0b00_0000, 8), &ports)
+            }),
+        ),
+        (
+            "every length",
+            build(&|i| {
+                // Disjoint on the local side by the first bits, crossed in the lengths.
+                let length = 14 + i % 18;
+                rule(i, net(i << 18, length), net(0x0b00_0000, 32 - length), "")
+            }),
+        ),
+        (
+            "actions that differ",
+            build(&|i| {
+                let remote = net(0x0b00_0000 + (i << 8), 24);
+                if i % 2 == 0 {
+                    rule(i, net(0x0a00_0000, 8), remote, "")
+                } else {
+                    format!(
+                        "[rule.r{i}]\naction = \"bypass\"\nlocal = [\"10.0.0.0/8\"]\nremote = [\"{remote}\"]\n"
+                    )
+                }
+            }),
+        ),
+    ]
+}
+
+#[test]
+#[ignore = "measures time: cargo test --release -p gateway -- --ignored ten_thousand"]
+fn ten_thousand_rules_load_in_less_than_a_second() {
+    for (kind, rules) in many_rules() {
+        let dir = directory(&[("x.toml", format!("{PEER}{rules}").as_bytes())]);
+        let start = Instant::now();
+        let loaded = load(dir.path()).unwrap();
+        let elapsed = start.elapsed();
+        println!("{kind}: {elapsed:?}");
+        assert_eq!(loaded.policies.rules.len(), 10_000);
+        assert!(elapsed.as_millis() < 1000, "{kind}: {elapsed:?}");
+    }
+}

@@ -1,0 +1,527 @@
+//! The values in policy files: text to types, or what is wrong with the text.
+
+use core::net::{IpAddr, Ipv6Addr};
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use std::path::PathBuf;
+
+use gateway_ike::config::{Identity, PortRange};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::error::{Fault, nearest};
+
+/// The longest duration: sums of two never reach the limits of the clock.
+const LONGEST: Duration = Duration::from_secs(365 * DAY);
+const DAY: u64 = 86_400;
+
+/// The protocols that have names here, with their numbers (IANA protocol numbers).
+const PROTOCOLS: [(&str, u8); 14] = [
+    ("icmp", ICMP),
+    ("igmp", 2),
+    ("ipip", 4),
+    ("tcp", TCP),
+    ("udp", UDP),
+    ("ipv6", 41),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", ICMPV6),
+    ("ospf", 89),
+    ("vrrp", 112),
+    ("l2tp", 115),
+    ("sctp", SCTP),
+];
+/// ICMP, of IPv4 only.
+pub(super) const ICMP: u8 = 1;
+/// ICMPv6, of IPv6 only.
+pub(super) const ICMPV6: u8 = 58;
+/// TCP, which has ports.
+pub(super) const TCP: u8 = 6;
+/// UDP, which has ports.
+pub(super) const UDP: u8 = 17;
+/// SCTP, which has ports.
+pub(super) const SCTP: u8 = 132;
+
+/// One of a few words, with what it stands for.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Fault> {
+    let names = || words.iter().map(|(name, _)| *name);
+    let found = words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let known: Vec<_> = names().map(|name| format!("\"{name}\"")).collect();
+        let fault = Fault::expected(format!("unknown word {text:?}"), known.join(", "));
+        match nearest(text, names()) {
+            Some(name) => fault.hint(format!("did you mean \"{name}\"?")),
+            None => fault,
+        }
+    })
+}
+
+/// The name of a peer or rule: 1 to 63 letters, digits, `.`, `_` and `-`, a letter or digit first.
+pub(super) fn name(text: &str) -> Result<(), Fault> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts_well && text.len() <= 63 && text.chars().all(good) {
+        return Ok(());
+    }
+    Err(Fault::expected(
+        format!("{text:?} is not a name"),
+        "1 to 63 letters, digits, dots, dashes and underscores, a letter or digit first",
+    ))
+}
+
+/// A unicast address.
+pub(super) fn address(text: &str) -> Result<IpAddr, Fault> {
+    let fault = |what: &str| {
+        Fault::expected(format!("{text:?} {what}"), "an address, such as 192.0.2.1 or 2001:db8::1")
+    };
+    let address: IpAddr = text.parse().map_err(|_not| fault("is not an address"))?;
+    match address {
+        IpAddr::V4(v4) if v4.is_broadcast() => Err(fault("is the broadcast address")),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => Err(Fault::new(format!("{text:?} is an IPv4 address in the form of IPv6"))
+                .hint(format!("expected \"{v4}\""))),
+            None if is_link_local(v6) => Err(fault("is a link-local address")),
+            None => unicast(address, fault),
+        },
+        IpAddr::V4(_) => unicast(address, fault),
+    }
+}
+
+fn unicast(address: IpAddr, fault: impl Fn(&str) -> Fault) -> Result<IpAddr, Fault> {
+    if address.is_unspecified() {
+        Err(fault("is the unspecified address"))
+    } else if address.is_multicast() {
+        Err(fault("is a multicast address"))
+    } else {
+        Ok(address)
+    }
+}
+
+/// fe80::/10, which means nothing without an interface.
+const fn is_link_local(address: Ipv6Addr) -> bool {
+    address.is_unicast_link_local()
+}
+
+/// The address of a peer: `None` for "any".
+pub(super) fn peer_address(text: &str) -> Result<Option<IpAddr>, Fault> {
+    if text == "any" {
+        return Ok(None);
+    }
+    address(text).map(Some).map_err(|fault| match text.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => fault.hint("for a peer with any address write \"any\""),
+        Ok(_) => fault,
+        Err(_) => fault.hint("expected an address, such as 192.0.2.1 or 2001:db8::1, or \"any\""),
+    })
+}
+
+/// A prefix without host bits.
+pub(super) fn prefix(text: &str) -> Result<IpNet, Fault> {
+    let net: IpNet = text.parse().map_err(|_not| match text.parse::<IpAddr>() {
+        Ok(ip) => {
+            let host = IpNet::from(ip);
+            Fault::new(format!("{text:?} has no prefix length"))
+                .hint(format!("for this one host write \"{host}\""))
+        }
+        Err(_) => Fault::expected(
+            format!("{text:?} is not a prefix"),
+            "ADDRESS/LENGTH, such as 10.2.0.0/24",
+        ),
+    })?;
+    if net.trunc() != net {
+        return Err(Fault::expected(
+            format!("{text:?} has host bits set"),
+            format_args!("\"{}\"", net.trunc()),
+        ));
+    }
+    if let IpNet::V6(v6) = net
+        && let Some(v4) = v6.network().to_ipv4_mapped()
+        && let Some(length) = v6.prefix_len().checked_sub(96)
+        && let Ok(v4) = Ipv4Net::new(v4, length)
+    {
+        return Err(Fault::expected(
+            format!("{text:?} is an IPv4 prefix in the form of IPv6"),
+            format_args!("\"{v4}\""),
+        ));
+    }
+    Ok(net)
+}
+
+/// A protocol by number or name.
+pub(super) fn protocol(text: &str) -> Result<u8, Fault> {
+    let names = || PROTOCOLS.iter().map(|(name, _)| *name);
+    let named = PROTOCOLS.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+    // 0 is "any" in a traffic selector (RFC 7296 3.13.1), 255 is reserved.
+    let numbered = || text.parse().ok().filter(|number| (1..=254).contains(number));
+    named.or_else(numbered).ok_or_else(|| {
+        let fault = Fault::new(format!("{text:?} is not a protocol"));
+        match nearest(text, names()).filter(|_| text.parse::<u64>().is_err()) {
+            Some(name) => fault.hint(format!("did you mean \"{name}\"?")),
+            None => fault.hint(format!(
+                "expected 1 to 254 or one of {}",
+                names().collect::<Vec<_>>().join(", ")
+            )),
+        }
+    })
+}
+
+/// A port or a range of ports.
+pub(super) fn ports(text: &str) -> Result<PortRange, Fault> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text: &str| {
+        text.trim().parse().ok().filter(|port: &u16| *port > 0).ok_or_else(|| {
+            let message = format!("{text:?} is not a port");
+            Fault::expected(message, "PORT or \"FIRST-LAST\" with ports from 1 to 65535")
+        })
+    };
+    let (first, last): (u16, u16) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(Fault::expected(
+            format!("the range {text:?} is reversed"),
+            format_args!("\"{last}-{first}\""),
+        ));
+    }
+    Ok(first..=last)
+}
+
+/// An identity (RFC 7296 3.5).
+pub(super) fn identity(text: &str) -> Result<Identity, Fault> {
+    let fault = || {
+        Fault::expected(
+            format!("{text:?} is not an identity"),
+            "an address, a domain name, user@host or keyid:HEX",
+        )
+    };
+    if let Some(digits) = text.strip_prefix("keyid:") {
+        let octets = hex(digits).filter(|octets| !octets.is_empty());
+        return octets.map(Identity::KeyId).ok_or_else(fault);
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return address(text).map(|_| Identity::Address(ip));
+    }
+    match text.split_once('@') {
+        None if is_domain(text) => Ok(Identity::Fqdn(text.to_owned())),
+        Some(("", domain)) if is_domain(domain) => {
+            Err(fault().hint(format!("a domain name stands alone: \"{domain}\"")))
+        }
+        Some((user, domain)) if is_user(user) && is_domain(domain) => {
+            Ok(Identity::Email(text.to_owned()))
+        }
+        None | Some(_) => Err(fault()),
+    }
+}
+
+/// Whether it is a domain name: labels of letters, digits, `-` and `_`, the last not all digits
+/// (that would be an address gone wrong).
+fn is_domain(text: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(good);
+    let last = text.rsplit('.').next().unwrap_or("");
+    text.len() <= 253 && text.split('.').all(label) && !last.chars().all(|c| c.is_ascii_digit())
+}
+
+/// Whether it can stand before the @: printable ASCII without spaces.
+fn is_user(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic())
+}
+
+/// Octets from hexadecimal digits of either case.
+pub(super) fn hex(digits: &str) -> Option<Vec<u8>> {
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    let digit = |octet: &u8| char::from(*octet).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let (pairs, _) = digits.as_bytes().as_chunks::<2>();
+    // The room at once: growing would leave copies of a secret behind.
+    let mut octets = Vec::with_capacity(pairs.len());
+    for [high, low] in pairs {
+        octets.push((digit(high)? << 4) | digit(low)?);
+    }
+    Some(octets)
+}
+
+/// A duration: a whole number and a unit.
+pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
+    let fault = |what| {
+        Fault::expected(
+            format!("{text:?} {what}"),
+            "a whole number and ms, s, m, h or d, such as \"30s\"",
+        )
+    };
+    let (number, unit) = split_unit(text).ok_or_else(|| fault("is not a duration"))?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 1000 * DAY,
+        _ => return Err(fault("is not a duration")),
+    };
+    let duration = number.checked_mul(milliseconds).map(Duration::from_millis);
+    duration
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| Fault::expected(format!("{text:?} is too long"), "at most \"365d\""))
+}
+
+/// A lifetime or interval: a duration of a second or more, or zero for never.
+pub(super) fn interval(text: &str) -> Result<Duration, Fault> {
+    let interval = duration(text)?;
+    if !interval.is_zero() && interval < Duration::from_secs(1) {
+        return Err(Fault::expected(
+            format!("{text:?} is too short"),
+            "\"1s\" or more, or \"0s\" for never",
+        ));
+    }
+    Ok(interval)
+}
+
+/// A duration within bounds, which are also given as text.
+pub(super) fn duration_within(
+    text: &str,
+    bounds: &RangeInclusive<Duration>,
+    words: &str,
+) -> Result<Duration, Fault> {
+    let duration = duration(text)?;
+    if !bounds.contains(&duration) {
+        return Err(Fault::expected(format!("{text:?} is out of range"), words));
+    }
+    Ok(duration)
+}
+
+/// A number of octets, with a decimal or binary unit.
+pub(super) fn octets(text: &str) -> Result<u64, Fault> {
+    let fault = || {
+        Fault::expected(
+            format!("{text:?} is not a number of octets"),
+            "a whole number and at most a unit: kB, MB, GB, TB, KiB, MiB, GiB or TiB",
+        )
+    };
+    let (number, unit) = split_unit(text).ok_or_else(fault)?;
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "kB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err(fault()),
+    };
+    number.checked_mul(factor).ok_or_else(|| Fault::new(format!("{text:?} is too much")))
+}
+
+/// A whole number and what follows it; one space may stand between.
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    Some((number.parse().ok()?, unit.strip_prefix(' ').unwrap_or(unit)))
+}
+
+/// The name of a network interface, as the kernel accepts it (`dev_valid_name`).
+pub(super) fn interface(text: &str) -> Result<String, Fault> {
+    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if (1..=15).contains(&text.len()) && text != "." && text != ".." && !text.contains(bad) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::expected(
+        format!("{text:?} is not the name of an interface"),
+        "1 to 15 octets without slash, colon or space",
+    ))
+}
+
+/// An absolute path.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Fault> {
+    if text.starts_with('/') && !text.contains('\0') {
+        return Ok(PathBuf::from(text));
+    }
+    Err(Fault::expected(format!("{text:?} is not an absolute path"), "a path that begins with /"))
+}
+
+/// The path of a Unix socket, whose length the kernel limits (`sun_path`, 108 octets with the
+/// final zero).
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, Fault> {
+    let path = absolute_path(text)?;
+    if text.len() > 107 {
+        let message = format!("the path has {} octets", text.len());
+        return Err(Fault::expected(message, "at most 107, the limit for a Unix socket"));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message<T: core::fmt::Debug>(result: Result<T, Fault>) -> String {
+        let Fault { message, hint } = result.unwrap_err();
+        format!("{message}: {}", hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn prefixes_are_strict_and_the_right_form_is_named() {
+        assert_eq!(prefix("10.2.0.0/24").unwrap().to_string(), "10.2.0.0/24");
+        assert_eq!(prefix("::/0").unwrap().to_string(), "::/0");
+        for (text, expected) in [
+            (
+                "10.2.0.0/33",
+                "\"10.2.0.0/33\" is not a prefix: expected ADDRESS/LENGTH, such as 10.2.0.0/24",
+            ),
+            ("", "\"\" is not a prefix: expected ADDRESS/LENGTH, such as 10.2.0.0/24"),
+            (
+                "10.2.0.0/-1",
+                "\"10.2.0.0/-1\" is not a prefix: expected ADDRESS/LENGTH, such as 10.2.0.0/24",
+            ),
+            (
+                "10.2.0.7",
+                "\"10.2.0.7\" has no prefix length: for this one host write \"10.2.0.7/32\"",
+            ),
+            (
+                "fd00::1",
+                "\"fd00::1\" has no prefix length: for this one host write \"fd00::1/128\"",
+            ),
+            ("10.2.0.7/24", "\"10.2.0.7/24\" has host bits set: expected \"10.2.0.0/24\""),
+            ("fd00::1/64", "\"fd00::1/64\" has host bits set: expected \"fd00::/64\""),
+            (
+                "::ffff:10.0.0.0/104",
+                "\"::ffff:10.0.0.0/104\" is an IPv4 prefix in the form of IPv6: expected \"10.0.0.0/8\"",
+            ),
+        ] {
+            assert_eq!(message(prefix(text)), expected);
+        }
+    }
+
+    #[test]
+    fn only_unicast_addresses_are_addresses() {
+        assert!(address("192.0.2.1").is_ok() && address("2001:db8::1").is_ok());
+        for text in [
+            "",
+            "192.0.2",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "fe80::1",
+            "fe80::1%eth0",
+            "::ffff:192.0.2.1",
+            "192.0.2.1/32",
+        ] {
+            assert!(address(text).is_err(), "{text}");
+        }
+        assert_eq!(peer_address("any"), Ok(None));
+        assert!(message(peer_address("0.0.0.0")).ends_with("write \"any\""));
+        assert!(message(peer_address("berlin")).ends_with("or \"any\""));
+    }
+
+    #[test]
+    fn identities_have_four_forms() {
+        assert_eq!(identity("192.0.2.1"), Ok(Identity::Address("192.0.2.1".parse().unwrap())));
+        assert_eq!(identity("gw-a.example.org"), Ok(Identity::Fqdn("gw-a.example.org".to_owned())));
+        assert_eq!(identity("ops@example.org"), Ok(Identity::Email("ops@example.org".to_owned())));
+        assert_eq!(identity("keyid:00fF"), Ok(Identity::KeyId(vec![0, 0xff])));
+        for text in [
+            "",
+            "keyid:",
+            "keyid:0",
+            "keyid:0g",
+            "keyid:ää",
+            "192.0.2.300",
+            "a b",
+            "a@b@c",
+            "@",
+            "x@",
+            "a..b",
+            "ü.org",
+            "%any",
+            "0.0.0.0",
+        ] {
+            assert!(identity(text).is_err(), "{text}");
+        }
+        assert!(
+            message(identity("@gw.example.org"))
+                .ends_with("a domain name stands alone: \"gw.example.org\"")
+        );
+    }
+
+    #[test]
+    fn ports_are_one_port_or_an_ordered_range() {
+        assert_eq!(ports("443"), Ok(443..=443));
+        assert_eq!(ports("8000-8999"), Ok(8000..=8999));
+        assert_eq!(ports("1 - 65535"), Ok(1..=65535));
+        assert_eq!(message(ports("9-8")), "the range \"9-8\" is reversed: expected \"8-9\"");
+        for text in ["", "0", "65536", "-1", "1-", "1-2-3", "http", "0-65535"] {
+            assert!(ports(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn protocols_are_numbers_or_names() {
+        assert_eq!(protocol("tcp"), Ok(6));
+        assert_eq!(protocol("132"), Ok(132));
+        assert_eq!(
+            message(protocol("http")),
+            "\"http\" is not a protocol: expected 1 to 254 or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, esp, ah, icmpv6, ospf, vrrp, l2tp, sctp"
+        );
+        assert_eq!(
+            message(protocol("icpmv6")),
+            "\"icpmv6\" is not a protocol: did you mean \"icmpv6\"?"
+        );
+        for text in ["", "0", "255", "256", "-6"] {
+            assert!(protocol(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_an_upper_bound() {
+        for (text, seconds) in
+            [("0s", 0), ("30s", 30), ("5 m", 300), ("4h", 14_400), ("365d", 31_536_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for text in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5h",
+            "366d",
+            "99999999999999999999s",
+            "18446744073709551615d",
+            "1 week",
+            "1  s",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(interval("999ms").is_err() && interval("0s").is_ok());
+    }
+
+    #[test]
+    fn octets_take_decimal_and_binary_units() {
+        assert_eq!(octets("0"), Ok(0));
+        assert_eq!(octets("500GB"), Ok(500_000_000_000));
+        assert_eq!(octets("2 KiB"), Ok(2048));
+        for text in ["", "GB", "1gb", "1.5GB", "-1", "18446744073709551615KiB"] {
+            assert!(octets(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_interfaces_are_those_the_kernel_takes() {
+        assert!(interface("eth0.100").is_ok());
+        for text in ["", ".", "..", "a/b", "a:1", "a b", "sixteen-octets-x"] {
+            assert!(interface(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_and_paths_are_checked() {
+        assert!(name("to-berlin.v6_2").is_ok());
+        for text in ["", "-a", ".a", "a b", "ü", &"a".repeat(64)] {
+            assert!(name(text).is_err(), "{text}");
+        }
+        assert!(absolute_path("run").is_err() && absolute_path("/run\0").is_err());
+        assert!(socket_path(&format!("/{}", "a".repeat(107))).is_err());
+    }
+}

@@ -1,0 +1,287 @@
+//! Our daemon in a namespace, with policy files made from what a test wants.
+
+use core::fmt;
+use core::net::IpAddr;
+use core::time::Duration;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::daemon::{Daemon, tail, wait_for};
+use crate::error::{Context as _, Error, Result};
+use crate::namespace::{Namespace, output};
+use crate::requirements::gateway_binary;
+use crate::strongswan::PSK;
+use crate::topology::{Family, Topology};
+
+/// How long the daemon may take for anything on an emulated machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The name of the first rule.
+pub const RULE: &str = "site";
+/// Where the daemon keeps its control socket; each namespace has a `/run` of its own.
+const SOCKET: &str = "/run/gateway/control.sock";
+
+/// The policy of a gateway with one peer. `Display` gives the file.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Our address; `None`: what the routing table chooses.
+    pub local_address: Option<IpAddr>,
+    /// The peer's address; `None`: any.
+    pub address: Option<IpAddr>,
+    /// Our identity.
+    pub local_id: String,
+    /// The peer's identity.
+    pub remote_id: String,
+    /// IKE proposals; empty: the daemon's own.
+    pub ike_proposals: Vec<&'static str>,
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// More keys of the `[gateway]` table.
+    pub settings: String,
+}
+
+/// One rule that protects.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// Prefixes on our side.
+    pub local: Vec<String>,
+    /// Prefixes on the other side.
+    pub remote: Vec<String>,
+    /// `tunnel` or `transport`.
+    pub mode: &'static str,
+    /// `on-demand`, `always` or `respond`.
+    pub start: &'static str,
+    /// ESP proposals; empty: the daemon's own.
+    pub esp_proposals: Vec<&'static str>,
+}
+
+impl Policy {
+    /// The client's side of a tunnel between the sites: made when traffic wants it.
+    #[must_use]
+    pub fn of_client(topology: &Topology, outer: Family, inner: Family) -> Self {
+        Self {
+            local_address: None,
+            address: Some(topology.server.outer(outer)),
+            local_id: "client.test".to_owned(),
+            remote_id: "server.test".to_owned(),
+            ike_proposals: Vec::new(),
+            rules: vec![Rule {
+                name: RULE.to_owned(),
+                local: vec![topology.client.prefix(inner)],
+                remote: vec![topology.server.prefix(inner)],
+                mode: "tunnel",
+                start: "on-demand",
+                esp_proposals: Vec::new(),
+            }],
+            settings: String::new(),
+        }
+    }
+
+    /// The server's side of it; it answers to any address.
+    #[must_use]
+    pub fn of_server(topology: &Topology, outer: Family, inner: Family) -> Self {
+        let mut policy = Self::of_client(topology, outer, inner).mirrored();
+        policy.local_address = Some(topology.server.outer(outer));
+        policy.address = None;
+        for rule in &mut policy.rules {
+            rule.start = "respond";
+        }
+        policy
+    }
+
+    /// With both sides exchanged, but for the addresses.
+    #[must_use]
+    pub fn mirrored(mut self) -> Self {
+        core::mem::swap(&mut self.local_id, &mut self.remote_id);
+        for rule in &mut self.rules {
+            core::mem::swap(&mut rule.local, &mut rule.remote);
+        }
+        self
+    }
+
+    /// With all rules changed so.
+    #[must_use]
+    pub fn with_rules(mut self, change: impl Fn(&mut Rule)) -> Self {
+        self.rules.iter_mut().for_each(change);
+        self
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "[gateway]\ninterfaces = [\"eth0\"]\n{}\n", self.settings)?;
+        let address = self.address.map_or_else(|| "any".to_owned(), |a| a.to_string());
+        writeln!(f, "[peer.other]\naddress = \"{address}\"")?;
+        if let Some(local) = self.local_address {
+            writeln!(f, "local-address = \"{local}\"")?;
+        }
+        let Self { local_id, remote_id, .. } = self;
+        writeln!(f, "local-id = \"{local_id}\"\nremote-id = \"{remote_id}\"\npsk-file = \"psk\"")?;
+        if !self.ike_proposals.is_empty() {
+            writeln!(f, "ike-proposals = {:?}", self.ike_proposals)?;
+        }
+        self.rules.iter().try_for_each(|rule| write!(f, "\n{rule}"))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, local, remote, mode, start, esp_proposals } = self;
+        writeln!(f, "[rule.{name}]\naction = \"protect\"\npeer = \"other\"")?;
+        writeln!(f, "local = {local:?}\nremote = {remote:?}")?;
+        writeln!(f, "mode = \"{mode}\"\nstart = \"{start}\"")?;
+        if !esp_proposals.is_empty() {
+            writeln!(f, "esp-proposals = {esp_proposals:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Our daemon.
+#[derive(Debug)]
+pub struct Gateway<'a> {
+    namespace: &'a Namespace,
+    daemon: Daemon,
+    directory: PathBuf,
+}
+
+impl<'a> Gateway<'a> {
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not get ready; with the end of its log.
+    pub fn start(namespace: &'a Namespace, policy: &impl fmt::Display) -> Result<Self> {
+        let mut gateway = Self::spawn(namespace, policy)?;
+        gateway.daemon.wait_for_log("Ready", 0, PATIENCE)?;
+        Ok(gateway)
+    }
+
+    /// Starts it, and does not wait.
+    ///
+    /// # Errors
+    /// There is no such program, or the policy cannot be written.
+    pub fn spawn(namespace: &'a Namespace, policy: &impl fmt::Display) -> Result<Self> {
+        let directory = namespace.directory().join("policies");
+        fs::create_dir_all(&directory).context(directory.display())?;
+        let key = directory.join("psk");
+        fs::write(&key, PSK).context(key.display())?;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).context(key.display())?;
+        write_policy(&directory, policy)?;
+        let mut command = namespace.command(gateway_binary());
+        command.arg("run").arg("--policies").arg(&directory).args(["--log", "info"]);
+        let daemon = Daemon::start(namespace, "gateway", &mut command)?;
+        Ok(Self { namespace, daemon, directory })
+    }
+
+    /// The directory of its policy files.
+    #[must_use]
+    pub const fn policies(&self) -> &PathBuf {
+        &self.directory
+    }
+
+    /// The process and its log.
+    pub const fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    /// Replaces the policy, sends SIGHUP, and waits until the daemon has loaded it or refused to.
+    /// Gives the report of the reload.
+    ///
+    /// # Errors
+    /// It does neither.
+    pub fn reload(&mut self, policy: &impl fmt::Display) -> Result<Value> {
+        write_policy(&self.directory, policy)?;
+        let reloads = |status: &Value| {
+            let policies = status.get("policies")?;
+            policies.get("generation")?.as_u64()?.checked_add(policies.get("reload_failed")?.as_u64()?)
+        };
+        let before = reloads(&self.status()?);
+        self.daemon.signal(Signal::SIGHUP)?;
+        wait_for("the reload", PATIENCE, || {
+            let status = self.status()?;
+            let done = reloads(&status) > before;
+            Ok(done.then(|| status.pointer("/policies/last_reload").cloned()).flatten())
+        })
+    }
+
+    /// What `gateway status --json` says.
+    ///
+    /// # Errors
+    /// It cannot be asked; with the end of the daemon's log.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.status_text(&["--json"])?;
+        serde_json::from_str(&text).context("gateway status --json")
+    }
+
+    /// What `gateway status` says with these arguments.
+    ///
+    /// # Errors
+    /// It cannot be asked; with the end of the daemon's log.
+    pub fn status_text(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.namespace.command(gateway_binary());
+        command.arg("status").args(arguments).args(["--socket", SOCKET]);
+        output(&mut command, "").map_err(|error| self.with_log(&error))
+    }
+
+    /// The installed Child SAs of a rule.
+    ///
+    /// # Errors
+    /// As [`Gateway::status`].
+    pub fn children(&self, rule: &str) -> Result<Vec<Value>> {
+        let status = self.status()?;
+        let ike_sas = status.get("ike_sas").and_then(Value::as_array).context("no ike_sas")?;
+        let children = ike_sas.iter().filter_map(|sa| sa.get("children")?.as_array()).flatten();
+        Ok(children
+            .filter(|child| child.get("rule").is_some_and(|name| name == rule))
+            .filter(|child| child.get("bytes_in").is_some_and(Value::is_u64))
+            .cloned()
+            .collect())
+    }
+
+    /// Waits until a rule has an installed Child SA, and gives it.
+    ///
+    /// # Errors
+    /// It has none within a minute; with the end of the log.
+    pub fn wait_child(&self, rule: &str) -> Result<Value> {
+        let what = format!("a Child SA of rule {rule} in {}", self.namespace.name());
+        wait_for(&what, PATIENCE, || Ok(self.children(rule)?.into_iter().next()))
+            .map_err(|error| self.with_log(&error))
+    }
+
+    /// Waits until it has no IKE SA.
+    ///
+    /// # Errors
+    /// It has one still after a minute; with the end of the log.
+    pub fn wait_gone(&self) -> Result {
+        wait_for("the end of the gateway's IKE SAs", PATIENCE, || {
+            let status = self.status()?;
+            let none = status.get("ike_sas").and_then(Value::as_array).is_some_and(Vec::is_empty);
+            Ok(none.then_some(()))
+        })
+        .map_err(|error| self.with_log(&error))
+    }
+
+    /// A counter of the eBPF programs; 0 where there is none of that name.
+    ///
+    /// # Errors
+    /// As [`Gateway::status`].
+    pub fn bpf_counter(&self, name: &str) -> Result<u64> {
+        let status = self.status()?;
+        let counters = status.get("bpf_counters").context("no bpf_counters")?;
+        Ok(counters.get(name).and_then(Value::as_u64).unwrap_or(0))
+    }
+
+    fn with_log(&self, error: &Error) -> Error {
+        Error::new(format!("{error}\n{}", tail(&self.daemon.log())))
+    }
+}
+
+fn write_policy(directory: &std::path::Path, policy: &impl fmt::Display) -> Result {
+    let path = directory.join("gateway.toml");
+    fs::write(&path, policy.to_string()).context(path.display())
+}

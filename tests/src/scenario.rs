@@ -1,0 +1,106 @@
+//! What every tunnel is put through.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::capture::{Capture, Selected, Summary};
+use crate::error::{Context as _, Error, Result};
+use crate::frame::Kind;
+use crate::namespace::Namespace;
+use crate::topology::{Between, Family, Topology};
+use crate::traffic::{PingOptions, ping, transfer};
+
+/// Octets of bulk data each way: an emulated machine does little more in a second.
+pub const BULK: usize = 2_000_000;
+
+/// Pings of this size are fragmented, or find out the path MTU.
+const LARGE: u32 = 3000;
+
+/// A capture of both wires of the middle.
+///
+/// # Errors
+/// As [`Capture::start`].
+pub fn capture(topology: &Topology) -> Result<Capture> {
+    Capture::start(&topology.middle, &[Topology::CLIENT_PORT, Topology::SERVER_PORT])
+}
+
+/// The traffic between the sites.
+///
+/// # Errors
+/// None that can happen: the prefixes are ours.
+pub fn between_sites(topology: &Topology, family: Family) -> Result<Selected> {
+    let parse = |text: String| text.parse::<IpNet>().context(text);
+    Ok((parse(topology.client.prefix(family))?, parse(topology.server.prefix(family))?))
+}
+
+/// The traffic between the gateways themselves.
+#[must_use]
+pub fn between_gateways(topology: &Topology, family: Family) -> Selected {
+    (topology.client.outer(family).into(), topology.server.outer(family).into())
+}
+
+/// Pings, small and large, and bulk data, both ways between the hosts behind the gateways.
+///
+/// # Errors
+/// Something does not arrive.
+pub fn exercise(topology: &Topology, inner: Family) -> Result {
+    let client = (&topology.client.host, topology.client.host_address(inner));
+    let server = (&topology.server.host, topology.server.host_address(inner));
+    exercise_between(client, server)
+}
+
+/// The same between any two addresses.
+///
+/// # Errors
+/// Something does not arrive.
+pub fn exercise_between(one: (&Namespace, IpAddr), other: (&Namespace, IpAddr)) -> Result {
+    for (from, to) in [(one, other), (other, one)] {
+        all_answered(from.0, to.1, &PingOptions::default())?;
+        let large = PingOptions { size: LARGE, ..PingOptions::default() };
+        // Path MTU discovery may take the first large packet of each direction.
+        ping(from.0, to.1, &large)?;
+        all_answered(from.0, to.1, &large)?;
+        transfer(from, to, BULK)?;
+    }
+    Ok(())
+}
+
+/// Pings, and wants every one answered.
+///
+/// # Errors
+/// One is not.
+pub fn all_answered(from: &Namespace, to: IpAddr, options: &PingOptions) -> Result {
+    let pings = ping(from, to, options)?;
+    if pings.received == pings.sent {
+        return Ok(());
+    }
+    let (sent, received, size) = (pings.sent, pings.received, options.size);
+    Err(Error::new(format!("{received} of {sent} pings of {size} octets from {from} to {to}")))
+}
+
+/// Pings, and wants none answered.
+///
+/// # Errors
+/// One is.
+pub fn none_answered(from: &Namespace, to: IpAddr) -> Result {
+    let options = PingOptions { wait: Duration::from_secs(1), ..PingOptions::default() };
+    match ping(from, to, &options)?.received {
+        0 => Ok(()),
+        n => Err(Error::new(format!("{n} pings from {from} to {to} were answered"))),
+    }
+}
+
+/// Checks that ESP was on the wire, in UDP exactly where there is a NAT.
+///
+/// # Errors
+/// It was not, or in the other form.
+pub fn encrypted(topology: &Topology, summary: &Summary) -> Result {
+    let (esp, in_udp) = (summary.count(Kind::Esp), summary.count(Kind::EspInUdp));
+    let right = match topology.between() {
+        Between::Switch => esp > 0 && in_udp == 0,
+        Between::Nat => esp == 0 && in_udp > 0,
+    };
+    if right { Ok(()) } else { Err(Error::new(format!("on the wire were {summary}"))) }
+}

@@ -1,0 +1,274 @@
+//! strongSwan (charon-systemd and swanctl, as Debian packages them) in a namespace, with the
+//! kernel's ESP.
+
+use core::fmt::Write as _;
+use core::net::IpAddr;
+use core::time::Duration;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::daemon::{Daemon, tail, wait_for};
+use crate::error::{Context as _, Error, Result};
+use crate::namespace::{Namespace, output};
+use crate::topology::{Family, Topology};
+
+/// The key that all peers of the tests share.
+pub const PSK: &str = "correct horse battery staple";
+/// The name of the connection and of its child.
+pub const CHILD: &str = "site";
+
+/// How long charon may take for anything on an emulated machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One connection with one child, in swanctl's words.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Our address.
+    pub local: IpAddr,
+    /// The peer's; `None`: any.
+    pub remote: Option<IpAddr>,
+    /// Our identity.
+    pub local_id: String,
+    /// The peer's identity.
+    pub remote_id: String,
+    /// Our traffic selectors, comma-separated.
+    pub local_ts: String,
+    /// The peer's traffic selectors, comma-separated.
+    pub remote_ts: String,
+    /// `tunnel` or `transport`.
+    pub mode: &'static str,
+    /// IKE proposals.
+    pub proposals: &'static str,
+    /// ESP proposals.
+    pub esp_proposals: &'static str,
+    /// `none`, `trap` or `start`.
+    pub start_action: &'static str,
+}
+
+impl Connection {
+    /// The client's side of a tunnel between the sites.
+    #[must_use]
+    pub fn of_client(topology: &Topology, family: Family, inner: Family) -> Self {
+        Self {
+            local: topology.client.outer(family),
+            remote: Some(topology.server.outer(family)),
+            local_id: "client.test".to_owned(),
+            remote_id: "server.test".to_owned(),
+            local_ts: topology.client.prefix(inner),
+            remote_ts: topology.server.prefix(inner),
+            mode: "tunnel",
+            proposals: "aes128gcm16-prfsha256-x25519",
+            esp_proposals: "aes128gcm16",
+            start_action: "none",
+        }
+    }
+
+    /// The server's side of it; it answers to any address.
+    #[must_use]
+    pub fn of_server(topology: &Topology, family: Family, inner: Family) -> Self {
+        let client = Self::of_client(topology, family, inner);
+        Self {
+            local: topology.server.outer(family),
+            remote: None,
+            local_id: client.remote_id,
+            remote_id: client.local_id,
+            local_ts: client.remote_ts,
+            remote_ts: client.local_ts,
+            ..client
+        }
+    }
+
+    fn render(&self) -> Result<String> {
+        let mut text = String::new();
+        let remote = self.remote.map_or_else(|| "%any".to_owned(), |a| a.to_string());
+        let Self { local, local_id, remote_id, local_ts, remote_ts, mode, .. } = self;
+        let Self { proposals, esp_proposals, start_action, .. } = self;
+        write!(
+            text,
+            "connections {{
+  {CHILD} {{
+    version = 2
+    mobike = no
+    local_addrs = {local}
+    remote_addrs = {remote}
+    proposals = {proposals}
+    local {{
+      auth = psk
+      id = {local_id}
+    }}
+    remote {{
+      auth = psk
+      id = {remote_id}
+    }}
+    children {{
+      {CHILD} {{
+        mode = {mode}
+        local_ts = {local_ts}
+        remote_ts = {remote_ts}
+        esp_proposals = {esp_proposals}
+        start_action = {start_action}
+      }}
+    }}
+  }}
+}}
+secrets {{
+  ike-{CHILD} {{
+    secret = \"{PSK}\"
+  }}
+}}
+"
+        )
+        .context("swanctl.conf")?;
+        Ok(text)
+    }
+}
+
+/// A running strongSwan.
+#[derive(Debug)]
+pub struct StrongSwan<'a> {
+    namespace: &'a Namespace,
+    daemon: Daemon,
+    directory: PathBuf,
+}
+
+impl<'a> StrongSwan<'a> {
+    /// Whether it is installed.
+    #[must_use]
+    pub fn is_installed() -> bool {
+        ["charon-systemd", "swanctl"]
+            .iter()
+            .all(|program| fs::exists(format!("/usr/sbin/{program}")).unwrap_or(false))
+    }
+
+    /// Starts it and loads the connection.
+    ///
+    /// # Errors
+    /// It does not start, or refuses the configuration.
+    pub fn start(namespace: &'a Namespace, connection: &Connection) -> Result<Self> {
+        let directory = namespace.directory().to_owned();
+        let write = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).context(path.display()).map(|()| path)
+        };
+        let vici = format!("unix://{}", directory.join("vici").display());
+        // Traffic control, the XFRM interface and routes are the kernel's own business here:
+        // policies without interface, routes by table 220, as strongSwan does it everywhere.
+        let conf = write(
+            "strongswan.conf",
+            &format!(
+                "charon-systemd {{
+  load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp kdf kernel-netlink \
+                 socket-default vici
+  journal {{
+    default = -1
+  }}
+  filelog {{
+    stderr {{
+      default = 1
+      cfg = 2
+      ike = 2
+      chd = 2
+      knl = 1
+      flush_line = yes
+      time_format = %H:%M:%S
+    }}
+  }}
+  plugins {{
+    vici {{
+      socket = {vici}
+    }}
+  }}
+}}
+swanctl {{
+  load = random openssl aes sha2 hmac
+}}
+"
+            ),
+        )?;
+        write("swanctl.conf", &connection.render()?)?;
+        let mut command = namespace.command("/usr/sbin/charon-systemd");
+        command.env("STRONGSWAN_CONF", &conf);
+        let daemon = Daemon::start(namespace, "strongswan", &mut command)?;
+        let mut strongswan = Self { namespace, daemon, directory };
+        let socket = strongswan.directory.join("vici");
+        wait_for("strongSwan's control socket", PATIENCE, || {
+            if strongswan.daemon.is_running() {
+                return Ok(socket.exists().then_some(()));
+            }
+            Err(Error::new(format!("strongSwan ended:\n{}", strongswan.daemon.log())))
+        })?;
+        strongswan.swanctl(&["--load-all"])?;
+        Ok(strongswan)
+    }
+
+    /// Replaces the connection by another; existing SAs stay.
+    ///
+    /// # Errors
+    /// It refuses the configuration.
+    pub fn load(&self, connection: &Connection) -> Result {
+        let path = self.directory.join("swanctl.conf");
+        fs::write(&path, connection.render()?).context(path.display())?;
+        self.swanctl(&["--load-all"]).map(drop)
+    }
+
+    /// Brings up the child, and with it the IKE SA.
+    ///
+    /// # Errors
+    /// The peer does not answer or refuses; with the end of strongSwan's log.
+    pub fn initiate(&self) -> Result {
+        self.swanctl(&["--initiate", "--child", CHILD, "--timeout", "60"]).map(drop)
+    }
+
+    /// Takes down the IKE SA with its children.
+    ///
+    /// # Errors
+    /// There is none, or the peer does not answer.
+    pub fn terminate(&self) -> Result {
+        self.swanctl(&["--terminate", "--ike", CHILD, "--timeout", "60"]).map(drop)
+    }
+
+    /// Its SAs, as `swanctl --list-sas` shows them; empty when there is none.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn sas(&self) -> Result<String> {
+        self.swanctl(&["--list-sas"])
+    }
+
+    /// Waits until the child is installed and gives the SAs.
+    ///
+    /// # Errors
+    /// It is not within a minute.
+    pub fn wait_installed(&self) -> Result<String> {
+        let installed = || self.sas().map(|sas| sas.contains("INSTALLED").then_some(sas));
+        wait_for("strongSwan's Child SA", PATIENCE, installed)
+            .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
+    }
+
+    /// Waits until it has no IKE SA left.
+    ///
+    /// # Errors
+    /// It has one still after a minute.
+    pub fn wait_gone(&self) -> Result {
+        let gone = || self.sas().map(|sas| sas.trim().is_empty().then_some(()));
+        wait_for("the end of strongSwan's IKE SA", PATIENCE, gone)
+            .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
+    }
+
+    /// The process and its log.
+    pub const fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    fn swanctl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.namespace.command("/usr/sbin/swanctl");
+        command.env("STRONGSWAN_CONF", self.directory.join("strongswan.conf"));
+        command.args(arguments);
+        command.arg("--uri").arg(format!("unix://{}", self.directory.join("vici").display()));
+        if arguments.first() == Some(&"--load-all") {
+            command.arg("--file").arg(self.directory.join("swanctl.conf"));
+        }
+        output(&mut command, "")
+            .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
+    }
+}

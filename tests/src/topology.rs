@@ -1,0 +1,252 @@
+//! Two sites with what lies between them.
+//!
+//! ```text
+//!  client.host --- client.gateway ---[client  middle  server]--- server.gateway --- server.host
+//!  10.1.0.2        10.1.0.1   eth0     a switch, or a router     eth0    10.2.0.1   10.2.0.2
+//!                                      that masquerades                  10.3.0.1   10.3.0.2
+//! ```
+//!
+//! Both IP versions are there always, inside and outside. Every capture is made in the middle:
+//! what is seen there is what was on the wire, whatever XDP and TC did at its ends. What leaves a
+//! gateway in the clear finds a next hop that answers ARP, so that a leak is seen and not hidden
+//! by an unreachable route.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::error::Result;
+use crate::namespace::Namespace;
+
+/// IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What lies between the gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// A switch: they see each other's addresses.
+    Switch,
+    /// A router that hides the client behind its own address.
+    Nat,
+}
+
+/// A gateway and a host behind it.
+#[derive(Debug)]
+pub struct Site {
+    /// Where the daemon runs: `eth0` outside, `lan0` inside.
+    pub gateway: Namespace,
+    /// A host that has the gateway as its router.
+    pub host: Namespace,
+    number: u8,
+    outer: (Ipv4Addr, Ipv6Addr),
+    next_hop: (Ipv4Addr, Ipv6Addr),
+}
+
+impl Site {
+    fn new(
+        name: &str,
+        number: u8,
+        outer: (Ipv4Addr, Ipv6Addr),
+        next_hop: (Ipv4Addr, Ipv6Addr),
+    ) -> Result<Self> {
+        let gateway = Namespace::new(name)?;
+        let host = Namespace::new(&format!("{name}-host"))?;
+        gateway.link("lan0", &host, "eth0")?;
+        for version in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            gateway.sysctl(version, "1")?;
+        }
+        // With redirects on, the gateway would tell the host to go round it.
+        gateway.sysctl("net/ipv4/conf/all/send_redirects", "0")?;
+        Ok(Self { gateway, host, number, outer, next_hop })
+    }
+
+    /// Addresses and routes, once `eth0` is there.
+    fn configure(&self, other: &Self) -> Result {
+        let (v4, v6) = self.outer;
+        let (via4, via6) = self.next_hop;
+        let (n, m) = (self.number, other.number);
+        // A next hop for the other site's prefixes with our inner address as the source: traffic
+        // of the gateway itself is selected as that of its site is.
+        self.gateway.ip(&format!(
+            "addr add {v4}/24 dev eth0\n\
+             addr add {v6}/64 dev eth0 nodad\n\
+             addr add 10.{n}.0.1/24 dev lan0\n\
+             addr add fd00:{n}::1/64 dev lan0 nodad\n\
+             route add default via {via4}\n\
+             route add default via {via6}\n\
+             route add 10.{m}.0.0/24 via {via4} src 10.{n}.0.1\n\
+             route add fd00:{m}::/64 via {via6} src fd00:{n}::1"
+        ))?;
+        self.host.ip(&format!(
+            "addr add 10.{n}.0.2/24 dev eth0\n\
+             addr add fd00:{n}::2/64 dev eth0 nodad\n\
+             route add default via 10.{n}.0.1\n\
+             route add default via fd00:{n}::1"
+        ))
+    }
+
+    /// The gateway's address on the underlay.
+    #[must_use]
+    pub fn outer(&self, family: Family) -> IpAddr {
+        pick(family, self.outer)
+    }
+
+    /// The prefix behind the gateway.
+    #[must_use]
+    pub fn prefix(&self, family: Family) -> String {
+        match family {
+            Family::V4 => format!("10.{}.0.0/24", self.number),
+            Family::V6 => format!("fd00:{}::/64", self.number),
+        }
+    }
+
+    /// The gateway's address inside its prefix.
+    #[must_use]
+    pub fn inner(&self, family: Family) -> IpAddr {
+        self.address(family, 1)
+    }
+
+    /// The host's address.
+    #[must_use]
+    pub fn host_address(&self, family: Family) -> IpAddr {
+        self.address(family, 2)
+    }
+
+    fn address(&self, family: Family, host: u8) -> IpAddr {
+        let n = self.number;
+        pick(
+            family,
+            (
+                Ipv4Addr::new(10, n, 0, host),
+                Ipv6Addr::new(0xfd00, n.into(), 0, 0, 0, 0, 0, host.into()),
+            ),
+        )
+    }
+}
+
+fn pick(family: Family, (v4, v6): (Ipv4Addr, Ipv6Addr)) -> IpAddr {
+    match family {
+        Family::V4 => v4.into(),
+        Family::V6 => v6.into(),
+    }
+}
+
+/// Two sites and the middle.
+#[derive(Debug)]
+pub struct Topology {
+    /// The site that a NAT hides, if there is one.
+    pub client: Site,
+    /// The other site.
+    pub server: Site,
+    /// The switch or router, with the ports [`Topology::CLIENT_PORT`] and
+    /// [`Topology::SERVER_PORT`].
+    pub middle: Namespace,
+    between: Between,
+}
+
+impl Topology {
+    /// The device of the middle that leads to the client.
+    pub const CLIENT_PORT: &'static str = "client";
+    /// The device of the middle that leads to the server.
+    pub const SERVER_PORT: &'static str = "server";
+    /// A second prefix behind the server, for a rule that comes later.
+    pub const LATER_PREFIX: &'static str = "10.3.0.0/24";
+    /// The host's address in [`Topology::LATER_PREFIX`].
+    pub const LATER_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 3, 0, 2));
+
+    /// Builds it.
+    ///
+    /// # Errors
+    /// A namespace, device, address or rule cannot be made.
+    pub fn new(between: Between) -> Result<Self> {
+        let v6 = |net: u16, host: u16| Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, host);
+        let (client, server) = match between {
+            Between::Switch => {
+                let middle = (Ipv4Addr::new(192, 0, 2, 254), v6(1, 0xfe));
+                (
+                    Site::new("client", 1, (Ipv4Addr::new(192, 0, 2, 1), v6(1, 1)), middle)?,
+                    Site::new("server", 2, (Ipv4Addr::new(192, 0, 2, 2), v6(1, 2)), middle)?,
+                )
+            }
+            Between::Nat => {
+                let inside = (Ipv4Addr::new(192, 168, 7, 1), v6(7, 1));
+                let outside = (Ipv4Addr::new(203, 0, 113, 1), v6(113, 1));
+                (
+                    Site::new("client", 1, (Ipv4Addr::new(192, 168, 7, 2), v6(7, 2)), inside)?,
+                    Site::new("server", 2, (Ipv4Addr::new(203, 0, 113, 2), v6(113, 2)), outside)?,
+                )
+            }
+        };
+        let middle = Namespace::new("middle")?;
+        client.gateway.link("eth0", &middle, Self::CLIENT_PORT)?;
+        server.gateway.link("eth0", &middle, Self::SERVER_PORT)?;
+        let topology = Self { client, server, middle, between };
+        match between {
+            Between::Switch => topology.switch()?,
+            Between::Nat => topology.router()?,
+        }
+        topology.client.configure(&topology.server)?;
+        topology.server.configure(&topology.client)?;
+        topology.server.gateway.ip("addr add 10.3.0.1/24 dev lan0")?;
+        topology.server.host.ip("addr add 10.3.0.2/24 dev eth0")?;
+        Ok(topology)
+    }
+
+    fn switch(&self) -> Result {
+        let (v4, v6) = self.client.next_hop;
+        self.middle.ip(&format!(
+            "link add bridge type bridge\n\
+             link set {client} master bridge\n\
+             link set {server} master bridge\n\
+             link set bridge up\n\
+             addr add {v4}/24 dev bridge\n\
+             addr add {v6}/64 dev bridge nodad",
+            client = Self::CLIENT_PORT,
+            server = Self::SERVER_PORT,
+        ))
+    }
+
+    fn router(&self) -> Result {
+        let ((in4, in6), (out4, out6)) = (self.client.next_hop, self.server.next_hop);
+        let (client, server) = (Self::CLIENT_PORT, Self::SERVER_PORT);
+        self.middle.ip(&format!(
+            "addr add {in4}/24 dev {client}\n\
+             addr add {in6}/64 dev {client} nodad\n\
+             addr add {out4}/24 dev {server}\n\
+             addr add {out6}/64 dev {server} nodad"
+        ))?;
+        for version in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            self.middle.sysctl(version, "1")?;
+        }
+        // Left alone, the first client keeps its ports 500 and 4500, and a peer that answers to
+        // the wrong port gets away with it.
+        self.middle.nft(&format!(
+            "table inet nat {{
+                chain postrouting {{
+                    type nat hook postrouting priority srcnat
+                    oifname \"{server}\" meta l4proto udp masquerade to :20000-30000
+                    oifname \"{server}\" masquerade
+                }}
+            }}"
+        ))
+    }
+
+    /// What lies between the gateways.
+    #[must_use]
+    pub const fn between(&self) -> Between {
+        self.between
+    }
+
+    /// The address under which the server sees the client.
+    #[must_use]
+    pub fn client_as_seen(&self, family: Family) -> IpAddr {
+        match self.between {
+            Between::Switch => self.client.outer(family),
+            Between::Nat => pick(family, self.server.next_hop),
+        }
+    }
+}

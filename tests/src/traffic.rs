@@ -1,0 +1,228 @@
+//! Pings and bulk data between namespaces, with a payload that a capture can look for.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
+
+use crate::error::{Context as _, Error, Result};
+use crate::namespace::Namespace;
+
+/// What all payloads consist of, over and over.
+pub const CANARY: &[u8; 16] = b"gateway-in-clear";
+/// [`CANARY`] as `ping -p` wants it.
+const CANARY_HEX: &str = "676174657761792d696e2d636c656172";
+
+/// How long bulk data may stand still.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What came of some pings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pings {
+    /// Echo requests sent.
+    pub sent: u32,
+    /// Answers.
+    pub received: u32,
+}
+
+/// Options of [`ping`].
+#[derive(Debug, Clone, Copy)]
+pub struct PingOptions {
+    /// How many.
+    pub count: u32,
+    /// Octets of payload.
+    pub size: u32,
+    /// Time between two.
+    pub interval: Duration,
+    /// How long to wait for the last answer.
+    pub wait: Duration,
+}
+
+impl Default for PingOptions {
+    /// Three pings, 200 ms apart, 5 s for the answer: emulated machines are slow.
+    fn default() -> Self {
+        Self {
+            count: 3,
+            size: 56,
+            interval: Duration::from_millis(200),
+            wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The command that pings; for a test that does something while it runs.
+#[must_use]
+pub fn ping_command(from: &Namespace, to: IpAddr, options: &PingOptions) -> Command {
+    let mut command = from.command("ping");
+    command.args(["-n", "-q", "-p", CANARY_HEX]);
+    command.args(["-c", &options.count.to_string(), "-s", &options.size.to_string()]);
+    command.args(["-i", &options.interval.as_secs_f32().to_string()]);
+    command.args(["-W", &options.wait.as_secs_f32().to_string()]);
+    command.arg(to.to_string());
+    command
+}
+
+/// Pings and counts the answers; none is not an error.
+///
+/// # Errors
+/// `ping` cannot be run, or cannot send at all.
+pub fn ping(from: &Namespace, to: IpAddr, options: &PingOptions) -> Result<Pings> {
+    let output = ping_command(from, to, options).output().context("ping")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    pings(&text).context(format_args!("ping {to} from {from}: {text}{complaint}"))
+}
+
+/// Reads "3 packets transmitted, 2 received".
+fn pings(text: &str) -> Option<Pings> {
+    let line = text.lines().find(|line| line.contains("packets transmitted"))?;
+    let mut numbers = line.split(", ").filter_map(|part| part.split(' ').next()?.parse().ok());
+    Some(Pings { sent: numbers.next()?, received: numbers.next()? })
+}
+
+/// Pings until the first answer.
+///
+/// # Errors
+/// There is none within the time.
+pub fn ping_until_answered(from: &Namespace, to: IpAddr, limit: Duration) -> Result<Duration> {
+    let start = Instant::now();
+    let options = PingOptions { count: 1, wait: Duration::from_secs(1), ..PingOptions::default() };
+    while start.elapsed() < limit {
+        if ping(from, to, &options)?.received > 0 {
+            return Ok(start.elapsed());
+        }
+    }
+    Err(Error::new(format!("no answer from {to} to {from} within {} s", limit.as_secs())))
+}
+
+/// What came of a bulk transfer.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer {
+    /// Octets that arrived, all as they were sent.
+    pub octets: usize,
+    /// From the connection's first packet to the receiver's acknowledgement of the last octet.
+    pub elapsed: Duration,
+}
+
+impl Transfer {
+    /// Millions of octets a second.
+    #[must_use]
+    pub fn megabytes_per_second(&self) -> f64 {
+        // Only ever shown: the loss of precision above 4 GiB does not matter.
+        f64::from(u32::try_from(self.octets).unwrap_or(u32::MAX)) / self.elapsed.as_secs_f64() / 1e6
+    }
+}
+
+/// Sends octets over TCP from one namespace to an address in the other, which compares every one
+/// of them with what was sent.
+///
+/// # Errors
+/// There is no connection, the data stands still for a minute, or differs.
+pub fn transfer(
+    (from, source): (&Namespace, IpAddr),
+    (to, destination): (&Namespace, IpAddr),
+    octets: usize,
+) -> Result<Transfer> {
+    let listener = to
+        .enter(|| TcpListener::bind((destination, 0)))?
+        .context(format_args!("listening on {destination} in {to}"))?;
+    let address = listener.local_addr().context("the listener's address")?;
+    thread::scope(|scope| {
+        let receiver = scope.spawn(move || receive(&listener, source, octets));
+        let sent = from.enter(|| send(address, octets)).flatten();
+        // A sender that never connected leaves the receiver to its own time limit: wake it.
+        if sent.is_err() {
+            drop(to.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1))));
+        }
+        let received =
+            receiver.join().map_err(|_panic| Error::new("the receiver panicked")).flatten();
+        let elapsed = sent.context(format_args!("sending from {from}"))?;
+        received.context(format_args!("receiving in {to}"))?;
+        Ok(Transfer { octets, elapsed })
+    })
+}
+
+fn send(to: SocketAddr, octets: usize) -> Result<Duration> {
+    let start = Instant::now();
+    let mut stream = TcpStream::connect_timeout(&to, STALL).context("connect")?;
+    stream.set_write_timeout(Some(STALL)).context("a time limit")?;
+    stream.set_read_timeout(Some(STALL)).context("a time limit")?;
+    let block = block();
+    let mut left = octets;
+    while left > 0 {
+        let part = block.get(..left).unwrap_or(&block);
+        stream.write_all(part).context("write")?;
+        left = left.saturating_sub(part.len());
+    }
+    stream.read_exact(&mut [0]).context("the receiver's acknowledgement")?;
+    Ok(start.elapsed())
+}
+
+fn receive(listener: &TcpListener, source: IpAddr, octets: usize) -> Result {
+    let (mut stream, peer) = listener.accept().context("accept")?;
+    if peer.ip() != source {
+        return Err(Error::new(format!("a connection from {peer} instead of {source}")));
+    }
+    stream.set_read_timeout(Some(STALL)).context("a time limit")?;
+    let mut buffer = vec![0; BLOCK];
+    let block = block();
+    let mut at: usize = 0;
+    while at < octets {
+        let part = block.len().min(octets.saturating_sub(at));
+        let part = buffer.get_mut(..part).unwrap_or_default();
+        stream.read_exact(part).context(format_args!("after {at} octets"))?;
+        if !block.starts_with(part) {
+            return Err(Error::new(format!("the data differs within {BLOCK} octets of {at}")));
+        }
+        at = at.saturating_add(part.len());
+    }
+    stream.write_all(&[1]).context("acknowledging")
+}
+
+/// Octets written and compared at once.
+const BLOCK: usize = 64 * 1024;
+
+/// Canaries that alternate with a counter, so that no two packets' worth of data is equal.
+fn block() -> Vec<u8> {
+    (0_u64..)
+        .flat_map(|n| CANARY.iter().copied().chain(n.to_be_bytes()))
+        .take(BLOCK)
+        .collect()
+}
+
+/// Sends datagrams with the canary, as fast as it goes; for traffic that nobody answers.
+///
+/// # Errors
+/// There is no socket. That the kernel refuses to send is none: it may be told to.
+pub fn shout(from: &Namespace, to: SocketAddr, count: usize, size: usize) -> Result {
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    from.enter(|| {
+        let socket = UdpSocket::bind((any, 0)).context("a UDP socket")?;
+        let data: Vec<u8> = CANARY.iter().copied().cycle().take(size).collect();
+        for _ in 0..count {
+            drop(socket.send_to(&data, to));
+        }
+        Ok(())
+    })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_canary_of_ping_is_the_same() {
+        let hex: String = CANARY.iter().map(|octet| format!("{octet:02x}")).collect();
+        assert_eq!(hex, CANARY_HEX);
+    }
+
+    #[test]
+    fn the_counts_of_ping_are_read() {
+        let text = "PING\n\n3 packets transmitted, 2 received, +1 errors, 33% packet loss\n";
+        assert_eq!(pings(text), Some(Pings { sent: 3, received: 2 }));
+        assert_eq!(pings("ping: unknown host"), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! What keeps the daemon from starting, or does not, on a kernel with ESP.
+#![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+
+use gateway_tests::Result;
+use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::namespace::Namespace;
+use gateway_tests::requirements::{Requirement, met};
+use gateway_tests::scenario::{between_sites, capture, exercise};
+use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::traffic::ping_until_answered;
+
+use Family::V4;
+
+const NEEDED: [Requirement; 2] = [Requirement::Esp, Requirement::Gateway];
+
+/// The daemon ends with status 1 after these words, and without what it had set up by then.
+fn refused(namespace: &Namespace, policy: &str, words: &[&str]) -> Result {
+    let mut gateway = Gateway::spawn(namespace, &policy)?;
+    let status = gateway.daemon().wait(PATIENCE)?;
+    let log = gateway.daemon().log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    for word in words {
+        assert!(log.contains(word), "`{word}` in: {log}");
+    }
+    assert!(!log.contains("Ready"), "{log}");
+    assert_eq!(namespace.run("ip", &["xfrm", "state"])?.trim(), "");
+    Ok(())
+}
+
+#[test]
+fn a_missing_bpffs_is_named_with_the_command_that_mounts_it() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let policy = Policy::of_client(&topology, V4, V4);
+    let bare = Namespace::without_bpffs("bare")?;
+    bare.ip("link add eth0 type veth peer name other\nlink set eth0 up\nlink set other up")?;
+    refused(&bare, &policy.to_string(), &["/sys/fs/bpf", "mount"])
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_named() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let policy = Policy::of_client(&topology, V4, V4).to_string().replace("eth0", "eth7");
+    refused(&topology.client.gateway, &policy, &["eth7"])
+}
+
+#[test]
+fn a_second_daemon_does_not_disturb_the_first() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let policy = Policy::of_server(&topology, V4, V4);
+    let _server = Gateway::start(&topology.server.gateway, &policy)?;
+    let policy = Policy::of_client(&topology, V4, V4);
+    let client = Gateway::start(&topology.client.gateway, &policy)?;
+    let target = topology.server.host_address(V4);
+    ping_until_answered(&topology.client.host, target, PATIENCE)?;
+    let before = client.wait_child(RULE)?;
+
+    let mut second = Gateway::spawn(&topology.client.gateway, &policy)?;
+    let status = second.daemon().wait(PATIENCE)?;
+    assert_eq!(status.code(), Some(1), "{}", second.daemon().log());
+    let after = client.wait_child(RULE)?;
+    assert_eq!(after.get("inbound_spi"), before.get("inbound_spi"));
+    exercise(&topology, V4)?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}

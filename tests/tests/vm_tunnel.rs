@@ -1,0 +1,232 @@
+//! Two of our gateways with a whole tunnel between them.
+#![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+
+use std::thread;
+use std::time::Duration;
+
+use gateway_tests::Result;
+use gateway_tests::capture::{Capture, Mark};
+use gateway_tests::frame::Kind;
+use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::requirements::{Requirement, met};
+use gateway_tests::scenario::{
+    all_answered, between_gateways, between_sites, capture, encrypted, exercise, exercise_between,
+    none_answered,
+};
+use gateway_tests::topology::{Between, Family, Site, Topology};
+use gateway_tests::traffic::{PingOptions, ping, ping_until_answered, shout};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use Family::{V4, V6};
+
+const NEEDED: [Requirement; 2] = [Requirement::Esp, Requirement::Gateway];
+
+fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
+    value.get(name).unwrap_or(&Value::Null)
+}
+
+/// A tunnel that a host's packet makes, with everything through it, and an orderly end.
+fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(between)?;
+    let capture = capture(&topology)?;
+    let policy = Policy::of_server(&topology, outer, inner);
+    let policy = policy.with_rules(|rule| rule.esp_proposals = vec![esp]);
+    let server = Gateway::start(&topology.server.gateway, &policy)?;
+    let policy = Policy::of_client(&topology, outer, inner);
+    let policy = policy.with_rules(|rule| rule.esp_proposals = vec![esp]);
+    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
+    assert_eq!(client.children(RULE)?.len(), 0, "nobody has asked for it yet");
+
+    ping_until_answered(&topology.client.host, topology.server.host_address(inner), PATIENCE)?;
+    let child = client.wait_child(RULE)?;
+    assert!(field(&child, "suite").as_str().is_some_and(|s| s.starts_with(esp)), "{child}");
+    assert_eq!(field(&child, "encapsulation").is_array(), between == Between::Nat, "{child}");
+    exercise(&topology, inner)?;
+    // What the gateways send themselves is selected as well.
+    let (one, other) = (&topology.client, &topology.server);
+    all_answered(&one.gateway, other.inner(inner), &PingOptions::default())?;
+    all_answered(&other.gateway, one.inner(inner), &PingOptions::default())?;
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    assert!(client.bpf_counter("egress_protected")? > 0);
+    for gateway in [&client, &server] {
+        let stripped = gateway.bpf_counter("esp_in_udp_stripped")?;
+        assert_eq!(stripped > 0, between == Between::Nat, "{stripped} stripped by XDP");
+        assert_eq!(gateway.children(RULE)?.len(), 1, "one SA serves all of it");
+    }
+
+    assert!(client.daemon().stop(PATIENCE)?.success());
+    server.wait_gone()?;
+    none_answered(&topology.client.host, other.host_address(inner))?;
+    none_answered(&topology.server.host, one.host_address(inner))?;
+    capture.finish(&[between_sites(&topology, inner)?])
+}
+
+#[test]
+fn a_tunnel_over_ipv4_works_with_aes_gcm() -> Result {
+    tunnel(Between::Switch, V4, V4, "aes256gcm16")
+}
+
+#[test]
+fn a_tunnel_over_ipv6_works_with_chacha() -> Result {
+    tunnel(Between::Switch, V6, V6, "chacha20poly1305")
+}
+
+#[test]
+fn ipv6_in_ipv4_works_with_aes_cbc() -> Result {
+    tunnel(Between::Switch, V4, V6, "aes128-sha256")
+}
+
+#[test]
+fn ipv4_in_ipv6_works_through_nat_of_ipv6() -> Result {
+    tunnel(Between::Nat, V6, V4, "aes128gcm16")
+}
+
+#[test]
+fn a_tunnel_through_nat_works_with_aes_cbc() -> Result {
+    tunnel(Between::Nat, V4, V4, "aes256-sha512")
+}
+
+/// Transport mode between the gateways themselves.
+fn transport(between: Between, family: Family) -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(between)?;
+    let capture = capture(&topology)?;
+    let (client, server) = (topology.client.outer(family), topology.server.outer(family));
+    let bits = if family == V4 { 32 } else { 128 };
+    // Behind NAT the server knows the client by the router's address only.
+    let seen = topology.client_as_seen(family);
+    let policy = Policy::of_server(&topology, family, family).with_rules(|rule| {
+        rule.mode = "transport";
+        (rule.local, rule.remote) = (vec![format!("{server}/{bits}")], vec![format!("{seen}/{bits}")]);
+    });
+    let answering = Gateway::start(&topology.server.gateway, &policy)?;
+    let policy = Policy::of_client(&topology, family, family).with_rules(|rule| {
+        (rule.mode, rule.start) = ("transport", "always");
+        (rule.local, rule.remote) =
+            (vec![format!("{client}/{bits}")], vec![format!("{server}/{bits}")]);
+    });
+    let asking = Gateway::start(&topology.client.gateway, &policy)?;
+    let child = asking.wait_child(RULE)?;
+    assert_eq!(field(&child, "mode"), "transport");
+    answering.wait_child(RULE)?;
+    let one = (&topology.client.gateway, client);
+    match between {
+        Between::Switch => exercise_between(one, (&topology.server.gateway, server))?,
+        // The server sees another address than the client's own, which bulk data's check of the
+        // source would refuse.
+        Between::Nat => all_answered(one.0, server, &PingOptions::default())?,
+    }
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    capture.finish(&[between_gateways(&topology, family)])
+}
+
+#[test]
+fn transport_mode_works_over_ipv4() -> Result {
+    transport(Between::Switch, V4)
+}
+
+#[test]
+fn transport_mode_works_over_ipv6() -> Result {
+    transport(Between::Switch, V6)
+}
+
+#[test]
+fn transport_mode_works_through_nat() -> Result {
+    transport(Between::Nat, V4)
+}
+
+#[test]
+fn one_rule_protects_both_families() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let both = |policy: Policy, one: &Site, other: &Site| {
+        policy.with_rules(|rule| {
+            rule.local = vec![one.prefix(V4), one.prefix(V6)];
+            rule.remote = vec![other.prefix(V4), other.prefix(V6)];
+        })
+    };
+    let (one, other) = (&topology.client, &topology.server);
+    let policy = both(Policy::of_server(&topology, V4, V4), other, one);
+    let server = Gateway::start(&other.gateway, &policy)?;
+    let policy = both(Policy::of_client(&topology, V4, V4), one, other);
+    let client = Gateway::start(&one.gateway, &policy.with_rules(|rule| rule.start = "always"))?;
+    client.wait_child(RULE)?;
+    server.wait_child(RULE)?;
+    exercise(&topology, V4)?;
+    exercise(&topology, V6)?;
+    capture.finish(&[between_sites(&topology, V4)?, between_sites(&topology, V6)?])
+}
+
+#[test]
+fn without_a_peer_selected_traffic_goes_nowhere() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let policy = Policy::of_client(&topology, V4, V4);
+    let client = Gateway::start(&topology.client.gateway, &policy)?;
+    let target = topology.server.host_address(V4);
+    for from in [&topology.client.host, &topology.client.gateway] {
+        none_answered(from, target)?;
+        shout(from, (target, 7).into(), 50, 3000)?;
+    }
+    // The packets asked for an SA, and the peer does not answer.
+    let summary = capture.summary(Mark::START)?;
+    assert!(summary.count(Kind::Ike) > 0, "{summary}");
+    assert!(client.bpf_counter("egress_protected")? > 0);
+    // The other way: what arrives in the clear is not let in.
+    topology.server.gateway.ip(&format!(
+        "route replace {} via {}",
+        topology.client.prefix(V4),
+        topology.client.outer(V4)
+    ))?;
+    let inside = Capture::start(&topology.client.gateway, &["lan0"])?;
+    none_answered(&topology.server.host, topology.client.host_address(V4))?;
+    assert!(client.bpf_counter("ingress_clear")? > 0);
+    inside.finish(&[between_sites(&topology, V4)?])
+}
+
+#[test]
+fn after_a_crash_nothing_leaks_and_a_new_start_recovers() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let policy = Policy::of_server(&topology, V4, V4);
+    let _server = Gateway::start(&topology.server.gateway, &policy)?;
+    let policy = Policy::of_client(&topology, V4, V4);
+    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
+    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
+    ping_until_answered(host, target, PATIENCE)?;
+    client.daemon().signal(Signal::SIGKILL)?;
+    client.daemon().wait(PATIENCE)?;
+    drop(client);
+    let _client = thread::scope(|scope| {
+        // Packets all along, whatever becomes of them.
+        let sender = scope.spawn(|| {
+            let options = PingOptions {
+                count: 60,
+                interval: Duration::from_millis(50),
+                wait: Duration::from_secs(1),
+                ..PingOptions::default()
+            };
+            ping(host, target, &options)
+        });
+        let client = Gateway::start(&topology.client.gateway, &policy);
+        sender.join().unwrap()?;
+        client
+    })?;
+    ping_until_answered(host, target, PATIENCE)?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}

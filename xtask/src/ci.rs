@@ -1,0 +1,94 @@
+//! `cargo xtask ci`: all that continuous integration does, in order of cost.
+//!
+//! A failed step does not keep the later ones from running: one run shows all that is wrong.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::progress::{heading, seconds};
+use crate::test::{self, Tally};
+use crate::{check, fuzz};
+
+/// Arguments of `cargo xtask ci`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Formatting, lints, documentation, dependencies (licences, bans, sources), fuzz targets for 20
+seconds each, then what `cargo xtask test` does. The last line is the sum of tests, fuzz targets
+and failed steps: `N passed, N failed, N skipped`.")]
+pub(crate) struct Args {
+    /// Seconds for each fuzz target.
+    #[arg(long, value_name = "N", default_value = "20")]
+    fuzz_seconds: u32,
+}
+
+/// The outcome of one step.
+struct Step {
+    name: &'static str,
+    ok: bool,
+    took: Duration,
+}
+
+/// Runs the command of `cargo xtask ci`.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let mut steps = Vec::new();
+    let mut total = Tally::default();
+    let checks: [(_, fn() -> Result); 5] = [
+        ("format", check::format),
+        ("scripts", check::scripts),
+        ("clippy", check::clippy),
+        ("documentation", check::documentation),
+        ("dependencies", check::dependencies),
+    ];
+    for (name, check) in checks {
+        // What passes here is not a test: only failures count.
+        total.add(step(&mut steps, name, || check().map(|()| Tally::default())));
+    }
+    let fuzzing = fuzz::Args::for_seconds(args.fuzz_seconds);
+    total.add(step(&mut steps, "fuzz targets", || fuzz::search(&fuzzing)));
+    let mut report = test::Report::default();
+    total.add(step(&mut steps, "tests", || {
+        report = test::levels(&test::Args::all());
+        Ok(report.tally())
+    }));
+
+    report.print();
+    heading("steps");
+    for step in &steps {
+        let outcome = if step.ok { "ok" } else { "FAILED" };
+        println!("{:<30} {outcome:<8} {:>12}", step.name, seconds(step.took));
+    }
+    let sum = steps.iter().map(|step| step.took).sum();
+    println!("{:<30} {:<8} {:>12}\n", "all", "", seconds(sum));
+    println!("{total}");
+    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one step and notes how it went. A step that could not do its work is one failure.
+fn step(steps: &mut Vec<Step>, name: &'static str, work: impl FnOnce() -> Result<Tally>) -> Tally {
+    heading(name);
+    let started = Instant::now();
+    let tally = work().unwrap_or_else(|error| {
+        println!("{name}: {error}");
+        Tally::FAILED
+    });
+    let (ok, took) = (tally.failed == 0, started.elapsed());
+    println!("{name}: {} in {}", if ok { "ok" } else { "FAILED" }, seconds(took));
+    steps.push(Step { name, ok, took });
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_step_that_fails_counts_as_one_failure() {
+        let mut steps = Vec::new();
+        assert_eq!(step(&mut steps, "a", || Err(Error::new("no"))), Tally::FAILED);
+        assert_eq!(step(&mut steps, "b", || Ok(Tally::default())), Tally::default());
+        assert_eq!(step(&mut steps, "c", || Ok(Tally::FAILED)), Tally::FAILED);
+        assert_eq!(steps.iter().map(|step| step.ok).collect::<Vec<_>>(), [false, true, false]);
+    }
+}

@@ -1,0 +1,172 @@
+//! Building the test programs once, on this machine.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::script::Program;
+use crate::error::{Context as _, Error, Result};
+use crate::shell::{cargo, describe, root, run};
+
+/// Where a test program can run, told by how its name begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Places {
+    /// On this machine's kernel.
+    pub(super) host: bool,
+    /// In a guest.
+    pub(super) vm: bool,
+}
+
+/// What was built.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// The daemon.
+    pub(super) gateway: PathBuf,
+    /// Each test program and where it runs.
+    pub(super) programs: Vec<(Program, Places)>,
+}
+
+/// Builds the daemon and the programs of `tests/`.
+pub(super) fn build() -> Result<Built> {
+    check_names()?;
+    let format = "--message-format=json-render-diagnostics";
+    let daemon = executables(&mut cargo(["build", "--package", "gateway", "--bins", format]))?;
+    let gateway = daemon
+        .into_iter()
+        .find(|target| target.name == "gateway")
+        .map(|target| target.path)
+        .ok_or_else(|| Error::new("cargo built no program `gateway`"))?;
+    let tests =
+        executables(&mut cargo(["test", "--package", "gateway-tests", "--no-run", format]))?;
+    let mut programs: Vec<(Program, Places)> = tests
+        .into_iter()
+        .filter_map(|target| {
+            let places = if target.test { places(&target.name)? } else { LIBRARY };
+            (target.test || target.library)
+                .then_some((Program { name: target.name, path: target.path }, places))
+        })
+        .collect();
+    programs.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    Ok(Built { gateway, programs })
+}
+
+/// Builds programs for showing or measuring, optimised.
+pub(crate) fn release(args: &[&str]) -> Result {
+    run(cargo(["build", "--release"]).args(args))
+}
+
+/// The unit tests of the tests' own library.
+const LIBRARY: Places = Places { host: true, vm: false };
+
+/// Where the tests of `tests/tests/<name>.rs` run; nothing for a name that says nothing.
+fn places(name: &str) -> Option<Places> {
+    let (kind, _) = name.split_once('_')?;
+    match kind {
+        "bpf" => Some(Places { host: true, vm: true }),
+        "host" | "kernel" => Some(Places { host: true, vm: false }),
+        "vm" => Some(Places { host: false, vm: true }),
+        _ => None,
+    }
+}
+
+/// A test file that no level runs would be lost in silence.
+fn check_names() -> Result {
+    let dir = root().join("tests/tests");
+    let files = fs::read_dir(&dir).context(|| format!("cannot read {}", dir.display()))?;
+    for file in files {
+        let path = file.context(|| format!("cannot read {}", dir.display()))?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|end| end == "rs") && places(&name).is_none() {
+            return Err(Error::new(format!(
+                "tests/tests/{name}.rs belongs to no level: its name must begin with bpf_, \
+                 host_, kernel_ or vm_"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// An executable that cargo has built.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    name: String,
+    /// A test program of its own.
+    test: bool,
+    /// The unit tests of a library.
+    library: bool,
+    path: PathBuf,
+}
+
+fn executables(command: &mut Command) -> Result<Vec<Target>> {
+    let what = describe(command);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context(|| what.as_str())?;
+    let mut targets = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            targets.extend(target(&line.context(|| what.as_str())?));
+        }
+    }
+    let status = child.wait().context(|| what.as_str())?;
+    if status.success() { Ok(targets) } else { Err(Error::new(format!("{what}: {status}"))) }
+}
+
+/// The executable that a line of cargo's messages tells of.
+fn target(line: &str) -> Option<Target> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    if message.get("reason")? != "compiler-artifact" {
+        return None;
+    }
+    let target = message.get("target")?;
+    let is = |kind: &str| {
+        target
+            .get("kind")
+            .and_then(Value::as_array)
+            .is_some_and(|all| all.iter().any(|k| k == kind))
+    };
+    Some(Target {
+        name: target.get("name")?.as_str()?.to_owned(),
+        test: is("test"),
+        library: is("lib"),
+        path: message.get("executable")?.as_str()?.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_says_where_a_test_runs() {
+        assert_eq!(places("bpf_natt"), Some(Places { host: true, vm: true }));
+        assert_eq!(places("kernel_acquire"), Some(Places { host: true, vm: false }));
+        assert_eq!(places("vm_tunnel"), Some(Places { host: false, vm: true }));
+        for lost in ["reload", "vmtunnel", "interop_strongswan", ""] {
+            assert_eq!(places(lost), None);
+        }
+    }
+
+    #[test]
+    fn an_executable_is_read_from_cargos_message() {
+        let line = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"vm_a"},
+            "profile":{"test":true},"executable":"/t/vm_a-1"}"#;
+        let expected =
+            Target { name: "vm_a".into(), test: true, library: false, path: "/t/vm_a-1".into() };
+        assert_eq!(target(line), Some(expected));
+    }
+
+    #[test]
+    fn other_messages_are_passed_over() {
+        for line in [
+            "",
+            "not json",
+            r#"{"reason":"build-finished","success":true}"#,
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"x"},"executable":null}"#,
+        ] {
+            assert_eq!(target(line), None);
+        }
+    }
+}

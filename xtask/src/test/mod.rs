@@ -1,0 +1,345 @@
+//! `cargo xtask test`: the three levels of tests, and their sum.
+//!
+//! 1. pure: unit, property, vector, simulation and documentation tests; no privileges.
+//! 2. host: network namespaces and eBPF on this machine's kernel; root.
+//! 3. vm: whole tunnels on stock Debian kernels in QEMU.
+
+mod build;
+mod reader;
+mod script;
+mod tally;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, IsTerminal as _, stderr};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+pub(crate) use self::build::release;
+pub(crate) use self::script::isolated;
+pub(crate) use self::tally::Tally;
+
+use self::build::Built;
+use self::reader::Reader;
+use self::script::{Program, script};
+use crate::error::{Context as _, Error, Result};
+use crate::progress::{heading, say, seconds};
+use crate::shell::{capture, cargo, describe, find_tool, is_root, root, succeeds};
+use crate::vm;
+
+/// How long all tests may take on one kernel of the third level.
+const VM_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test                      all three levels
+  cargo xtask test pure                 one level
+  cargo xtask test vm -k 6.12 -- nat    tests whose name has `nat`, on one kernel
+
+The last line is the sum: `N passed, N failed, N skipped`. A test that cannot run on this
+machine says why and counts as skipped. The levels host and vm keep nothing of what a test
+leaves behind: each test program has namespaces of its own.")]
+pub(crate) struct Args {
+    /// Run this level only.
+    level: Option<Level>,
+
+    /// Kernel series of the level vm (may be repeated).
+    #[arg(short, long = "kernel", value_name = "SERIES", default_values = ["6.1", "6.12"])]
+    kernels: Vec<String>,
+
+    /// Names or parts of names of the tests to run.
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+impl Args {
+    /// All levels with all tests.
+    pub(crate) fn all() -> Self {
+        let kernels = ["6.1", "6.12"].map(str::to_owned).to_vec();
+        Self { level: None, kernels, filter: Vec::new() }
+    }
+}
+
+/// A level of tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    /// Unit, property, vector, simulation and documentation tests.
+    Pure,
+    /// Namespaces and eBPF on this machine's kernel; needs root.
+    Host,
+    /// Stock Debian kernels in QEMU.
+    Vm,
+}
+
+/// The outcome of one level, or of one kernel of the third.
+#[derive(Debug)]
+struct Row {
+    name: String,
+    tally: Tally,
+    took: Duration,
+    skips: Vec<String>,
+    failures: Vec<String>,
+}
+
+/// The outcome of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Report(Vec<Row>);
+
+impl Report {
+    /// The sum over the levels.
+    pub(crate) fn tally(&self) -> Tally {
+        self.0.iter().map(|row| row.tally).sum()
+    }
+
+    /// Prints what was skipped and what failed, then one line per level.
+    pub(crate) fn print(&self) {
+        heading("tests");
+        for row in &self.0 {
+            for skip in &row.skips {
+                println!("skipped  {}: {skip}", row.name);
+            }
+        }
+        for row in &self.0 {
+            for failure in &row.failures {
+                println!("FAILED   {}: {failure}", row.name);
+            }
+        }
+        for row in &self.0 {
+            println!("{:<8} {} in {}", row.name, row.tally, seconds(row.took));
+        }
+        println!();
+    }
+}
+
+/// Runs the command of `cargo xtask test`.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let report = levels(args);
+    report.print();
+    let total = report.tally();
+    println!("{total}");
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the levels asked for. What keeps a level from running is a failure of that level.
+pub(crate) fn levels(args: &Args) -> Report {
+    let mut report = Report::default();
+    let wanted = |level| args.level.is_none_or(|only| only == level);
+    if wanted(Level::Pure) {
+        heading("pure: unit, property, vector, simulation and documentation tests");
+        report.0.push(row("pure", |reader| pure(args, reader)));
+    }
+    if !wanted(Level::Host) && !wanted(Level::Vm) {
+        return report;
+    }
+    heading("building the daemon and the test programs");
+    let built = match build::build() {
+        Ok(built) => built,
+        Err(error) => {
+            let name = if wanted(Level::Host) { "host" } else { "vm" };
+            report.0.push(row(name, |_| Err(error)));
+            return report;
+        }
+    };
+    if wanted(Level::Host) {
+        heading("host: namespaces and eBPF on this machine's kernel");
+        report.0.push(row("host", |reader| host(&built, args, reader)));
+    }
+    if wanted(Level::Vm) {
+        for series in &args.kernels {
+            heading(&format!("vm: Debian kernel {series}"));
+            let name = format!("vm {series}");
+            report.0.push(row(&name, |reader| guest(&built, series, args, reader)));
+        }
+    }
+    report
+}
+
+/// Runs one level and puts its outcome together.
+fn row(name: &str, level: impl FnOnce(&mut Reader) -> Result<Tally>) -> Row {
+    let started = Instant::now();
+    let mut reader = Reader::default();
+    let tally = level(&mut reader).unwrap_or_else(|error| {
+        reader.failures.push(error.to_string());
+        let mut tally = reader.tally();
+        tally.add(Tally::FAILED);
+        tally
+    });
+    let took = started.elapsed();
+    println!("{name}: {tally} in {}", seconds(took));
+    let Reader { skips, failures, .. } = reader;
+    Row { name: name.to_owned(), tally, took, skips, failures }
+}
+
+fn pure(args: &Args, reader: &mut Reader) -> Result<Tally> {
+    let dir = tempfile::tempdir().context(|| "cannot create a temporary directory")?;
+    let skip_log = dir.path().join("skipped");
+    let mut command = cargo(["test", "--no-fail-fast"]);
+    command.env("GATEWAY_SKIP_LOG", &skip_log).arg("--").args(&args.filter);
+    let status = read_lines(&mut command, reader)?;
+    for line in fs::read_to_string(&skip_log).unwrap_or_default().lines() {
+        reader.skip(line);
+    }
+    reader.program_ended(status);
+    Ok(reader.tally())
+}
+
+fn host(built: &Built, args: &Args, reader: &mut Reader) -> Result<Tally> {
+    let programs: Vec<Program> = built
+        .programs
+        .iter()
+        .filter(|(_, places)| places.host)
+        .map(|(program, _)| program.clone())
+        .collect();
+    let script = script(&programs, &root().join("tests"), &environment(built), &args.filter);
+    let mut command = if is_root() {
+        Command::new("sh")
+    } else if may_sudo() {
+        say("the tests on this machine's kernel need root: asking sudo");
+        let mut sudo = Command::new("sudo");
+        sudo.arg("sh");
+        sudo
+    } else {
+        return skip_all(&programs, args, reader);
+    };
+    let status = read_lines(command.args(["-c", &script]), reader)?;
+    Ok(reader.script_ended(&format!("exit status {status}")))
+}
+
+/// Whether sudo is there and either needs no password or can ask for one.
+fn may_sudo() -> bool {
+    find_tool("sudo").is_some()
+        && (stderr().is_terminal() || succeeds(Command::new("sudo").args(["-n", "true"])))
+}
+
+/// Counts the tests of programs that cannot run.
+fn skip_all(programs: &[Program], args: &Args, reader: &mut Reader) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for program in programs {
+        let list = capture(Command::new(&program.path).arg("--list").args(&args.filter))?;
+        for line in list.lines() {
+            if let Some(test) = line.strip_suffix(": test") {
+                reader.skips.push(format!("{}: {test}: needs root", program.name));
+                tally.add(Tally::SKIPPED);
+            }
+        }
+    }
+    say("not root and no sudo: the tests on this machine's kernel are skipped");
+    Ok(tally)
+}
+
+fn guest(built: &Built, series: &str, args: &Args, reader: &mut Reader) -> Result<Tally> {
+    let programs: Vec<Program> = built
+        .programs
+        .iter()
+        .filter(|(_, places)| places.vm)
+        .map(|(program, _)| program.clone())
+        .collect();
+    if programs.is_empty() {
+        return Ok(Tally::default());
+    }
+    let script = script(&programs, &root().join("tests"), &environment(built), &args.filter);
+    let machine = vm::Machine::with_kernel(series, VM_LIMIT);
+    let job = vm::Job {
+        command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
+        ..vm::Job::default()
+    };
+    let mut lines = Lines::default();
+    let outcome = vm::execute(&machine, &job, &mut |stream, data| match stream {
+        vm::Stream::Out => lines.take(data, |line| show(reader, line)),
+        vm::Stream::Err => vm::pass_on(stream, data),
+    })?;
+    lines.end(|line| show(reader, line));
+    let how = match outcome {
+        vm::Outcome::Exited(status) => format!("exit status {status}"),
+        vm::Outcome::TimedOut(log) => {
+            println!("{log}");
+            format!("the guest was stopped after {}", seconds(VM_LIMIT))
+        }
+        vm::Outcome::Died(log) => {
+            println!("{log}");
+            "the guest died; the end of its kernel's log is above".to_owned()
+        }
+    };
+    Ok(reader.script_ended(&how))
+}
+
+/// What every test program finds in its environment.
+fn environment(built: &Built) -> Vec<(String, String)> {
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    vec![
+        ("GATEWAY_BIN".to_owned(), text(&built.gateway)),
+        ("CARGO_MANIFEST_DIR".to_owned(), text(&root().join("tests"))),
+        ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
+    ]
+}
+
+/// Runs a command, shows and reads its output line by line; its exit status.
+fn read_lines(command: &mut Command, reader: &mut Reader) -> Result<i32> {
+    let what = describe(command);
+    let what = what.lines().next().unwrap_or_default();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context(|| what)?;
+    let stdout = child.stdout.take().ok_or_else(|| Error::new("no output to read"))?;
+    let mut stdout = BufReader::new(stdout);
+    let mut line = Vec::new();
+    // Tests may print anything: not everything is UTF-8.
+    while 0 < stdout.read_until(b'\n', &mut line).context(|| what)? {
+        show(reader, String::from_utf8_lossy(&line).trim_end_matches('\n'));
+        line.clear();
+    }
+    let status = child.wait().context(|| what)?;
+    Ok(status.code().unwrap_or(-1))
+}
+
+fn show(reader: &mut Reader, line: &str) {
+    if reader.line(line) {
+        println!("{line}");
+    }
+}
+
+/// Cuts a stream of octets into lines.
+#[derive(Debug, Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn take(&mut self, data: &[u8], mut on_line: impl FnMut(&str)) {
+        for part in data.split_inclusive(|&octet| octet == b'\n') {
+            self.0.extend_from_slice(part);
+            if let Some(line) = self.0.strip_suffix(b"\n") {
+                on_line(&String::from_utf8_lossy(line));
+                self.0.clear();
+            }
+        }
+    }
+
+    /// The end of the stream ends the last line too.
+    fn end(&mut self, mut on_line: impl FnMut(&str)) {
+        if !self.0.is_empty() {
+            on_line(&String::from_utf8_lossy(&self.0));
+            self.0.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_however_they_arrive() {
+        let mut seen = Vec::new();
+        let mut lines = Lines::default();
+        for piece in ["a", "b\nc\n", "", "\nd", "e"] {
+            lines.take(piece.as_bytes(), |line| seen.push(line.to_owned()));
+        }
+        lines.end(|line| seen.push(line.to_owned()));
+        assert_eq!(seen, ["ab", "c", "", "de"]);
+    }
+
+    #[test]
+    fn a_level_that_cannot_run_is_a_failure() {
+        let row = row("host", |_| Err(Error::new("no such thing")));
+        assert_eq!(row.tally, Tally::FAILED);
+        assert_eq!(row.failures, ["no such thing"]);
+    }
+}
