@@ -79,3 +79,77 @@ pub fn milestone(event: &Event) {
         Level::Debug => write!(debug),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use gateway_ike::event::EventKind;
+    use gateway_ike::io::{IkeSaId, Path};
+    use gateway_wire::IkeSpi;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(octets);
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_milestone_is_one_line_with_the_sa_the_peer_and_both_spis() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            milestone(&Event {
+                ike_sa: Some(IkeSaId(7)),
+                spis: Some((IkeSpi([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]), IkeSpi::ZERO)),
+                peer: Some("berlin".into()),
+                path: Some(Path {
+                    local: "192.0.2.1:500".parse().unwrap(),
+                    remote: "[2001:db8::2]:4500".parse().unwrap(),
+                }),
+                kind: EventKind::Closed("the peer deleted it"),
+            });
+            milestone(&Event {
+                ike_sa: None,
+                spis: None,
+                peer: None,
+                path: None,
+                kind: EventKind::CookieMode(true),
+            });
+        });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["level"], "INFO");
+        assert_eq!(lines[0]["message"], "IKE SA closed: the peer deleted it");
+        assert_eq!(lines[0]["ike_sa"], 7);
+        assert_eq!(lines[0]["peer"], "berlin");
+        assert_eq!(lines[0]["spi_i"], "0123456789abcdef");
+        assert_eq!(lines[0]["spi_r"], "0000000000000000");
+        assert_eq!(lines[0]["path"], "192.0.2.1:500 -> [2001:db8::2]:4500");
+        assert_eq!(lines[1]["level"], "WARN");
+        assert_eq!(lines[1].get("peer"), None);
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused_with_what_would_be_one() {
+        let error = init("nonsense=foo=bar", Format::Text).unwrap_err();
+        assert!(error.to_string().contains("expected error, warn, info"), "{error}");
+    }
+}

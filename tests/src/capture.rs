@@ -13,7 +13,8 @@ use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -163,13 +164,21 @@ impl Capture {
         self.assert_no_clear(selected)
     }
 
-    /// Copies what tcpdump wrote of a device to a file, for a person.
+    /// The first frames of the first device from a moment on, as tcpdump shows them.
     ///
     /// # Errors
-    /// There is no such device, or the file cannot be written.
-    pub fn save(&self, device: &str, path: &Path) -> Result {
-        let device = self.devices.iter().find(|d| d.name == device).context(device)?;
-        fs::copy(&device.file, path).map(drop).context(path.display())
+    /// tcpdump cannot read its file.
+    pub fn listing(&self, mark: Mark, lines: usize) -> Result<Vec<String>> {
+        self.settle();
+        let Some(device) = self.devices.first() else { return Ok(Vec::new()) };
+        let mut command = Command::new("tcpdump");
+        command.args(["-n", "-t", "-q", "-r"]).arg(&device.file);
+        let file = fs::read(&device.file).context(device.file.display())?;
+        let before = frames_of(device.name, &file).filter(|frame| frame.at < mark.0).count();
+        // The last frame may be in the course of being written: tcpdump calls that an error.
+        let output = command.output().context("tcpdump")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.lines().skip(before).take(lines).map(str::to_owned).collect())
     }
 
     /// Waits until tcpdump has had time for what the kernel has queued.

@@ -56,7 +56,8 @@ impl Daemon {
         let log_start = file.metadata().context(log.display())?.len();
         let log_start = usize::try_from(log_start).context(log.display())?;
         let both = file.try_clone().context(log.display())?;
-        let child = command.stdin(Stdio::null()).stdout(file).stderr(both).spawn().context(&name)?;
+        let child =
+            command.stdin(Stdio::null()).stdout(file).stderr(both).spawn().context(&name)?;
         Ok(Self { name, child, log, log_start })
     }
 

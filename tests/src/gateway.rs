@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -166,12 +166,7 @@ impl<'a> Gateway<'a> {
     /// # Errors
     /// There is no such program, or the policy cannot be written.
     pub fn spawn(namespace: &'a Namespace, policy: &impl fmt::Display) -> Result<Self> {
-        let directory = namespace.directory().join("policies");
-        fs::create_dir_all(&directory).context(directory.display())?;
-        let key = directory.join("psk");
-        fs::write(&key, PSK).context(key.display())?;
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).context(key.display())?;
-        write_policy(&directory, policy)?;
+        let directory = write_policies(namespace, policy)?;
         let mut command = namespace.command(gateway_binary());
         command.arg("run").arg("--policies").arg(&directory).args(["--log", "info"]);
         let daemon = Daemon::start(namespace, "gateway", &mut command)?;
@@ -180,7 +175,7 @@ impl<'a> Gateway<'a> {
 
     /// The directory of its policy files.
     #[must_use]
-    pub const fn policies(&self) -> &PathBuf {
+    pub fn policies(&self) -> &Path {
         &self.directory
     }
 
@@ -198,7 +193,10 @@ impl<'a> Gateway<'a> {
         write_policy(&self.directory, policy)?;
         let reloads = |status: &Value| {
             let policies = status.get("policies")?;
-            policies.get("generation")?.as_u64()?.checked_add(policies.get("reload_failed")?.as_u64()?)
+            policies
+                .get("generation")?
+                .as_u64()?
+                .checked_add(policies.get("reload_failed")?.as_u64()?)
         };
         let before = reloads(&self.status()?);
         self.daemon.signal(Signal::SIGHUP)?;
@@ -281,7 +279,21 @@ impl<'a> Gateway<'a> {
     }
 }
 
-fn write_policy(directory: &std::path::Path, policy: &impl fmt::Display) -> Result {
+/// Makes the directory of policy files as the daemon expects it, with the key, and gives its path.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_policies(namespace: &Namespace, policy: &impl fmt::Display) -> Result<PathBuf> {
+    let directory = namespace.directory().join("policies");
+    fs::create_dir_all(&directory).context(directory.display())?;
+    let key = directory.join("psk");
+    fs::write(&key, PSK).context(key.display())?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).context(key.display())?;
+    write_policy(&directory, policy)?;
+    Ok(directory)
+}
+
+fn write_policy(directory: &Path, policy: &impl fmt::Display) -> Result {
     let path = directory.join("gateway.toml");
     fs::write(&path, policy.to_string()).context(path.display())
 }

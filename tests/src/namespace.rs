@@ -203,7 +203,8 @@ fn unshared(bpffs: bool) -> Result<(OwnedFd, OwnedFd)> {
     };
     // What is mounted below here must not spread to the machine.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("mount --make-rprivate")?;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .context("mount --make-rprivate")?;
     // sysfs shows the devices of the namespace in which it was mounted.
     new("sysfs", "/sys")?;
     if bpffs {

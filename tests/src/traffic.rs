@@ -187,10 +187,7 @@ const BLOCK: usize = 64 * 1024;
 
 /// Canaries that alternate with a counter, so that no two packets' worth of data is equal.
 fn block() -> Vec<u8> {
-    (0_u64..)
-        .flat_map(|n| CANARY.iter().copied().chain(n.to_be_bytes()))
-        .take(BLOCK)
-        .collect()
+    (0_u64..).flat_map(|n| CANARY.iter().copied().chain(n.to_be_bytes())).take(BLOCK).collect()
 }
 
 /// Sends datagrams with the canary, as fast as it goes; for traffic that nobody answers.

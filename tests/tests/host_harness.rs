@@ -32,10 +32,7 @@ fn selected(topology: &Topology) -> Result<Vec<Selected>> {
         .into_iter()
         .map(|family| {
             let parse = |text: String| text.parse().context(text);
-            Ok((
-                parse(topology.client.prefix(family))?,
-                parse(topology.server.prefix(family))?,
-            ))
+            Ok((parse(topology.client.prefix(family))?, parse(topology.server.prefix(family))?))
         })
         .collect()
 }

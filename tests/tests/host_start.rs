@@ -4,7 +4,7 @@
 
 use std::net::UdpSocket;
 
-use gateway_tests::gateway::{Gateway, PATIENCE, Policy};
+use gateway_tests::gateway::{Gateway, PATIENCE, Policy, write_policies};
 use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, gateway_binary, met};
 use gateway_tests::topology::{Between, Family, Topology};
@@ -70,11 +70,7 @@ fn a_missing_capability_is_named() -> Result {
     }
     let (topology, policy) = policy()?;
     let gateway = &topology.client.gateway;
-    // The directory with the files, as any start writes it.
-    let mut spawned = Gateway::spawn(gateway, &policy)?;
-    let directory = spawned.policies().clone();
-    spawned.daemon().stop(PATIENCE).ok();
-    drop(spawned);
+    let directory = write_policies(gateway, &policy)?;
     for capability in ["net_admin", "net_bind_service"] {
         let output = gateway
             .command("setpriv")

@@ -150,7 +150,12 @@ fn mistakes(good: &Policy) -> Vec<Mistake> {
             "rule.wrong",
         ),
         mistake("an unreadable secret", text.replace("\"psk\"", "\"absent.psk\""), "absent.psk"),
-        Mistake { what: "a secret that others can read", policy: text.clone(), key_mode: 0o644, says: "psk" },
+        Mistake {
+            what: "a secret that others can read",
+            policy: text.clone(),
+            key_mode: 0o644,
+            says: "psk",
+        },
         mistake("a bad prefix", text.replace("10.1.0.0/24", "10.1.0.0/33"), "10.1.0.0/33"),
         mistake(
             "a port range the wrong way round",
@@ -176,7 +181,7 @@ fn a_broken_file_changes_nothing_and_is_named() -> Result {
     ping_until_answered(host, target, PATIENCE)?;
     let before = state(&client)?;
     let key = client.policies().join("psk");
-    for (number, mistake) in mistakes(&policy).into_iter().enumerate() {
+    for (number, mistake) in (1..).zip(mistakes(&policy)) {
         let what = mistake.what;
         fs::set_permissions(&key, Permissions::from_mode(mistake.key_mode)).context("psk")?;
         let skip = client.daemon().log().len();
@@ -188,7 +193,7 @@ fn a_broken_file_changes_nothing_and_is_named() -> Result {
         assert_eq!(state(&client)?, before, "{what}");
         let status = client.status()?;
         let failed = status.pointer("/policies/reload_failed").and_then(Value::as_u64);
-        assert_eq!(failed, Some(number as u64 + 1), "{what}");
+        assert_eq!(failed, Some(number), "{what}");
         all_answered(host, target, &PingOptions { count: 1, ..PingOptions::default() })?;
     }
     fs::set_permissions(&key, Permissions::from_mode(0o600)).context("psk")?;

@@ -103,7 +103,8 @@ fn transport(between: Between, family: Family) -> Result {
     let seen = topology.client_as_seen(family);
     let policy = Policy::of_server(&topology, family, family).with_rules(|rule| {
         rule.mode = "transport";
-        (rule.local, rule.remote) = (vec![format!("{server}/{bits}")], vec![format!("{seen}/{bits}")]);
+        (rule.local, rule.remote) =
+            (vec![format!("{server}/{bits}")], vec![format!("{seen}/{bits}")]);
     });
     let answering = Gateway::start(&topology.server.gateway, &policy)?;
     let policy = Policy::of_client(&topology, family, family).with_rules(|rule| {

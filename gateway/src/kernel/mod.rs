@@ -1,4 +1,5 @@
 //! The kernel's side of the gateway.
+pub mod bpf;
 mod claims;
 mod monitor;
 mod netlink;

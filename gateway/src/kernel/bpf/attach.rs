@@ -1,0 +1,304 @@
+//! Attaching the programs to an interface, and finding what an earlier run attached.
+//!
+//! Links are pinned, so the programs stay when the daemon dies. A program that takes over finds
+//! the links and puts itself in the old one's place in one step, so that no packet passes
+//! unguarded in between. A pin's name holds the interface's index, which stays when the interface
+//! is renamed, and which no other interface gets.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{FdLink, Link as _, LinkError, LinkOrder, PinnedLink};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle,
+    qdisc_add_clsact, qdisc_detach_program,
+};
+use aya::programs::xdp::{XdpLink, XdpLinkId};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp};
+use gateway_common::program;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{if_nameindex, if_nametoindex};
+
+use super::error::{BpfError, chain};
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Driver,
+    /// In the kernel's generic path, after the packet has its `sk_buff`.
+    Generic,
+    /// Not at all, since the link has no Ethernet headers: ESP in UDP then reaches the daemon's
+    /// socket.
+    None,
+}
+
+/// How the TC programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcMode {
+    /// By links (kernel 6.6 and newer).
+    Tcx,
+    /// As filters of the clsact queueing discipline.
+    Clsact,
+}
+
+/// How the programs are attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The XDP program.
+    pub xdp: XdpMode,
+    /// The TC programs.
+    pub tc: TcMode,
+}
+
+/// An interface.
+pub(super) struct Interface {
+    pub(super) name: String,
+    pub(super) index: u32,
+    /// Whether packets on it begin with an Ethernet header.
+    pub(super) ethernet: bool,
+}
+
+/// Where our clsact filters are: before all others, under a handle of our own.
+const PRIORITY: u16 = 1;
+const HANDLE: TcHandle = TcHandle::new(0, 0x6777);
+
+/// Every TC program and its direction.
+const TC_PROGRAMS: [(&str, TcAttachType); 4] = [
+    (program::STEER_EGRESS, TcAttachType::Egress),
+    (program::STEER_EGRESS_L3, TcAttachType::Egress),
+    (program::GUARD_INGRESS, TcAttachType::Ingress),
+    (program::GUARD_INGRESS_L3, TcAttachType::Ingress),
+];
+
+impl Interface {
+    /// Looks an interface up.
+    pub(super) fn find(name: &str) -> Result<Self, BpfError> {
+        let index =
+            if_nametoindex(name).map_err(|_unknown| BpfError::NoInterface(name.to_owned()))?;
+        let addresses = getifaddrs()
+            .map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
+        let kind = addresses
+            .filter(|address| address.interface_name == name)
+            .find_map(|address| Some(address.address?.as_link_addr()?.hatype()))
+            .ok_or_else(|| BpfError::NoInterface(name.to_owned()))?;
+        let ethernet = match kind {
+            libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => true,
+            libc::ARPHRD_NONE
+            | libc::ARPHRD_PPP
+            | libc::ARPHRD_TUNNEL
+            | libc::ARPHRD_TUNNEL6
+            | libc::ARPHRD_SIT
+            | libc::ARPHRD_IPGRE
+            | ARPHRD_IP6GRE
+            | ARPHRD_RAWIP => false,
+            kind => return Err(BpfError::UnknownLink { name: name.to_owned(), kind }),
+        };
+        Ok(Self { name: name.to_owned(), index, ethernet })
+    }
+
+    fn error(&self, program: &'static str, error: &ProgramError) -> BpfError {
+        BpfError::Attach { program, interface: self.name.clone(), why: chain(error) }
+    }
+}
+
+/// `ARPHRD_IP6GRE` of linux/if_arp.h.
+const ARPHRD_IP6GRE: u16 = 823;
+/// `ARPHRD_RAWIP` of linux/if_arp.h.
+const ARPHRD_RAWIP: u16 = 519;
+
+/// Attaches the XDP program, in the driver if that can.
+pub(super) fn xdp(
+    xdp: &mut Xdp,
+    interface: &Interface,
+    links: &Path,
+) -> Result<XdpMode, BpfError> {
+    for (mode, _, name) in XDP_MODES {
+        let pin = links.join(format!("{name}-{}", interface.index));
+        let replaced = take_over(&pin, |link| {
+            let link = XdpLink::try_from(link).map_err(link_error)?;
+            xdp.attach_to_link(link).map(drop::<XdpLinkId>)
+        });
+        if replaced.map_err(|error| interface.error(program::NATT_INGRESS, &error))? {
+            return Ok(mode);
+        }
+    }
+    let mut refused = None;
+    for (mode, how, name) in XDP_MODES {
+        match xdp.attach_to_if_index(interface.index, how) {
+            Ok(id) => {
+                let link = xdp.take_link(id).and_then(|link| link.try_into().map_err(link_error));
+                let link = link.map_err(|error| interface.error(program::NATT_INGRESS, &error))?;
+                pin(link, &links.join(format!("{name}-{}", interface.index)))?;
+                return Ok(mode);
+            }
+            Err(error) if matches!(errno(&error), Some(libc::EBUSY | libc::EEXIST)) => {
+                return Err(BpfError::OtherXdp(interface.name.clone()));
+            }
+            Err(error) => refused = Some(interface.error(program::NATT_INGRESS, &error)),
+        }
+    }
+    Err(refused.unwrap_or(BpfError::NotInObject(program::NATT_INGRESS)))
+}
+
+const XDP_MODES: [(XdpMode, aya::programs::XdpMode, &str); 2] = [
+    (XdpMode::Driver, aya::programs::XdpMode::Driver, "xdp-driver"),
+    (XdpMode::Generic, aya::programs::XdpMode::Skb, "xdp-generic"),
+];
+
+/// Attaches a TC program before all others: one that ends the walk would let packets past it.
+pub(super) fn tc(
+    classifier: &mut SchedClassifier,
+    program: &'static str,
+    direction: TcAttachType,
+    interface: &Interface,
+    links: &Path,
+) -> Result<TcMode, BpfError> {
+    let name = if matches!(direction, TcAttachType::Egress) { "egress" } else { "ingress" };
+    let path = links.join(format!("tcx-{name}-{}", interface.index));
+    let replaced = take_over(&path, |link| {
+        let link = SchedClassifierLink::try_from(link).map_err(link_error)?;
+        classifier.attach_to_link(link).map(drop::<SchedClassifierLinkId>)
+    });
+    if replaced.map_err(|error| interface.error(program, &error))? {
+        return Ok(TcMode::Tcx);
+    }
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    match classifier.attach_with_options(&interface.name, direction, first) {
+        Ok(id) => {
+            let link = classifier.take_link(id).and_then(|link| link.try_into().map_err(link_error));
+            pin(link.map_err(|error| interface.error(program, &error))?, &path)?;
+            Ok(TcMode::Tcx)
+        }
+        // Kernels before 6.6 do not know the attach type.
+        Err(error) if errno(&error) == Some(libc::EINVAL) => {
+            clsact(classifier, direction, interface)
+                .map_err(|error| interface.error(program, &error))?;
+            Ok(TcMode::Clsact)
+        }
+        Err(error) => Err(interface.error(program, &error)),
+    }
+}
+
+/// Puts the program in the place of our filter, or adds the filter.
+fn clsact(
+    classifier: &mut SchedClassifier,
+    direction: TcAttachType,
+    interface: &Interface,
+) -> Result<(), ProgramError> {
+    match qdisc_add_clsact(&interface.name) {
+        Ok(()) | Err(TcError::AlreadyAttached) => {}
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let ours =
+        SchedClassifierLink::attached(&interface.name, direction, PRIORITY, HANDLE, None)?;
+    let id = match classifier.attach_to_link(ours) {
+        Ok(id) => id,
+        Err(_no_filter_of_ours) => {
+            let new = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+            let new = TcAttachOptions::Netlink(new);
+            classifier.attach_with_options(&interface.name, direction, new)?
+        }
+    };
+    // A dropped link would take the filter away; it is to outlive us.
+    std::mem::forget(classifier.take_link(id)?);
+    Ok(())
+}
+
+/// Detaches whatever a run with these links attached, on every interface.
+pub(super) fn detach_all(links: &Path) -> Result<(), BpfError> {
+    let entries = match fs::read_dir(links) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(pin_error(links, error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(|error| pin_error(links, error))?.path();
+        // With its last reference the kernel detaches it.
+        fs::remove_file(&path).map_err(|error| pin_error(&path, error))?;
+    }
+    let interfaces =
+        if_nameindex().map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
+    for interface in &interfaces {
+        let name = interface.name().to_string_lossy();
+        for (program, direction) in TC_PROGRAMS {
+            // There is none where no filter is ours, or no clsact at all.
+            drop::<Result<(), TcError>>(qdisc_detach_program(&name, direction, program));
+        }
+    }
+    Ok(())
+}
+
+/// Removes pins whose interface is gone.
+pub(super) fn forget_vanished(links: &Path) -> Result<(), BpfError> {
+    let entries = fs::read_dir(links).map_err(|error| pin_error(links, error))?;
+    let interfaces =
+        if_nameindex().map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
+    let indices: Vec<u32> = interfaces.iter().map(|interface| interface.index()).collect();
+    for entry in entries {
+        let path = entry.map_err(|error| pin_error(links, error))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let index = name.rsplit('-').next().and_then(|index| index.parse::<u32>().ok());
+        if index.is_some_and(|index| !indices.contains(&index)) {
+            fs::remove_file(&path).map_err(|error| pin_error(&path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a pinned link, if there is one, and lets `update` put a program into it. Whether there
+/// was one; one whose interface is gone is removed and does not count.
+fn take_over(
+    path: &Path,
+    update: impl FnOnce(FdLink) -> Result<(), ProgramError>,
+) -> Result<bool, ProgramError> {
+    let pinned = match PinnedLink::from_pin(path) {
+        Ok(pinned) => pinned,
+        Err(LinkError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {
+            return Ok(false);
+        }
+        Err(error) => return Err(link_error(error)),
+    };
+    match update(pinned.into()) {
+        Ok(()) => Ok(true),
+        Err(error) if errno(&error) == Some(libc::ENOLINK) => {
+            fs::remove_file(path)?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn pin(link: FdLink, path: &Path) -> Result<(), BpfError> {
+    link.pin(path).map(drop::<PinnedLink>).map_err(|error| BpfError::Pin {
+        path: path.to_owned(),
+        error: io::Error::other(chain(&error)),
+    })
+}
+
+pub(super) fn pin_error(path: &Path, error: io::Error) -> BpfError {
+    BpfError::Pin { path: PathBuf::from(path), error }
+}
+
+fn link_error(error: LinkError) -> ProgramError {
+    match error {
+        LinkError::SyscallError(error) => error.into(),
+        other => io::Error::other(other.to_string()).into(),
+    }
+}
+
+/// The kernel's error number.
+fn errno(error: &ProgramError) -> Option<i32> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && let Some(number) = io.raw_os_error()
+        {
+            return Some(number);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,509 @@
+//! Loads the BPF programs, fills their maps, attaches them and reads their counters.
+//!
+//! The order that leaks nothing: [`DataPath::load`], [`DataPath::classify`], the SAs that are
+//! known, then [`DataPath::attach`]. Programs, links and maps are pinned, so they go on without
+//! the daemon; the next run takes them over by the same calls, and rules and SAs are there until
+//! it changes them.
+
+mod attach;
+mod error;
+mod rules;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use aya::maps::{ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::programs::{Program, SchedClassifier, TcAttachType, Xdp};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use aya_log::EbpfLogger;
+use caps::{CapSet, Capability};
+use gateway_common::{
+    Count, Entry, Reason, RuleCount, RuleKey, SaKey, SaValue, Tuples, global, map, program,
+};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+pub use attach::{Attached, TcMode, XdpMode};
+pub use error::{BpfError, RuleError};
+pub use gateway_common::Action;
+pub use rules::{ClassRule, Generation};
+
+use attach::{Interface, pin_error};
+use error::chain;
+use rules::address;
+
+/// The programs, as `build.rs` made them; empty with `GATEWAY_EBPF_SKIP=1`.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway-ebpf"));
+
+/// `BPF_F_NO_PREALLOC`; the inner map must have the flags that the programs declare.
+const ON_DEMAND: u32 = 1;
+
+/// The maps that are pinned, with the sizes of key and value.
+const MAPS: [(&str, usize, usize); 4] = [
+    (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
+    (map::GENERATION, size_of::<u32>(), size_of::<u32>()),
+    (map::COUNTERS, size_of::<u32>(), size_of::<Count>()),
+    (map::RULE_COUNTERS, size_of::<u32>(), size_of::<RuleCount>()),
+];
+
+/// How to load the programs.
+#[derive(Clone, Debug)]
+pub struct DataPathConfig {
+    /// The directory for maps and links; made if it is not there. It is on a bpffs.
+    pub pin_dir: PathBuf,
+    /// The index of the XFRM interface; 0 if there is none, which drops what it should protect.
+    pub xfrm_ifindex: u32,
+    /// The mark of the daemon's IKE sockets; 0 for none.
+    pub ike_mark: u32,
+    /// What the programs log.
+    pub log: LogLevel,
+}
+
+/// What the programs log. A program that does not log pays nothing for it: the kernel removes the
+/// code when it loads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Each packet that is counted.
+    Trace,
+}
+
+/// What an SA is for the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SaDirection {
+    /// The peer sends with it.
+    Inbound {
+        /// Whether XDP takes the UDP header off; the kernel's SA then has no encapsulation.
+        strip: bool,
+    },
+    /// We send with it: its packets leave as they are.
+    Outbound,
+}
+
+/// An SA in the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sa {
+    /// The outer destination.
+    pub destination: IpAddr,
+    /// The SPI.
+    pub spi: u32,
+    /// What it is.
+    pub direction: SaDirection,
+}
+
+/// How many packets were handled in one way, over all CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// The way.
+    pub reason: Reason,
+    /// Packets.
+    pub packets: u64,
+    /// Octets.
+    pub octets: u64,
+}
+
+/// The loaded programs and their maps.
+pub struct DataPath {
+    ebpf: Ebpf,
+    links: PathBuf,
+    sas: HashMap<MapData, SaKey, SaValue>,
+    generation: ArrayOfMaps<MapData, HashMap<MapData, RuleKey, Entry>>,
+    counters: PerCpuArray<MapData, Count>,
+    rule_counters: PerCpuHashMap<MapData, u32, RuleCount>,
+    log: Option<BpfLog>,
+}
+
+/// What the programs log. Readable when there is something.
+pub struct BpfLog {
+    readable: OwnedFd,
+    flush: Box<dyn FnMut() + Send>,
+}
+
+impl AsFd for BpfLog {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.readable.as_fd()
+    }
+}
+
+impl BpfLog {
+    /// Hands what is there to the logger of the crate `log`.
+    pub fn flush(&mut self) {
+        (self.flush)();
+    }
+}
+
+impl DataPath {
+    /// Loads the programs, with the maps that an earlier run pinned if there are any. Attaches
+    /// nothing.
+    ///
+    /// # Errors
+    /// Something that this needs is missing, or the kernel refuses a program: the text says what
+    /// to do. Nothing is attached or changed then.
+    pub fn load(config: &DataPathConfig) -> Result<Self, BpfError> {
+        if OBJECT.is_empty() {
+            return Err(BpfError::NotBuilt);
+        }
+        check_capabilities()?;
+        let links = make_pin_dir(&config.pin_dir)?;
+        attach::forget_vanished(&links)?;
+        let mut loader = EbpfLoader::new();
+        for (name, _, _) in MAPS {
+            loader.map_pin_path(name, config.pin_dir.join(name));
+        }
+        let level: u8 = match config.log {
+            LogLevel::Off => 0,
+            LogLevel::Trace => aya_log::Level::Trace.into(),
+        };
+        loader
+            .override_global(global::XFRM_INTERFACE, &config.xfrm_ifindex, true)
+            .override_global(global::IKE_MARK, &config.ike_mark, true)
+            .override_global(aya_log::LEVEL, &level, false);
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| BpfError::kernel("the BPF maps cannot be created", &error))?;
+        check_layout(&config.pin_dir)?;
+        let log = match config.log {
+            LogLevel::Off => None,
+            LogLevel::Trace => Some(logger(&mut ebpf)?),
+        };
+        let mut data_path = Self {
+            links,
+            sas: typed(&mut ebpf, map::SAS)?,
+            generation: typed(&mut ebpf, map::GENERATION)?,
+            counters: typed(&mut ebpf, map::COUNTERS)?,
+            rule_counters: typed(&mut ebpf, map::RULE_COUNTERS)?,
+            log,
+            ebpf,
+        };
+        // Those that every underlay needs, so that a refusal is seen before anything changes.
+        data_path.xdp(program::NATT_INGRESS)?;
+        data_path.classifier(program::STEER_EGRESS)?;
+        data_path.classifier(program::GUARD_INGRESS)?;
+        Ok(data_path)
+    }
+
+    /// Attaches the programs to an underlay, in the place of those of an earlier run. The maps
+    /// are to be filled before.
+    ///
+    /// # Errors
+    /// There is no such interface, or a program cannot be attached. Those that already are stay.
+    pub fn attach(&mut self, interface: &str) -> Result<Attached, BpfError> {
+        let interface = Interface::find(interface)?;
+        let links = self.links.clone();
+        let (steer, guard) = if interface.ethernet {
+            (program::STEER_EGRESS, program::GUARD_INGRESS)
+        } else {
+            (program::STEER_EGRESS_L3, program::GUARD_INGRESS_L3)
+        };
+        // The way out first: a leak is worse than a clear packet taken in.
+        let egress = TcAttachType::Egress;
+        let tc = attach::tc(self.classifier(steer)?, steer, egress, &interface, &links)?;
+        let ingress = TcAttachType::Ingress;
+        attach::tc(self.classifier(guard)?, guard, ingress, &interface, &links)?;
+        let xdp = if interface.ethernet {
+            attach::xdp(self.xdp(program::NATT_INGRESS)?, &interface, &links)?
+        } else {
+            XdpMode::None
+        };
+        Ok(Attached { xdp, tc })
+    }
+
+    /// Puts a whole new generation of rules in force, in one step: no packet sees half of it, and
+    /// when this returns none is still under the old one.
+    ///
+    /// # Errors
+    /// A rule cannot be expressed, or the kernel refuses memory. The old rules then stay.
+    pub fn classify(&mut self, rules: &[ClassRule]) -> Result<(), BpfError> {
+        const WHAT: &str = "the rules cannot be written";
+        let generation = Generation::new(rules)?;
+        let failed = |error| BpfError::kernel(WHAT, &error);
+        let room = generation.entries().len().saturating_add(2);
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        let mut new = HashMap::<MapData, RuleKey, Entry>::create(room, ON_DEMAND).map_err(failed)?;
+        for (key, list) in generation.lists() {
+            new.insert(key, as_entry(list), 0).map_err(failed)?;
+        }
+        for (key, entry) in generation.entries() {
+            new.insert(key, entry, 0).map_err(failed)?;
+        }
+        let wanted: BTreeSet<u32> = rules.iter().map(|rule| rule.id).collect();
+        let known: BTreeSet<u32> = self.rule_counters.keys().flatten().collect();
+        for rule in wanted.difference(&known) {
+            let zero = vec![RuleCount::default(); possible_cpus()?];
+            let zero = PerCpuValues::try_from(zero)
+                .map_err(|error| BpfError::kernel("the counters cannot be written", &error))?;
+            self.rule_counters.insert(rule, zero, 0).map_err(failed)?;
+        }
+        // The kernel waits here until no program runs that has seen the old map
+        // (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
+        self.generation.set(0, &new, 0).map_err(failed)?;
+        for rule in known.difference(&wanted) {
+            self.rule_counters.remove(rule).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the programs of an SA, or changes what they know. Outbound SAs are to be known before
+    /// the kernel sends with them: until then their packets look like clear traffic.
+    ///
+    /// # Errors
+    /// The kernel refuses, for want of memory or because the map is full.
+    pub fn insert_sa(&mut self, sa: &Sa) -> Result<(), BpfError> {
+        let flags = match sa.direction {
+            SaDirection::Inbound { strip: true } => SaValue::INBOUND | SaValue::STRIP,
+            SaDirection::Inbound { strip: false } => SaValue::INBOUND,
+            SaDirection::Outbound => SaValue::OUTBOUND,
+        };
+        self.sas
+            .insert(sa_key(sa.destination, sa.spi), SaValue { flags }, 0)
+            .map_err(|error| BpfError::kernel("an SA cannot be added to the BPF map", &error))
+    }
+
+    /// Makes the programs forget an SA. Whether they knew it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_sa(&mut self, destination: IpAddr, spi: u32) -> Result<bool, BpfError> {
+        match self.sas.remove(&sa_key(destination, spi)) {
+            Ok(()) => Ok(true),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => {
+                Err(BpfError::kernel("an SA cannot be removed from the BPF map", &error))
+            }
+        }
+    }
+
+    /// The SAs that the programs know, in order.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn sas(&self) -> Result<Vec<Sa>, BpfError> {
+        let mut sas = self
+            .sas
+            .iter()
+            .map(|found| found.map(|(key, value)| known_sa(key, value)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| BpfError::kernel("the SAs cannot be read", &error))?;
+        sas.sort_unstable();
+        Ok(sas)
+    }
+
+    /// What was decided about packets since the maps were made, one entry for each reason.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters(&self) -> Result<Vec<Counter>, BpfError> {
+        Reason::ALL
+            .iter()
+            .map(|reason| {
+                let values = self
+                    .counters
+                    .get(&reason.index(), 0)
+                    .map_err(|error| BpfError::kernel("the counters cannot be read", &error))?;
+                let Count { packets, octets } = sum(values.iter());
+                Ok(Counter { reason: *reason, packets, octets })
+            })
+            .collect()
+    }
+
+    /// What each rule did since it has been in force without a break, in the order of their
+    /// identifiers.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn rule_counters(&self) -> Result<Vec<(u32, RuleCount)>, BpfError> {
+        let mut counters = self
+            .rule_counters
+            .iter()
+            .map(|found| {
+                found.map(|(rule, values)| {
+                    let outbound = sum(values.iter().map(|count| &count.outbound));
+                    let refused = sum(values.iter().map(|count| &count.refused));
+                    (rule, RuleCount { outbound, refused })
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| BpfError::kernel("the rules' counters cannot be read", &error))?;
+        counters.sort_unstable_by_key(|(rule, _)| *rule);
+        Ok(counters)
+    }
+
+    /// What the programs log; none with [`LogLevel::Off`], or if it was taken before.
+    pub fn take_log(&mut self) -> Option<BpfLog> {
+        self.log.take()
+    }
+
+    /// The XDP program with this name, loaded; for test-runs.
+    ///
+    /// # Errors
+    /// There is none, or the kernel refuses it.
+    pub fn xdp(&mut self, name: &'static str) -> Result<&mut Xdp, BpfError> {
+        let xdp: &mut Xdp = self.program(name)?.try_into().map_err(not_in(name))?;
+        if xdp.fd().is_err() {
+            xdp.load().map_err(refused(name))?;
+        }
+        Ok(xdp)
+    }
+
+    /// The TC program with this name, loaded; for test-runs.
+    ///
+    /// # Errors
+    /// There is none, or the kernel refuses it.
+    pub fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, BpfError> {
+        let classifier: &mut SchedClassifier =
+            self.program(name)?.try_into().map_err(not_in(name))?;
+        if classifier.fd().is_err() {
+            classifier.load().map_err(refused(name))?;
+        }
+        Ok(classifier)
+    }
+
+    fn program(&mut self, name: &'static str) -> Result<&mut Program, BpfError> {
+        self.ebpf.program_mut(name).ok_or(BpfError::NotInObject(name))
+    }
+}
+
+/// Detaches the programs of every run with this pin directory, and removes the directory: the
+/// node is then without guard.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
+    let links = pin_dir.join(LINKS);
+    attach::detach_all(&links)?;
+    let remove = |path: &Path, result: std::io::Result<()>| match result {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(pin_error(path, error)),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    for (name, _, _) in MAPS {
+        let path = pin_dir.join(name);
+        remove(&path, fs::remove_file(&path))?;
+    }
+    remove(&links, fs::remove_dir(&links))?;
+    remove(pin_dir, fs::remove_dir(pin_dir))
+}
+
+/// The directory of the links, in the pin directory.
+const LINKS: &str = "links";
+
+/// Loading needs these; the kernel's own answer would be a bare EPERM. `CAP_SYS_ADMIN` was the one
+/// for BPF before 5.8 and still stands for the newer two.
+fn check_capabilities() -> Result<(), BpfError> {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let admin = has(Capability::CAP_SYS_ADMIN);
+    let missing: Vec<&'static str> = [
+        ("CAP_BPF", admin || has(Capability::CAP_BPF)),
+        ("CAP_PERFMON", admin || has(Capability::CAP_PERFMON)),
+        ("CAP_NET_ADMIN", has(Capability::CAP_NET_ADMIN)),
+    ]
+    .into_iter()
+    .filter_map(|(name, there)| (!there).then_some(name))
+    .collect();
+    if missing.is_empty() { Ok(()) } else { Err(BpfError::MissingCapability(missing)) }
+}
+
+/// Makes the pin directory and the one for links in it, and returns the latter.
+fn make_pin_dir(pin_dir: &Path) -> Result<PathBuf, BpfError> {
+    let parent = pin_dir.parent().unwrap_or(pin_dir);
+    let on_bpffs = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
+    if !on_bpffs(parent) && !on_bpffs(pin_dir) {
+        return Err(BpfError::NoBpffs(parent.to_owned()));
+    }
+    let links = pin_dir.join(LINKS);
+    fs::create_dir_all(&links).map_err(|error| pin_error(&links, error))?;
+    Ok(links)
+}
+
+/// aya takes a pinned map as it is; one of another version must not be written to.
+fn check_layout(pin_dir: &Path) -> Result<(), BpfError> {
+    for (name, key, value) in MAPS {
+        let path = pin_dir.join(name);
+        let info = MapData::from_pin(&path)
+            .and_then(|map| map.info())
+            .map_err(|error| BpfError::kernel("a pinned map cannot be read", &error))?;
+        if usize::try_from(info.key_size()) != Ok(key)
+            || usize::try_from(info.value_size()) != Ok(value)
+        {
+            return Err(BpfError::OtherLayout { path, dir: pin_dir.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn typed<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, BpfError> {
+    let map = ebpf.take_map(name).ok_or(BpfError::NotInObject(name))?;
+    T::try_from(map).map_err(|error| BpfError::kernel("a map has another type", &error))
+}
+
+fn logger(ebpf: &mut Ebpf) -> Result<BpfLog, BpfError> {
+    const WHAT: &str = "the programs' log cannot be read";
+    let mut logger = EbpfLogger::init(ebpf).map_err(|error| BpfError::kernel(WHAT, &error))?;
+    let readable = logger.as_fd().try_clone_to_owned();
+    let readable = readable.map_err(|error| BpfError::kernel(WHAT, &error))?;
+    Ok(BpfLog { readable, flush: Box::new(move || logger.flush()) })
+}
+
+fn not_in(name: &'static str) -> impl Fn(aya::programs::ProgramError) -> BpfError {
+    move |_other_type| BpfError::NotInObject(name)
+}
+
+/// The verifier's log is long, and its end says why.
+fn refused(program: &'static str) -> impl Fn(aya::programs::ProgramError) -> BpfError {
+    move |error| {
+        let text = chain(&error);
+        let lines: Vec<&str> = text.lines().collect();
+        let why = match lines.as_slice() {
+            [first, .., c, b, a] => [first, c, b, a].map(|line| line.trim()).join("\n"),
+            _ => text.clone(),
+        };
+        BpfError::Refused { program, why }
+    }
+}
+
+fn possible_cpus() -> Result<usize, BpfError> {
+    aya::util::nr_cpus()
+        .map_err(|(_, error)| BpfError::kernel("the CPUs cannot be counted", &error))
+}
+
+fn is_absent(error: &aya::maps::MapError) -> bool {
+    use aya::maps::MapError;
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+fn sa_key(destination: IpAddr, spi: u32) -> SaKey {
+    SaKey { destination: address(destination), spi: spi.to_be_bytes() }
+}
+
+fn known_sa(key: SaKey, value: SaValue) -> Sa {
+    let destination = IpAddr::from(key.destination).to_canonical();
+    let direction = if value.has(SaValue::OUTBOUND) {
+        SaDirection::Outbound
+    } else {
+        SaDirection::Inbound { strip: value.has(SaValue::STRIP) }
+    };
+    Sa { destination, spi: u32::from_be_bytes(key.spi), direction }
+}
+
+fn sum<'a>(counts: impl Iterator<Item = &'a Count>) -> Count {
+    counts.fold(Count::default(), |sum, count| Count {
+        packets: sum.packets.wrapping_add(count.packets),
+        octets: sum.octets.wrapping_add(count.octets),
+    })
+}
+
+/// The list of tuples as the value of a map of entries.
+fn as_entry(list: &Tuples) -> Entry {
+    // SAFETY: both are numbers only, of one size (asserted beside them), and any octets are good.
+    unsafe { std::mem::transmute_copy(list) }
+}

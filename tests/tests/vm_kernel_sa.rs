@@ -1,0 +1,233 @@
+//! Security associations as the kernel has them: installed by the gateway, shown by `ip`.
+#![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use gateway::kernel::xfrm::{SaDirection, SaId, Xfrm};
+use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
+use gateway_ike::config::{ALL_PORTS, ChildLifetime, Mode};
+use gateway_ike::io::{ChildId, ChildSpec, Encapsulation, SaSpec, Selector};
+use gateway_tests::error::{Context as _, Result};
+use gateway_tests::namespace::Namespace;
+use gateway_tests::requirements::{Requirement, met};
+use zeroize::Zeroizing;
+
+const IF_ID: u32 = 7;
+const OTHER_IF_ID: u32 = 8;
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A Child SA between the documentation addresses of a family.
+fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
+    let (us, peer) = if v6 { ("2001:db8::1", "2001:db8::2") } else { ("192.0.2.1", "192.0.2.2") };
+    let sa = |spi, source: &str, destination: &str| SaSpec {
+        spi,
+        source: address(source),
+        destination: address(destination),
+        encryption_key: {
+            let salt = if suite.integrity.is_none() { 4 } else { 0 };
+            Zeroizing::new(vec![0x11; suite.encryption.key_len() + salt])
+        },
+        integrity_key: Zeroizing::new(vec![0x22; suite.integrity.map_or(0, Integrity::key_len)]),
+    };
+    let (local, remote) = match (mode, v6) {
+        (Mode::Tunnel, _) => ("10.1.0.0/16".to_owned(), "10.2.0.0/16".to_owned()),
+        (Mode::Transport, false) => (format!("{us}/32"), format!("{peer}/32")),
+        (Mode::Transport, true) => (format!("{us}/128"), format!("{peer}/128")),
+    };
+    let selector = Selector {
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        protocol: None,
+        local_ports: ALL_PORTS,
+        remote_ports: ALL_PORTS,
+    };
+    ChildSpec {
+        child: ChildId(1),
+        rule: "rule".into(),
+        reqid: 9,
+        mode,
+        inbound: sa(0x1001, peer, us),
+        outbound: sa(0x2002, us, peer),
+        suite,
+        selectors: vec![(selector, 100)],
+        encapsulation: None,
+        replay_window: 128,
+        lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 0 },
+        acquire_seq: None,
+    }
+}
+
+const fn suite(encryption: Encryption, integrity: Option<Integrity>, esn: bool) -> EspSuite {
+    EspSuite { encryption, integrity, esn }
+}
+
+/// Every algorithm once, with and without extended sequence numbers, and how `ip` calls it.
+const SUITES: &[(EspSuite, &str)] = &[
+    (suite(Encryption::Aes128Gcm16, None, false), "aead rfc4106(gcm(aes))"),
+    (suite(Encryption::Aes256Gcm16, None, true), "aead rfc4106(gcm(aes))"),
+    (suite(Encryption::ChaCha20Poly1305, None, true), "aead rfc7539esp(chacha20,poly1305)"),
+    (
+        suite(Encryption::Aes128Cbc, Some(Integrity::HmacSha256), false),
+        "auth-trunc hmac(sha256)",
+    ),
+    (suite(Encryption::Aes256Cbc, Some(Integrity::HmacSha384), true), "auth-trunc hmac(sha384)"),
+    (suite(Encryption::Aes256Cbc, Some(Integrity::HmacSha512), true), "auth-trunc hmac(sha512)"),
+];
+
+fn add_both(xfrm: &mut Xfrm, spec: &ChildSpec) -> Result {
+    for direction in [SaDirection::Inbound, SaDirection::Outbound] {
+        xfrm.add_sa(spec, direction).context(format_args!("{direction:?} of {spec:?}"))?;
+    }
+    Ok(())
+}
+
+fn ids(spec: &ChildSpec) -> [SaId; 2] {
+    [&spec.inbound, &spec.outbound].map(|sa| SaId { destination: sa.destination, spi: sa.spi })
+}
+
+/// The part of `ip xfrm state` about one SPI.
+fn shown(namespace: &Namespace, spi: u32) -> Result<String> {
+    let all = namespace.run("ip", &["-d", "xfrm", "state"])?;
+    let mut parts: Vec<String> = Vec::new();
+    for line in all.lines() {
+        if line.starts_with("src ") {
+            parts.push(String::new());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push_str(line);
+            part.push('\n');
+        }
+    }
+    Ok(parts.into_iter().find(|part| part.contains(&format!("spi 0x{spi:08x}"))).unwrap_or_default())
+}
+
+#[test]
+fn every_suite_mode_and_family_is_installed_as_asked_and_removed() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let namespace = Namespace::new("sa")?;
+    for &(suite, algorithm) in SUITES {
+        for mode in [Mode::Tunnel, Mode::Transport] {
+            for v6 in [false, true] {
+                let spec = child(suite, mode, v6);
+                let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
+                add_both(&mut xfrm, &spec)?;
+                for (spi, replay) in [(0x1001, true), (0x2002, false)] {
+                    let text = shown(&namespace, spi)?;
+                    let mode = if mode == Mode::Tunnel { "mode tunnel" } else { "mode transport" };
+                    for expected in [algorithm, mode, "reqid 9", "if_id 0x7", "limit: soft (INF)"] {
+                        assert!(text.contains(expected), "{suite}: no `{expected}` in\n{text}");
+                    }
+                    assert!(text.contains("3600(sec), hard 3960(sec)"), "{text}");
+                    assert_eq!(text.contains("flag esn") || text.contains(" esn"), suite.esn, "{text}");
+                    assert_eq!(text.contains("replay_window 128"), replay, "{text}");
+                    assert!(!text.contains("encap"), "{text}");
+                }
+                let mut found = xfrm.sas().context("dump")?;
+                found.sort_by_key(|id| id.spi);
+                assert_eq!(found, ids(&spec));
+                for id in ids(&spec) {
+                    let usage = xfrm.usage(id).context("usage")?;
+                    assert_eq!((usage.bytes, usage.packets), (0, 0));
+                    xfrm.delete_sa(id).context("delete")?;
+                    assert!(xfrm.delete_sa(id).unwrap_err().is_absent());
+                }
+                assert_eq!(xfrm.sas().context("dump")?, []);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn behind_nat_only_the_outbound_sa_is_encapsulated() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let namespace = Namespace::new("sa")?;
+    for v6 in [false, true] {
+        let mut spec = child(suite(Encryption::Aes128Gcm16, None, false), Mode::Tunnel, v6);
+        spec.encapsulation = Some(Encapsulation { local_port: 4500, remote_port: 61234 });
+        let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
+        add_both(&mut xfrm, &spec)?;
+        let outbound = shown(&namespace, 0x2002)?;
+        assert!(outbound.contains("encap type espinudp sport 4500 dport 61234"), "{outbound}");
+        let inbound = shown(&namespace, 0x1001)?;
+        assert!(inbound.contains("spi 0x00001001") && !inbound.contains("encap"), "{inbound}");
+        for id in ids(&spec) {
+            xfrm.delete_sa(id).context("delete")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_selector_stands_in_the_sa_if_one_says_it_all() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let namespace = Namespace::new("sa")?;
+    let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
+    // IPv4 within IPv6, narrowed to a protocol and a port.
+    let mut spec = child(suite(Encryption::Aes128Gcm16, None, false), Mode::Tunnel, true);
+    spec.selectors[0].0.protocol = Some(6);
+    spec.selectors[0].0.remote_ports = 443..=443;
+    add_both(&mut xfrm, &spec)?;
+    let text = shown(&namespace, 0x2002)?;
+    assert!(text.contains("sel src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp"), "{text}");
+    assert!(text.contains("dport 443"), "{text}");
+    for id in ids(&spec) {
+        xfrm.delete_sa(id).context("delete")?;
+    }
+    // Two families at once: any.
+    let other = Selector {
+        local: "fd00:1::/64".parse().unwrap(),
+        remote: "fd00:2::/64".parse().unwrap(),
+        ..spec.selectors[0].0.clone()
+    };
+    spec.selectors.push((other, 101));
+    add_both(&mut xfrm, &spec)?;
+    let text = shown(&namespace, 0x2002)?;
+    assert!(text.contains("af-unspec"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn an_spi_in_use_is_reported_and_the_sa_of_another_is_left_alone() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let namespace = Namespace::new("sa")?;
+    let spec = child(suite(Encryption::Aes128Gcm16, None, false), Mode::Tunnel, false);
+    let (mut ours, mut others) = namespace
+        .enter(|| Ok::<_, std::io::Error>((Xfrm::open(IF_ID)?, Xfrm::open(OTHER_IF_ID)?)))?
+        .context("open")?;
+    add_both(&mut others, &spec)?;
+    let error = ours.add_sa(&spec, SaDirection::Inbound).unwrap_err();
+    assert_eq!(error.errno(), Some(nix::libc::EEXIST), "{error}");
+    let [inbound, outbound] = ids(&spec);
+    assert_eq!(ours.sas().context("dump")?, []);
+    assert!(ours.delete_sa(inbound).unwrap_err().is_absent());
+    others.usage(inbound).context("the SA of the other")?;
+    others.usage(outbound).context("the SA of the other")?;
+    Ok(())
+}
+
+#[test]
+fn a_key_of_the_wrong_length_is_refused_with_the_reason() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let namespace = Namespace::new("sa")?;
+    let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
+    let mut spec = child(suite(Encryption::Aes128Gcm16, None, false), Mode::Tunnel, false);
+    spec.inbound.encryption_key = Zeroizing::new(vec![1; 7]);
+    let error = xfrm.add_sa(&spec, SaDirection::Inbound).unwrap_err();
+    assert_eq!(error.errno(), Some(nix::libc::EINVAL), "{error}");
+    Ok(())
+}
