@@ -152,7 +152,9 @@ pub fn manual() -> std::io::Result<Vec<u8>> {
     man.render_synopsis_section(&mut page)?;
     man.render_options_section(&mut page)?;
     for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
-        page.extend_from_slice(format!(".SH \"GATEWAY {}\"\n", sub.get_name().to_uppercase()).as_bytes());
+        page.extend_from_slice(
+            format!(".SH \"GATEWAY {}\"\n", sub.get_name().to_uppercase()).as_bytes(),
+        );
         let man = Man::new(sub.clone());
         let mut section = Vec::new();
         man.render_description_section(&mut section)?;
@@ -240,7 +242,8 @@ mod tests {
     #[test]
     fn the_manual_describes_every_command() {
         let page = String::from_utf8(manual().unwrap()).unwrap();
-        for expected in [".TH gateway 8", "GATEWAY RUN", "GATEWAY STATUS", "SIGHUP", "Exit status"] {
+        for expected in [".TH gateway 8", "GATEWAY RUN", "GATEWAY STATUS", "SIGHUP", "Exit status"]
+        {
             assert!(page.contains(expected), "{expected} in\n{page}");
         }
     }

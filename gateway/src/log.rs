@@ -21,7 +21,9 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter is no level and no list of directives.
-    #[error("`{filter}` is no log level: expected error, warn, info, debug, trace or a list such as info,gateway::net=debug: {source}")]
+    #[error(
+        "`{filter}` is no log level: expected error, warn, info, debug, trace or a list such as info,gateway::net=debug: {source}"
+    )]
     Filter {
         /// What was given.
         filter: String,
@@ -116,7 +118,10 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             milestone(&Event {
                 ike_sa: Some(IkeSaId(7)),
-                spis: Some((IkeSpi([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]), IkeSpi::ZERO)),
+                spis: Some((
+                    IkeSpi([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]),
+                    IkeSpi::ZERO,
+                )),
                 peer: Some("berlin".into()),
                 path: Some(Path {
                     local: "192.0.2.1:500".parse().unwrap(),

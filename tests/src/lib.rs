@@ -1,5 +1,9 @@
 //! What the tests and the demo need of a machine: namespaces joined into a small internet,
 //! captures on its wires, traffic through it, our daemon and strongSwan's in its gateways.
+#![cfg_attr(
+    test,
+    expect(unused_crate_dependencies, reason = "the test targets of this package use them")
+)]
 
 pub mod capture;
 pub mod daemon;

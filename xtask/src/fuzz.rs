@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use crate::error::{Context as _, Error, Result};
-use crate::progress::{heading, say, seconds};
+use crate::progress::{Step, heading, say, seconds};
 use crate::shell::{cargo, find_tool, root, run as run_command, target_dir};
 use crate::test::Tally;
 
@@ -129,25 +129,35 @@ fn quiet(target: &str, args: &Args) -> Result<bool> {
     command.current_dir(root()).stdin(Stdio::null());
     if let Some(input) = &args.replay {
         command.arg(input.canonicalize().context(|| format!("no file {}", input.display()))?);
-    } else {
-        let (corpus, artifacts) =
-            (dir.join("corpus").join(target), dir.join("artifacts").join(target));
-        for dir in [&corpus, &artifacts] {
-            fs::create_dir_all(dir).context(|| format!("cannot create {}", dir.display()))?;
-        }
-        command
-            .arg(format!("-max_total_time={}", args.seconds))
-            .arg(format!("-artifact_prefix={}/", artifacts.display()))
-            .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
-            // New inputs go to the first directory; the one in the checkout is only read.
-            .arg(corpus);
-        let seeds = root().join("tests/fuzz/corpus").join(target);
-        if seeds.is_dir() {
-            command.arg(seeds);
-        }
+        return Ok(command.status().context(|| target)?.success());
     }
-    // libFuzzer says everything on standard error.
-    Ok(command.status().context(|| target)?.success())
+    let (corpus, artifacts) = (dir.join("corpus").join(target), dir.join("artifacts").join(target));
+    for dir in [&corpus, &artifacts] {
+        fs::create_dir_all(dir).context(|| format!("cannot create {}", dir.display()))?;
+    }
+    command
+        .arg(format!("-max_total_time={}", args.seconds))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
+        // New inputs go to the first directory; the one in the checkout is only read.
+        .arg(corpus);
+    let seeds = root().join("tests/fuzz/corpus").join(target);
+    if seeds.is_dir() {
+        command.arg(seeds);
+    }
+    let step = Step::start(format!("{target} for {} s", args.seconds));
+    // libFuzzer says everything on standard error, a line for each new input.
+    let output = command.stdout(Stdio::null()).output().context(|| target)?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    step.done();
+    if output.status.success() {
+        println!("{}", log.lines().find(|line| line.starts_with("Done ")).unwrap_or_default());
+    } else {
+        let lines: Vec<&str> = log.lines().filter(|line| !line.starts_with('#')).collect();
+        println!("{}", lines.join("\n"));
+        println!("to see it again: cargo xtask fuzz --replay FILE {target}");
+    }
+    Ok(output.status.success())
 }
 
 #[cfg(test)]

@@ -157,10 +157,6 @@ impl Channel {
         })
     }
 
-    pub(crate) const fn spis(&self) -> (IkeSpi, IkeSpi) {
-        (self.initiator_spi, self.responder_spi)
-    }
-
     /// Where a message stands, from its header alone; nothing is changed.
     pub(crate) fn place(&self, header: &Header, datagram: &[u8]) -> Place<'_> {
         let id = header.message_id.0;
@@ -177,18 +173,14 @@ impl Channel {
         }
     }
 
-    /// Verifies and decrypts; nothing is changed, whatever the datagram holds.
-    ///
-    /// # Errors
-    /// `Err(None)`: it has no SK payload or does not authenticate. `Err(Some(error))` never:
-    /// what is wrong inside is found by [`Opened::payloads`].
+    /// Verifies and decrypts; nothing is changed, whatever the datagram holds. `None`: it has no
+    /// SK payload, or does not authenticate. What is wrong inside is found by
+    /// [`Opened::payloads`].
     pub(crate) fn open(&self, header: Header, datagram: &[u8]) -> Option<Opened> {
         let message = Message::decode(datagram).ok()?;
         // RFC 7296 3.14: SK is the last payload; nothing outside it is trusted, so nothing is read.
-        let (first, offset) = message.payloads.iter().find_map(|p| match p {
-            Payload::Encrypted(sk) => Some((sk.first, sk.body_offset)),
-            _ => None,
-        })?;
+        let Some(Payload::Encrypted(sk)) = message.payloads.last() else { return None };
+        let (first, offset) = (sk.first, sk.body_offset);
         let mut copy = datagram.to_vec();
         let plaintext = self.opener.open(&mut copy, offset).ok()?.to_vec();
         Some(Opened { header, first, plaintext: Zeroizing::new(plaintext) })

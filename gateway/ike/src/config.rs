@@ -153,9 +153,9 @@ impl Rule {
     /// loaded. Range: 27 bits.
     #[must_use]
     pub fn precedence(&self, local: &IpNet, remote: &IpNet) -> u32 {
-        let bits = u32::from(local.max_prefix_len()) + u32::from(remote.max_prefix_len());
-        let lengths = u32::from(local.prefix_len()) + u32::from(remote.prefix_len());
-        let wide = bits.saturating_sub(lengths); // 0 for two hosts, at most 256
+        let host_bits = |net: &IpNet| net.max_prefix_len().saturating_sub(net.prefix_len());
+        // 0 for two hosts, at most 256.
+        let wide = u32::from(host_bits(local)).saturating_add(u32::from(host_bits(remote)));
         let any_protocol = u32::from(self.protocol.is_none());
         let any_port = u32::from(self.local_ports == ALL_PORTS && self.remote_ports == ALL_PORTS);
         (u32::from(self.priority) << 11) | (wide << 2) | (any_protocol << 1) | any_port

@@ -14,6 +14,7 @@
 //! [`counters`]) and dropped, except for the IKE_SA_INIT exchange, which RFC 7296 leaves open.
 //! And a positive answer is withheld until the kernel has the SA that it promises.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 pub mod algorithms;
 mod channel;

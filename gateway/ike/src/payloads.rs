@@ -61,7 +61,7 @@ impl<'a> Payloads<'a> {
             let known = allowed.contains(&kind);
             let repeated = match payload {
                 Payload::Notify(notify) => {
-                    found.notifies.push(notify.clone());
+                    found.notifies.push(*notify);
                     false
                 }
                 Payload::Delete(delete) => {
@@ -74,9 +74,25 @@ impl<'a> Payloads<'a> {
                 Payload::IdInitiator(id) if known => found.id_i.replace(id).is_some(),
                 Payload::IdResponder(id) if known => found.id_r.replace(id).is_some(),
                 Payload::Authentication(auth) if known => found.auth.replace(auth).is_some(),
-                Payload::TsInitiator(ts) if known => found.ts_i.replace(ts.known().cloned().collect()).is_some(),
-                Payload::TsResponder(ts) if known => found.ts_r.replace(ts.known().cloned().collect()).is_some(),
-                _ => false,
+                Payload::TsInitiator(ts) if known => found.ts_i.replace(ts.known().copied().collect()).is_some(),
+                Payload::TsResponder(ts) if known => found.ts_r.replace(ts.known().copied().collect()).is_some(),
+                // Known or not, the exchange has no use for it.
+                Payload::SecurityAssociation(_)
+                | Payload::KeyExchange(_)
+                | Payload::Nonce(_)
+                | Payload::IdInitiator(_)
+                | Payload::IdResponder(_)
+                | Payload::Authentication(_)
+                | Payload::TsInitiator(_)
+                | Payload::TsResponder(_)
+                | Payload::Certificate(_)
+                | Payload::CertificateRequest(_)
+                | Payload::VendorId(_)
+                | Payload::Encrypted(_)
+                | Payload::EncryptedFragment(_)
+                | Payload::Configuration(_)
+                | Payload::Eap(_)
+                | Payload::Unknown(_) => false,
             };
             if repeated {
                 return Err(Error::RepeatedPayload(kind));

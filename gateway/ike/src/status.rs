@@ -8,7 +8,7 @@ use gateway_wire::IkeSpi;
 use crate::algorithms::{EspSuite, IkeSuite};
 use crate::config::{Action, Identity, Mode, PeerName, RuleName};
 use crate::endpoint::Endpoint;
-use crate::ike_sa::{ChildSa, ChildState, IkeSa, State};
+use crate::ike_sa::{ChildSa, ChildState, IkeSa};
 use crate::io::{ChildId, Encapsulation, IkeSaId, Path, Selector};
 
 /// The endpoint at one moment.
@@ -107,7 +107,7 @@ impl Endpoint {
                 Action::Bypass => "bypass",
                 Action::Discard => "discard",
             },
-            children: self.sas().flat_map(children).filter(|c| c.rule.name == rule.name && c.state == ChildState::Installed).count(),
+            children: self.sas().flat_map(IkeSa::children).filter(|c| c.rule.name == rule.name && c.state == ChildState::Installed).count(),
             last_error: self.rule_state(&rule.name).and_then(|r| r.last_error.clone()),
         });
         Status {
@@ -116,15 +116,6 @@ impl Endpoint {
             half_open: self.half_open_count(),
         }
     }
-}
-
-fn children(sa: &IkeSa) -> impl Iterator<Item = &ChildSa> {
-    match &sa.state {
-        State::Established(established) => Some(established.children.values()),
-        _ => None,
-    }
-    .into_iter()
-    .flatten()
 }
 
 fn of_sa(now: Instant, sa: &IkeSa) -> IkeSaStatus {
@@ -143,7 +134,7 @@ fn of_sa(now: Instant, sa: &IkeSa) -> IkeSaStatus {
         age: now.saturating_duration_since(sa.begun),
         nat_local: nat.local,
         nat_remote: nat.remote,
-        children: children(sa).map(|c| of_child(now, c)).collect(),
+        children: sa.children().map(|c| of_child(now, c)).collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The exchanges one by one, on a good network: what each leaves in both kernels, and what
 //! happens when something is wrong.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "This is test code.")]
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,9 +13,6 @@ use gateway_ike::io::{KernelError, KernelEvent};
 use gateway_ike::testing::{Faults, Refusal, Simulation, peer, policies, protect};
 use gateway_ike::{Input, Output};
 use gateway_wire::{Header, IkeSpi, NotifyType, Payload};
-// The crate's own dependencies, which its integration tests do not use.
-use {aes as _, cbc as _, criterion as _, crypto_bigint as _, proptest as _};
-use {ring as _, thiserror as _, zeroize as _};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));

@@ -2,6 +2,7 @@
 //!
 //! A failing run prints its seed; `SIMULATION_SEED=n cargo test -p gateway-ike --test simulation`
 //! replays that one alone.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::arithmetic_side_effects, reason = "This is test code.")]
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,9 +11,6 @@ use gateway_ike::Input;
 use gateway_ike::config::{PeerConfig, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::testing::{Faults, SeededRandom, Simulation, peer, policies, protect};
-// The crate's own dependencies, which its integration tests do not use.
-use {aes as _, cbc as _, criterion as _, crypto_bigint as _, gateway_wire as _, proptest as _};
-use {ring as _, thiserror as _, zeroize as _};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));

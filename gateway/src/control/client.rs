@@ -53,8 +53,8 @@ pub fn query(path: &Path, request: &Request) -> Result<Response, QueryError> {
         .map_err(|source| QueryError::NoDaemon { path: path.to_owned(), source })?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    let answer =
-        exchange(&stream, &line).map_err(|source| QueryError::NoAnswer { path: path.to_owned(), source })?;
+    let answer = exchange(&stream, &line)
+        .map_err(|source| QueryError::NoAnswer { path: path.to_owned(), source })?;
     Ok(serde_json::from_slice(&answer)?)
 }
 
@@ -64,5 +64,9 @@ fn exchange(mut stream: &UnixStream, line: &[u8]) -> io::Result<Vec<u8>> {
     stream.write_all(line)?;
     let mut answer = Vec::new();
     BufReader::new(stream.take(ANSWER_LIMIT)).read_until(b'\n', &mut answer)?;
-    if answer.last() == Some(&b'\n') { Ok(answer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if answer.last() == Some(&b'\n') {
+        Ok(answer)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }

@@ -3,7 +3,9 @@
 use core::time::Duration;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,7 +93,8 @@ impl Server {
         socket.bind(&address).map_err(failed("bind"))?;
         let file = SocketFile::new(path).map_err(failed("look at"))?;
         // Nobody can connect before listen(2): there is no moment at which others may.
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed("set the mode of"))?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))
+            .map_err(failed("set the mode of"))?;
         socket.listen(16).map_err(failed("listen on"))?;
         let listener = UnixListener::from_std(socket.into()).map_err(failed("listen on"))?;
         let (sender, calls) = mpsc::channel(CLIENT_LIMIT);
@@ -182,7 +185,8 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
                 }
                 Err(_) => {
                     let mut stream = stream;
-                    write(&mut stream, &Response::Error("too many control clients".to_owned())).await
+                    write(&mut stream, &Response::Error("too many control clients".to_owned()))
+                        .await
                 }
             };
             if let Err(error) = result {
@@ -234,5 +238,7 @@ async fn write(stream: &mut UnixStream, response: &Response) -> io::Result<()> {
 }
 
 async fn patient<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

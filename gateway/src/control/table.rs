@@ -83,7 +83,8 @@ fn policies(policies: &PoliciesReport) -> String {
 }
 
 fn ike_sas(sas: &[IkeSaReport]) -> Table {
-    let mut table = table(&["id", "peer", "state", "local", "remote", "NAT", "SPIs", "suite", "age"]);
+    let mut table =
+        table(&["id", "peer", "state", "local", "remote", "NAT", "SPIs", "suite", "age"]);
     for sa in sas {
         let nat = match (sa.nat_local, sa.nat_remote) {
             (false, false) => "no",

@@ -88,7 +88,16 @@ fn one_connection_takes_several_requests() {
     stream.read_to_string(&mut answers).unwrap();
     let keys: Vec<_> = answers
         .lines()
-        .map(|l| serde_json::from_str::<Value>(l).unwrap().as_object().unwrap().keys().next().unwrap().clone())
+        .map(|l| {
+            serde_json::from_str::<Value>(l)
+                .unwrap()
+                .as_object()
+                .unwrap()
+                .keys()
+                .next()
+                .unwrap()
+                .clone()
+        })
         .collect();
     assert_eq!(keys, ["status", "error", "status"]);
 }
@@ -188,12 +197,19 @@ fn the_report_keeps_the_names_of_its_fields() {
     let report = StatusReport {
         ike_sas: vec![IkeSaReport { children: vec![ChildReport::default()], ..Default::default() }],
         rules: vec![RuleReport::default()],
-        policies: PoliciesReport { last_reload: Some(ReloadReport::default()), ..Default::default() },
-        kernel: KernelReport { capabilities: vec![CapabilityReport::default()], ..Default::default() },
+        policies: PoliciesReport {
+            last_reload: Some(ReloadReport::default()),
+            ..Default::default()
+        },
+        kernel: KernelReport {
+            capabilities: vec![CapabilityReport::default()],
+            ..Default::default()
+        },
         ..Default::default()
     };
     let value = serde_json::to_value(&report).unwrap();
-    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    let keys =
+        |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&value),
         "bpf_counters counters half_open ike_sas kernel pid policies rules shutting_down uptime_seconds version xfrm_errors"
@@ -206,7 +222,10 @@ fn the_report_keeps_the_names_of_its_fields() {
         keys(&value["ike_sas"][0]["children"][0]),
         "age_seconds bytes_in bytes_out encapsulation id idle_seconds inbound_spi mode outbound_spi packets_in packets_out rule selectors state suite"
     );
-    assert_eq!(keys(&value["policies"]), "applied_at directory generation last_reload reload_failed");
+    assert_eq!(
+        keys(&value["policies"]),
+        "applied_at directory generation last_reload reload_failed"
+    );
     assert_eq!(keys(&value["policies"]["last_reload"]), "at errors first_error needs_restart ok");
     assert_eq!(keys(&value["rules"][0]), "action children last_error name reqid");
     assert_eq!(serde_json::from_value::<StatusReport>(value).unwrap(), report);

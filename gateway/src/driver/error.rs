@@ -64,7 +64,10 @@ mod tests {
     fn a_missing_capability_is_named_with_the_cure() {
         let missing = vec![Capability::CAP_NET_ADMIN, Capability::CAP_BPF];
         let text = RunError::MissingCapability(missing).to_string();
-        assert!(text.starts_with("missing capability CAP_NET_ADMIN, CAP_BPF: run as root"), "{text}");
+        assert!(
+            text.starts_with("missing capability CAP_NET_ADMIN, CAP_BPF: run as root"),
+            "{text}"
+        );
         assert!(!text.contains('\n'));
     }
 }

@@ -18,14 +18,15 @@ mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod underlay;
 
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
+use gateway_ike::Endpoint;
 use gateway_ike::config::PolicySet;
 use gateway_ike::io::{Done, Input, KernelCommand, KernelError, Output, Path};
-use gateway_ike::Endpoint;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 

@@ -148,7 +148,8 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = "[rule.local]\naction = \"bypass\"\nlocal = [\"10.0.0.0/8\"]\nremote = [\"10.0.0.0/8\"]\n";
+    const GOOD: &str =
+        "[rule.local]\naction = \"bypass\"\nlocal = [\"10.0.0.0/8\"]\nremote = [\"10.0.0.0/8\"]\n";
 
     fn directory(content: &str) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();

@@ -8,13 +8,13 @@ use gateway_ike::Endpoint;
 use gateway_ike::crypto::key_exchange::SystemKeyExchange;
 use gateway_ike::random::SystemSource;
 
-use super::{Driver, Parts, Reloader, RunError, privileges, signals};
+use super::{Driver, Parts, Reloader, RunError, privileges, signals, underlay};
 use crate::cli::RunArgs;
 use crate::control::Server;
 use crate::kernel::{KernelConfig, LinuxKernel};
+use crate::log;
 use crate::net::{OpenError, Ports, Reinjector, Sockets};
 use crate::policy::{self, Loaded, Settings};
-use crate::log;
 
 /// Runs the gateway until a signal ends it.
 ///
@@ -30,8 +30,10 @@ pub fn run(args: &RunArgs) -> Result<(), RunError> {
     if !missing.is_empty() {
         return Err(RunError::MissingCapability(missing));
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
     runtime.block_on(serve(&args.policies, loaded))
 }
 
@@ -46,8 +48,7 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     tracing::info!(control = %control.path().display(), "Kernel and sockets are set up");
 
     let random = Box::new(SystemSource::default());
-    let endpoint =
-        Endpoint::new(settings.endpoint.clone(), random, Box::new(SystemKeyExchange));
+    let endpoint = Endpoint::new(settings.endpoint.clone(), random, Box::new(SystemKeyExchange));
     let reload = Reloader::new(directory, settings);
     let parts = Parts { kernel, monitor, sockets, reinjector, control, signals, reload };
     let mut driver = Driver::new(endpoint, parts);
@@ -63,8 +64,13 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
 }
 
 fn kernel_config(settings: &Settings) -> KernelConfig {
+    let interfaces = if settings.interfaces.is_empty() {
+        underlay::default_interfaces()
+    } else {
+        settings.interfaces.clone()
+    };
     KernelConfig {
-        interfaces: settings.interfaces.clone(),
+        interfaces,
         xfrm_interface: settings.xfrm_interface.clone(),
         if_id: settings.if_id,
         pin_dir: settings.pin_dir.clone(),

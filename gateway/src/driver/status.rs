@@ -101,12 +101,14 @@ pub(super) fn rule(rule: RuleStatus) -> RuleReport {
 
 /// The kernel's release, or nothing where /proc is not there.
 pub(super) fn kernel_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| String::new(), |s| s.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| String::new(), |s| s.trim().to_owned())
 }
 
 /// The counters of `/proc/net/xfrm_stat` that are not zero.
 pub(super) fn xfrm_errors() -> BTreeMap<String, u64> {
-    fs::read_to_string("/proc/thread-self/net/xfrm_stat").map_or_else(|_| BTreeMap::new(), |s| nonzero(&s))
+    fs::read_to_string("/proc/thread-self/net/xfrm_stat")
+        .map_or_else(|_| BTreeMap::new(), |s| nonzero(&s))
 }
 
 fn nonzero(table: &str) -> BTreeMap<String, u64> {

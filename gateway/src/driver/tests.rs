@@ -50,7 +50,13 @@ impl Kernel for FakeKernel {
         let done = if matches!(command, KernelCommand::FindLocalAddress { .. }) {
             Done::LocalAddress(self.address)
         } else if matches!(command, KernelCommand::QueryUse { .. }) {
-            Done::Use { idle_inbound: None, bytes_in: 1, bytes_out: 2, packets_in: 3, packets_out: 4 }
+            Done::Use {
+                idle_inbound: None,
+                bytes_in: 1,
+                bytes_out: 2,
+                packets_in: 3,
+                packets_out: 4,
+            }
         } else {
             Done::Ok
         };
@@ -131,8 +137,7 @@ impl Gateway {
                     signals: receiver,
                     reload: Reloader::new(&path, loaded.settings),
                 };
-                let mut driver =
-                    Driver::new(Endpoint::new(limits, random, key_exchange), parts);
+                let mut driver = Driver::new(Endpoint::new(limits, random, key_exchange), parts);
                 report.send(namespace_of_this_thread()).unwrap();
                 driver.apply(Arc::new(loaded.policies)).await;
                 driver.run().await
@@ -315,9 +320,8 @@ fn esp_on_the_socket_is_handed_back_only_for_our_spis() {
         return;
     }
     let (first, second) = pair();
-    let report = first.until("established", |report| {
-        report.ike_sas.iter().any(|sa| !sa.children.is_empty())
-    });
+    let report = first
+        .until("established", |report| report.ike_sas.iter().any(|sa| !sa.children.is_empty()));
     let spi = u32::from_str_radix(&report.ike_sas[0].children[0].inbound_spi, 16).unwrap();
     let (listener, opened) = std_mpsc::channel();
     first.enter(move || {

@@ -1,13 +1,29 @@
-//! The kernel's side of the gateway.
+//! The kernel's side of the gateway: IPsec databases, BPF programs, interfaces and routes.
+//!
+//! [`LinuxKernel`] executes the commands of the IKE core, each as one transaction over all of
+//! these: BPF entries first, then SAs, policies and routes, and on failure back again
+//! (`transaction`). [`Monitor`] tells what the kernel says by itself. [`probe`] finds out what
+//! this kernel can do.
+
 pub mod bpf;
 mod claims;
+mod executor;
+mod linux;
 mod monitor;
 mod netlink;
 mod network;
 mod overhead;
 mod ports;
+mod probe;
+mod rules;
+mod setup;
 #[cfg(test)]
 mod testing;
 mod transaction;
 pub mod xfrm;
-pub use monitor::*;
+
+pub use linux::LinuxKernel;
+pub use monitor::{Monitor, Notice};
+pub use overhead::{inner_mtu, overhead, worst_overhead};
+pub use probe::{Capabilities, Feature, probe};
+pub use setup::{KernelConfig, KernelSetupError};

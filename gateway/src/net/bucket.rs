@@ -23,7 +23,8 @@ impl TokenBucket {
     /// Takes one token, or says that there is none.
     pub fn take(&mut self, now: Instant) -> bool {
         let since = self.filled.map(|filled| now.saturating_duration_since(filled));
-        let earned = since.map_or(0, |s| s.as_nanos().checked_div(self.interval.as_nanos()).unwrap_or(0));
+        let earned =
+            since.map_or(0, |s| s.as_nanos().checked_div(self.interval.as_nanos()).unwrap_or(0));
         let earned = u32::try_from(earned).unwrap_or(u32::MAX);
         self.filled = match (self.filled, earned) {
             (None, _) => Some(now),

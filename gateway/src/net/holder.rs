@@ -33,11 +33,12 @@ fn process_with(link: &str) -> Option<String> {
     processes.filter_map(Result::ok).find_map(|process| {
         let pid: u32 = process.file_name().to_str()?.parse().ok()?;
         let mut open = fs::read_dir(process.path().join("fd")).ok()?.filter_map(Result::ok);
-        open.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(link)))
-            .then(|| {
+        open.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(link))).then(
+            || {
                 let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
                 format!("{} (pid {pid})", name.trim().escape_default())
-            })
+            },
+        )
     })
 }
 

@@ -159,7 +159,8 @@ impl IkeSocket {
         let result = socket.try_io(Interest::READABLE, || {
             let mut iov = [IoSliceMut::new(&mut *buffer)];
             let flags = MsgFlags::MSG_DONTWAIT;
-            let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut iov, Some(control), flags)?;
+            let message =
+                recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut iov, Some(control), flags)?;
             let local = message.cmsgs()?.find_map(|c| destination(&c));
             Ok((message.bytes, local, message.address.as_ref().and_then(source)))
         });

@@ -102,7 +102,10 @@ async fn the_marker_lives_on_the_second_port_only() {
     let length = peer.recv(&mut answer).unwrap();
     assert_eq!(&answer[..length], b"\0\0\0\0answer");
     let counters = *sockets.counters();
-    assert_eq!((counters.received, counters.keepalives, counters.short, counters.esp), (1, 1, 1, 1));
+    assert_eq!(
+        (counters.received, counters.keepalives, counters.short, counters.esp),
+        (1, 1, 1, 1)
+    );
 }
 
 #[tokio::test]
@@ -198,7 +201,7 @@ fn esp_from_the_socket_reaches_the_stack_as_bare_esp() {
             (Domain::IPV6, "2001:db8::1", "2001:db8:ffff::9", 0),
         ] {
             let listener = Socket::new(domain, Type::RAW, Some(Protocol::from(50))).unwrap();
-            listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            listener.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             let (ours, theirs): (IpAddr, IpAddr) = (ours.parse().unwrap(), theirs.parse().unwrap());
             let path = Path {
                 local: SocketAddr::new(ours, 4500),
@@ -207,10 +210,15 @@ fn esp_from_the_socket_reaches_the_stack_as_bare_esp() {
             // As long as a packet that had to be fragmented.
             let mut esp = vec![0xab; 3_000];
             esp[..8].copy_from_slice(&[0xc0, 0xff, 0xee, 0, 0, 0, 0, 1]);
-            let outcome = reinjector.reinject(crate::clock::now(), &path, &esp);
-            assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+            // The kernel may lose the first ones: it is still busy with routes to IPv6 addresses
+            // some time after these have been added.
             let mut packet = vec![0; 65_535];
-            let length = io::Read::read(&mut &listener, &mut packet).unwrap();
+            let length = (0..50).find_map(|_| {
+                let outcome = reinjector.reinject(crate::clock::now(), &path, &esp);
+                assert!(matches!(outcome, Outcome::Sent), "{outcome:?}");
+                io::Read::read(&mut &listener, &mut packet).ok()
+            });
+            let length = length.expect("nothing arrived");
             assert_eq!(&packet[header..length], esp);
             if header == 20 {
                 assert_eq!(packet[12..16], [203, 0, 113, 9]);
@@ -218,7 +226,7 @@ fn esp_from_the_socket_reaches_the_stack_as_bare_esp() {
             }
         }
         let counters: Vec<_> = reinjector.counters().collect();
-        assert_eq!(counters[0], ("esp_reinjected", 2));
+        assert!(counters[0].0 == "esp_reinjected" && counters[0].1 >= 2, "{counters:?}");
     });
 }
 
@@ -232,9 +240,8 @@ fn reinjection_is_limited_and_refusals_are_counted() {
             remote: "192.0.2.2:4500".parse().unwrap(),
         };
         assert!(matches!(reinjector.reinject(now, &path, b"x"), Outcome::Failed(_)));
-        let limited = (0..3_000).any(|_| {
-            matches!(reinjector.reinject(now, &path, b"x"), Outcome::Limited)
-        });
+        let limited =
+            (0..3_000).any(|_| matches!(reinjector.reinject(now, &path, b"x"), Outcome::Limited));
         assert!(limited);
         let later = now + Duration::from_secs(1);
         assert!(matches!(reinjector.reinject(later, &path, b"x"), Outcome::Failed(_)));

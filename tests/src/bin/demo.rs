@@ -2,6 +2,7 @@
 //! traffic between the hosts behind them. Every claim is checked; the exit status is 1 if one
 //! does not hold.
 #![expect(clippy::print_stdout, reason = "this is what the demo is for")]
+#![expect(unused_crate_dependencies, reason = "the library of this package uses them")]
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -18,10 +19,7 @@ use gateway_tests::scenario::{BULK, all_answered, between_sites, capture, none_a
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered, transfer};
 use gateway_tests::{Context as _, Error, Result};
-use ipnet as _;
-use nix as _;
 use serde_json::Value;
-use tempfile as _;
 
 const V4: Family = Family::V4;
 

@@ -16,7 +16,7 @@ use crate::progress::{Step, say};
 use crate::shell::{capture, succeeds, tool};
 
 /// Suites that hold a series when the machine's own do not; each on the machine's mirror.
-const OTHER_SUITES: &[&str] = &["bookworm", "trixie", "trixie-backports", "sid"];
+const OTHER_SUITES: &[&str] = &["trixie-backports", "bookworm", "trixie", "sid"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const MIRROR: &str = "http://deb.debian.org/debian/";
 
@@ -228,17 +228,22 @@ fn release_of<'a>(package: &'a str, series: &str, flavour: &str) -> Option<&'a s
     (patch.starts_with(|c: char| c.is_ascii_digit()) && !variant).then_some(release)
 }
 
-/// Since 6.19 a `linux-image` package is empty and depends on those with the files.
+/// Since 6.19 a `linux-image` package is empty and depends on those with the files: image,
+/// modules, configuration. Nothing for one that has the files itself.
 fn parts_of(depends: &str) -> Vec<&str> {
-    depends
-        .split(',')
-        .filter_map(|dependency| dependency.split_whitespace().next())
-        .filter(|name| {
-            ["linux-binary-", "linux-modules-", "linux-base-"].iter().any(|prefix| {
-                name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(char::is_numeric))
-            })
-        })
-        .collect()
+    let names = |prefixes: &'static [&str]| {
+        depends.split(',').filter_map(|dependency| dependency.split_whitespace().next()).filter(
+            move |name| {
+                prefixes.iter().any(|prefix| {
+                    name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(char::is_numeric))
+                })
+            },
+        )
+    };
+    if names(&["linux-binary-"]).next().is_none() {
+        return Vec::new();
+    }
+    names(&["linux-base-", "linux-binary-", "linux-modules-"]).collect()
 }
 
 fn stanzas(text: &str) -> Vec<Stanza> {
@@ -303,6 +308,7 @@ mod tests {
             ["linux-base-6.19.1-amd64", "linux-binary-6.19.1-amd64", "linux-modules-6.19.1-amd64"]
         );
         assert!(parts_of("kmod, linux-base (>= 4.3~), initramfs-tools | dracut").is_empty());
+        assert!(parts_of("kmod, linux-base-6.18.15-amd64 (= 6.18.15-1)").is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The least that a responder must compute for one handshake with X25519, a pre-shared key and
 //! AES-256-GCM: the primitives alone, without any protocol around them.
+#![expect(clippy::unwrap_used, reason = "a failure must stop the bench")]
 
 use std::hint::black_box;
 
@@ -17,7 +18,8 @@ const SUITE: IkeSuite = IkeSuite {
     prf: Prf::HmacSha256,
     group: Group::X25519,
 };
-const CHILD: EspSuite = EspSuite { encryption: Encryption::Aes256Gcm16, integrity: None, esn: true };
+const CHILD: EspSuite =
+    EspSuite { encryption: Encryption::Aes256Gcm16, integrity: None, esn: true };
 
 const SPI_I: IkeSpi = IkeSpi([1; 8]);
 const SPI_R: IkeSpi = IkeSpi([2; 8]);
@@ -31,7 +33,7 @@ const AUTH_LEN: usize = 200;
 const HEADERS: usize = 28 + 4;
 
 /// The messages that the floor works on.
-pub struct Floor {
+pub(crate) struct Floor {
     peer_public: Vec<u8>,
     init: Vec<u8>,
     key: Vec<u8>,
@@ -42,7 +44,7 @@ pub struct Floor {
 
 impl Floor {
     /// Makes what the initiator would have sent.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let peer = SystemKeyExchange.generate(Group::X25519).unwrap();
         let key = vec![4; 36];
         let plaintext = vec![5; AUTH_LEN];
@@ -62,7 +64,7 @@ impl Floor {
     }
 
     /// Computes it once: IKE_SA_INIT, then IKE_AUTH.
-    pub fn run(&self) {
+    pub(crate) fn run(&self) {
         let pair = SystemKeyExchange.generate(Group::X25519).unwrap();
         black_box(pair.public());
         let shared = pair.agree(black_box(&self.peer_public)).unwrap();

@@ -55,9 +55,9 @@ impl Endpoint {
     /// The very same request again gets the very same answer (RFC 7296 2.1); another request
     /// with the same SPI from the same address gets none.
     fn repeated_init(&mut self, id: crate::io::IkeSaId, path: Path, datagram: &[u8]) {
-        let answer = self.sas.get(&id).and_then(|sa| match &sa.state {
-            State::HalfOpen(half_open) => half_open.repeated(datagram).map(<[u8]>::to_vec),
-            _ => None,
+        let answer = self.sas.get(&id).and_then(|sa| {
+            let State::HalfOpen(half_open) = &sa.state else { return None };
+            half_open.repeated(datagram).map(<[u8]>::to_vec)
         });
         match answer {
             Some(answer) => {
@@ -100,10 +100,8 @@ impl Endpoint {
 
     /// RFC 7296 2.21.1: the answer is not protected and leaves nothing behind.
     fn refuse_init(&mut self, header: &Header, path: Path, error: &Error) {
-        self.shared.count(match error {
-            Error::NoProposalChosen { .. } => Counter::NoProposalChosen,
-            _ => Counter::InvalidInit,
-        });
+        let refused = matches!(error, Error::NoProposalChosen { .. });
+        self.shared.count(if refused { Counter::NoProposalChosen } else { Counter::InvalidInit });
         if let Some(words) = notification_for(error) {
             self.answer_outside(header, path, &[notify(words.kind, &words.data)]);
         }

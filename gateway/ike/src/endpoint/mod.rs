@@ -195,10 +195,7 @@ impl Endpoint {
     }
 
     fn find_child(&self, is: impl Fn(&crate::ike_sa::ChildSa) -> bool) -> Option<(IkeSaId, crate::io::ChildId)> {
-        self.sas.values().find_map(|sa| match &sa.state {
-            State::Established(e) => e.children.values().find(|c| is(c)).map(|c| (sa.id, c.id)),
-            _ => None,
-        })
+        self.sas.values().find_map(|sa| sa.children().find(|c| is(c)).map(|c| (sa.id, c.id)))
     }
 
     /// The kernel wants an SA for traffic that met a trap.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Endpoint, RuleState};
 use crate::config::{Action, PeerName, PolicySet, Protect, Rule, RuleName, Start};
 use crate::event::EventKind;
-use crate::ike_sa::{IkeSa, State};
+use crate::ike_sa::IkeSa;
 use crate::io::{ChildId, IkeSaId, KernelCommand, TrapSpec};
 use crate::selector;
 use crate::shared::Owner;
@@ -109,10 +109,8 @@ impl Endpoint {
         }
         let mut stale: Vec<(IkeSaId, ChildId)> = Vec::new();
         for sa in self.sas.values() {
-            if let State::Established(established) = &sa.state {
-                let outdated = established.children.values().filter(|c| !still_serves(&c.rule, new));
-                stale.extend(outdated.map(|c| (sa.id, c.id)));
-            }
+            let outdated = sa.children().filter(|c| !still_serves(&c.rule, new));
+            stale.extend(outdated.map(|c| (sa.id, c.id)));
         }
         for (id, child) in stale {
             self.with_sa(id, |sa, shared| sa.delete_child(now, shared, child, "the rule has changed"));

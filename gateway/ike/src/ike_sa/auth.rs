@@ -1,5 +1,6 @@
 //! IKE_AUTH with a pre-shared key, both roles (RFC 7296 1.2, 2.15, 2.21.2).
 
+use core::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -114,7 +115,7 @@ impl IkeSa {
 
     /// Initiator: the authentic answer to IKE_AUTH.
     pub(super) fn auth_response(&mut self, now: Instant, shared: &mut Shared, path: Path, opened: &Opened) {
-        let State::AwaitAuth(waiting) = std::mem::replace(&mut self.state, State::Closed) else { return };
+        let State::AwaitAuth(waiting) = mem::replace(&mut self.state, State::Closed) else { return };
         let AwaitAuth { channel, transcript, nat, child } = *waiting;
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
@@ -225,16 +226,12 @@ impl IkeSa {
     }
 
     fn take_half_open(&mut self, shared: &mut Shared) -> Option<HalfOpen> {
-        match std::mem::replace(&mut self.state, State::Closed) {
-            State::HalfOpen(half_open) => {
-                shared.effects.push(Effect::NoLongerHalfOpen { key: half_open.key });
-                Some(*half_open)
-            }
-            other => {
-                self.state = other;
-                None
-            }
+        if !matches!(self.state, State::HalfOpen(_)) {
+            return None;
         }
+        let State::HalfOpen(half_open) = mem::replace(&mut self.state, State::Closed) else { return None };
+        shared.effects.push(Effect::NoLongerHalfOpen { key: half_open.key });
+        Some(*half_open)
     }
 
     /// RFC 7296 2.21.2: the refusal is encrypted, and the IKE SA is over; what is left answers

@@ -455,14 +455,11 @@ impl IkeSa {
     /// A Child SA could not be made: counted, logged, and told to the rule that wanted it.
     pub(super) fn child_failed(&self, shared: &mut Shared, rule: Option<Arc<str>>, error: Error) {
         shared.count(Counter::ChildSaFailed);
-        match &error {
-            Error::NoProposalChosen { .. } | Error::Refused(NotifyType::NO_PROPOSAL_CHOSEN) => {
-                shared.count(Counter::NoProposalChosen);
-            }
-            Error::TsUnacceptable { .. } | Error::Refused(NotifyType::TS_UNACCEPTABLE) => {
-                shared.count(Counter::TsUnacceptable);
-            }
-            _ => {}
+        if matches!(error, Error::NoProposalChosen { .. } | Error::Refused(NotifyType::NO_PROPOSAL_CHOSEN)) {
+            shared.count(Counter::NoProposalChosen);
+        }
+        if matches!(error, Error::TsUnacceptable { .. } | Error::Refused(NotifyType::TS_UNACCEPTABLE)) {
+            shared.count(Counter::TsUnacceptable);
         }
         if let Some(rule) = &rule {
             shared.effects.push(Effect::RuleLost { rule: Arc::clone(rule), error: Some(error.to_string()) });

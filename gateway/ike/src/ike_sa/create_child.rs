@@ -43,10 +43,8 @@ impl IkeSa {
     }
 
     fn child(&self, id: Option<ChildId>) -> Option<&super::ChildSa> {
-        match &self.state {
-            State::Established(established) => established.children.get(&id?),
-            _ => None,
-        }
+        let id = id?;
+        self.children().find(|c| c.id == id)
     }
 
     /// Initiator: the authentic answer.
@@ -146,11 +144,13 @@ impl IkeSa {
 
 /// The order in which RFC 7296 1.3.1 writes the payloads.
 const fn order(payload: &Payload<'_>) -> u8 {
-    match payload {
-        Payload::Notify(_) => 0,
-        Payload::SecurityAssociation(_) => 1,
-        Payload::Nonce(_) => 2,
-        Payload::TsInitiator(_) => 3,
-        _ => 4,
+    if matches!(payload, Payload::Notify(_)) {
+        0
+    } else if matches!(payload, Payload::SecurityAssociation(_)) {
+        1
+    } else if matches!(payload, Payload::Nonce(_)) {
+        2
+    } else {
+        3 // TSi and TSr, in this order already: the sort is stable
     }
 }

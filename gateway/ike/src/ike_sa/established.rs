@@ -182,7 +182,7 @@ impl IkeSa {
                 established.withheld = None;
                 if let Some(Current::CreateChild { offer, .. }) = established.current.take() {
                     shared.release_spi(offer.spi);
-                    lost.push(offer.wish.rule.clone());
+                    lost.push(RuleName::clone(&offer.wish.rule));
                 }
                 let children: Vec<ChildId> = established.children.keys().copied().collect();
                 for child in children {
@@ -219,13 +219,13 @@ impl IkeSa {
         self.event(
             shared,
             EventKind::ChildRemoved {
-                rule: removed.rule.name.clone(),
+                rule: RuleName::clone(&removed.rule.name),
                 inbound_spi: removed.inbound_spi,
                 outbound_spi: removed.outbound_spi,
                 reason,
             },
         );
-        shared.effects.push(Effect::RuleLost { rule: removed.rule.name.clone(), error: None });
+        shared.effects.push(Effect::RuleLost { rule: RuleName::clone(&removed.rule.name), error: None });
     }
 
     /// The kernel did not answer in time: the Child SA is refused, the IKE SA stands.

@@ -35,10 +35,11 @@ impl IkeSa {
         let ends = payloads.deletes.iter().any(|d| d.protocol == ProtocolId::IKE);
         let failed = payloads.notify(NotifyType::AUTHENTICATION_FAILED).is_some();
         let deleted = if ends { Vec::new() } else { self.delete_named(shared, &payloads) };
-        let answer: Vec<Payload<'_>> = (!deleted.is_empty())
-            .then(|| Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: deleted }))
-            .into_iter()
-            .collect();
+        let answer = if deleted.is_empty() {
+            Vec::new()
+        } else {
+            vec![Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: deleted })]
+        };
         let State::Established(established) = &mut self.state else { return };
         match established.channel.respond(shared.random.as_mut(), RequestId::new(opened, datagram), &answer) {
             Ok(answer) => shared.transmit(path, answer),
@@ -72,12 +73,9 @@ impl IkeSa {
     pub(super) fn end(&mut self, now: Instant, shared: &mut Shared, reason: &'static str) {
         self.abandon(shared, reason, None);
         self.event(shared, EventKind::Closed(reason));
-        self.state = match mem::replace(&mut self.state, State::Closed) {
-            State::Established(mut established) => {
-                established.channel.response_received();
-                State::Closing(Box::new(Closing::new(now, shared, established.channel)))
-            }
-            _ => State::Closed,
-        };
+        if let State::Established(mut established) = mem::replace(&mut self.state, State::Closed) {
+            established.channel.response_received();
+            self.state = State::Closing(Box::new(Closing::new(now, shared, established.channel)));
+        }
     }
 }

@@ -245,12 +245,8 @@ impl IkeSa {
 
     /// Ends an IKE SA that never stood.
     pub(super) fn fail(&mut self, shared: &mut Shared, error: Error) {
-        match &error {
-            Error::Authentication(_) | Error::Refused(NotifyType::AUTHENTICATION_FAILED) => {
-                shared.count(Counter::AuthenticationFailed);
-            }
-            Error::NoProposalChosen { .. } => shared.count(Counter::NoProposalChosen),
-            _ => {}
+        if matches!(error, Error::Authentication(_) | Error::Refused(NotifyType::AUTHENTICATION_FAILED)) {
+            shared.count(Counter::AuthenticationFailed);
         }
         self.abandon(shared, "the IKE SA failed", Some(error.to_string()));
         self.event(shared, EventKind::Failed(error));

@@ -182,7 +182,7 @@ impl IkeSa {
                 self.job_response(now, shared, opened);
             }
             State::Closing(_) => self.state = State::Closed,
-            _ => {}
+            State::FindingAddress | State::AwaitInit(_) | State::HalfOpen(_) | State::Closed => {}
         }
     }
 
@@ -315,6 +315,12 @@ impl IkeSa {
             }
             State::HalfOpen(_) | State::Closing(_) | State::Closed => false,
         }
+    }
+
+    /// Its Child SAs, if it stands.
+    pub(crate) fn children(&self) -> impl Iterator<Item = &ChildSa> {
+        let established = if let State::Established(e) = &self.state { Some(e) } else { None };
+        established.into_iter().flat_map(|e| e.children.values())
     }
 
     /// Whether it stands and serves nothing, and nothing is under way.

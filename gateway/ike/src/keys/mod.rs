@@ -9,6 +9,9 @@ use zeroize::Zeroizing;
 use crate::algorithms::{EspSuite, IkeSuite, Prf};
 use crate::crypto::prf::{prf, prf_plus};
 
+#[cfg(test)]
+mod tests;
+
 /// A key that is wiped when it goes.
 pub type Key = Zeroizing<Vec<u8>>;
 
@@ -203,7 +206,12 @@ pub fn psk_auth(
 }
 
 /// `prf+(key, seed)` cut into keys of the given lengths.
-fn keys<const N: usize>(algorithm: Prf, key: &[u8], seed: &[&[u8]], lengths: [usize; N]) -> [Key; N] {
+fn keys<const N: usize>(
+    algorithm: Prf,
+    key: &[u8],
+    seed: &[&[u8]],
+    lengths: [usize; N],
+) -> [Key; N] {
     let total = lengths.iter().fold(0, |sum: usize, length| sum.saturating_add(*length));
     let material = prf_plus(algorithm, key, seed, total);
     let mut octets = material.iter().copied();

@@ -304,7 +304,7 @@ impl DataPath {
                     .counters
                     .get(&reason.index(), 0)
                     .map_err(|error| BpfError::kernel("the counters cannot be read", &error))?;
-                let Count { packets, octets } = sum(values.iter());
+                let Count { packets, octets } = sum(values.iter().copied());
                 Ok(Counter { reason: *reason, packets, octets })
             })
             .collect()
@@ -321,8 +321,8 @@ impl DataPath {
             .iter()
             .map(|found| {
                 found.map(|(rule, values)| {
-                    let outbound = sum(values.iter().map(|count| &count.outbound));
-                    let refused = sum(values.iter().map(|count| &count.refused));
+                    let outbound = sum(values.iter().map(|count| count.outbound));
+                    let refused = sum(values.iter().map(|count| count.refused));
                     (rule, RuleCount { outbound, refused })
                 })
             })
@@ -495,7 +495,7 @@ fn known_sa(key: SaKey, value: SaValue) -> Sa {
     Sa { destination, spi: u32::from_be_bytes(key.spi), direction }
 }
 
-fn sum<'a>(counts: impl Iterator<Item = &'a Count>) -> Count {
+fn sum(counts: impl Iterator<Item = Count>) -> Count {
     counts.fold(Count::default(), |sum, count| Count {
         packets: sum.packets.wrapping_add(count.packets),
         octets: sum.octets.wrapping_add(count.octets),

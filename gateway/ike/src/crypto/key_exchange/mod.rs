@@ -57,7 +57,9 @@ pub struct SystemKeyExchange;
 impl KeyExchange for SystemKeyExchange {
     fn generate(&self, group: Group) -> Result<Box<dyn PendingKeyExchange>, KeyExchangeError> {
         match group {
-            Group::X25519 | Group::EcpP256 | Group::EcpP384 => Ok(Box::new(Curve::generate(group)?)),
+            Group::X25519 | Group::EcpP256 | Group::EcpP384 => {
+                Ok(Box::new(Curve::generate(group)?))
+            }
             Group::Modp2048 => Ok(Box::new(modp::KeyPair::generate()?)),
         }
     }
@@ -77,8 +79,8 @@ impl Curve {
     fn generate(group: Group) -> Result<Self, KeyExchangeError> {
         let algorithm = algorithm(group)?;
         let random_failed = |ring::error::Unspecified| KeyExchangeError::RandomFailed;
-        let private =
-            EphemeralPrivateKey::generate(algorithm, &SystemRandom::new()).map_err(random_failed)?;
+        let private = EphemeralPrivateKey::generate(algorithm, &SystemRandom::new())
+            .map_err(random_failed)?;
         let public = private.compute_public_key().map_err(random_failed)?;
         Ok(Self { group, private, public })
     }

@@ -7,14 +7,16 @@ use super::*;
 use crate::crypto::hex;
 
 fn agree(group: Group, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyExchangeError> {
-    SystemKeyExchange.generate(group).unwrap().agree(peer)
+    SystemKeyExchange.generate(group)?.agree(peer)
 }
 
 #[test]
 fn both_ends_get_the_same_secret_with_every_method() {
     for group in Group::ALL {
-        let (a, b) =
-            (SystemKeyExchange.generate(*group).unwrap(), SystemKeyExchange.generate(*group).unwrap());
+        let (a, b) = (
+            SystemKeyExchange.generate(*group).unwrap(),
+            SystemKeyExchange.generate(*group).unwrap(),
+        );
         assert_eq!((a.group(), a.public().len()), (*group, group.public_len()));
         assert_ne!(a.public(), b.public(), "{group}");
         let (to_a, to_b) = (b.public().to_vec(), a.public().to_vec());
@@ -30,7 +32,9 @@ fn a_value_of_the_wrong_length_is_refused() {
         let longer = [public, &[0]].concat();
         let prefixed = [&[4], public].concat();
         let compressed = [&[2], &public[..public.len() / 2]].concat();
-        for wrong in [&[], &public[1..], &public[..public.len() - 1], &longer, &prefixed, &compressed] {
+        for wrong in
+            [&[], &public[1..], &public[..public.len() - 1], &longer, &prefixed, &compressed]
+        {
             let error = agree(*group, wrong).unwrap_err();
             assert_eq!(error, KeyExchangeError::InvalidPublicValue, "{group} {}", wrong.len());
         }
@@ -146,54 +150,50 @@ fn a_point_off_the_curve_is_refused() {
 /// safePrimes-keyGen-1.0, test cases 4 and 5; their secret computed with Python's pow.
 #[test]
 fn modp2048_gives_the_values_of_nist() {
-    let (x4, y4) = (hex(
-        "22f1dd3922b6a21227b52fb2856141988f3049a68cfd0330757912c7fcbe5923eaf122c3\
+    let (x4, y4) = (
+        hex("22f1dd3922b6a21227b52fb2856141988f3049a68cfd0330757912c7fcbe5923eaf122c3\
          9893fcf847e17d25d26e5baad58f7a4704b429476aa4f3b1eb1f786fd16564344414b438\
          2ca9575a34807c24d9ddcbe18e5a7eec8f8ec48ca964dfec000c274c4a8695dbbcb80412\
          733c9ce6e74a72cf97197ea378be8cca46766f6d207f946a188722b9e78bd5d941eec81b\
          6fcfe7b144af46022b250b6f25069d77f3262074c6cb969c30b66eb1482815f0a2bb0afb\
          65a5d59b14be8c49a09871c6ca8460993e98a8d36d8b54406ea85a2f10e232470b7ee0d8\
          13ded4c51741f2838da0e3c8207860d7c2de3dce67a213d17b0071505e3c0756913c15b8\
-         daf0f786",
-    ), hex(
-        "9920c48dba908f49f265f38cf2e59b01e755e0f3d4c9dbe1df5cffb7ebfe7cfed6bc5004\
+         daf0f786"),
+        hex("9920c48dba908f49f265f38cf2e59b01e755e0f3d4c9dbe1df5cffb7ebfe7cfed6bc5004\
          fd53641e132e565b449a97c1358ec301b717e338bd765d87cd695b92fba15fcff924fe4b\
          239d6e8e5a34b303e8f2f3896d9a18ec49c4eda43c9cbec3b7ee12cdc86b064ab0fedeb0\
          ac624190f6e4b624b826aba7d367a9e59b08508b8c26021bc7c25fd96781eded02454d8f\
          f25b79c5d1f4ea7e8e1bf4890b6a8750ffa287c2202436fea19e04eabf92861ecaec3e32\
          764fd5d9a807f224019a8785a2ee40886c6b169f96fad429fc84c03b349257d1c18a5137\
          05d57d9a313935d0d415bed451aaebba4fbb80b385df58b5dfaa0a73e88784bd9889b8e6\
-         3edb92f1",
-    ));
-    let (x5, y5) = (hex(
-        "72990ac2a18cdd427b1a8ec7eda547931b15f990ea64680cebf62a844f5dd2abcda2ed95\
+         3edb92f1"),
+    );
+    let (x5, y5) = (
+        hex("72990ac2a18cdd427b1a8ec7eda547931b15f990ea64680cebf62a844f5dd2abcda2ed95\
          7e364d0d69229fedf9d6107350678c634e87f7843e3e2cf1b14e0fb4aff9dd6fb49b6f19\
          56c3019a6761cf295290d80bbee5c8804dff19a250477e8257fbf748e79cd266bdcce6d8\
          bca70b1902740d891379bc76841da108c285b0d075eaf90e24f539337b3d0a402fb416b1\
          421ea0e43c08b62138aee091fe0ff51c511dce9683511289750c88eb39967776e7addb9a\
          12720b8c49194031c220613fc8f4a2431c92bdab963f316ad60841898abceab1e608b6dc\
          6fa07b223e88283b672498f7e3ba251f7c3069be9df2fc592a1e6da6fbbd8d1dc7dd992b\
-         764b3d4d",
-    ), hex(
-        "69c00aab9ae930d2ddabe4e2d870f09f438083868443ad13dd3b233a96276bcca7c150b9\
+         764b3d4d"),
+        hex("69c00aab9ae930d2ddabe4e2d870f09f438083868443ad13dd3b233a96276bcca7c150b9\
          ba244f0aa1d581b01b7e38f6cc8bc9c68eb5a6f7bd45b29ec0f5f24791646184d8f02faa\
          92299667d75eeebd5e23359cc521f343da67b10dbd6d27aa890145e5b8b56275d35a94b3\
          dc9827e745048e4b219549145ae2db00265838c601b0ca01f751d91295c1b3dc7657ab0e\
          14a99580880bb627f7f1f71a95a41dee91c242e9e00f8387ba5d562cd97c74692153e1da\
          c512fb40a3e06d6c953a019d17e4f0b439f2b10ce48e24ff820d5502151ceb27f28e6bd3\
          b0d9d113e190572fbd7e373e9b9f4e9ed112cbb1f3f2d1038ddfde1717707129c8f26a97\
-         da00a77d",
-    ));
-    let secret = hex(
-        "19fc676eb6400db5011e26c9d762f064a83d6db317e21e4b7cc8ce5eba126fd663c204ba\
+         da00a77d"),
+    );
+    let secret = hex("19fc676eb6400db5011e26c9d762f064a83d6db317e21e4b7cc8ce5eba126fd663c204ba\
          83010d143ca7bdc16157f5b987afa3799fde14127f3a96792a412a710962ece98dfa4bd5\
          b9e42859c21d39390ebfd04658e563348c0b8929ae0dd813c70e0d02fe3f3ed2c816f6d6\
          66e9224e204dfca935c1c445966130e9d466b11f71fb3786463ccfb23eda86004a1088db\
          4758cb16b17d8bc749a5b55d6064d9fd802871d12063076476ee83d0e25ed7b88ad1ecd9\
          1b74cfb2dcb0d08778d0ad9d21ce0a2ee3641974c56e9fde321a926a58f9ca66893856e3\
          e83cc3aae270a37372af8c89341127990220543d80e4d0a2203055462e2f48af0f58fb0e\
-         c9147817",
-    );
+         c9147817");
     let power = |base: &[u8], exponent: &[u8]| {
         let (base, exponent) = (U2048::from_be_slice(base), U2048::from_be_slice(exponent));
         modp::power(&base, &exponent).to_be_bytes().as_ref().to_vec()
@@ -217,16 +217,17 @@ fn a_short_modp_secret_is_padded_to_the_length_of_the_prime() {
     let pair = modp::KeyPair::from_exponent(U256::from_be_slice(&exponent));
     let peer = modp::power(&U2048::from_u8(2), &U256::from_u32(69)).to_be_bytes();
     let secret = Box::new(pair).agree(peer.as_ref()).unwrap();
-    assert_eq!(*secret, hex(
-        "004c31c8fa0ac8ec48c65f0181daafb1ef17b51e563f7605ba6d8a63f9de0e5bb8e37d36\
+    assert_eq!(
+        *secret,
+        hex("004c31c8fa0ac8ec48c65f0181daafb1ef17b51e563f7605ba6d8a63f9de0e5bb8e37d36\
          2f64df3c605972902e387edaf84289e89eebbef846e6ab9f75b58d7c8405be02f9464838\
          f0e5ffef23ff48bee24faa54d8c00ea4016908787bd46f74f60af91b6eb1501aee2797f8\
          f7c1417e22fa490bcd37f511e18383f43a7e6bb7448619c70de3593ea2e9787725c3b9f8\
          7125ccaa7daf1c9cbebc544826ab2c8ca2f60dddbbea1a5b1db25e87f0fa3e1611314010\
          25b389a0b41ef6931052a591c8bc07bb404dca45eb5fb6ba3f63d94c090b3c6f583a4b98\
          bca1bea855bbd026d877507a55fc349f687b39e3eb879405120b6441cd3c2fca6682a291\
-         68400967",
-    ));
+         68400967",)
+    );
 }
 
 /// RFC 6989 2.1.

@@ -7,7 +7,8 @@ use crate::crypto::hex;
 #[test]
 fn the_prfs_give_the_values_of_rfc_4231() {
     let large: &[u8] = b"Test Using Larger Than Block-Size Key - Hash Key First";
-    let vectors: [(Prf, &[u8], &[u8], Vec<u8>); 12] = [
+    type Vector<'a> = (Prf, &'a [u8], &'a [u8], Vec<u8>);
+    let vectors: [Vector<'_>; 12] = [
         (
             Prf::HmacSha256,
             &[0x0b; 20],
@@ -36,73 +37,57 @@ fn the_prfs_give_the_values_of_rfc_4231() {
             Prf::HmacSha384,
             &[0x0b; 20],
             b"Hi There",
-            hex(
-                "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59cfaea9ea9\
-                 076ede7f4af152e8b2fa9cb6",
-            ),
+            hex("afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59cfaea9ea9\
+                 076ede7f4af152e8b2fa9cb6"),
         ),
         (
             Prf::HmacSha384,
             b"Jefe",
             b"what do ya want for nothing?",
-            hex(
-                "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca\
-                 5e69e2c78b3239ecfab21649",
-            ),
+            hex("af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca\
+                 5e69e2c78b3239ecfab21649"),
         ),
         (
             Prf::HmacSha384,
             &[0xaa; 20],
             &[0xdd; 50],
-            hex(
-                "88062608d3e6ad8a0aa2ace014c8a86f0aa635d947ac9febe83ef4e55966144b2a5ab39d\
-                 c13814b94e3ab6e101a34f27",
-            ),
+            hex("88062608d3e6ad8a0aa2ace014c8a86f0aa635d947ac9febe83ef4e55966144b2a5ab39d\
+                 c13814b94e3ab6e101a34f27"),
         ),
         (
             Prf::HmacSha384,
             &[0xaa; 131],
             large,
-            hex(
-                "4ece084485813e9088d2c63a041bc5b44f9ef1012a2b588f3cd11f05033ac4c60c2ef6ab\
-                 4030fe8296248df163f44952",
-            ),
+            hex("4ece084485813e9088d2c63a041bc5b44f9ef1012a2b588f3cd11f05033ac4c60c2ef6ab\
+                 4030fe8296248df163f44952"),
         ),
         (
             Prf::HmacSha512,
             &[0x0b; 20],
             b"Hi There",
-            hex(
-                "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cdedaa833b7\
-                 d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854",
-            ),
+            hex("87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cdedaa833b7\
+                 d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854"),
         ),
         (
             Prf::HmacSha512,
             b"Jefe",
             b"what do ya want for nothing?",
-            hex(
-                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75\
-                 c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
-            ),
+            hex("164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75\
+                 c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"),
         ),
         (
             Prf::HmacSha512,
             &[0xaa; 20],
             &[0xdd; 50],
-            hex(
-                "fa73b0089d56a284efb0f0756c890be9b1b5dbdd8ee81a3655f83e33b2279d39bf3e8482\
-                 79a722c806b485a47e67c807b946a337bee8942674278859e13292fb",
-            ),
+            hex("fa73b0089d56a284efb0f0756c890be9b1b5dbdd8ee81a3655f83e33b2279d39bf3e8482\
+                 79a722c806b485a47e67c807b946a337bee8942674278859e13292fb"),
         ),
         (
             Prf::HmacSha512,
             &[0xaa; 131],
             large,
-            hex(
-                "80b24263c7c1a3ebb71493c1dd7be8b49b46d1f41b4aeec1121b013783f8f3526b56d037\
-                 e05f2598bd0fd2215d6a1e5295e64f73f63f0aec8b915a985d786598",
-            ),
+            hex("80b24263c7c1a3ebb71493c1dd7be8b49b46d1f41b4aeec1121b013783f8f3526b56d037\
+                 e05f2598bd0fd2215d6a1e5295e64f73f63f0aec8b915a985d786598"),
         ),
     ];
     for (algorithm, key, data, expected) in vectors {
@@ -118,12 +103,10 @@ fn the_prfs_give_the_values_of_rfc_4231() {
 fn prf_plus_with_sha256_gives_the_value_of_nist() {
     let key = hex("5f00d1bd2c58ec224b1e6b71fa0f19a1faa7a193952c444411b47c1a9d8ba6fe");
     let seed = hex("3f302be1abcb28e1 8c332ee006064c9b 40dac39e1e1a8640 8619a1cf9a6e4c07");
-    let expected = hex(
-        "0b137d669b0947d7d026d593f0305ad401ff0c471357d695778a9c7f4b4869ece98aca53\
+    let expected = hex("0b137d669b0947d7d026d593f0305ad401ff0c471357d695778a9c7f4b4869ece98aca53\
          1188d16041b3bb936d2dbb3b4993a6e768a809160de45d0283f273a6cdf6854379e31be7\
          2b8d3d1fa990cf9c5b015ca9f918a7df6253c958114a09d4e1c19bdcd4db14b29d98db1a\
-         74ad405c588662c14a04d0d36aa4ab55e90f8986d12d4aad",
-    );
+         74ad405c588662c14a04d0d36aa4ab55e90f8986d12d4aad");
     let parts: [&[u8]; 2] = [&seed[..11], &seed[11..]];
     assert_eq!(*prf_plus(Prf::HmacSha256, &key, &parts, 132), expected);
     // A shorter result is the beginning of a longer one.
@@ -135,34 +118,26 @@ fn prf_plus_with_sha256_gives_the_value_of_nist() {
 /// NIST CAVS 14.1, IKEv2 key derivation, SHA2-384.
 #[test]
 fn prf_plus_with_sha384_gives_the_value_of_nist() {
-    let key = hex(
-        "69fe7a1ac94adaeb711295f5fe004b1a8d6a0b65d05692758ce8ad2f7a45f59d7d0b596f\
-         51f7dfcf3330061888f6a94f",
-    );
+    let key = hex("69fe7a1ac94adaeb711295f5fe004b1a8d6a0b65d05692758ce8ad2f7a45f59d7d0b596f\
+         51f7dfcf3330061888f6a94f");
     let seed = hex("fd1b572a8e735591 6013b0ef88dacd3d 2116ad07ce61f749 24880e55f11a65b7");
-    let expected = hex(
-        "4f904c2025c90c817ea5ff9b662a6fdb445a73b57cdf09eacd379b95e1f03cacb04cd6de\
+    let expected = hex("4f904c2025c90c817ea5ff9b662a6fdb445a73b57cdf09eacd379b95e1f03cacb04cd6de\
          eda4f952191dd9bc1f7a9502471a648d74dc06d38112de48a42501f6b1a3ad55c2099cd9\
          a648e5f17e5bf3e34bf9b5953decb768a34f875fe2b78dca0c2fcca81ec1a412006dfaed\
-         38fa06882e61f4c148105fb8e231fdb33c4d484c001721d4",
-    );
+         38fa06882e61f4c148105fb8e231fdb33c4d484c001721d4");
     assert_eq!(*prf_plus(Prf::HmacSha384, &key, &[&seed], 132), expected);
 }
 
 /// No published vector: computed with Python's hmac.
 #[test]
 fn prf_plus_with_sha512_gives_what_another_implementation_gives() {
-    let key = hex(
-        "929cab2abf94c68bab4d0f4de3ee8e3c112c0a2bbc7fc66dffc2b82212fe2984a39fb699\
-         258440725ab6de60856be50a1cf399a069fc4ab8a5b9107b633fc93d",
-    );
+    let key = hex("929cab2abf94c68bab4d0f4de3ee8e3c112c0a2bbc7fc66dffc2b82212fe2984a39fb699\
+         258440725ab6de60856be50a1cf399a069fc4ab8a5b9107b633fc93d");
     let seed: Vec<u8> = (0..32).chain(0xa0..0xa8).chain(0xb0..0xb8).collect();
-    let expected = hex(
-        "317e3484f81f35c84bad42bcb456de703d8c1c8ecbe290965e3747bf751e81148bdfc04b\
+    let expected = hex("317e3484f81f35c84bad42bcb456de703d8c1c8ecbe290965e3747bf751e81148bdfc04b\
          9e0674a65aaf7b9c148abb70448c0326be49ebee367ade64ca5d87cd795aae24e133b59b\
          6a7f29405a31e4e48e17ebb40d3406d207ed7ebaf0ce59feb60d6f2c5daed5cd8c3615c1\
-         ccbc37a372d18697a34dde36d087e9f9d4db3bb1aaf821c4",
-    );
+         ccbc37a372d18697a34dde36d087e9f9d4db3bb1aaf821c4");
     assert_eq!(*prf_plus(Prf::HmacSha512, &key, &[&seed], 132), expected);
 }
 
@@ -180,8 +155,7 @@ fn prf_plus_ends_where_its_counter_ends() {
 fn sha1_gives_the_values_of_fips_180() {
     assert_eq!(sha1(&[b"abc"])[..], hex("a9993e364706816aba3e25717850c26c9cd0d89d"));
     assert_eq!(sha1(&[])[..], hex("da39a3ee5e6b4b0d3255bfef95601890afd80709"));
-    let parts: [&[u8]; 2] =
-        [b"abcdbcdecdefdefgefghfghighijhijk", b"ijkljklmklmnlmnomnopnopq"];
+    let parts: [&[u8]; 2] = [b"abcdbcdecdefdefgefghfghighijhijk", b"ijkljklmklmnlmnomnopnopq"];
     assert_eq!(sha1(&parts)[..], hex("84983e441c3bd26ebaae4aa1f95129e5e54670f1"));
 }
 

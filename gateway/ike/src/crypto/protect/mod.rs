@@ -10,7 +10,9 @@
 
 use core::{fmt, iter};
 
-use aes::cipher::{Array, BlockModeDecrypt as _, BlockModeEncrypt as _, InnerIvInit as _, KeyInit as _};
+use aes::cipher::{
+    Array, BlockModeDecrypt as _, BlockModeEncrypt as _, InnerIvInit as _, KeyInit as _,
+};
 use aes::{Aes128, Aes256};
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hmac;
@@ -176,11 +178,17 @@ impl Opener {
     ///
     /// # Errors
     /// See [`OpenError`]. What `message` then holds is of no use.
-    pub fn open<'a>(&self, message: &'a mut [u8], body_offset: usize) -> Result<&'a [u8], OpenError> {
-        let (before, body) = message.split_at_mut_checked(body_offset).ok_or(OpenError::TooShort)?;
+    pub fn open<'a>(
+        &self,
+        message: &'a mut [u8],
+        body_offset: usize,
+    ) -> Result<&'a [u8], OpenError> {
+        let (before, body) =
+            message.split_at_mut_checked(body_offset).ok_or(OpenError::TooShort)?;
         let text = match &self.keys {
             Keys::Aead { key, salt } => {
-                let (iv, text) = body.split_first_chunk_mut::<AEAD_IV>().ok_or(OpenError::TooShort)?;
+                let (iv, text) =
+                    body.split_first_chunk_mut::<AEAD_IV>().ok_or(OpenError::TooShort)?;
                 if text.len() <= TAG {
                     return Err(OpenError::TooShort);
                 }
@@ -197,7 +205,8 @@ impl Opener {
                 if !equal(tag.as_ref().get(..*icv_len).unwrap_or_default(), icv) {
                     return Err(OpenError::NotAuthentic);
                 }
-                let (iv, text) = covered.split_first_chunk_mut::<BLOCK>().ok_or(OpenError::TooShort)?;
+                let (iv, text) =
+                    covered.split_first_chunk_mut::<BLOCK>().ok_or(OpenError::TooShort)?;
                 if !cipher.decrypt(*iv, text) {
                     return Err(OpenError::BadPadding);
                 }
@@ -240,7 +249,11 @@ impl Keys {
                     return Err(KeyMismatch);
                 }
                 let mac = hmac::Key::new(hash(integrity), integrity_key);
-                return Ok(Self::CbcHmac { cipher: Cbc::new(key)?, mac, icv_len: integrity.icv_len() });
+                return Ok(Self::CbcHmac {
+                    cipher: Cbc::new(key)?,
+                    mac,
+                    icv_len: integrity.icv_len(),
+                });
             }
         };
         let salt = salt.try_into().map_err(|_length| KeyMismatch)?;
@@ -252,7 +265,7 @@ impl Keys {
         Ok(Self::Aead { key: LessSafeKey::new(key), salt })
     }
 
-    /// Octets of padding for a plaintext: none with an AEAD (RFC 5282 3), else what makes whole
+    /// Octets of padding for a plaintext: none with an AEAD, as in RFC 7634 B, else what makes whole
     /// blocks, the pad length included.
     const fn padding(&self, plaintext_len: usize) -> u8 {
         match self {
@@ -291,8 +304,12 @@ impl Cbc {
     fn encrypt(&self, iv: [u8; BLOCK], text: &mut [u8]) {
         let (blocks, _) = Array::slice_as_chunks_mut(text);
         match self {
-            Self::Aes128(aes) => cbc::Encryptor::inner_iv_init(aes, &iv.into()).encrypt_blocks(blocks),
-            Self::Aes256(aes) => cbc::Encryptor::inner_iv_init(aes, &iv.into()).encrypt_blocks(blocks),
+            Self::Aes128(aes) => {
+                cbc::Encryptor::inner_iv_init(aes, &iv.into()).encrypt_blocks(blocks)
+            }
+            Self::Aes256(aes) => {
+                cbc::Encryptor::inner_iv_init(aes, &iv.into()).encrypt_blocks(blocks)
+            }
         }
     }
 
@@ -303,8 +320,12 @@ impl Cbc {
             return false;
         }
         match self {
-            Self::Aes128(aes) => cbc::Decryptor::inner_iv_init(aes, &iv.into()).decrypt_blocks(blocks),
-            Self::Aes256(aes) => cbc::Decryptor::inner_iv_init(aes, &iv.into()).decrypt_blocks(blocks),
+            Self::Aes128(aes) => {
+                cbc::Decryptor::inner_iv_init(aes, &iv.into()).decrypt_blocks(blocks)
+            }
+            Self::Aes256(aes) => {
+                cbc::Decryptor::inner_iv_init(aes, &iv.into()).decrypt_blocks(blocks)
+            }
         }
         true
     }

@@ -1,0 +1,84 @@
+//! The underlay when the operator names none: the interfaces with a default route.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+/// A route is usable (RTF_UP of linux/route.h).
+const UP: u32 = 0x1;
+/// A route refuses packets (RTF_REJECT).
+const REJECT: u32 = 0x200;
+
+/// The interfaces that a default route leads to, of either family, by name.
+pub(super) fn default_interfaces() -> Vec<String> {
+    // Of the calling thread, for its network namespace may differ from that of the process.
+    let read = |table: &str| {
+        fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
+    };
+    let (v4, v6) = (read("route"), read("ipv6_route"));
+    let names: BTreeSet<&str> =
+        v4.lines().filter_map(v4_default).chain(v6.lines().filter_map(v6_default)).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// The interface of a line of `/proc/net/route` that is a default route.
+fn v4_default(line: &str) -> Option<&str> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (name, destination, flags, mask) =
+        (*fields.first()?, *fields.get(1)?, *fields.get(3)?, *fields.get(7)?);
+    (is_zero(destination) && is_zero(mask) && leads_on(flags)).then_some(name)
+}
+
+/// The interface of a line of `/proc/net/ipv6_route` that is a default route.
+fn v6_default(line: &str) -> Option<&str> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (destination, length, flags, name) =
+        (*fields.first()?, *fields.get(1)?, *fields.get(8)?, *fields.get(9)?);
+    (is_zero(destination) && is_zero(length) && leads_on(flags)).then_some(name)
+}
+
+fn is_zero(hex: &str) -> bool {
+    hex.bytes().all(|digit| digit == b'0')
+}
+
+fn leads_on(flags: &str) -> bool {
+    u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & UP != 0 && flags & REJECT == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{enter_namespace, ip, is_root};
+
+    #[test]
+    fn only_usable_default_routes_count() {
+        let v4 = |line| v4_default(line);
+        assert_eq!(v4("eth0 00000000 010011AC 0003 0 0 0 00000000 0 0 0"), Some("eth0"));
+        assert_eq!(v4("eth0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0"), None);
+        assert_eq!(v4("* 00000000 00000000 0200 0 0 0 00000000 0 0 0"), None);
+        assert_eq!(v4("Iface Destination Gateway Flags RefCnt Use Metric Mask MTU"), None);
+        assert_eq!(v4("short"), None);
+    }
+
+    #[test]
+    fn the_interfaces_of_both_families_are_found_once() {
+        if !is_root("the_interfaces_of_both_families_are_found_once") {
+            return;
+        }
+        std::thread::spawn(|| {
+            enter_namespace();
+            assert!(default_interfaces().is_empty());
+            for (name, address) in [("a", "192.0.2.1/24"), ("b", "198.51.100.1/24")] {
+                ip(&format!("link add {name} type veth peer name {name}-far"));
+                ip(&format!("address add {address} dev {name}"));
+                ip(&format!("link set {name} up"));
+            }
+            ip("route add default via 198.51.100.9");
+            assert_eq!(default_interfaces(), ["b"]);
+            ip("-6 route add default dev b");
+            ip("-6 route add default dev a metric 2000");
+            assert_eq!(default_interfaces(), ["a", "b"]);
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,228 @@
+//! Carries out the steps of a transaction on the kernel itself.
+
+use core::net::IpAddr;
+
+use gateway_ike::io::{ChildSpec, KernelError, SaSpec};
+use ipnet::IpNet;
+use tracing::{info, warn};
+
+use super::bpf::{self, BpfError, DataPath};
+use super::claims::{Change, Claims, Owner};
+use super::network::Network;
+use super::transaction::{Executor, RouteValue, Step, Undo};
+use super::xfrm::{NetlinkError, PolicyKey, PolicyValue, SaDirection, SaId, Xfrm};
+
+/// The kernel's tables that hold something of ours, and what of it is shared between owners.
+pub(super) struct Tables {
+    pub(super) xfrm: Xfrm,
+    pub(super) network: Network,
+    pub(super) data_path: DataPath,
+    pub(super) policies: Claims<PolicyKey, PolicyValue>,
+    pub(super) routes: Claims<IpNet, RouteValue>,
+}
+
+impl Executor for Tables {
+    async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError> {
+        match step {
+            Step::Entry(spec, direction) => self.insert_entry(spec, *direction),
+            Step::Sa(spec, direction) => self.add_sa(spec, *direction),
+            Step::Policy(key, owner, value) => {
+                let previous = self.claim_policy(key, *owner, Some(*value))?;
+                Ok(Undo::Policy(*key, *owner, previous))
+            }
+            Step::Route(owner, value) => self.add_route(*owner, *value).await,
+        }
+    }
+
+    async fn undo(&mut self, undo: Undo) -> Result<(), KernelError> {
+        match undo {
+            Undo::Nothing => Ok(()),
+            Undo::Entry(SaId { destination, spi }) => match self.data_path.remove_sa(destination, spi) {
+                Ok(_known) => Ok(()),
+                Err(error) => Err(bpf_error(&error)),
+            },
+            // It may have expired by itself.
+            Undo::Sa(id) => match self.xfrm.delete_sa(id) {
+                Err(error) if !error.is_absent() => Err(refused("delete", &id, &error)),
+                Ok(()) | Err(_) => Ok(()),
+            },
+            Undo::Policy(key, owner, previous) => {
+                self.claim_policy(&key, owner, previous)?;
+                Ok(())
+            }
+            Undo::Route(prefix, owner, previous) => {
+                let (change, _) = self.routes.set(&prefix, owner, previous);
+                self.change_route(prefix, change).await.map_err(|error| {
+                    KernelError::Refused(format!("cannot take back the route {prefix}: {error}"))
+                })
+            }
+        }
+    }
+}
+
+impl Tables {
+    fn insert_entry(
+        &mut self,
+        spec: &ChildSpec,
+        direction: SaDirection,
+    ) -> Result<Undo, KernelError> {
+        let SaSpec { spi, destination, .. } = *side(spec, direction);
+        let direction = match direction {
+            // A peer may use UDP even where we see no NAT (RFC 7296 2.23), and no inbound SA of
+            // ours has an encapsulation template.
+            SaDirection::Inbound => bpf::SaDirection::Inbound { strip: true },
+            SaDirection::Outbound => bpf::SaDirection::Outbound,
+        };
+        let entry = bpf::Sa { destination, spi, direction };
+        self.data_path.insert_sa(&entry).map_err(|error| bpf_error(&error))?;
+        Ok(Undo::Entry(SaId { destination, spi }))
+    }
+
+    fn add_sa(&mut self, spec: &ChildSpec, direction: SaDirection) -> Result<Undo, KernelError> {
+        let sa = side(spec, direction);
+        let id = SaId { destination: sa.destination, spi: sa.spi };
+        match self.xfrm.add_sa(spec, direction) {
+            Ok(()) => Ok(Undo::Sa(id)),
+            // Only the inbound SPI is ours to choose again.
+            Err(error)
+                if error.errno() == Some(libc::EEXIST) && direction == SaDirection::Inbound =>
+            {
+                Err(KernelError::SpiInUse)
+            }
+            Err(error) => match error.errno() {
+                Some(libc::ENOSYS | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP) => {
+                    Err(KernelError::Unsupported(format!("ESP with {}: {error}", spec.suite)))
+                }
+                _ => Err(refused("install", &id, &error)),
+            },
+        }
+    }
+
+    /// Changes a claim and the kernel with it; on failure neither has changed.
+    fn claim_policy(
+        &mut self,
+        key: &PolicyKey,
+        owner: Owner,
+        value: Option<PolicyValue>,
+    ) -> Result<Option<PolicyValue>, KernelError> {
+        let (change, previous) = self.policies.set(key, owner, value);
+        let (verb, outcome) = match change {
+            Change::Keep => return Ok(previous),
+            Change::Add(value) => ("install", self.xfrm.add_policy(key, &value)),
+            Change::Replace(value) => ("replace", self.xfrm.replace_policy(key, &value)),
+            Change::Remove => ("delete", match self.xfrm.delete_policy(key) {
+                Err(error) if error.is_absent() => Ok(()),
+                outcome => outcome,
+            }),
+        };
+        outcome.map(|()| previous).map_err(|error| {
+            self.policies.set(key, owner, previous);
+            refused(verb, key, &error)
+        })
+    }
+
+    /// Adds a route, unless somebody else has one to the same prefix: that one stays, and traffic
+    /// takes it, encrypted all the same.
+    async fn add_route(&mut self, owner: Owner, value: RouteValue) -> Result<Undo, KernelError> {
+        let prefix = value.route.prefix;
+        let (change, previous) = self.routes.set(&prefix, owner, Some(value));
+        let is_new = matches!(change, Change::Add(_));
+        match self.change_route(prefix, change).await {
+            Ok(()) => Ok(Undo::Route(prefix, owner, previous)),
+            Err(error) => {
+                self.routes.set(&prefix, owner, previous);
+                if is_new && error.raw_os_error() == Some(libc::EEXIST) {
+                    info!(%prefix, "Another route to this prefix is left as it is");
+                    return Ok(Undo::Nothing);
+                }
+                Err(KernelError::Refused(format!("cannot add {}: {error}", value.route)))
+            }
+        }
+    }
+
+    async fn change_route(&self, prefix: IpNet, change: Change<RouteValue>) -> std::io::Result<()> {
+        match change {
+            Change::Keep => Ok(()),
+            Change::Add(value) => self.network.set_route(&value.route, false).await,
+            Change::Replace(value) => self.network.set_route(&value.route, true).await,
+            Change::Remove => match self.network.delete_route(prefix).await {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                outcome => outcome,
+            },
+        }
+    }
+
+    /// Takes away every SA, policy and route of ours, whoever of us installed it.
+    pub(super) async fn remove_all(&mut self) {
+        let failed = |what: &str, error: &dyn core::fmt::Display| {
+            warn!(what, %error, "Cannot remove what is ours from the kernel");
+        };
+        self.routes.clear();
+        match self.network.our_routes().await {
+            Ok(prefixes) => {
+                for prefix in prefixes {
+                    if let Err(error) = self.change_route(prefix, Change::Remove).await {
+                        failed("route", &error);
+                    }
+                }
+            }
+            Err(error) => failed("routes", &error),
+        }
+        self.policies.clear();
+        match self.xfrm.policies() {
+            Ok(policies) => {
+                for (key, _) in policies {
+                    if let Err(error) = self.xfrm.delete_policy(&key) {
+                        failed("policy", &error);
+                    }
+                }
+            }
+            Err(error) => failed("policies", &error),
+        }
+        match self.xfrm.sas() {
+            Ok(sas) => {
+                for id in sas {
+                    if let Err(error) = self.xfrm.delete_sa(id) {
+                        failed("SA", &error);
+                    }
+                }
+            }
+            Err(error) => failed("SAs", &error),
+        }
+        match self.data_path.sas() {
+            Ok(entries) => {
+                for bpf::Sa { destination, spi, .. } in entries {
+                    if let Err(error) = self.data_path.remove_sa(destination, spi) {
+                        failed("BPF entry", &error);
+                    }
+                }
+            }
+            Err(error) => failed("BPF entries", &error),
+        }
+    }
+}
+
+/// One side of a Child SA.
+pub(super) fn side(spec: &ChildSpec, direction: SaDirection) -> &SaSpec {
+    match direction {
+        SaDirection::Inbound => &spec.inbound,
+        SaDirection::Outbound => &spec.outbound,
+    }
+}
+
+fn refused(verb: &str, what: &dyn core::fmt::Display, error: &NetlinkError) -> KernelError {
+    KernelError::Refused(format!("cannot {verb} {what}: {error}"))
+}
+
+/// A BPF failure as the endpoint is told it.
+pub(super) fn bpf_error(error: &BpfError) -> KernelError {
+    match error {
+        BpfError::Rule(rule) => KernelError::Unsupported(rule.to_string()),
+        other => KernelError::Refused(other.to_string()),
+    }
+}
+
+/// The peer's outer address and ours, as seen from a Child SA.
+pub(super) fn peer(spec: &ChildSpec) -> IpAddr {
+    spec.outbound.destination
+}

@@ -1,0 +1,415 @@
+//! The kernel that the daemon runs on.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use gateway_ike::config::{Mode, PolicySet, RuleName};
+use gateway_ike::io::{
+    ChildId, ChildSpec, Done, KernelCommand, KernelError, KernelEvent, Selector, TrapSpec,
+};
+use ipnet::IpNet;
+use tracing::{debug, warn};
+
+use super::bpf::DataPath;
+use super::claims::Owner;
+use super::executor::{Tables, bpf_error, peer, side};
+use super::network::{Interface, NextHop, Route};
+use super::overhead::{inner_mtu, overhead, worst_overhead};
+use super::rules::{RuleIds, class_rules};
+use super::setup::{self, KernelConfig, KernelSetupError};
+use super::transaction::{RouteValue, Undo, carry_out, child_steps, take_back, trap_steps};
+use super::xfrm::{SaDirection, SaId, Usage};
+use super::{Capabilities, Monitor};
+use crate::clock;
+
+/// XFRM, BPF maps and routes, joined: every command changes all of them, or none.
+pub struct LinuxKernel {
+    config: KernelConfig,
+    capabilities: Capabilities,
+    xfrm_interface: u32,
+    tables: Tables,
+    rule_ids: RuleIds,
+    children: BTreeMap<ChildId, Child>,
+    traps: BTreeMap<u32, Vec<Undo>>,
+}
+
+impl core::fmt::Debug for LinuxKernel {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("LinuxKernel").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A Child SA that is installed.
+struct Child {
+    inbound: SaId,
+    outbound: SaId,
+    undo: Vec<Undo>,
+    /// When it was asked for its use last, and what the answer was.
+    seen: Option<Seen>,
+}
+
+/// The last look at an inbound SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    at: Instant,
+    packets: u64,
+    /// When the last packet came, as far as we know.
+    active: Option<Instant>,
+}
+
+impl LinuxKernel {
+    /// Sets the kernel up, or takes over what an earlier run left: probes, creates or adopts the
+    /// XFRM interface, loads the BPF programs, has them classify by `policies`, and only then
+    /// attaches them. SAs, policies and routes that an earlier run left are removed; those of
+    /// others (other `if_id`, other route protocol) are not touched.
+    ///
+    /// Must be called in a tokio runtime, by a thread in the right network namespace.
+    ///
+    /// # Errors
+    /// What is missing or in the way, in words that say what to do.
+    pub async fn open(
+        config: KernelConfig,
+        policies: &PolicySet,
+    ) -> Result<(Self, Monitor), KernelSetupError> {
+        setup::open(config, policies).await
+    }
+
+    pub(super) fn new(
+        config: KernelConfig,
+        capabilities: Capabilities,
+        xfrm_interface: u32,
+        tables: Tables,
+        rule_ids: RuleIds,
+    ) -> Self {
+        let (children, traps) = (BTreeMap::new(), BTreeMap::new());
+        Self { config, capabilities, xfrm_interface, tables, rule_ids, children, traps }
+    }
+
+    /// What was probed at start.
+    #[must_use]
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// The BPF programs and their counters.
+    pub fn data_path(&mut self) -> &mut DataPath {
+        &mut self.tables.data_path
+    }
+
+    /// The rules by the numbers under which the BPF programs count them.
+    pub fn rule_names(&self) -> impl Iterator<Item = (u32, &RuleName)> {
+        self.rule_ids.names()
+    }
+
+    /// Executes a command, whole or not at all. Must be awaited to its end: a future that is
+    /// dropped leaves half of it.
+    ///
+    /// # Errors
+    /// As [`KernelError`] says; nothing has changed then.
+    pub async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
+        match command {
+            KernelCommand::InstallTrap(spec) => self.install_trap(&spec).await,
+            KernelCommand::RemoveTrap { reqid } => {
+                let undo = self.traps.remove(&reqid).unwrap_or_default();
+                take_back(&mut self.tables, undo).await.map(|()| Done::Ok)
+            }
+            KernelCommand::Classify(policies) => {
+                let rules = class_rules(&policies, &mut self.rule_ids);
+                let outcome = self.tables.data_path.classify(&rules);
+                outcome.map(|()| Done::Ok).map_err(|error| bpf_error(&error))
+            }
+            KernelCommand::InstallChild(spec) => self.install_child(&spec).await,
+            KernelCommand::RemoveChild { child } => {
+                let undo = self.children.remove(&child).map(|child| child.undo);
+                take_back(&mut self.tables, undo.unwrap_or_default()).await.map(|()| Done::Ok)
+            }
+            KernelCommand::FindLocalAddress { remote } => {
+                self.local_address(remote).await.map(Done::LocalAddress)
+            }
+            KernelCommand::QueryUse { child } => self.query_use(child),
+        }
+    }
+
+    async fn install_trap(&mut self, spec: &TrapSpec) -> Result<Done, KernelError> {
+        let local = match spec.local {
+            Some(local) => Some(local),
+            // The kernel would look for it through the XFRM interface, where it is not to be found.
+            None => self.local_address(spec.remote).await.map_or_else(
+                |error| {
+                    debug!(rule = %spec.rule, %error, "A trap is installed without local address");
+                    None
+                },
+                Some,
+            ),
+        };
+        let owner = Owner::Trap(spec.reqid);
+        let overhead = worst_overhead(spec.mode, spec.remote.is_ipv6());
+        let routes = match spec.mode {
+            Mode::Tunnel => self.routes(owner, spec.remote, overhead, &spec.selectors).await,
+            Mode::Transport => Vec::new(),
+        };
+        let ends = (local, spec.remote);
+        let steps = trap_steps(spec.reqid, spec.mode, ends, &spec.selectors, routes)?;
+        let done = carry_out(&mut self.tables, &steps).await?;
+        let done: Vec<_> = done.into_iter().map(Undo::for_good).collect();
+        // What the trap had before and has no more.
+        let mut old = self.traps.remove(&spec.reqid).unwrap_or_default();
+        old.retain(|undo| !done.contains(undo));
+        self.traps.insert(spec.reqid, done);
+        take_back(&mut self.tables, old).await.map(|()| Done::Ok)
+    }
+
+    async fn install_child(&mut self, spec: &ChildSpec) -> Result<Done, KernelError> {
+        if self.children.contains_key(&spec.child) {
+            let number = spec.child.0;
+            return Err(KernelError::Refused(format!("Child SA {number} is installed already")));
+        }
+        let [inbound, outbound] = [SaDirection::Inbound, SaDirection::Outbound].map(|direction| {
+            let sa = side(spec, direction);
+            SaId { destination: sa.destination, spi: sa.spi }
+        });
+        // Asked here, because the BPF entry comes before the SA and must not replace another's.
+        if self.children.values().any(|child| child.inbound == inbound) {
+            return Err(KernelError::SpiInUse);
+        }
+        if self.children.values().any(|child| child.outbound == outbound) {
+            return Err(KernelError::Refused(format!("the outbound {outbound} exists already")));
+        }
+        let owner = Owner::Child(spec.child);
+        let encapsulated = spec.encapsulation.is_some();
+        let overhead = overhead(spec.suite, spec.mode, encapsulated, peer(spec).is_ipv6());
+        let routes = match spec.mode {
+            Mode::Tunnel => self.routes(owner, peer(spec), overhead, &spec.selectors).await,
+            Mode::Transport => Vec::new(),
+        };
+        let steps = child_steps(spec, routes)?;
+        let undo = carry_out(&mut self.tables, &steps).await?;
+        let undo = undo.into_iter().map(Undo::for_good).collect();
+        self.children.insert(spec.child, Child { inbound, outbound, undo, seen: None });
+        Ok(Done::Ok)
+    }
+
+    fn query_use(&mut self, child: ChildId) -> Result<Done, KernelError> {
+        let child = self.children.get_mut(&child).ok_or(KernelError::NoSuchSa)?;
+        let xfrm = &mut self.tables.xfrm;
+        let mut ask = |id: SaId| {
+            xfrm.usage(id).map_err(|error| {
+                if error.is_absent() {
+                    KernelError::NoSuchSa
+                } else {
+                    KernelError::Refused(format!("cannot ask for the use of {id}: {error}"))
+                }
+            })
+        };
+        let (inbound, outbound) = (ask(child.inbound)?, ask(child.outbound)?);
+        let seen = look(child.seen, &inbound, clock::now(), clock::unix_seconds());
+        child.seen = Some(seen);
+        Ok(Done::Use {
+            idle_inbound: seen.active.map(|active| seen.at.saturating_duration_since(active)),
+            bytes_in: inbound.bytes,
+            bytes_out: outbound.bytes,
+            packets_in: inbound.packets,
+            packets_out: outbound.packets,
+        })
+    }
+
+    async fn local_address(&self, remote: IpAddr) -> Result<IpAddr, KernelError> {
+        let hop = self.tables.network.next_hop(remote).await;
+        let hop = hop.map_err(|e| KernelError::Refused(format!("no route to {remote}: {e}")))?;
+        hop.source
+            .ok_or_else(|| KernelError::Refused(format!("the route to {remote} has no source address")))
+    }
+
+    /// The routes that a trap or Child SA in tunnel mode wants. What cannot be found out costs a
+    /// route, not the SA: without it packets still go the right way, only larger than they should.
+    async fn routes(
+        &self,
+        owner: Owner,
+        peer: IpAddr,
+        overhead: u32,
+        selectors: &[(Selector, u32)],
+    ) -> Vec<RouteValue> {
+        if !self.config.routes {
+            return Vec::new();
+        }
+        let (hop, underlay) = match self.way(peer).await {
+            Ok(way) => way,
+            Err(why) => {
+                warn!(%peer, why, "No routes are set for protected prefixes");
+                return Vec::new();
+            }
+        };
+        let addresses = self.tables.network.addresses().await.unwrap_or_else(|error| {
+            warn!(%error, "Cannot list our addresses");
+            Vec::new()
+        });
+        let mut prefixes = BTreeSet::new();
+        let mut routes = Vec::new();
+        for (selector, _) in selectors {
+            let prefix = selector.remote.trunc();
+            if !prefixes.insert(prefix) || !self.may_route(prefix, peer).await {
+                continue;
+            }
+            let (interface, gateway) = way_for(prefix, peer, &hop, self.xfrm_interface);
+            let source = addresses.iter().copied().find(|address| selector.local.contains(address));
+            let mtu = inner_mtu(underlay.mtu, overhead);
+            let negotiated = matches!(owner, Owner::Child(_));
+            let route = Route { prefix, interface, gateway, source, mtu };
+            routes.push(RouteValue { route, negotiated });
+        }
+        routes
+    }
+
+    /// The way to a peer, which must lead over an underlay: elsewhere no program steers.
+    async fn way(&self, peer: IpAddr) -> Result<(NextHop, Interface), String> {
+        let network = &self.tables.network;
+        let hop = network.next_hop(peer).await.map_err(|error| format!("no way there: {error}"))?;
+        for name in &self.config.interfaces {
+            let found = network.interface(name).await;
+            if let Ok(Some(interface)) = found
+                && interface.index == hop.interface
+            {
+                return Ok((hop, interface));
+            }
+        }
+        Err(format!("it is reached by interface {}, which is not configured", hop.interface))
+    }
+
+    async fn may_route(&self, prefix: IpNet, peer: IpAddr) -> bool {
+        if prefix.contains(&peer) {
+            debug!(%prefix, %peer, "No route to a prefix that contains the peer itself");
+            return false;
+        }
+        match self.tables.network.has_foreign_route(prefix).await {
+            Ok(false) => true,
+            Ok(true) => {
+                debug!(%prefix, "Another route to this prefix is left as it is");
+                false
+            }
+            Err(error) => {
+                warn!(%prefix, %error, "Cannot look up the route to a protected prefix");
+                false
+            }
+        }
+    }
+
+    /// Compares what the kernel has with what it should have, after events were lost.
+    pub async fn resync(&mut self) -> Vec<KernelEvent> {
+        let present: BTreeSet<_> = match self.tables.xfrm.sas() {
+            Ok(sas) => sas.into_iter().collect(),
+            Err(error) => {
+                warn!(%error, "Cannot list the SAs after events were lost");
+                return Vec::new();
+            }
+        };
+        // Their keys were wiped when they had been installed: they cannot come back.
+        self.children
+            .iter()
+            .filter(|(_, child)| {
+                !present.contains(&child.inbound) || !present.contains(&child.outbound)
+            })
+            .map(|(child, _)| KernelEvent::Vanished { child: *child })
+            .collect()
+    }
+
+    /// Removes our SAs, policies and routes, for an orderly end. The BPF programs stay: they keep
+    /// dropping what must not pass in the clear.
+    pub async fn remove_everything_of_ours(&mut self) {
+        self.children.clear();
+        self.traps.clear();
+        self.tables.remove_all().await;
+    }
+
+    /// What the BPF programs counted, by reason.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        match self.tables.data_path.counters() {
+            Ok(counters) => {
+                counters.into_iter().map(|c| (c.reason.name().to_owned(), c.packets)).collect()
+            }
+            Err(error) => {
+                warn!(%error, "Cannot read the counters of the BPF programs");
+                BTreeMap::new()
+            }
+        }
+    }
+}
+
+/// Interface and router for packets to a protected prefix, whom steering then catches.
+fn way_for(prefix: IpNet, peer: IpAddr, hop: &NextHop, xfrm_interface: u32) -> (u32, Option<IpAddr>) {
+    if prefix.addr().is_ipv4() == peer.is_ipv4() {
+        (hop.interface, Some(hop.gateway.unwrap_or(peer)))
+    } else {
+        // A peer of the other family is no router for these: straight into the XFRM interface.
+        (xfrm_interface, None)
+    }
+}
+
+/// Works out when the last packet came: between the last two looks if the count has changed, and
+/// more exactly where the kernel tells. Its time is the wall clock's, which may jump: never
+/// outside of that interval.
+fn look(before: Option<Seen>, usage: &Usage, now: Instant, wall: u64) -> Seen {
+    let active = match before {
+        _ if usage.packets == 0 => None,
+        Some(seen) if seen.packets == usage.packets => seen.active,
+        _ => {
+            let told = usage.last_used.map_or(0, |last| wall.saturating_sub(last));
+            let most = before.map(|seen| now.saturating_duration_since(seen.at));
+            let idle = Duration::from_secs(told);
+            now.checked_sub(most.map_or(idle, |most| idle.min(most))).or(Some(now))
+        }
+    };
+    Seen { at: now, packets: usage.packets, active }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(packets: u64, last_used: Option<u64>) -> Usage {
+        Usage { bytes: 0, packets, last_used, has_direction: false }
+    }
+
+    fn idle(seen: Seen) -> Option<u64> {
+        seen.active.map(|active| seen.at.saturating_duration_since(active).as_secs())
+    }
+
+    #[test]
+    fn an_sa_that_never_had_a_packet_is_not_idle_but_unused() {
+        assert_eq!(idle(look(None, &usage(0, None), clock::now(), 1000)), None);
+    }
+
+    #[test]
+    fn a_changed_count_means_a_packet_since_the_last_look() {
+        let start = clock::now();
+        let first = look(None, &usage(5, None), start, 1000);
+        assert_eq!(idle(first), Some(0));
+        let later = look(Some(first), &usage(5, None), start + Duration::from_secs(30), 1030);
+        assert_eq!(idle(later), Some(30));
+        let again = look(Some(later), &usage(6, None), start + Duration::from_secs(60), 1060);
+        assert_eq!(idle(again), Some(0));
+    }
+
+    #[test]
+    fn the_kernels_own_time_is_finer_but_cannot_leave_the_interval() {
+        let start = clock::now();
+        let first = look(None, &usage(5, Some(990)), start, 1000);
+        let after = start + Duration::from_secs(20);
+        assert_eq!(idle(look(Some(first), &usage(6, Some(1013)), after, 1020)), Some(7));
+        // The wall clock jumped a day ahead, or a day back.
+        assert_eq!(idle(look(Some(first), &usage(6, Some(1013)), after, 87_400)), Some(20));
+        assert_eq!(idle(look(Some(first), &usage(6, Some(87_400)), after, 1020)), Some(0));
+    }
+
+    #[test]
+    fn packets_to_a_prefix_of_the_peers_family_take_the_peers_router() {
+        let hop = NextHop { interface: 3, gateway: Some("192.0.2.254".parse().unwrap()), source: None };
+        let peer = "198.51.100.1".parse().unwrap();
+        let way = |prefix: &str, hop| way_for(prefix.parse().unwrap(), peer, hop, 9);
+        assert_eq!(way("10.2.0.0/16", &hop), (3, hop.gateway));
+        let on_link = NextHop { gateway: None, ..hop };
+        assert_eq!(way("10.2.0.0/16", &on_link), (3, Some(peer)));
+        assert_eq!(way("fd00:2::/64", &hop), (9, None));
+    }
+}

@@ -1,0 +1,192 @@
+//! What this kernel can and cannot do, found out by trying.
+
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::time::Duration;
+use std::path::Path;
+use std::{fs, io, process};
+
+use aya::util::KernelVersion;
+use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
+use gateway_ike::config::{ChildLifetime, Mode};
+use gateway_ike::io::{ChildId, ChildSpec, SaSpec};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use zeroize::Zeroizing;
+
+use super::network::Network;
+use super::xfrm::{NetlinkError, SaDirection, SaId, Xfrm};
+
+/// One thing that a kernel has or lacks.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Feature {
+    /// What, in words for operators.
+    pub name: String,
+    /// Whether this kernel has it.
+    pub available: bool,
+    /// Why not, or what follows from its absence; may be empty.
+    pub detail: String,
+}
+
+/// What this kernel can do.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Capabilities {
+    /// The kernel's release.
+    pub release: String,
+    /// ESP over IPv4.
+    pub esp_v4: bool,
+    /// ESP over IPv6.
+    pub esp_v6: bool,
+    /// SAs know their direction (6.10 and newer).
+    pub state_direction: bool,
+    /// Each thing that was tried.
+    pub features: Vec<Feature>,
+}
+
+impl Capabilities {
+    /// Whether the kernel can do ESP with any suite of ours.
+    #[must_use]
+    pub fn has_esp(&self) -> bool {
+        self.esp_v4 || self.esp_v6
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kernel {}", self.release)?;
+        for Feature { name, available, detail } in &self.features {
+            write!(f, "\n{}: {name}", if *available { "yes" } else { "no" })?;
+            if !detail.is_empty() {
+                write!(f, " ({detail})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The suites that are tried: one for each algorithm of ESP.
+const SUITES: &[EspSuite] = &[
+    EspSuite { encryption: Encryption::Aes128Gcm16, integrity: None, esn: true },
+    EspSuite { encryption: Encryption::ChaCha20Poly1305, integrity: None, esn: true },
+    EspSuite {
+        encryption: Encryption::Aes128Cbc,
+        integrity: Some(Integrity::HmacSha256),
+        esn: true,
+    },
+    EspSuite {
+        encryption: Encryption::Aes256Cbc,
+        integrity: Some(Integrity::HmacSha384),
+        esn: true,
+    },
+    EspSuite {
+        encryption: Encryption::Aes256Cbc,
+        integrity: Some(Integrity::HmacSha512),
+        esn: true,
+    },
+];
+
+/// Finds out what the kernel can do, in the network namespace of the calling thread. Needs
+/// `CAP_NET_ADMIN`, and a tokio runtime.
+///
+/// SAs are tried between loopback addresses and an XFRM interface without a link; both are
+/// removed at once, and the SAs would expire by themselves.
+///
+/// # Errors
+/// The kernel has no XFRM or no rtnetlink, or refuses the sockets.
+pub async fn probe(if_id: u32) -> io::Result<Capabilities> {
+    let network = Network::open()?;
+    let mut xfrm = Xfrm::open(if_id)?;
+    Ok(capabilities(&network, &mut xfrm).await)
+}
+
+/// As [`probe`], by sockets that are open.
+pub(super) async fn capabilities(network: &Network, xfrm: &mut Xfrm) -> Capabilities {
+    let xfrm_interface = try_xfrm_interface(network).await;
+    let mut features = Vec::new();
+    let mut state_direction = false;
+    let mut esp = |v6: bool| {
+        let mut any = false;
+        for suite in SUITES {
+            let over = if v6 { "IPv6" } else { "IPv4" };
+            let outcome = try_suite(xfrm, *suite, v6);
+            any |= outcome.is_ok();
+            state_direction |= outcome.as_ref().is_ok_and(|has_direction| *has_direction);
+            features.push(Feature {
+                name: format!("ESP with {suite} over {over}"),
+                available: outcome.is_ok(),
+                detail: outcome.err().map(|e| e.to_string()).unwrap_or_default(),
+            });
+        }
+        any
+    };
+    let (esp_v4, esp_v6) = (esp(false), esp(true));
+    let mut feature = |name: &str, available, detail: &str| {
+        let detail = if available { String::new() } else { detail.to_owned() };
+        features.push(Feature { name: name.to_owned(), available, detail });
+    };
+    let missing = xfrm_interface.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    feature("XFRM interfaces", xfrm_interface.is_ok(), &missing);
+    feature("direction of SAs", state_direction, "since 6.10; not needed");
+    let tcx = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0));
+    feature("tcx", tcx, "since 6.6; clsact is used");
+    let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
+    feature("BTF", btf, "CONFIG_DEBUG_INFO_BTF; not needed");
+    let bpffs = statfs("/sys/fs/bpf").is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+    feature("bpffs at /sys/fs/bpf", bpffs, "mount -t bpf bpf /sys/fs/bpf");
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim().to_owned();
+    Capabilities { release, esp_v4, esp_v6, state_direction, features }
+}
+
+/// Installs an SA and deletes it; gives whether the kernel kept its direction.
+fn try_suite(xfrm: &mut Xfrm, suite: EspSuite, v6: bool) -> Result<bool, NetlinkError> {
+    let spec = trial(suite, v6);
+    let id = SaId { destination: spec.inbound.destination, spi: spec.inbound.spi };
+    xfrm.set_state_direction(true);
+    let added = xfrm.add_sa(&spec, SaDirection::Inbound);
+    xfrm.set_state_direction(false);
+    added?;
+    let usage = xfrm.usage(id);
+    xfrm.delete_sa(id)?;
+    Ok(usage?.has_direction)
+}
+
+/// A Child SA that nobody will ever use: from this host to this host, by an SPI of this process.
+fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
+    let loopback =
+        if v6 { IpAddr::V6(Ipv6Addr::LOCALHOST) } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    let salt = if suite.integrity.is_none() { 4 } else { 0 };
+    let key = |length: usize| Zeroizing::new(vec![0; length]);
+    let sa = SaSpec {
+        // Process numbers have at most 22 bits.
+        spi: process::id() | 0x4000_0000,
+        source: loopback,
+        destination: loopback,
+        encryption_key: key(suite.encryption.key_len().saturating_add(salt)),
+        integrity_key: key(suite.integrity.map_or(0, Integrity::key_len)),
+    };
+    ChildSpec {
+        child: ChildId(0),
+        rule: "probe".into(),
+        reqid: 0,
+        mode: Mode::Tunnel,
+        inbound: sa.clone(),
+        outbound: sa,
+        suite,
+        selectors: Vec::new(),
+        encapsulation: None,
+        replay_window: 64,
+        lifetime: ChildLifetime { time: Duration::from_secs(10), bytes: 0, packets: 0 },
+        acquire_seq: None,
+    }
+}
+
+/// Creates an XFRM interface and removes it.
+async fn try_xfrm_interface(network: &Network) -> io::Result<()> {
+    let name = format!("gwprobe{}", process::id());
+    // The link need not exist; the loopback interface always does.
+    network.add_xfrm_interface(&name, 1, process::id() | 0x4000_0000).await?;
+    match network.interface(&name).await? {
+        Some(interface) => network.delete_interface(interface.index).await,
+        None => Err(io::Error::other("the interface that was created is not there")),
+    }
+}

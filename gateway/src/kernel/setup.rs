@@ -1,0 +1,257 @@
+//! From nothing, or from what an earlier run left, to a kernel that can take commands.
+
+use core::time::Duration;
+use std::path::PathBuf;
+use std::{fs, io};
+
+use caps::{CapSet, Capability};
+use gateway_ike::config::{Mode, PolicySet};
+use netlink_packet_route::link::InfoKind;
+use tracing::{info, warn};
+
+use super::bpf::{BpfError, DataPath, DataPathConfig, LogLevel};
+use super::claims::Claims;
+use super::executor::Tables;
+use super::network::{Interface, Network};
+use super::overhead::{inner_mtu, worst_overhead};
+use super::rules::{RuleIds, class_rules};
+use super::xfrm::Xfrm;
+use super::{Capabilities, LinuxKernel, Monitor, probe};
+
+/// How the kernel is to be set up.
+#[derive(Debug, Clone)]
+pub struct KernelConfig {
+    /// The underlay: interfaces that lead to peers. At least one; all of them are guarded.
+    pub interfaces: Vec<String>,
+    /// The name of the XFRM interface, which is created if it is not there.
+    pub xfrm_interface: String,
+    /// What marks everything of ours in XFRM; not 0, and nobody else's.
+    pub if_id: u32,
+    /// The firewall mark of the IKE sockets, by which the programs let them pass; 0: none.
+    pub ike_mark: u32,
+    /// Whether to set routes for protected prefixes. They make packets small enough before they
+    /// are encrypted, and give packets of this host an inner address.
+    pub routes: bool,
+    /// Where the BPF programs and maps are pinned: a directory on a bpffs, or to be made there.
+    pub pin_dir: PathBuf,
+    /// What the BPF programs log.
+    pub bpf_log: LogLevel,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            xfrm_interface: "ipsec0".to_owned(),
+            if_id: 0x6777,
+            ike_mark: 0x6777,
+            routes: true,
+            pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
+            bpf_log: LogLevel::Off,
+        }
+    }
+}
+
+/// Why the kernel could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelSetupError {
+    /// The configuration names no underlay.
+    #[error("no interface is configured: name those that lead to the peers")]
+    NoInterfaces,
+    /// An underlay does not exist.
+    #[error("there is no interface {0}")]
+    NoSuchInterface(String),
+    /// `CAP_NET_ADMIN` is missing.
+    #[error("missing capability CAP_NET_ADMIN: run as root, or grant it")]
+    MissingCapability,
+    /// The kernel has no XFRM.
+    #[error("kernel has no IPsec: CONFIG_XFRM_USER ({0})")]
+    NoXfrm(io::Error),
+    /// The kernel has XFRM, but no ESP, or none of its algorithms.
+    #[error(
+        "kernel has no ESP: CONFIG_INET_ESP, CONFIG_INET6_ESP or their algorithms \
+         (modprobe esp4 esp6). What was tried:\n{0}"
+    )]
+    NoEsp(Box<Capabilities>),
+    /// The kernel has no XFRM interfaces.
+    #[error("kernel has no XFRM interfaces: CONFIG_XFRM_INTERFACE (modprobe xfrm_interface)")]
+    NoXfrmInterfaces,
+    /// The name of the XFRM interface is taken.
+    #[error("interface {name} exists and is {found}: remove it, or choose another name")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// What it is.
+        found: String,
+    },
+    /// The `if_id` is taken.
+    #[error("another XFRM interface has if_id {0}: choose another")]
+    IfIdTaken(u32),
+    /// The `if_id` is 0, which XFRM takes for none.
+    #[error("if_id must not be 0")]
+    ZeroIfId,
+    /// The BPF programs cannot be loaded or attached.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// The system refuses something else.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried, on what.
+        what: String,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// Names what was tried.
+fn cannot(what: impl Into<String>) -> impl FnOnce(io::Error) -> KernelSetupError {
+    let what = what.into();
+    move |source| KernelSetupError::System { what, source }
+}
+
+/// After a negotiation that failed, the kernel asks again only when its larval state expires; no
+/// traffic gets an answer until then. This is the kernel's own default.
+const ACQUIRE_EXPIRES: Duration = Duration::from_secs(30);
+
+pub(super) async fn open(
+    config: KernelConfig,
+    policies: &PolicySet,
+) -> Result<(LinuxKernel, Monitor), KernelSetupError> {
+    if config.interfaces.is_empty() {
+        return Err(KernelSetupError::NoInterfaces);
+    }
+    if config.if_id == 0 {
+        return Err(KernelSetupError::ZeroIfId);
+    }
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap_or(false) {
+        return Err(KernelSetupError::MissingCapability);
+    }
+    let network = Network::open().map_err(cannot("open an rtnetlink socket"))?;
+    let mut underlays = Vec::with_capacity(config.interfaces.len());
+    for name in &config.interfaces {
+        underlays.push(underlay(&network, name).await?);
+    }
+    let mut xfrm = Xfrm::open(config.if_id).map_err(KernelSetupError::NoXfrm)?;
+    // Before anything is pruned, so that no event of what follows is lost.
+    let monitor = Monitor::open(config.if_id).map_err(cannot("listen to XFRM events"))?;
+    let capabilities = probe::capabilities(&network, &mut xfrm).await;
+    if !capabilities.has_esp() {
+        return Err(KernelSetupError::NoEsp(Box::new(capabilities)));
+    }
+    let interface = xfrm_interface(&network, &config, &underlays).await?;
+    xfrm.set_state_direction(capabilities.state_direction);
+    tune(&interface.name);
+
+    let mut data_path = DataPath::load(&DataPathConfig {
+        pin_dir: config.pin_dir.clone(),
+        xfrm_ifindex: interface.index,
+        ike_mark: config.ike_mark,
+        log: config.bpf_log,
+    })?;
+    // The rules stand before the first packet is looked at.
+    let mut rule_ids = RuleIds::default();
+    data_path.classify(&class_rules(policies, &mut rule_ids))?;
+    for name in &config.interfaces {
+        let attached = data_path.attach(name)?;
+        info!(interface = %name, xdp = ?attached.xdp, tc = ?attached.tc, "BPF programs attached");
+    }
+    let (policies, routes) = (Claims::default(), Claims::default());
+    let mut tables = Tables { xfrm, network, data_path, policies, routes };
+    // What an earlier run left: its keys are lost to us, so that its SAs cannot be rekeyed.
+    tables.remove_all().await;
+    let kernel = LinuxKernel::new(config, capabilities, interface.index, tables, rule_ids);
+    Ok((kernel, monitor))
+}
+
+async fn underlay(network: &Network, name: &str) -> Result<Interface, KernelSetupError> {
+    let found = network.interface(name).await.map_err(cannot(format!("look up interface {name}")))?;
+    let interface = found.ok_or_else(|| KernelSetupError::NoSuchInterface(name.to_owned()))?;
+    if !interface.up {
+        warn!(interface = %name, "The interface is down");
+    }
+    Ok(interface)
+}
+
+/// The XFRM interface, adopted or created, with its MTU and up.
+async fn xfrm_interface(
+    network: &Network,
+    config: &KernelConfig,
+    underlays: &[Interface],
+) -> Result<Interface, KernelSetupError> {
+    let name = &config.xfrm_interface;
+    let look_up = || async {
+        network.interface(name).await.map_err(cannot(format!("look up interface {name}")))
+    };
+    let first = underlays.first().ok_or(KernelSetupError::NoInterfaces)?;
+    let existing = match look_up().await? {
+        Some(existing) => existing,
+        None => {
+            create(network, name, first.index, config.if_id).await?;
+            look_up().await?.ok_or_else(|| KernelSetupError::NoSuchInterface(name.clone()))?
+        }
+    };
+    if existing.kind != Some(InfoKind::Xfrm) {
+        let found = existing.kind.map_or_else(
+            || "no XFRM interface".to_owned(),
+            |kind| format!("of kind {kind:?}").to_lowercase(),
+        );
+        return Err(KernelSetupError::NameTaken { name: name.clone(), found });
+    }
+    if existing.if_id != Some(config.if_id) {
+        let found = existing.if_id.map_or_else(
+            || "an XFRM interface without if_id".to_owned(),
+            |if_id| format!("an XFRM interface with if_id {if_id}"),
+        );
+        return Err(KernelSetupError::NameTaken { name: name.clone(), found });
+    }
+    // The worst that may be negotiated, so that packets routed into the interface are fragmented
+    // before they are encrypted: a fragment of an outer packet could not be stripped by XDP.
+    let smallest = underlays.iter().map(|underlay| underlay.mtu).min().unwrap_or(first.mtu);
+    let mtu = inner_mtu(smallest, worst_overhead(Mode::Tunnel, true));
+    network
+        .bring_up(existing.index, mtu)
+        .await
+        .map_err(cannot(format!("set MTU {mtu} of interface {name} and bring it up")))?;
+    Ok(Interface { mtu, up: true, ..existing })
+}
+
+async fn create(
+    network: &Network,
+    name: &str,
+    underlay: u32,
+    if_id: u32,
+) -> Result<(), KernelSetupError> {
+    network.add_xfrm_interface(name, underlay, if_id).await.map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => KernelSetupError::NoXfrmInterfaces,
+            Some(libc::EEXIST) => KernelSetupError::IfIdTaken(if_id),
+            _ => cannot(format!("create XFRM interface {name} with if_id {if_id}"))(error),
+        }
+    })
+}
+
+/// Settings without which traffic may be lost. A system that does not let us set them may have
+/// them already, so that a failure is only told.
+fn tune(interface: &str) {
+    // Decrypted packets come from this interface, although the way back to their source is by the
+    // underlay. 2, loose, also overrules a 1 for all interfaces: the higher one applies.
+    let reverse_path = format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter");
+    set(&reverse_path, "2");
+    // Without link-local addresses nothing but selected traffic is ever sent into it.
+    set(&format!("/proc/sys/net/ipv6/conf/{interface}/addr_gen_mode"), "1");
+    // Some IKE daemons raise this for the whole network namespace, and leave it so.
+    let acquire = "/proc/sys/net/core/xfrm_acq_expires";
+    let seconds = fs::read_to_string(acquire).ok().and_then(|text| text.trim().parse().ok());
+    if seconds.is_some_and(|seconds: u64| seconds > ACQUIRE_EXPIRES.as_secs()) {
+        set(acquire, &ACQUIRE_EXPIRES.as_secs().to_string());
+    }
+}
+
+fn set(path: &str, value: &str) {
+    match fs::write(path, value) {
+        Ok(()) => {}
+        // Such as IPv6 on a machine without.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => warn!(path, value, %error, "Cannot set a kernel parameter"),
+    }
+}
