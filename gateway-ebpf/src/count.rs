@@ -2,7 +2,7 @@
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::trace;
-use gateway_common::{Count, Match, Reason, RuleCount, Verdict};
+use gateway_common::{Count, Reason, RuleCount, Verdict};
 
 use crate::maps::{COUNTERS, RULE_COUNTERS};
 
@@ -24,8 +24,8 @@ pub fn verdict<C: EbpfContext>(context: &C, decided: Result<(), Reason>, octets:
 
 /// Counts what a rule did.
 #[inline(always)]
-pub fn rule(found: &Match, octets: u64, which: impl FnOnce(&mut RuleCount) -> &mut Count) {
-    if let Some(counter) = RULE_COUNTERS.get_ptr_mut(found.rule) {
+pub fn rule(rule: u32, octets: u64, which: impl FnOnce(&mut RuleCount) -> &mut Count) {
+    if let Some(counter) = RULE_COUNTERS.get_ptr_mut(rule) {
         // SAFETY: the map gave the pointer, and it is this CPU's own counter.
         add(which(unsafe { &mut *counter }), octets);
     }

@@ -4,11 +4,11 @@
 //! which may carry them: nothing is reassembled without the first fragment, which was judged.
 
 use aya_ebpf::programs::TcContext;
-use gateway_common::{Action, Flow, Reason, classify};
+use gateway_common::{Action, Reason};
 
 use crate::count;
+use crate::decide::{Decision, decide};
 use crate::header::{port, protocol};
-use crate::maps::Current;
 use crate::read::{Packet, Visible};
 
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
@@ -19,22 +19,14 @@ pub fn ingress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> 
     if packet.is_exempt(context) {
         return Ok(());
     }
-    let Some(rules) = Current::get() else { return Ok(()) };
-    let flow = Flow {
-        local: packet.destination,
-        remote: packet.source,
-        family: packet.family,
-        protocol: packet.protocol,
-        ports: packet.ports(packet.destination_port, packet.source_port),
+    let Some(Decision { action, rule }) = decide(&packet.inbound()) else { return Ok(()) };
+    let refused = match action {
+        Action::Bypass => return Err(Reason::BypassedIn),
+        Action::Protect if may_carry(&packet) => return Ok(()),
+        Action::Protect => Reason::ClearInbound,
+        Action::Discard => Reason::DiscardedIn,
     };
-    let Some(found) = classify(&rules, &flow) else { return Ok(()) };
-    let refused = match Action::new(found.action) {
-        Some(Action::Bypass) => return Err(Reason::BypassedIn),
-        Some(Action::Protect) if may_carry(&packet) => return Ok(()),
-        Some(Action::Protect) => Reason::ClearInbound,
-        Some(Action::Discard) | None => Reason::DiscardedIn,
-    };
-    count::rule(&found, u64::from(context.len()), |rule| &mut rule.refused);
+    count::rule(rule, u64::from(context.len()), |rule| &mut rule.refused);
     Err(refused)
 }
 

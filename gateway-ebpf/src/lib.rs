@@ -19,6 +19,7 @@
 
 pub mod checksum;
 pub mod count;
+pub mod decide;
 pub mod guard;
 pub mod header;
 pub mod maps;

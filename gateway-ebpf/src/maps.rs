@@ -6,7 +6,7 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
 use gateway_common::{
-    Count, Entry, Family, Reason, RuleCount, RuleKey, Rules, SaKey, SaValue, Tuples,
+    Count, Entry, Family, Flow, Match, Reason, RuleCount, RuleKey, Rules, SaKey, SaValue, Tuples,
 };
 
 /// Memory is taken entry by entry, and what a program holds is freed only after it has ended.
@@ -62,11 +62,25 @@ impl Rules for Current {
     }
 
     #[inline(always)]
-    fn entry(&self, key: &RuleKey) -> Option<&Entry> {
+    fn find(&self, key: &RuleKey, flow: &Flow) -> Option<Match> {
         let found = self.0.get_ptr(key)?;
         // SAFETY: a generation is not changed while a program can reach it.
-        unsafe { found.as_ref() }
+        let entry = unsafe { found.as_ref() }?;
+        entry.at(first_match(entry, flow))
     }
+}
+
+/// The place of the first rule of an entry that matches a flow; beyond the last if none does.
+///
+/// A function with a symbol is verified by itself: its loop once, and not again for each tuple.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn first_match(entry: *const Entry, flow: *const Flow) -> u32 {
+    // SAFETY: the kernel checks that all of it can be read.
+    let Some(entry) = (unsafe { entry.as_ref() }) else { return u32::MAX };
+    // SAFETY: as above.
+    let Some(flow) = (unsafe { flow.as_ref() }) else { return u32::MAX };
+    entry.first(flow).unwrap_or(u32::MAX)
 }
 
 /// What the map says about an SA.

@@ -1,7 +1,7 @@
 //! Reads what rules select by out of a packet at TC.
 
 use aya_ebpf::programs::TcContext;
-use gateway_common::{Address, Family, Ports, mapped};
+use gateway_common::{Address, Family, Flow, Ports, mapped};
 
 use crate::header::{Ethernet, Ipv4, Ipv6, Ipv6Fragment, Vlan, ethertype, port, protocol};
 use crate::packet;
@@ -152,14 +152,39 @@ impl Packet {
         self
     }
 
-    /// The ports as the rules see them.
+    /// The flow with the source as our side.
     #[inline(always)]
-    pub(crate) fn ports(&self, local: u16, remote: u16) -> Ports {
+    pub(crate) fn outbound(&self) -> Flow {
+        Flow {
+            local: self.source,
+            remote: self.destination,
+            ports: self.ports(self.source_port, self.destination_port),
+            family: self.family,
+            protocol: self.protocol,
+            zero: [0; 4],
+        }
+    }
+
+    /// The flow with the destination as our side.
+    #[inline(always)]
+    pub(crate) fn inbound(&self) -> Flow {
+        Flow {
+            local: self.destination,
+            remote: self.source,
+            ports: self.ports(self.destination_port, self.source_port),
+            family: self.family,
+            protocol: self.protocol,
+            zero: [0; 4],
+        }
+    }
+
+    #[inline(always)]
+    fn ports(&self, local: u16, remote: u16) -> Ports {
         match self.visible {
-            Visible::Ports => Ports::Known { local, remote },
-            Visible::LaterFragment if !protocol::has_ports(self.protocol) => Ports::None,
-            Visible::NoPorts => Ports::None,
-            Visible::Nothing | Visible::LaterFragment => Ports::Hidden,
+            Visible::Ports => Ports::known(local, remote),
+            Visible::LaterFragment if !protocol::has_ports(self.protocol) => Ports::NONE,
+            Visible::NoPorts => Ports::NONE,
+            Visible::Nothing | Visible::LaterFragment => Ports::HIDDEN,
         }
     }
 

@@ -7,12 +7,12 @@
 
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::programs::TcContext;
-use gateway_common::{Action, Flow, Reason, SaKey, SaValue, classify};
+use gateway_common::{Action, Reason, SaKey, SaValue};
 
+use crate::decide::{Decision, decide};
 use crate::header::{Udp, protocol};
-use crate::maps::{self, Current};
 use crate::read::{Packet, Visible};
-use crate::{count, packet};
+use crate::{count, maps, packet};
 
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
 #[inline(always)]
@@ -22,17 +22,8 @@ pub fn egress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
     if packet.is_exempt(context) {
         return Ok(());
     }
-    let Some(rules) = Current::get() else { return Ok(()) };
-    let flow = Flow {
-        local: packet.source,
-        remote: packet.destination,
-        family: packet.family,
-        protocol: packet.protocol,
-        ports: packet.ports(packet.source_port, packet.destination_port),
-    };
-    let Some(found) = classify(&rules, &flow) else { return Ok(()) };
-    let action = Action::new(found.action);
-    if action != Some(Action::Bypass) {
+    let Some(Decision { action, rule }) = decide(&packet.outbound()) else { return Ok(()) };
+    if action != Action::Bypass {
         if is_own_ike(context, &packet) {
             return Err(Reason::OwnIke);
         }
@@ -40,11 +31,11 @@ pub fn egress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
             return Err(Reason::OwnEsp);
         }
     }
-    count::rule(&found, u64::from(context.len()), |rule| &mut rule.outbound);
+    count::rule(rule, u64::from(context.len()), |rule| &mut rule.outbound);
     match action {
-        Some(Action::Bypass) => Err(Reason::BypassedOut),
-        Some(Action::Protect) => protect(context, packet.tags),
-        Some(Action::Discard) | None => Err(Reason::DiscardedOut),
+        Action::Bypass => Err(Reason::BypassedOut),
+        Action::Protect => protect(context, packet.tags),
+        Action::Discard => Err(Reason::DiscardedOut),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::error::{Context as _, Error, Result};
 const PACKAGES: &[(&str, &str)] = &[
     ("apt-cache", "apt (a Debian machine)"),
     ("apt-get", "apt (a Debian machine)"),
+    ("bash", "bash"),
     ("busybox", "busybox-static"),
     ("depmod", "kmod"),
     ("dpkg", "dpkg (a Debian machine)"),
@@ -20,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("lz4", "lz4"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),

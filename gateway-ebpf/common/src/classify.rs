@@ -1,8 +1,9 @@
 //! Finds the rule of a packet: run by the programs, and by the daemon to explain a decision.
 
-use crate::{Address, Alternative, Entry, Family, RuleKey, Tuples};
+use crate::{Action, Address, Alternative, Entry, Family, RuleKey, Tuples};
 
-/// What rules select packets by.
+/// What rules select packets by. Every octet of it is set: a program hands it from one function to
+/// another by reference, and the kernel checks that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Flow {
@@ -10,32 +11,63 @@ pub struct Flow {
     pub local: Address,
     /// The address on the peer's side.
     pub remote: Address,
-    /// The family of both.
+    /// What the ports can be.
+    pub ports: Ports,
+    /// The family of both addresses.
     pub family: Family,
     /// The IP protocol, after the extension headers.
     pub protocol: u8,
-    /// The ports.
-    pub ports: Ports,
+    /// Always zero.
+    pub zero: [u8; 4],
 }
 
-/// The ports of a packet.
+const _: () = assert!(size_of::<Flow>() == 48);
+
+/// What is known of the ports of a packet: ranges, inclusive, in which they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ports {
-    /// They are these.
-    Known {
-        /// The port on our side.
-        local: u16,
-        /// The port on the peer's side.
-        remote: u16,
-    },
+#[repr(C)]
+pub struct Ports {
+    /// The lowest that the local port can be.
+    local_low: u16,
+    /// The highest.
+    local_high: u16,
+    /// The lowest that the remote port can be.
+    remote_low: u16,
+    /// The highest.
+    remote_high: u16,
+    /// 1 if there are ports, but not to be seen; else 0.
+    hidden: u16,
+}
+
+impl Ports {
     /// The protocol has none: only a rule for every port matches.
-    None,
-    /// It has ports, but this packet does not show them: a fragment other than the first, or a
+    pub const NONE: Self = Self {
+        local_low: 0,
+        local_high: u16::MAX,
+        remote_low: 0,
+        remote_high: u16::MAX,
+        hidden: 0,
+    };
+
+    /// There are ports, but this packet does not show them: a fragment other than the first, or a
     /// first one that ends before them.
     ///
     /// A rule for some ports then matches if it protects or discards, so that nothing of a
     /// selected flow leaks, and does not match if it bypasses.
-    Hidden,
+    pub const HIDDEN: Self = Self { hidden: 1, ..Self::NONE };
+
+    /// They are known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn known(local: u16, remote: u16) -> Self {
+        Self {
+            local_low: local,
+            local_high: local,
+            remote_low: remote,
+            remote_high: remote,
+            hidden: 0,
+        }
+    }
 }
 
 /// The rule that decides about a packet.
@@ -54,8 +86,8 @@ pub trait Rules {
     /// The tuples of a family.
     fn tuples(&self, family: Family) -> Option<&Tuples>;
 
-    /// The rules under a key.
-    fn entry(&self, key: &RuleKey) -> Option<&Entry>;
+    /// The first rule under a key that matches the ports of a flow.
+    fn find(&self, key: &RuleKey, flow: &Flow) -> Option<Match>;
 }
 
 /// The matching rule with the lowest precedence, over all tuples.
@@ -70,8 +102,7 @@ pub fn classify<R: Rules>(rules: &R, flow: &Flow) -> Option<Match> {
             break;
         }
         let key = RuleKey::entry(tuple, &flow.local, &flow.remote, flow.protocol);
-        if let Some(entry) = rules.entry(&key)
-            && let Some(found) = first(entry, flow.ports)
+        if let Some(found) = rules.find(&key, flow)
             && best.is_none_or(|best| found.precedence < best.precedence)
         {
             best = Some(found);
@@ -80,51 +111,49 @@ pub fn classify<R: Rules>(rules: &R, flow: &Flow) -> Option<Match> {
     best
 }
 
-/// The first rule of an entry that matches the ports.
-#[inline(always)]
-fn first(entry: &Entry, ports: Ports) -> Option<Match> {
-    for (place, alternative) in (0_u32..).zip(&entry.alternatives) {
-        if place >= entry.count {
-            break;
+impl Entry {
+    /// The place of the first rule that matches the ports of a flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn first(&self, flow: &Flow) -> Option<u32> {
+        for (place, alternative) in (0_u32..).zip(&self.alternatives) {
+            if place >= self.count {
+                break;
+            }
+            if alternative.matches(&flow.ports) {
+                return Some(place);
+            }
         }
-        if alternative.matches(ports) {
-            return Some(Match {
-                rule: alternative.rule,
-                action: alternative.action,
-                precedence: alternative.precedence,
-            });
-        }
+        None
     }
-    None
+
+    /// The rule at a place.
+    #[inline(always)]
+    #[must_use]
+    pub fn at(&self, place: u32) -> Option<Match> {
+        let place = usize::try_from(place).ok()?;
+        self.alternatives.get(place).map(Match::from)
+    }
 }
 
 impl Alternative {
-    /// Whether it is for every port.
+    /// Whether it matches a packet of which this is known.
     #[inline(always)]
     #[must_use]
-    pub const fn is_for_every_port(&self) -> bool {
-        self.local_low == 0
-            && self.local_high == u16::MAX
-            && self.remote_low == 0
-            && self.remote_high == u16::MAX
+    pub const fn matches(&self, ports: &Ports) -> bool {
+        let certain = self.local_low <= ports.local_low
+            && ports.local_high <= self.local_high
+            && self.remote_low <= ports.remote_low
+            && ports.remote_high <= self.remote_high;
+        certain || (ports.hidden != 0 && self.action != Action::Bypass.number())
     }
+}
 
-    /// Whether it matches a packet with these ports.
+impl From<&Alternative> for Match {
     #[inline(always)]
-    #[must_use]
-    pub const fn matches(&self, ports: Ports) -> bool {
-        match ports {
-            Ports::Known { local, remote } => {
-                self.local_low <= local
-                    && local <= self.local_high
-                    && self.remote_low <= remote
-                    && remote <= self.remote_high
-            }
-            Ports::None => self.is_for_every_port(),
-            Ports::Hidden => {
-                self.action != crate::Action::Bypass.number() || self.is_for_every_port()
-            }
-        }
+    fn from(alternative: &Alternative) -> Self {
+        let Alternative { rule, action, precedence, .. } = *alternative;
+        Self { rule, action, precedence }
     }
 }
 
@@ -135,7 +164,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{Action, Tuple, mapped};
+    use crate::{Tuple, mapped};
 
     #[derive(Default)]
     struct Table {
@@ -152,8 +181,9 @@ mod tests {
             }
         }
 
-        fn entry(&self, key: &RuleKey) -> Option<&Entry> {
-            self.entries.get(key)
+        fn find(&self, key: &RuleKey, flow: &Flow) -> Option<Match> {
+            let entry = self.entries.get(key)?;
+            entry.at(entry.first(flow)?)
         }
     }
 
@@ -173,9 +203,10 @@ mod tests {
         Flow {
             local: mapped([10, 0, 0, 1]),
             remote: mapped(remote),
+            ports,
             family: Family::V4,
             protocol: 6,
-            ports,
+            zero: [0; 4],
         }
     }
 
@@ -211,9 +242,9 @@ mod tests {
         classify(&table(), &flow(remote, ports)).map(|found| found.action)
     }
 
-    const SSH: Ports = Ports::Known { local: 40_000, remote: 22 };
-    const WEB: Ports = Ports::Known { local: 40_000, remote: 80 };
-    const ABOVE: Ports = Ports::Known { local: 40_000, remote: 91 };
+    const SSH: Ports = Ports::known(40_000, 22);
+    const WEB: Ports = Ports::known(40_000, 80);
+    const ABOVE: Ports = Ports::known(40_000, 91);
 
     #[test]
     fn the_lowest_precedence_wins_within_an_entry_and_over_tuples() {
@@ -230,14 +261,14 @@ mod tests {
 
     #[test]
     fn hidden_ports_never_match_a_bypass_for_some_ports() {
-        assert_eq!(decided([10, 1, 9, 9], Ports::Hidden), Some(Action::Protect.number()));
-        assert_eq!(decided([10, 2, 9, 9], Ports::Hidden), Some(Action::Discard.number()));
+        assert_eq!(decided([10, 1, 9, 9], Ports::HIDDEN), Some(Action::Protect.number()));
+        assert_eq!(decided([10, 2, 9, 9], Ports::HIDDEN), Some(Action::Discard.number()));
     }
 
     #[test]
     fn a_protocol_without_ports_matches_only_rules_for_every_port() {
-        assert_eq!(decided([10, 1, 9, 9], Ports::None), Some(Action::Protect.number()));
-        assert_eq!(decided([10, 2, 9, 9], Ports::None), None);
+        assert_eq!(decided([10, 1, 9, 9], Ports::NONE), Some(Action::Protect.number()));
+        assert_eq!(decided([10, 2, 9, 9], Ports::NONE), None);
     }
 
     #[test]

@@ -42,11 +42,12 @@ pub const fn mapped(address: [u8; 4]) -> Address {
 
 /// The family of a packet or of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Family {
     /// IPv4.
-    V4,
+    V4 = 4,
     /// IPv6.
-    V6,
+    V6 = 6,
 }
 
 /// The names of the maps, which are also their names under the pin directory.

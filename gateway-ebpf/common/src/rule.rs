@@ -232,28 +232,25 @@ impl Entry {
 const _: () = assert!(size_of::<Entry>() == 328 && size_of::<Tuples>() == size_of::<Entry>());
 const _: () = assert!(align_of::<Tuples>() <= align_of::<Entry>());
 
-/// The address with all but its first `length` bits zero.
+/// The address with all but its first `length` bits zero, for a length of at most 128.
+///
+/// By halves, since BPF has no shift of 128 bits, and without a branch, since the kernel's verifier
+/// follows each.
 #[inline(always)]
 #[must_use]
 pub fn masked(address: &Address, length: u8) -> Address {
-    // By halves, since BPF has no shift of 128 bits.
-    let bits = u32::from(length);
+    let length = u64::from(length);
+    // Within the half in which the prefix ends.
+    let ones = (u64::MAX << 1) << (63 ^ (length & 63));
+    let is_beyond_first_half = ((length >> 6) | (length >> 7)) & 1;
+    let beyond = 0_u64.wrapping_sub(is_beyond_first_half);
+    let all = 0_u64.wrapping_sub((length >> 7) & 1);
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]) & leading_ones(bits);
-    let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]) & leading_ones(bits.saturating_sub(64));
+    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]) & (ones | beyond);
+    let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]) & ((ones & beyond) | all);
     let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
         (high.to_be_bytes(), low.to_be_bytes());
     [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
-}
-
-/// The first `count` bits one, the others zero; all of them for 64 and more.
-#[inline(always)]
-const fn leading_ones(count: u32) -> u64 {
-    match count {
-        0 => 0,
-        1..64 => !(u64::MAX >> count),
-        _ => u64::MAX,
-    }
 }
 
 #[cfg(feature = "user")]

@@ -18,11 +18,21 @@ impl Kernel for LinuxKernel {
     }
 
     fn capabilities(&self) -> Vec<CapabilityReport> {
-        Vec::new()
+        let found = &Self::capabilities(self).features;
+        let report = found.iter().map(|feature| {
+            let available = if feature.available { "yes" } else { "no" };
+            let value = if feature.detail.is_empty() {
+                available.to_owned()
+            } else {
+                format!("{available}: {}", feature.detail)
+            };
+            CapabilityReport { name: feature.name.clone(), value }
+        });
+        report.collect()
     }
 
     fn counters(&mut self) -> BTreeMap<String, u64> {
-        BTreeMap::new()
+        Self::counters(self)
     }
 
     async fn clean_up(&mut self) {

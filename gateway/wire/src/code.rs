@@ -133,6 +133,20 @@ wire_code! {
         KE = 4,
         /// Extended sequence numbers.
         ESN = 5,
+        /// First additional key exchange, RFC 9370.
+        ADDKE1 = 6,
+        /// Second additional key exchange.
+        ADDKE2 = 7,
+        /// Third additional key exchange.
+        ADDKE3 = 8,
+        /// Fourth additional key exchange.
+        ADDKE4 = 9,
+        /// Fifth additional key exchange.
+        ADDKE5 = 10,
+        /// Sixth additional key exchange.
+        ADDKE6 = 11,
+        /// Seventh additional key exchange.
+        ADDKE7 = 12,
     }
 }
 
@@ -435,6 +449,10 @@ wire_code! {
         TEMPORARY_FAILURE = 43,
         /// The Child SA does not exist.
         CHILD_SA_NOT_FOUND = 44,
+        /// RFC 9370: the exchange that this one continues is forgotten.
+        STATE_NOT_FOUND = 47,
+        /// RFC 9611: no more Child SAs with these selectors.
+        TS_MAX_QUEUE = 48,
         /// This is the only IKE SA between the identities.
         INITIAL_CONTACT = 16384,
         /// The window may grow.
@@ -479,6 +497,12 @@ wire_code! {
         MULTIPLE_AUTH_SUPPORTED = 16404,
         /// RFC 4739.
         ANOTHER_AUTH_FOLLOWS = 16405,
+        /// RFC 5685.
+        REDIRECT_SUPPORTED = 16406,
+        /// RFC 5685.
+        REDIRECT = 16407,
+        /// RFC 5685.
+        REDIRECTED_FROM = 16408,
         /// RFC 5998.
         EAP_ONLY_AUTHENTICATION = 16417,
         /// RFC 6023.
@@ -495,10 +519,16 @@ wire_code! {
         USE_PPK = 16435,
         /// RFC 8784.
         PPK_IDENTITY = 16436,
+        /// RFC 8784.
+        NO_PPK_AUTH = 16437,
         /// RFC 9242.
         INTERMEDIATE_EXCHANGE_SUPPORTED = 16438,
         /// RFC 9370.
         ADDITIONAL_KEY_EXCHANGE = 16441,
+        /// RFC 9593.
+        SUPPORTED_AUTH_METHODS = 16443,
+        /// RFC 9611: which CPU a Child SA is for.
+        SA_RESOURCE_INFO = 16444,
     }
 }
 

@@ -172,7 +172,9 @@ impl<'a> Payload<'a> {
             Self::Notify(notify) => notify.encode(body)?,
             Self::Delete(delete) => delete.encode(body)?,
             Self::VendorId(octets) => body.octets(octets),
-            Self::TsInitiator(selectors) | Self::TsResponder(selectors) => selectors.encode(body)?,
+            Self::TsInitiator(selectors) | Self::TsResponder(selectors) => {
+                selectors.encode(body)?
+            }
             Self::Encrypted(encrypted) => body.octets(encrypted.body),
             Self::EncryptedFragment(fragment) => fragment.encode(body)?,
             Self::Configuration(configuration) => configuration.encode(body)?,

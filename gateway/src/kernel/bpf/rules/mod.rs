@@ -115,8 +115,9 @@ impl Rules for Generation {
         }
     }
 
-    fn entry(&self, key: &RuleKey) -> Option<&Entry> {
-        self.entries.get(key)
+    fn find(&self, key: &RuleKey, flow: &Flow) -> Option<Match> {
+        let entry = self.entries.get(key)?;
+        entry.at(entry.first(flow)?)
     }
 }
 

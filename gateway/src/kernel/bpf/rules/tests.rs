@@ -18,14 +18,15 @@ fn rule(id: u32, remote: &str) -> ClassRule {
     }
 }
 
-fn flow(local: &str, remote: &str, protocol: u8, ports: Ports) -> Flow {
+fn flow(local: &str, remote: &str, protocol: u8, ports: Option<(u16, u16)>) -> Flow {
     let remote: IpAddr = remote.parse().unwrap();
     Flow {
         local: address(local.parse().unwrap()),
         remote: address(remote),
         family: if remote.is_ipv4() { Family::V4 } else { Family::V6 },
         protocol,
-        ports,
+        ports: ports.map_or(Ports::NONE, |(local, remote)| Ports::known(local, remote)),
+        zero: [0; 4],
     }
 }
 
@@ -39,14 +40,14 @@ fn no_rules_make_an_empty_generation() {
 #[test]
 fn a_rule_for_all_of_ipv6_does_not_match_ipv4() {
     let generation = Generation::new(&[rule(1, "::/0")]).unwrap();
-    assert_eq!(generation.classify(&flow("10.0.0.1", "10.0.0.2", 1, Ports::None)), None);
-    assert!(generation.classify(&flow("fd00::1", "fd00::2", 1, Ports::None)).is_some());
+    assert_eq!(generation.classify(&flow("10.0.0.1", "10.0.0.2", 1, None)), None);
+    assert!(generation.classify(&flow("fd00::1", "fd00::2", 1, None)).is_some());
 }
 
 #[test]
 fn host_bits_in_a_prefix_do_not_matter() {
     let generation = Generation::new(&[rule(1, "10.1.2.3/8")]).unwrap();
-    assert!(generation.classify(&flow("10.0.0.1", "10.99.0.2", 1, Ports::None)).is_some());
+    assert!(generation.classify(&flow("10.0.0.1", "10.99.0.2", 1, None)).is_some());
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn the_lower_identifier_wins_among_equal_precedences() {
     rules[0].precedence = 5;
     rules[1].precedence = 5;
     let found = Generation::new(&rules).unwrap();
-    let found = found.classify(&flow("10.0.0.1", "10.0.0.2", 1, Ports::None)).unwrap();
+    let found = found.classify(&flow("10.0.0.1", "10.0.0.2", 1, None)).unwrap();
     assert_eq!(found.rule, 3);
 }
 
@@ -132,8 +133,7 @@ proptest! {
         }
         let Ok(generation) = Generation::new(&rules) else { return Ok(()) };
         let (local, remote) = (format!("10.0.0.{local}"), format!("10.0.0.{remote}"));
-        let known = Ports::Known { local: ports.0, remote: ports.1 };
-        let found = generation.classify(&flow(&local, &remote, protocol, known));
+        let found = generation.classify(&flow(&local, &remote, protocol, Some(ports)));
         let (local, remote): (IpAddr, IpAddr) = (local.parse().unwrap(), remote.parse().unwrap());
         let expected = rules
             .iter()
