@@ -14,12 +14,15 @@ use crate::read::{Packet, Visible};
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
 #[inline(always)]
 pub fn ingress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
-    let read = Packet::read::<ETHERNET>(context);
-    let Some(packet) = read.map_err(|_unreadable| Reason::UnreadableIn)? else { return Ok(()) };
+    let mut packet = Packet::EMPTY;
+    let is_ip = packet.read::<ETHERNET, false>(context);
+    if !is_ip.map_err(|_unreadable| Reason::UnreadableIn)? {
+        return Ok(());
+    }
     if packet.is_exempt(context) {
         return Ok(());
     }
-    let Some(Decision { action, rule }) = decide(&packet.inbound()) else { return Ok(()) };
+    let Some(Decision { action, rule }) = decide(&packet.flow) else { return Ok(()) };
     let refused = match action {
         Action::Bypass => return Err(Reason::BypassedIn),
         Action::Protect if may_carry(&packet) => return Ok(()),
@@ -33,10 +36,10 @@ pub fn ingress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> 
 /// Whether a packet may be ESP or IKE.
 #[inline(always)]
 fn may_carry(packet: &Packet) -> bool {
-    match (packet.protocol, packet.visible) {
+    match (packet.flow.protocol, packet.visible) {
         (protocol::ESP, _) | (protocol::UDP, Visible::LaterFragment) => true,
         (protocol::UDP, Visible::Ports) => {
-            matches!(packet.destination_port, port::IKE | port::NAT_TRAVERSAL)
+            matches!(packet.local_port, port::IKE | port::NAT_TRAVERSAL)
         }
         _ => false,
     }

@@ -1,11 +1,15 @@
-//! The headers, as they are on the wire: octets only, so that any address holds one.
+//! The headers, as they are on the wire: every octet in network order.
+//!
+//! Longer fields are arrays of words, since BPF handles octets one by one. At XDP a frame is read
+//! where it lies, and no more is known than that the kernel puts it at an even address; at TC its
+//! parts are copied out. So the IP headers are generic over how they hold an address.
 
 /// Ethernet II.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Ethernet {
     /// Destination and source.
-    pub addresses: [u8; 12],
+    pub addresses: [u16; 6],
     /// The EtherType.
     pub kind: [u8; 2],
 }
@@ -20,10 +24,19 @@ pub struct Vlan {
     pub kind: [u8; 2],
 }
 
+/// An IPv4 header where it lies.
+pub type Ipv4InPlace = Ipv4<[u16; 2]>;
+/// A copied IPv4 header.
+pub type Ipv4Copied = Ipv4<u32>;
+/// An IPv6 header where it lies.
+pub type Ipv6InPlace = Ipv6<[u16; 8]>;
+/// A copied IPv6 header.
+pub type Ipv6Copied = Ipv6<[u64; 2]>;
+
 /// IPv4 (RFC 791), without options.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Ipv4 {
+pub struct Ipv4<A> {
     /// The version, and the header's length in words of 4 octets.
     pub version_and_length: u8,
     /// DSCP and ECN.
@@ -41,15 +54,15 @@ pub struct Ipv4 {
     /// The header's checksum.
     pub checksum: [u8; 2],
     /// The source.
-    pub source: [u8; 4],
+    pub source: A,
     /// The destination.
-    pub destination: [u8; 4],
+    pub destination: A,
 }
 
 /// IPv6 (RFC 8200).
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Ipv6 {
+pub struct Ipv6<A> {
     /// Version, traffic class and flow label.
     pub version_class_flow: [u8; 4],
     /// What follows this header.
@@ -59,9 +72,9 @@ pub struct Ipv6 {
     /// The hop limit.
     pub hop_limit: u8,
     /// The source.
-    pub source: [u8; 16],
+    pub source: A,
     /// The destination.
-    pub destination: [u8; 16],
+    pub destination: A,
 }
 
 /// The IPv6 fragment header (RFC 8200 4.5).
@@ -93,10 +106,11 @@ pub struct Udp {
 }
 
 const _: () = assert!(size_of::<Ethernet>() == 14 && size_of::<Vlan>() == 4);
-const _: () = assert!(size_of::<Ipv4>() == 20 && size_of::<Ipv6>() == 40);
+const _: () = assert!(size_of::<Ipv4InPlace>() == 20 && size_of::<Ipv4Copied>() == 20);
+const _: () = assert!(size_of::<Ipv6InPlace>() == 40 && size_of::<Ipv6Copied>() == 40);
 const _: () = assert!(size_of::<Udp>() == 8 && size_of::<Ipv6Fragment>() == 8);
 
-impl Ipv4 {
+impl<A> Ipv4<A> {
     /// The octets of the header with its options.
     #[inline(always)]
     #[must_use]

@@ -40,6 +40,10 @@ pub static XFRM_INTERFACE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static IKE_MARK: Global<u32> = Global::new(0);
 
+/// Both lists' keys lie ready, so that none is put together for each packet.
+static TUPLES_OF_V4: RuleKey = RuleKey::tuples(Family::V4);
+static TUPLES_OF_V6: RuleKey = RuleKey::tuples(Family::V6);
+
 /// The generation in force.
 pub struct Current(&'static Generation);
 
@@ -55,7 +59,11 @@ impl Current {
 impl Rules for Current {
     #[inline(always)]
     fn tuples(&self, family: Family) -> Option<&Tuples> {
-        let found = self.0.get_ptr(RuleKey::tuples(family))?;
+        let key = match family {
+            Family::V4 => &TUPLES_OF_V4,
+            Family::V6 => &TUPLES_OF_V6,
+        };
+        let found = self.0.get_ptr(key)?;
         // SAFETY: the loader writes Tuples under such a key; they have the size of an Entry, whose
         // alignment is larger, and a generation is not changed while a program can reach it.
         unsafe { found.cast::<Tuples>().as_ref() }

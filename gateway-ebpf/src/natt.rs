@@ -4,9 +4,11 @@
 //! daemon's socket, as it came. The UDP checksum is not looked at: ESP authenticates its content.
 
 use aya_ebpf::programs::XdpContext;
-use gateway_common::{Address, Reason, SaKey, SaValue, mapped};
+use gateway_common::{Address, Reason, SaKey, SaValue};
 
-use crate::header::{Ethernet, Ipv4, Ipv6, Udp, Vlan, ethertype, port, protocol};
+use crate::header::{
+    Ethernet, Ipv4InPlace, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol,
+};
 use crate::{checksum, maps, packet};
 
 /// What a UDP header takes.
@@ -24,16 +26,20 @@ const ESP_LENGTH: u16 = 16;
 /// What stands where ESP has its SPI if the datagram is IKE (RFC 3948 2.2).
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
 
-/// A frame's headers up to the IP header, with a link header of `L` octets.
+/// A frame's headers up to the IP header, with a link header of `L` words of two octets.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Head<const L: usize, Ip> {
-    link: [u8; L],
+    link: [u16; L],
     ip: Ip,
 }
 
-const ETHERNET: usize = size_of::<Ethernet>();
-const TAGGED: usize = ETHERNET.wrapping_add(size_of::<Vlan>());
+/// The words of an Ethernet header.
+const ETHERNET: usize = 7;
+/// The words of an Ethernet header with one VLAN tag.
+const TAGGED: usize = 9;
+
+const _: () = assert!(size_of::<Ethernet>() == 14 && size_of::<Vlan>() == 4);
 
 /// Handles a frame. Frames with more than one VLAN tag, with IPv4 options or with IPv6 extension
 /// headers are left to the kernel.
@@ -44,7 +50,7 @@ pub fn ingress(context: &XdpContext) -> Result<(), Reason> {
         ethertype::IPV4 => ipv4::<ETHERNET>(context),
         ethertype::IPV6 => ipv6::<ETHERNET>(context),
         kind if ethertype::is_vlan(kind) => {
-            let Some(vlan) = packet::at::<Vlan>(context, ETHERNET) else { return Ok(()) };
+            let Some(vlan) = packet::at::<Vlan>(context, size_of::<Ethernet>()) else { return Ok(()) };
             match vlan.kind {
                 ethertype::IPV4 => ipv4::<TAGGED>(context),
                 ethertype::IPV6 => ipv6::<TAGGED>(context),
@@ -57,15 +63,15 @@ pub fn ingress(context: &XdpContext) -> Result<(), Reason> {
 
 #[inline(always)]
 fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
-    let Some(head) = packet::at::<Head<L, Ipv4>>(context, 0) else { return Ok(()) };
+    let Some(head) = packet::at::<Head<L, Ipv4InPlace>>(context, 0) else { return Ok(()) };
     let ip = &head.ip;
     if ip.version_and_length != 0x45 || ip.protocol != protocol::UDP || ip.is_later_fragment() {
         return Ok(());
     }
     let total = u16::from_be_bytes(ip.total_length);
-    let (fragment, destination) = (ip.has_more_fragments(), mapped(ip.destination));
-    let start = size_of::<Head<L, Ipv4>>();
-    let payload = u32::from(total).wrapping_sub(size_of::<Ipv4>() as u32);
+    let (fragment, destination) = (ip.has_more_fragments(), address_v4(ip.destination));
+    let start = size_of::<Head<L, Ipv4InPlace>>();
+    let payload = u32::from(total).wrapping_sub(size_of::<Ipv4InPlace>() as u32);
     if !is_to_strip(context, start, fragment, payload, destination)? {
         return Ok(());
     }
@@ -82,20 +88,39 @@ fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
 
 #[inline(always)]
 fn ipv6<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
-    let Some(head) = packet::at::<Head<L, Ipv6>>(context, 0) else { return Ok(()) };
+    let Some(head) = packet::at::<Head<L, Ipv6InPlace>>(context, 0) else { return Ok(()) };
     let ip = &head.ip;
     if ip.version_class_flow[0] >> 4 != 6 || ip.next_header != protocol::UDP {
         return Ok(());
     }
     let payload = u16::from_be_bytes(ip.payload_length);
-    let start = size_of::<Head<L, Ipv6>>();
-    if !is_to_strip(context, start, false, u32::from(payload), ip.destination)? {
+    let start = size_of::<Head<L, Ipv6InPlace>>();
+    let destination = address_v6(ip.destination);
+    if !is_to_strip(context, start, false, u32::from(payload), destination)? {
         return Ok(());
     }
     let mut head = *head;
     head.ip.payload_length = payload.wrapping_sub(UDP as u16).to_be_bytes();
     head.ip.next_header = protocol::ESP;
     finish(packet::shorten::<_, UDP>(context, head))
+}
+
+#[inline(always)]
+fn address_v4([ab, cd]: [u16; 2]) -> Address {
+    let ([a, b], [c, d]) = (ab.to_ne_bytes(), cd.to_ne_bytes());
+    Address::v4([a, b, c, d])
+}
+
+#[inline(always)]
+fn address_v6([a, b, c, d, e, f, g, h]: [u16; 8]) -> Address {
+    Address::from_words([word([a, b, c, d]), word([e, f, g, h])])
+}
+
+/// The word that has these octets.
+#[inline(always)]
+fn word(halves: [u16; 4]) -> u64 {
+    let [[a, b], [c, d], [e, f], [g, h]] = halves.map(u16::to_ne_bytes);
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[inline(always)]
@@ -136,7 +161,7 @@ fn is_to_strip(
     if length < ESP_LENGTH {
         return Err(Reason::TooShort);
     }
-    let Some(sa) = maps::sa(&SaKey { destination, spi: *spi }) else {
+    let Some(sa) = maps::sa(&SaKey::new(destination, *spi)) else {
         return Err(Reason::UnknownSpi);
     };
     if !sa.has(SaValue::INBOUND) {

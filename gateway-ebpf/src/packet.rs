@@ -5,15 +5,16 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// The `T` at an offset of an XDP frame; none if the frame ends before its end.
 ///
-/// `T` must be octets only: any address and any content must be good for it.
+/// `T` must be numbers only: any content must be good for it.
 #[inline(always)]
 #[must_use]
 pub fn at<T: Copy>(context: &XdpContext, offset: usize) -> Option<&T> {
-    const { assert!(align_of::<T>() == 1) };
+    const { assert!(align_of::<T>() <= 2) };
     if !reaches(context, offset.wrapping_add(size_of::<T>())) {
         return None;
     }
-    // SAFETY: the whole of it lies in the frame, it has no alignment, and any octets are good.
+    // SAFETY: the whole of it lies in the frame, at an even address since frames begin at one and
+    // the offsets of headers are even, and any content is good.
     Some(unsafe { &*(context.data().wrapping_add(offset) as *const T) })
 }
 
@@ -36,12 +37,12 @@ pub fn length(context: &XdpContext) -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn shorten<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool {
-    const { assert!(align_of::<T>() == 1) };
+    const { assert!(align_of::<T>() <= 2 && N % 2 == 0) };
     if !reaches(context, N.wrapping_add(size_of::<T>())) {
         return false;
     }
     let place = context.data().wrapping_add(N) as *mut T;
-    // SAFETY: the whole of it lies in the frame, and it has no alignment.
+    // SAFETY: the whole of it lies in the frame, at an even address.
     unsafe { place.write(head) };
     // SAFETY: the context is the kernel's.
     unsafe { bpf_xdp_adjust_head(context.ctx, N as i32) == 0 }
@@ -49,11 +50,10 @@ pub fn shorten<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool {
 
 /// The `T` at an offset of a packet at TC, wherever the kernel keeps these octets.
 ///
-/// `T` must be octets only.
+/// `T` must be numbers only: any content must be good for it.
 #[inline(always)]
 #[must_use]
 pub fn load<T: Copy>(context: &TcContext, offset: u32) -> Option<T> {
-    const { assert!(align_of::<T>() == 1) };
     context.load(offset as usize).ok()
 }
 

@@ -1,30 +1,28 @@
 //! Reads what rules select by out of a packet at TC.
 
 use aya_ebpf::programs::TcContext;
-use gateway_common::{Address, Family, Flow, Ports, mapped};
+use gateway_common::{Address, Family, Flow, Ports};
 
-use crate::header::{Ethernet, Ipv4, Ipv6, Ipv6Fragment, Vlan, ethertype, port, protocol};
+use crate::header::{
+    Ethernet, Ipv4Copied, Ipv6Copied, Ipv6Fragment, Vlan, ethertype, port, protocol,
+};
 use crate::packet;
 
 /// The extension headers that are walked. More than the few that RFC 8200 4.1 recommends do not
 /// occur; a packet with more is refused, since its protocol cannot be known.
 const MAX_EXTENSIONS: u32 = 8;
 
-/// A packet's addresses, protocol and ports.
+/// What a packet is to the rules, and where its parts are.
 pub(crate) struct Packet {
-    pub(crate) source: Address,
-    pub(crate) destination: Address,
-    pub(crate) family: Family,
-    /// After the extension headers.
-    pub(crate) protocol: u8,
-    pub(crate) source_port: u16,
-    pub(crate) destination_port: u16,
+    pub(crate) flow: Flow,
+    pub(crate) local_port: u16,
+    pub(crate) remote_port: u16,
     pub(crate) visible: Visible,
+    hop_limit: u8,
     /// Where the protocol's header begins.
     pub(crate) payload: u32,
     /// The VLAN tags within the frame.
     pub(crate) tags: u32,
-    hop_limit: u8,
 }
 
 /// What can be seen of the ports.
@@ -44,148 +42,142 @@ pub(crate) enum Visible {
 pub(crate) struct Unreadable;
 
 impl Packet {
-    /// Reads a packet on a link with (`ETHERNET`) or without a header. `None` if it is not IP.
+    /// Nothing yet. It is filled in place, since copies of it would not fit on the stack.
+    pub(crate) const EMPTY: Self = Self {
+        flow: Flow {
+            local: Address::ZERO,
+            remote: Address::ZERO,
+            ports: Ports::HIDDEN,
+            family: Family::V4,
+            protocol: 0,
+            zero: 0,
+        },
+        local_port: 0,
+        remote_port: 0,
+        visible: Visible::Nothing,
+        hop_limit: 0,
+        payload: 0,
+        tags: 0,
+    };
+
+    /// Reads a packet on a link with (`ETHERNET`) or without a header, on its way out
+    /// (`OUTBOUND`: its source is on our side) or in. Whether it is IP.
     ///
     /// More than two tags are as good as another protocol: no IP stack here would take it.
     #[inline(always)]
-    pub(crate) fn read<const ETHERNET: bool>(
+    pub(crate) fn read<const ETHERNET: bool, const OUTBOUND: bool>(
+        &mut self,
         context: &TcContext,
-    ) -> Result<Option<Self>, Unreadable> {
-        let (mut kind, mut start, mut tags) = (packet::ethertype(context), 0_u32, 0_u32);
+    ) -> Result<bool, Unreadable> {
+        let mut kind = packet::ethertype(context);
         if ETHERNET {
-            let Some(ethernet) = packet::load::<Ethernet>(context, 0) else { return Ok(None) };
-            (kind, start) = (ethernet.kind, size_of::<Ethernet>() as u32);
+            let Some(ethernet) = packet::load::<Ethernet>(context, 0) else { return Ok(false) };
+            kind = ethernet.kind;
+            self.payload = size_of::<Ethernet>() as u32;
             for _ in 0..2 {
                 if !ethertype::is_vlan(kind) {
                     break;
                 }
-                let Some(vlan) = packet::load::<Vlan>(context, start) else { return Ok(None) };
-                (kind, start) = (vlan.kind, start.wrapping_add(size_of::<Vlan>() as u32));
-                tags = tags.wrapping_add(1);
+                let vlan = packet::load::<Vlan>(context, self.payload);
+                let Some(vlan) = vlan else { return Ok(false) };
+                kind = vlan.kind;
+                self.payload = self.payload.wrapping_add(size_of::<Vlan>() as u32);
+                self.tags = self.tags.wrapping_add(1);
             }
         }
         match kind {
-            ethertype::IPV4 => Self::ipv4(context, start, tags).map(Some),
-            ethertype::IPV6 => Self::ipv6(context, start, tags).map(Some),
-            _ => Ok(None),
+            ethertype::IPV4 => self.read_ipv4::<OUTBOUND>(context)?,
+            ethertype::IPV6 => self.read_ipv6::<OUTBOUND>(context)?,
+            _ => return Ok(false),
         }
+        self.read_ports::<OUTBOUND>(context);
+        Ok(true)
     }
 
     #[inline(always)]
-    fn ipv4(context: &TcContext, start: u32, tags: u32) -> Result<Self, Unreadable> {
-        let ip = packet::load::<Ipv4>(context, start).ok_or(Unreadable)?;
-        if ip.version_and_length >> 4 != 4 || ip.header_length() < size_of::<Ipv4>() as u32 {
+    fn read_ipv4<const OUTBOUND: bool>(&mut self, context: &TcContext) -> Result<(), Unreadable> {
+        let ip = packet::load::<Ipv4Copied>(context, self.payload).ok_or(Unreadable)?;
+        if ip.version_and_length >> 4 != 4 || ip.header_length() < size_of::<Ipv4Copied>() as u32 {
             return Err(Unreadable);
         }
-        Ok(Self {
-            source: mapped(ip.source),
-            destination: mapped(ip.destination),
-            family: Family::V4,
-            protocol: ip.protocol,
-            source_port: 0,
-            destination_port: 0,
-            visible: if ip.is_later_fragment() { Visible::LaterFragment } else { Visible::Nothing },
-            payload: start.wrapping_add(ip.header_length()),
-            tags,
-            hop_limit: ip.ttl,
+        let [source, destination] =
+            [ip.source, ip.destination].map(|address| Address::v4(address.to_ne_bytes()));
+        self.addresses::<OUTBOUND>(Family::V4, source, destination);
+        self.flow.protocol = ip.protocol;
+        self.hop_limit = ip.ttl;
+        self.payload = self.payload.wrapping_add(ip.header_length());
+        if ip.is_later_fragment() {
+            self.visible = Visible::LaterFragment;
         }
-        .with_ports(context))
+        Ok(())
     }
 
     #[inline(always)]
-    fn ipv6(context: &TcContext, start: u32, tags: u32) -> Result<Self, Unreadable> {
-        let ip = packet::load::<Ipv6>(context, start).ok_or(Unreadable)?;
+    fn read_ipv6<const OUTBOUND: bool>(&mut self, context: &TcContext) -> Result<(), Unreadable> {
+        let ip = packet::load::<Ipv6Copied>(context, self.payload).ok_or(Unreadable)?;
         if ip.version_class_flow[0] >> 4 != 6 {
             return Err(Unreadable);
         }
+        let [source, destination] = [ip.source, ip.destination].map(Address::from_words);
+        self.addresses::<OUTBOUND>(Family::V6, source, destination);
+        self.hop_limit = ip.hop_limit;
+        self.payload = self.payload.wrapping_add(size_of::<Ipv6Copied>() as u32);
         let mut next = ip.next_header;
-        let mut payload = start.wrapping_add(size_of::<Ipv6>() as u32);
-        let mut visible = Visible::Nothing;
         for _ in 0..MAX_EXTENSIONS {
-            if next == protocol::FRAGMENT {
-                let header = packet::load::<Ipv6Fragment>(context, payload).ok_or(Unreadable)?;
-                next = header.next_header;
-                payload = payload.wrapping_add(size_of::<Ipv6Fragment>() as u32);
-                if u16::from_be_bytes(header.offset) & 0xfff8 != 0 {
-                    visible = Visible::LaterFragment;
-                    break;
-                }
-            } else if protocol::is_options(next) {
-                let [kind, length] = packet::load::<[u8; 2]>(context, payload).ok_or(Unreadable)?;
-                next = kind;
-                payload = payload.wrapping_add(u32::from(length).wrapping_add(1).wrapping_mul(8));
-            } else {
+            if !protocol::is_options(next) && next != protocol::FRAGMENT {
+                break;
+            }
+            // A fragment header has the offset where the others have options.
+            let header = packet::load::<Ipv6Fragment>(context, self.payload).ok_or(Unreadable)?;
+            let mut length = 8;
+            if next != protocol::FRAGMENT {
+                length = u32::from(header.reserved).wrapping_add(1).wrapping_mul(8);
+            } else if u16::from_be_bytes(header.offset) & 0xfff8 != 0 {
+                self.visible = Visible::LaterFragment;
+            }
+            next = header.next_header;
+            self.payload = self.payload.wrapping_add(length);
+            if self.visible == Visible::LaterFragment {
                 break;
             }
         }
-        // Headers beyond the limit, or those that follow in the first fragment alone.
-        if next == protocol::FRAGMENT || protocol::is_options(next) {
+        // Headers beyond the limit, or such as only the first fragment shows.
+        if protocol::is_options(next) || next == protocol::FRAGMENT {
             return Err(Unreadable);
         }
-        Ok(Self {
-            source: ip.source,
-            destination: ip.destination,
-            family: Family::V6,
-            protocol: next,
-            source_port: 0,
-            destination_port: 0,
-            visible,
-            payload,
-            tags,
-            hop_limit: ip.hop_limit,
-        }
-        .with_ports(context))
+        self.flow.protocol = next;
+        Ok(())
     }
 
     #[inline(always)]
-    fn with_ports(mut self, context: &TcContext) -> Self {
+    fn addresses<const OUTBOUND: bool>(
+        &mut self,
+        family: Family,
+        source: Address,
+        destination: Address,
+    ) {
+        let (local, remote) = if OUTBOUND { (source, destination) } else { (destination, source) };
+        (self.flow.family, self.flow.local, self.flow.remote) = (family, local, remote);
+    }
+
+    #[inline(always)]
+    fn read_ports<const OUTBOUND: bool>(&mut self, context: &TcContext) {
+        if !protocol::has_ports(self.flow.protocol) {
+            self.flow.ports = Ports::NONE;
+            if self.visible != Visible::LaterFragment {
+                self.visible = Visible::NoPorts;
+            }
+            return;
+        }
         if self.visible == Visible::LaterFragment {
-            return self;
+            return;
         }
-        if !protocol::has_ports(self.protocol) {
-            self.visible = Visible::NoPorts;
-        } else if let Some([a, b, c, d]) = packet::load::<[u8; 4]>(context, self.payload) {
-            self.source_port = u16::from_be_bytes([a, b]);
-            self.destination_port = u16::from_be_bytes([c, d]);
-            self.visible = Visible::Ports;
-        }
-        self
-    }
-
-    /// The flow with the source as our side.
-    #[inline(always)]
-    pub(crate) fn outbound(&self) -> Flow {
-        Flow {
-            local: self.source,
-            remote: self.destination,
-            ports: self.ports(self.source_port, self.destination_port),
-            family: self.family,
-            protocol: self.protocol,
-            zero: [0; 4],
-        }
-    }
-
-    /// The flow with the destination as our side.
-    #[inline(always)]
-    pub(crate) fn inbound(&self) -> Flow {
-        Flow {
-            local: self.destination,
-            remote: self.source,
-            ports: self.ports(self.destination_port, self.source_port),
-            family: self.family,
-            protocol: self.protocol,
-            zero: [0; 4],
-        }
-    }
-
-    #[inline(always)]
-    fn ports(&self, local: u16, remote: u16) -> Ports {
-        match self.visible {
-            Visible::Ports => Ports::known(local, remote),
-            Visible::LaterFragment if !protocol::has_ports(self.protocol) => Ports::NONE,
-            Visible::NoPorts => Ports::NONE,
-            Visible::Nothing | Visible::LaterFragment => Ports::HIDDEN,
-        }
+        let Some([a, b, c, d]) = packet::load::<[u8; 4]>(context, self.payload) else { return };
+        let (source, destination) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        (self.local_port, self.remote_port) =
+            if OUTBOUND { (source, destination) } else { (destination, source) };
+        self.flow.ports = Ports::known(self.local_port, self.remote_port);
+        self.visible = Visible::Ports;
     }
 
     /// Whether no rule applies to it, since without it there is no network to protect: neighbour
@@ -194,11 +186,11 @@ impl Packet {
     pub(crate) fn is_exempt(&self, context: &TcContext) -> bool {
         match self.visible {
             Visible::Ports => {
-                self.protocol == protocol::UDP
-                    && port::is_dhcp(self.source_port, self.destination_port)
+                self.flow.protocol == protocol::UDP
+                    && port::is_dhcp(self.local_port, self.remote_port)
             }
             Visible::NoPorts => {
-                self.protocol == protocol::ICMPV6
+                self.flow.protocol == protocol::ICMPV6
                     && self.hop_limit == u8::MAX
                     && matches!(packet::load::<[u8; 1]>(context, self.payload), Some([133..=137]))
             }

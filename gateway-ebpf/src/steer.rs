@@ -17,12 +17,15 @@ use crate::{count, maps, packet};
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
 #[inline(always)]
 pub fn egress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
-    let read = Packet::read::<ETHERNET>(context);
-    let Some(packet) = read.map_err(|_unreadable| Reason::UnreadableOut)? else { return Ok(()) };
+    let mut packet = Packet::EMPTY;
+    let is_ip = packet.read::<ETHERNET, true>(context);
+    if !is_ip.map_err(|_unreadable| Reason::UnreadableOut)? {
+        return Ok(());
+    }
     if packet.is_exempt(context) {
         return Ok(());
     }
-    let Some(Decision { action, rule }) = decide(&packet.outbound()) else { return Ok(()) };
+    let Some(Decision { action, rule }) = decide(&packet.flow) else { return Ok(()) };
     if action != Action::Bypass {
         if is_own_ike(context, &packet) {
             return Err(Reason::OwnIke);
@@ -63,18 +66,18 @@ pub fn redirect() -> i32 {
 fn is_own_ike(context: &TcContext, packet: &Packet) -> bool {
     let mark = maps::IKE_MARK.load();
     // A fragment has its datagram's mark too.
-    packet.protocol == protocol::UDP && mark != 0 && packet::mark(context) == mark
+    packet.flow.protocol == protocol::UDP && mark != 0 && packet::mark(context) == mark
 }
 
 #[inline(always)]
 fn is_own_esp(context: &TcContext, packet: &Packet) -> bool {
-    let spi = match (packet.protocol, packet.visible) {
+    let spi = match (packet.flow.protocol, packet.visible) {
         (_, Visible::LaterFragment) => return false,
         (protocol::ESP, _) => packet.payload,
         (protocol::UDP, Visible::Ports) => packet.payload.wrapping_add(size_of::<Udp>() as u32),
         _ => return false,
     };
     let Some(spi) = packet::load::<[u8; 4]>(context, spi) else { return false };
-    maps::sa(&SaKey { destination: packet.destination, spi })
+    maps::sa(&SaKey::new(packet.flow.remote, spi))
         .is_some_and(|sa| sa.has(SaValue::OUTBOUND))
 }

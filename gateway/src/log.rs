@@ -97,7 +97,7 @@ mod tests {
 
     impl io::Write for Buffer {
         fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(octets);
+            self.0.lock().map_err(|e| io::Error::other(e.to_string()))?.extend(octets);
             Ok(octets.len())
         }
 

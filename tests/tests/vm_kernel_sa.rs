@@ -1,65 +1,21 @@
 //! Security associations as the kernel has them: installed by the gateway, shown by `ip`.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
-use core::net::IpAddr;
-use core::time::Duration;
+mod kernel_common;
 
 use gateway::kernel::xfrm::{SaDirection, SaId, Xfrm};
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
-use gateway_ike::config::{ALL_PORTS, ChildLifetime, Mode};
-use gateway_ike::io::{ChildId, ChildSpec, Encapsulation, SaSpec, Selector};
+use gateway_ike::config::Mode;
+use gateway_ike::io::{ChildSpec, Encapsulation, Selector};
 use gateway_tests::error::{Context as _, Result};
 use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 use zeroize::Zeroizing;
 
+use kernel_common::child;
+
 const IF_ID: u32 = 7;
 const OTHER_IF_ID: u32 = 8;
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-/// A Child SA between the documentation addresses of a family.
-fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
-    let (us, peer) = if v6 { ("2001:db8::1", "2001:db8::2") } else { ("192.0.2.1", "192.0.2.2") };
-    let sa = |spi, source: &str, destination: &str| SaSpec {
-        spi,
-        source: address(source),
-        destination: address(destination),
-        encryption_key: {
-            let salt = if suite.integrity.is_none() { 4 } else { 0 };
-            Zeroizing::new(vec![0x11; suite.encryption.key_len() + salt])
-        },
-        integrity_key: Zeroizing::new(vec![0x22; suite.integrity.map_or(0, Integrity::key_len)]),
-    };
-    let (local, remote) = match (mode, v6) {
-        (Mode::Tunnel, _) => ("10.1.0.0/16".to_owned(), "10.2.0.0/16".to_owned()),
-        (Mode::Transport, false) => (format!("{us}/32"), format!("{peer}/32")),
-        (Mode::Transport, true) => (format!("{us}/128"), format!("{peer}/128")),
-    };
-    let selector = Selector {
-        local: local.parse().unwrap(),
-        remote: remote.parse().unwrap(),
-        protocol: None,
-        local_ports: ALL_PORTS,
-        remote_ports: ALL_PORTS,
-    };
-    ChildSpec {
-        child: ChildId(1),
-        rule: "rule".into(),
-        reqid: 9,
-        mode,
-        inbound: sa(0x1001, peer, us),
-        outbound: sa(0x2002, us, peer),
-        suite,
-        selectors: vec![(selector, 100)],
-        encapsulation: None,
-        replay_window: 128,
-        lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 0 },
-        acquire_seq: None,
-    }
-}
 
 const fn suite(encryption: Encryption, integrity: Option<Integrity>, esn: bool) -> EspSuite {
     EspSuite { encryption, integrity, esn }

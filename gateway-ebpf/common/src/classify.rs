@@ -5,7 +5,7 @@ use crate::{Action, Address, Alternative, Entry, Family, RuleKey, Tuples};
 /// What rules select packets by. Every octet of it is set: a program hands it from one function to
 /// another by reference, and the kernel checks that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
+#[repr(C)]
 pub struct Flow {
     /// The address on our side.
     pub local: Address,
@@ -18,7 +18,7 @@ pub struct Flow {
     /// The IP protocol, after the extension headers.
     pub protocol: u8,
     /// Always zero.
-    pub zero: [u8; 4],
+    pub zero: u32,
 }
 
 const _: () = assert!(size_of::<Flow>() == 48);
@@ -101,7 +101,7 @@ pub fn classify<R: Rules>(rules: &R, flow: &Flow) -> Option<Match> {
         if place >= tuples.count || best.is_some_and(|best| best.precedence <= tuple.best) {
             break;
         }
-        let key = RuleKey::entry(tuple, &flow.local, &flow.remote, flow.protocol);
+        let key = RuleKey::entry(tuple, flow.local, flow.remote, flow.protocol);
         if let Some(found) = rules.find(&key, flow)
             && best.is_none_or(|best| found.precedence < best.precedence)
         {
@@ -164,7 +164,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{Tuple, mapped};
+    use crate::Tuple;
 
     #[derive(Default)]
     struct Table {
@@ -201,12 +201,12 @@ mod tests {
 
     fn flow(remote: [u8; 4], ports: Ports) -> Flow {
         Flow {
-            local: mapped([10, 0, 0, 1]),
-            remote: mapped(remote),
+            local: Address::v4([10, 0, 0, 1]),
+            remote: Address::v4(remote),
             ports,
             family: Family::V4,
             protocol: 6,
-            zero: [0; 4],
+            zero: 0,
         }
     }
 
@@ -225,15 +225,15 @@ mod tests {
         tuples.tuples[0] = narrow;
         tuples.tuples[1] = wide;
         table.v4 = Some(tuples);
-        let local = mapped([0; 4]);
+        let local = Address::v4([0; 4]);
         let mut entry = Entry { count: 2, ..Entry::EMPTY };
         entry.alternatives[0] = rule(0, Action::Bypass, 22..=22);
         entry.alternatives[1] = rule(1, Action::Protect, 0..=u16::MAX);
-        let key = RuleKey::entry(&narrow, &local, &mapped([10, 1, 0, 0]), 0);
+        let key = RuleKey::entry(&narrow, local, Address::v4([10, 1, 0, 0]), 0);
         table.entries.insert(key, entry);
         let mut entry = Entry { count: 1, ..Entry::EMPTY };
         entry.alternatives[0] = rule(2, Action::Discard, 80..=90);
-        let key = RuleKey::entry(&wide, &local, &mapped([10, 0, 0, 0]), 6);
+        let key = RuleKey::entry(&wide, local, Address::v4([10, 0, 0, 0]), 6);
         table.entries.insert(key, entry);
         table
     }

@@ -3,14 +3,20 @@
 //!
 //! Rules of layout, held up by the assertions beside each type:
 //! - `repr(C)`, no implicit padding: the kernel hashes every octet of a key.
-//! - What is on the wire stays as on the wire: addresses and SPIs are arrays of octets, in network
+//! - What is on the wire stays as on the wire: addresses and SPIs have their octets in network
 //!   order. Numbers that the two sides only count or compare (ports, precedences) are in the
 //!   machine's order.
-//! - An IPv4 address is kept mapped into IPv6 (RFC 4291 2.5.5.2), so that one map serves both
-//!   families.
+//! - An IPv4 address is kept mapped into IPv6, so that one map serves both families.
 
 #![no_std]
+#![expect(
+    clippy::as_conversions,
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    reason = "constant functions cannot convert otherwise"
+)]
 
+mod address;
 mod classify;
 mod count;
 mod reason;
@@ -20,35 +26,12 @@ mod sa;
 #[cfg(feature = "user")]
 use aya as _;
 
+pub use address::{Address, Family};
 pub use classify::{Flow, Match, Ports, Rules, classify};
 pub use count::{Count, RuleCount};
 pub use reason::{Reason, Verdict};
-pub use rule::{Action, Alternative, Entry, KeyKind, RuleKey, Tuple, Tuples, masked};
+pub use rule::{Action, Alternative, Entry, KeyKind, RuleKey, Tuple, Tuples};
 pub use sa::{SaKey, SaValue};
-
-/// An IPv6 address, or an IPv4 address mapped into one, in network order.
-pub type Address = [u8; 16];
-
-/// The bits that an IPv4 prefix grows by when it is mapped.
-pub const MAPPED_BITS: u8 = 96;
-
-/// Maps an IPv4 address into IPv6.
-#[inline(always)]
-#[must_use]
-pub const fn mapped(address: [u8; 4]) -> Address {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
-}
-
-/// The family of a packet or of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Family {
-    /// IPv4.
-    V4 = 4,
-    /// IPv6.
-    V6 = 6,
-}
 
 /// The names of the maps, which are also their names under the pin directory.
 pub mod map {

@@ -71,7 +71,7 @@ impl KeyKind {
 
 /// The key of a generation's map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C, align(8))]
+#[repr(C)]
 pub struct RuleKey {
     /// The local prefix, the other bits zero.
     pub local: Address,
@@ -86,7 +86,7 @@ pub struct RuleKey {
     /// A [`KeyKind`].
     pub kind: u8,
     /// Always zero.
-    pub zero: [u8; 4],
+    pub zero: u32,
 }
 
 const _: () = assert!(size_of::<RuleKey>() == 40);
@@ -101,30 +101,30 @@ impl RuleKey {
             Family::V6 => KeyKind::TuplesV6,
         };
         Self {
-            local: [0; 16],
-            remote: [0; 16],
+            local: Address::ZERO,
+            remote: Address::ZERO,
             local_length: 0,
             remote_length: 0,
             protocol: 0,
             kind: kind.number(),
-            zero: [0; 4],
+            zero: 0,
         }
     }
 
     /// The key of the rules of one tuple that may match these addresses and this protocol.
     #[inline(always)]
     #[must_use]
-    pub fn entry(tuple: &Tuple, local: &Address, remote: &Address, protocol: u8) -> Self {
+    pub fn entry(tuple: &Tuple, local: Address, remote: Address, protocol: u8) -> Self {
         let exact = tuple.one_protocol != 0;
         let kind = if exact { KeyKind::OneProtocol } else { KeyKind::AnyProtocol };
         Self {
-            local: masked(local, tuple.local_length),
-            remote: masked(remote, tuple.remote_length),
+            local: local.masked(tuple.local_length),
+            remote: remote.masked(tuple.remote_length),
             local_length: tuple.local_length,
             remote_length: tuple.remote_length,
             protocol: if exact { protocol } else { 0 },
             kind: kind.number(),
-            zero: [0; 4],
+            zero: 0,
         }
     }
 }
@@ -232,27 +232,6 @@ impl Entry {
 const _: () = assert!(size_of::<Entry>() == 328 && size_of::<Tuples>() == size_of::<Entry>());
 const _: () = assert!(align_of::<Tuples>() <= align_of::<Entry>());
 
-/// The address with all but its first `length` bits zero, for a length of at most 128.
-///
-/// By halves, since BPF has no shift of 128 bits, and without a branch, since the kernel's verifier
-/// follows each.
-#[inline(always)]
-#[must_use]
-pub fn masked(address: &Address, length: u8) -> Address {
-    let length = u64::from(length);
-    // Within the half in which the prefix ends.
-    let ones = (u64::MAX << 1) << (63 ^ (length & 63));
-    let is_beyond_first_half = ((length >> 6) | (length >> 7)) & 1;
-    let beyond = 0_u64.wrapping_sub(is_beyond_first_half);
-    let all = 0_u64.wrapping_sub((length >> 7) & 1);
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]) & (ones | beyond);
-    let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]) & ((ones & beyond) | all);
-    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
-        (high.to_be_bytes(), low.to_be_bytes());
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
-}
-
 #[cfg(feature = "user")]
 // SAFETY: it is repr(C), octets only; the sizes add up to its size, so there is no padding.
 unsafe impl aya::Pod for RuleKey {}
@@ -268,26 +247,6 @@ unsafe impl aya::Pod for Tuples {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mapped;
-
-    #[test]
-    fn a_mask_keeps_exactly_the_first_bits() {
-        let all = [0xff; 16];
-        assert_eq!(masked(&all, 0), [0; 16]);
-        assert_eq!(masked(&all, 128), all);
-        assert_eq!(masked(&all, 1)[..2], [0x80, 0]);
-        assert_eq!(masked(&all, 64), u128::to_be_bytes(u128::from(u64::MAX) << 64));
-        for length in 1..=128_u8 {
-            let ones: u32 = masked(&all, length).iter().map(|octet| octet.count_ones()).sum();
-            assert_eq!(ones, u32::from(length));
-        }
-    }
-
-    #[test]
-    fn a_mapped_address_is_masked_within_its_last_32_bits() {
-        assert_eq!(masked(&mapped([10, 1, 2, 3]), 96 + 8), mapped([10, 0, 0, 0]));
-        assert_eq!(masked(&mapped([10, 1, 2, 3]), 96), mapped([0, 0, 0, 0]));
-    }
 
     #[test]
     fn a_number_that_is_no_action_is_refused() {

@@ -8,11 +8,22 @@ use crate::Address;
 pub struct SaKey {
     /// The outer destination.
     pub destination: Address,
-    /// The SPI, in network order.
-    pub spi: [u8; 4],
+    /// The SPI, its octets in network order.
+    pub spi: u32,
+    /// Always zero.
+    pub zero: u32,
 }
 
-const _: () = assert!(size_of::<SaKey>() == 20 && align_of::<SaKey>() == 1);
+const _: () = assert!(size_of::<SaKey>() == 24);
+
+impl SaKey {
+    /// The key of an SA.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(destination: Address, spi: [u8; 4]) -> Self {
+        Self { destination, spi: u32::from_ne_bytes(spi), zero: 0 }
+    }
+}
 
 /// What the programs may do with packets of an SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +53,7 @@ impl SaValue {
 }
 
 #[cfg(feature = "user")]
-// SAFETY: it is repr(C), octets only, without padding.
+// SAFETY: it is repr(C), numbers only; the sizes add up to its size.
 unsafe impl aya::Pod for SaKey {}
 
 #[cfg(feature = "user")]

@@ -163,6 +163,11 @@ pub struct RuleReport {
     pub reqid: Option<u32>,
     /// Child SAs that serve it.
     pub children: usize,
+    /// Clear packets on their way out that the rule selected: taken to the XFRM interface, passed
+    /// or dropped, as its action says.
+    pub packets_out: u64,
+    /// Packets on their way in that were dropped because of the rule.
+    pub packets_refused: u64,
     /// What last went wrong.
     pub last_error: Option<String>,
 }

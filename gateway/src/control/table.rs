@@ -140,13 +140,16 @@ fn traffic(child: &ChildReport) -> String {
 }
 
 fn rules(rules: &[RuleReport]) -> Table {
-    let mut table = table(&["rule", "action", "reqid", "Child SAs", "last error"]);
+    let mut table =
+        table(&["rule", "action", "reqid", "Child SAs", "packets out", "refused in", "last error"]);
     for rule in rules {
         table.add_row([
             rule.name.clone(),
             rule.action.clone(),
             rule.reqid.map(|r| r.to_string()).unwrap_or_default(),
             rule.children.to_string(),
+            rule.packets_out.to_string(),
+            rule.packets_refused.to_string(),
             rule.last_error.clone().unwrap_or_default(),
         ]);
     }

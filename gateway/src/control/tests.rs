@@ -227,6 +227,9 @@ fn the_report_keeps_the_names_of_its_fields() {
         "applied_at directory generation last_reload reload_failed"
     );
     assert_eq!(keys(&value["policies"]["last_reload"]), "at errors first_error needs_restart ok");
-    assert_eq!(keys(&value["rules"][0]), "action children last_error name reqid");
+    assert_eq!(
+        keys(&value["rules"][0]),
+        "action children last_error name packets_out packets_refused reqid"
+    );
     assert_eq!(serde_json::from_value::<StatusReport>(value).unwrap(), report);
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use gateway_common::RuleCount;
 use gateway_ike::io::{Done, KernelCommand, KernelError, KernelEvent};
 
-use super::seam::{Kernel, Monitor};
+use super::seam::{Kernel, Monitor, RulePackets};
 use crate::control::CapabilityReport;
 use crate::kernel::{self, LinuxKernel, Notice};
 
@@ -33,6 +34,21 @@ impl Kernel for LinuxKernel {
 
     fn counters(&mut self) -> BTreeMap<String, u64> {
         Self::counters(self)
+    }
+
+    fn rule_counters(&mut self) -> BTreeMap<String, RulePackets> {
+        let counts = self.data_path().rule_counters().unwrap_or_else(|error| {
+            tracing::warn!(%error, "Cannot read the counters of the rules");
+            Vec::new()
+        });
+        let names: BTreeMap<u32, String> =
+            self.rule_names().map(|(id, name)| (id, name.to_string())).collect();
+        let packets = |count: RuleCount| RulePackets {
+            outbound: count.outbound.packets,
+            refused: count.refused.packets,
+        };
+        let named = counts.into_iter().filter_map(|(id, count)| Some((names.get(&id)?, count)));
+        named.map(|(name, count)| (name.clone(), packets(count))).collect()
     }
 
     async fn clean_up(&mut self) {

@@ -40,7 +40,7 @@ use crate::net::{Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, 
 
 pub use self::error::RunError;
 pub use self::reload::Reloader;
-pub use self::seam::{Kernel, Monitor};
+pub use self::seam::{Kernel, Monitor, RulePackets};
 pub use self::signals::Signal;
 pub use self::start::run;
 
@@ -323,7 +323,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             },
             half_open: snapshot.half_open,
             ike_sas: status::ike_sas(snapshot.ike_sas, kernel).await,
-            rules: snapshot.rules.into_iter().map(status::rule).collect(),
+            rules: status::rules(snapshot.rules, &kernel.rule_counters()),
             counters: counters.map(|(name, value)| (name.to_owned(), value)).collect(),
             bpf_counters: kernel.counters(),
             xfrm_errors: status::xfrm_errors(),

@@ -29,8 +29,21 @@ pub trait Kernel {
     /// The counters of the eBPF programs by reason.
     fn counters(&mut self) -> BTreeMap<String, u64>;
 
+    /// What the eBPF programs did for each rule: clear packets on their way out that it selected,
+    /// and packets on their way in that were dropped because of it.
+    fn rule_counters(&mut self) -> BTreeMap<String, RulePackets>;
+
     /// Takes away SAs, policies and routes; the guard against clear text stays.
     fn clean_up(&mut self) -> impl Future<Output = ()>;
+}
+
+/// Packets that one rule selected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RulePackets {
+    /// On their way out.
+    pub outbound: u64,
+    /// On their way in, and dropped.
+    pub refused: u64,
 }
 
 /// Tells what the kernel says by itself.

@@ -7,7 +7,7 @@ use gateway_ike::config::Mode;
 use gateway_ike::io::{Done, KernelCommand};
 use gateway_ike::status::{ChildStatus, IkeSaStatus, RuleStatus};
 
-use super::seam::Kernel;
+use super::seam::{Kernel, RulePackets};
 use crate::control::{ChildReport, IkeSaReport, RuleReport};
 
 /// Child SAs whose counters are read for one report: each takes a question to the kernel, during
@@ -88,15 +88,24 @@ fn child_report(child: &ChildStatus) -> ChildReport {
     }
 }
 
-/// A rule.
-pub(super) fn rule(rule: RuleStatus) -> RuleReport {
-    RuleReport {
-        name: rule.name.to_string(),
-        action: rule.action.to_owned(),
-        reqid: rule.reqid,
-        children: rule.children,
-        last_error: rule.last_error,
-    }
+/// The rules, with what the eBPF programs counted for each.
+pub(super) fn rules(
+    rules: Vec<RuleStatus>,
+    packets: &BTreeMap<String, RulePackets>,
+) -> Vec<RuleReport> {
+    let report = rules.into_iter().map(|rule| {
+        let packets = packets.get(&*rule.name).copied().unwrap_or_default();
+        RuleReport {
+            name: rule.name.to_string(),
+            action: rule.action.to_owned(),
+            reqid: rule.reqid,
+            children: rule.children,
+            packets_out: packets.outbound,
+            packets_refused: packets.refused,
+            last_error: rule.last_error,
+        }
+    });
+    report.collect()
 }
 
 /// The kernel's release, or nothing where /proc is not there.

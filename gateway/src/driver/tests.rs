@@ -76,6 +76,10 @@ impl Kernel for FakeKernel {
         std::collections::BTreeMap::new()
     }
 
+    fn rule_counters(&mut self) -> std::collections::BTreeMap<String, RulePackets> {
+        [("net".to_owned(), RulePackets { outbound: 5, refused: 6 })].into()
+    }
+
     async fn clean_up(&mut self) {
         self.record.lock().unwrap().cleaned_up = true;
     }
@@ -252,6 +256,7 @@ fn two_gateways_agree_on_a_child_sa_and_take_it_down_again() {
     assert_eq!((child.inbound_spi.len(), child.rule.as_str()), (8, "net"));
     assert_eq!((child.bytes_in, child.packets_out), (Some(1), Some(4)));
     assert_eq!(seen.counters["child_sa_installed"], 1);
+    assert_eq!((seen.rules[0].packets_out, seen.rules[0].packets_refused), (5, 6));
     assert_eq!(seen.kernel.capabilities[0].value, "fake");
 
     // What one side sends with, the other receives with.

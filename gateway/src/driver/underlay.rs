@@ -67,16 +67,16 @@ mod tests {
         std::thread::spawn(|| {
             enter_namespace();
             assert!(default_interfaces().is_empty());
-            for (name, address) in [("a", "192.0.2.1/24"), ("b", "198.51.100.1/24")] {
+            for (name, address) in [("up0", "192.0.2.1/24"), ("up1", "198.51.100.1/24")] {
                 ip(&format!("link add {name} type veth peer name {name}-far"));
                 ip(&format!("address add {address} dev {name}"));
                 ip(&format!("link set {name} up"));
             }
             ip("route add default via 198.51.100.9");
-            assert_eq!(default_interfaces(), ["b"]);
-            ip("-6 route add default dev b");
-            ip("-6 route add default dev a metric 2000");
-            assert_eq!(default_interfaces(), ["a", "b"]);
+            assert_eq!(default_interfaces(), ["up1"]);
+            ip("-6 route add default dev up1");
+            ip("-6 route add default dev up0 metric 2000");
+            assert_eq!(default_interfaces(), ["up0", "up1"]);
         })
         .join()
         .unwrap();

@@ -482,17 +482,17 @@ fn is_absent(error: &aya::maps::MapError) -> bool {
 }
 
 fn sa_key(destination: IpAddr, spi: u32) -> SaKey {
-    SaKey { destination: address(destination), spi: spi.to_be_bytes() }
+    SaKey::new(address(destination), spi.to_be_bytes())
 }
 
 fn known_sa(key: SaKey, value: SaValue) -> Sa {
-    let destination = IpAddr::from(key.destination).to_canonical();
+    let destination = IpAddr::from(key.destination.octets()).to_canonical();
     let direction = if value.has(SaValue::OUTBOUND) {
         SaDirection::Outbound
     } else {
         SaDirection::Inbound { strip: value.has(SaValue::STRIP) }
     };
-    Sa { destination, spi: u32::from_be_bytes(key.spi), direction }
+    Sa { destination, spi: u32::from_be(key.spi), direction }
 }
 
 fn sum(counts: impl Iterator<Item = Count>) -> Count {

@@ -43,7 +43,7 @@ pub(super) fn sa(message: &Message<'_>, if_id: u32) -> Option<Option<(SaId, Usag
     }
     let info = UserSaInfo::parse(message.body).ok()?;
     let attributes = message.body.get(XFRM_USER_SA_INFO_LEN..)?;
-    if attribute_u32(attributes, XFRMA_IF_ID) != Some(if_id) {
+    if marked(attributes) != if_id {
         return Some(None);
     }
     let usage = Usage {
@@ -64,7 +64,7 @@ pub(super) fn policy(message: &Message<'_>, if_id: u32) -> Option<(PolicyKey, u3
     }
     let info = UserPolicyInfo::parse(message.body).ok()?;
     let attributes = message.body.get(XFRM_USER_POLICY_INFO_LEN..)?;
-    if attribute_u32(attributes, XFRMA_IF_ID) != Some(if_id) {
+    if marked(attributes) != if_id {
         return None;
     }
     let selector = &info.selector;
@@ -100,7 +100,7 @@ pub(in crate::kernel) fn event(message: &Message<'_>, if_id: u32) -> Option<Kern
 fn acquire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
     let acquire = UserAcquire::parse(body).ok()?;
     let attributes = body.get(XFRM_USER_ACQUIRE_LEN..)?;
-    if attribute_u32(attributes, XFRMA_IF_ID) != Some(if_id) {
+    if marked(attributes) != if_id {
         return None;
     }
     let template = UserTemplate::parse(attribute(attributes, XFRMA_TMPL)?).ok()?;
@@ -126,12 +126,17 @@ fn acquire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
 fn expire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
     let expire = UserExpire::parse(body).ok()?;
     let attributes = body.get(EXPIRE_LEN..)?;
-    if attribute_u32(attributes, XFRMA_IF_ID) != Some(if_id) {
+    if marked(attributes) != if_id {
         return None;
     }
     let SaId { destination, spi } = sa_id(&expire.state)?;
     // Larval states expire too, when nobody answers their acquire.
     (spi != 0).then_some(KernelEvent::Expire { spi, destination, hard: expire.hard != 0 })
+}
+
+/// The `if_id`; the kernel leaves it out where it is 0, which is none.
+fn marked(attributes: &[u8]) -> u32 {
+    attribute_u32(attributes, XFRMA_IF_ID).unwrap_or(0)
 }
 
 fn sa_id(info: &UserSaInfo) -> Option<SaId> {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use gateway_common::{
-    Action, Address, Alternative, Entry, Family, Flow, MAPPED_BITS, Match, RuleKey, Rules, Tuple,
-    Tuples, classify, mapped,
+    Action, Address, Alternative, Entry, Family, Flow, Match, RuleKey, Rules, Tuple, Tuples,
+    classify,
 };
 use ipnet::IpNet;
 
@@ -87,7 +87,7 @@ impl Generation {
 
     fn add(&mut self, rule: &ClassRule, tuple: &Tuple, rank: u32) -> Result<(), RuleError> {
         let (local, remote) = (address(rule.local.network()), address(rule.remote.network()));
-        let key = RuleKey::entry(tuple, &local, &remote, rule.protocol.unwrap_or(0));
+        let key = RuleKey::entry(tuple, local, remote, rule.protocol.unwrap_or(0));
         let entry = self.entries.entry(key).or_insert(Entry::EMPTY);
         let place = usize::try_from(entry.count).ok();
         let Some(free) = place.and_then(|place| entry.alternatives.get_mut(place)) else {
@@ -125,8 +125,8 @@ impl Rules for Generation {
 #[must_use]
 pub(super) fn address(address: IpAddr) -> Address {
     match address {
-        IpAddr::V4(v4) => mapped(v4.octets()),
-        IpAddr::V6(v6) => v6.octets(),
+        IpAddr::V4(v4) => Address::v4(v4.octets()),
+        IpAddr::V6(v6) => Address::v6(v6.octets()),
     }
 }
 
@@ -135,7 +135,7 @@ fn tuple(rule: &ClassRule, rank: u32) -> Result<(Family, Tuple), RuleError> {
         return Err(RuleError::Ports(rule.id));
     }
     let (family, more) = match (rule.local, rule.remote) {
-        (IpNet::V4(_), IpNet::V4(_)) => (Family::V4, MAPPED_BITS),
+        (IpNet::V4(_), IpNet::V4(_)) => (Family::V4, Address::MAPPED_BITS),
         (IpNet::V6(_), IpNet::V6(_)) => (Family::V6, 0),
         _ => return Err(RuleError::Families(rule.id)),
     };

@@ -26,7 +26,7 @@ fn flow(local: &str, remote: &str, protocol: u8, ports: Option<(u16, u16)>) -> F
         family: if remote.is_ipv4() { Family::V4 } else { Family::V6 },
         protocol,
         ports: ports.map_or(Ports::NONE, |(local, remote)| Ports::known(local, remote)),
-        zero: [0; 4],
+        zero: 0,
     }
 }
 
