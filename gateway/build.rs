@@ -4,7 +4,6 @@
 //! - `GATEWAY_EBPF_SKIP=1` leaves the programs out, for checks on a machine without BPF tools:
 //!   the daemon then says at start that it has none.
 
-#![expect(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
 #![expect(clippy::print_stderr, reason = "cargo shows it when the build fails")]
 
 #[path = "build/probe.rs"]
@@ -15,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use probe::{Core, TARGET, Tools};
+use probe::{Compiler, Core, Linker, TARGET};
 
 /// The package and its object file.
 const PROGRAMS: &str = "gateway-ebpf";
@@ -53,23 +52,55 @@ fn run() -> Result<(), String> {
         println!("cargo::rerun-if-changed={}", root.join(part).display());
     }
     println!("cargo::rerun-if-changed={}", own.join("build").display());
-    let tools = probe::tools().map_err(|missing| {
+    let (compiler, linker) = tools().map_err(|missing| {
         format!(
             "{missing}\n\nRun `cargo xtask setup` (`cargo xtask doctor` shows what was looked at), \
              or set GATEWAY_EBPF_OBJECT to a ready-made object, or GATEWAY_EBPF_SKIP=1 to build \
              without them"
         )
     })?;
-    let built = compile(&tools, root, &target_dir(&out))?;
+    let built = compile(&compiler, &linker, root, &target_dir(&out))?;
     let octets = fs::read(&built).map_err(|error| format!("{}: {error}", built.display()))?;
     write(&object, &octets)
 }
 
+/// A compiler and a linker that go together.
+fn tools() -> Result<(Compiler, Linker), String> {
+    let compilers = probe::compilers();
+    let Some(compiler) = probe::choose(&compilers) else {
+        let seen: Vec<String> = compilers.iter().map(|one| format!("\n  {one}")).collect();
+        return Err(format!("no Rust compiler here has `core` for BPF{}", seen.concat()));
+    };
+    let linker = probe::linker(compiler.llvm).map_err(|missing| missing.to_string())?;
+    Ok((compiler.clone(), linker))
+}
+
+/// The cargo that came with a compiler, or the one that runs us.
+fn cargo_of(compiler: &Compiler) -> PathBuf {
+    let beside = compiler.rustc.with_file_name("cargo");
+    if beside.is_file() {
+        return beside;
+    }
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into()
+}
+
 /// Compiles the programs and returns the object's path.
-fn compile(tools: &Tools, root: &Path, target: &Path) -> Result<PathBuf, String> {
-    let Tools { compiler, linker } = tools;
-    let mut cargo = Command::new(compiler.cargo());
-    cargo.current_dir(root).args(["build", "--package", PROGRAMS, "--bins", "--release", "--locked"]);
+fn compile(
+    compiler: &Compiler,
+    linker: &Linker,
+    root: &Path,
+    target: &Path,
+) -> Result<PathBuf, String> {
+    let program = cargo_of(compiler);
+    let mut cargo = Command::new(&program);
+    cargo.current_dir(root).args([
+        "build",
+        "--package",
+        PROGRAMS,
+        "--bins",
+        "--release",
+        "--locked",
+    ]);
     cargo.args(["--target", TARGET, "--target-dir"]).arg(target);
     forget_outer_build(&mut cargo);
     cargo.env("RUSTC", &compiler.rustc);
@@ -83,17 +114,18 @@ fn compile(tools: &Tools, root: &Path, target: &Path) -> Result<PathBuf, String>
         }
         None => return Err(format!("{compiler}: cannot build them")),
     };
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(tools, root).join("\x1f"));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(compiler, root).join("\x1f"));
     // The kernel's verifier is what checks these programs; a panic has nowhere to go in them.
     cargo.env("CARGO_PROFILE_RELEASE_PANIC", "abort");
     cargo.env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false");
     cargo.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
-    let output = cargo
-        .output()
-        .map_err(|error| format!("{} does not start: {error}", compiler.cargo().display()))?;
+    let output =
+        cargo.output().map_err(|error| format!("{} does not start: {error}", program.display()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{compiler} with {}:\n{said}", linker.path.display()));
+        let llvm = linker.llvm.map_or_else(|| "unknown".to_owned(), |major| major.to_string());
+        let linker = linker.path.display();
+        return Err(format!("{compiler} with {linker} (LLVM {llvm}):\n{said}"));
     }
     Ok(target.join(TARGET).join("release").join(PROGRAMS))
 }
@@ -122,7 +154,7 @@ fn forget_outer_build(cargo: &mut Command) {
 
 /// The compiler's flags: debug information for BTF, and no path of this machine in the object, so
 /// that two checkouts build the same octets.
-fn flags(tools: &Tools, root: &Path) -> Vec<String> {
+fn flags(compiler: &Compiler, root: &Path) -> Vec<String> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let mut flags = vec![
         format!("--cfg=bpf_target_arch=\"{arch}\""),
@@ -133,7 +165,7 @@ fn flags(tools: &Tools, root: &Path) -> Vec<String> {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     };
     // The last that matches wins.
-    if let Some(sysroot) = tools.compiler.rustc.parent().and_then(Path::parent) {
+    if let Some(sysroot) = compiler.rustc.parent().and_then(Path::parent) {
         remap(sysroot, "rust");
     }
     if let Some(home) = probe::cargo_home() {

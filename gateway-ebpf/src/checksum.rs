@@ -22,7 +22,7 @@ mod tests {
         let mut sum: u32 =
             header.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
         while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
+            sum = (sum & 0xffff).wrapping_add(sum >> 16);
         }
         (!(sum as u16)).to_be_bytes()
     }

@@ -196,6 +196,8 @@ pub mod protocol {
 
 /// UDP ports.
 pub mod port {
+    use gateway_common::Family;
+
     /// IKE.
     pub const IKE: u16 = 500;
     /// IKE and ESP behind NAT (RFC 3948).
@@ -204,7 +206,10 @@ pub mod port {
     /// Whether a datagram between these ports is DHCP (RFC 2131) or DHCPv6 (RFC 8415).
     #[inline(always)]
     #[must_use]
-    pub const fn is_dhcp(one: u16, other: u16) -> bool {
-        matches!((one, other), (67 | 68, 67 | 68) | (546 | 547, 546 | 547))
+    pub const fn is_dhcp(family: Family, one: u16, other: u16) -> bool {
+        match family {
+            Family::V4 => matches!((one, other), (67 | 68, 67 | 68)),
+            Family::V6 => matches!((one, other), (546 | 547, 546 | 547)),
+        }
     }
 }

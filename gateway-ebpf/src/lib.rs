@@ -13,7 +13,6 @@
 #![expect(
     clippy::as_conversions,
     clippy::cast_possible_truncation,
-    clippy::cast_lossless,
     reason = "lengths and addresses change width at the helpers' interfaces"
 )]
 

@@ -170,8 +170,10 @@ fn is_to_strip(
     if !sa.has(SaValue::STRIP) {
         return Err(Reason::KernelDecapsulates);
     }
-    let end = start.wrapping_add(usize::from(length));
-    if payload != u32::from(length) || !packet::reaches(context, end) {
+    // Compared as numbers: the verifiers of 6.12 and older do not see that a length with swapped
+    // octets is bounded, and refuse to add it to a pointer.
+    let end = (start as u64).wrapping_add(u64::from(length));
+    if payload != u32::from(length) || packet::length(context) < end {
         return Err(Reason::BadLength);
     }
     Ok(true)

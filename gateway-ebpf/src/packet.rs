@@ -37,7 +37,7 @@ pub fn length(context: &XdpContext) -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn shorten<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool {
-    const { assert!(align_of::<T>() <= 2 && N % 2 == 0) };
+    const { assert!(align_of::<T>() <= 2 && N.is_multiple_of(2)) };
     if !reaches(context, N.wrapping_add(size_of::<T>())) {
         return false;
     }

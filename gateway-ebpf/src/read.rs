@@ -187,7 +187,7 @@ impl Packet {
         match self.visible {
             Visible::Ports => {
                 self.flow.protocol == protocol::UDP
-                    && port::is_dhcp(self.local_port, self.remote_port)
+                    && port::is_dhcp(self.flow.family, self.local_port, self.remote_port)
             }
             Visible::NoPorts => {
                 self.flow.protocol == protocol::ICMPV6

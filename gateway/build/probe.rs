@@ -47,43 +47,21 @@ pub(crate) struct Linker {
     pub(crate) llvm: Option<u32>,
 }
 
-/// A compiler and a linker that go together.
-#[derive(Clone, Debug)]
-pub(crate) struct Tools {
-    /// The compiler.
-    pub(crate) compiler: Compiler,
-    /// The linker.
-    pub(crate) linker: Linker,
-}
-
-/// Why the programs cannot be built here.
+/// There is no bpf-linker whose LLVM is as new as the compiler's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
-    /// No compiler has a `core` for BPF; those that were looked at.
-    Core(Vec<String>),
-    /// A compiler is there, but no bpf-linker whose LLVM is as new as its own.
-    Linker {
-        /// The LLVM it needs.
-        llvm: u32,
-        /// A linker that was found and is too old.
-        too_old: Option<PathBuf>,
-    },
+pub(crate) struct NoLinker {
+    /// The LLVM it needs.
+    llvm: u32,
+    /// A linker that was found and is too old.
+    too_old: Option<PathBuf>,
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for NoLinker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Core(seen) => {
-                f.write_str("no Rust compiler here has `core` for BPF")?;
-                for line in seen {
-                    write!(f, "\n  {line}")?;
-                }
-                Ok(())
-            }
-            Self::Linker { llvm, too_old: None } => {
-                write!(f, "bpf-linker (with LLVM {llvm} or newer) is not installed")
-            }
-            Self::Linker { llvm, too_old: Some(path) } => {
+        let Self { llvm, too_old } = self;
+        match too_old {
+            None => write!(f, "bpf-linker (with LLVM {llvm} or newer) is not installed"),
+            Some(path) => {
                 write!(f, "{} is too old: the compiler needs LLVM {llvm}", path.display())
             }
         }
@@ -95,7 +73,8 @@ impl Compiler {
     pub(crate) fn ask(rustc: &Path) -> Option<Self> {
         let said = output(Command::new(rustc).arg("-vV"))?;
         let field = |name: &str| said.lines().find_map(|line| line.strip_prefix(name));
-        let sysroot = PathBuf::from(output(Command::new(rustc).args(["--print", "sysroot"]))?.trim());
+        let sysroot =
+            PathBuf::from(output(Command::new(rustc).args(["--print", "sysroot"]))?.trim());
         let own = sysroot.join("bin/rustc");
         Some(Self {
             rustc: if own.is_file() { own } else { rustc.to_path_buf() },
@@ -112,15 +91,6 @@ impl Compiler {
             (Some(Ok(first)), Some(Ok(second))) => (first, second) >= OLDEST,
             _ => false,
         }
-    }
-
-    /// The cargo that came with it, or the one in use.
-    pub(crate) fn cargo(&self) -> PathBuf {
-        let beside = self.rustc.with_file_name("cargo");
-        if beside.is_file() {
-            return beside;
-        }
-        env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into()
     }
 }
 
@@ -162,17 +132,8 @@ pub(crate) fn choose(compilers: &[Compiler]) -> Option<&Compiler> {
     with(Core::Prebuilt).or_else(|| with(Core::Source))
 }
 
-/// A compiler and a linker for the programs.
-pub(crate) fn tools() -> Result<Tools, Missing> {
-    let compilers = compilers();
-    let compiler = choose(&compilers)
-        .ok_or_else(|| Missing::Core(compilers.iter().map(ToString::to_string).collect()))?;
-    let linker = linker(compiler.llvm)?;
-    Ok(Tools { compiler: compiler.clone(), linker })
-}
-
 /// A bpf-linker whose LLVM can read what a compiler of this LLVM version writes.
-pub(crate) fn linker(llvm: u32) -> Result<Linker, Missing> {
+pub(crate) fn linker(llvm: u32) -> Result<Linker, NoLinker> {
     let mut too_old = None;
     for path in linker_paths().into_iter().filter(|path| path.is_file()) {
         let found = linked_llvm(&path);
@@ -181,7 +142,7 @@ pub(crate) fn linker(llvm: u32) -> Result<Linker, Missing> {
         }
         too_old.get_or_insert(path);
     }
-    Err(Missing::Linker { llvm, too_old })
+    Err(NoLinker { llvm, too_old })
 }
 
 /// Where `cargo xtask setup` puts the tools that it builds: outside of the checkout, so that they

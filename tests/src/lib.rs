@@ -11,6 +11,7 @@ pub mod error;
 pub mod frame;
 pub mod gateway;
 pub mod namespace;
+pub mod packet;
 pub mod requirements;
 pub mod scenario;
 pub mod strongswan;

@@ -9,7 +9,7 @@ use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 
 /// Tries to set the kernel up in the calling thread's namespace.
-fn open(config: KernelConfig) -> Result<(), KernelSetupError> {
+fn open(config: KernelConfig) -> core::result::Result<(), KernelSetupError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(LinuxKernel::open(config, &PolicySet::default())).map(drop)
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::ebpf;
 use crate::error::{Context as _, Result};
 use crate::progress::Step;
 use crate::shell::{cache_dir, cargo, root, run, tool};
@@ -20,8 +21,9 @@ pub(crate) fn format() -> Result {
     Ok(())
 }
 
-/// Lints of all that runs on the host.
+/// Lints of all that runs on the host, and of the BPF programs.
 pub(crate) fn clippy() -> Result {
+    ebpf::clippy()?;
     run(&mut cargo([
         "clippy",
         "--workspace",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::{Context as _, Result};
 use crate::progress::{Step, say};
 use crate::shell::{is_root, quote, succeeds, target_dir, tool};
-use crate::{test, vm};
+use crate::{setup, test, vm};
 
 /// A whole demonstration takes two or three minutes under emulation.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -34,6 +34,7 @@ pub(crate) struct Args {
 
 /// Runs the command of `cargo xtask demo`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    setup::ensure()?;
     say("building the gateway and the demonstration (the first time takes minutes)");
     test::release(&["--package", "gateway", "--bin", "gateway"])?;
     test::release(&["--package", "gateway-tests", "--bin", "demo"])?;

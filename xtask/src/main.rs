@@ -5,9 +5,12 @@ mod bench;
 mod check;
 mod ci;
 mod demo;
+mod doctor;
+mod ebpf;
 mod error;
 mod fuzz;
 mod progress;
+mod setup;
 mod shell;
 mod test;
 mod vm;
@@ -26,6 +29,10 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Say what this machine has of what the project needs, and what mends the rest.
+    Doctor(doctor::Args),
+    /// Install what is missing.
+    Setup(setup::Args),
     /// Show two gateways at work: a tunnel through a NAT, traffic, a reload.
     Demo(demo::Args),
     /// Run the tests: pure, on this machine's kernel, and on stock Debian kernels.
@@ -42,6 +49,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match &Cli::parse().command {
+        Command::Doctor(args) => doctor::run(args),
+        Command::Setup(args) => setup::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(args),
         Command::Vm(args) => vm::run(args),

@@ -194,7 +194,7 @@ mod tests {
             remote_low: *remote.start(),
             remote_high: *remote.end(),
             precedence,
-            rule: precedence + 100,
+            rule: 100_u32.saturating_add(precedence),
             action: action.number(),
         }
     }

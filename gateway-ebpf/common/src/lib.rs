@@ -11,7 +11,6 @@
 #![no_std]
 #![expect(
     clippy::as_conversions,
-    clippy::cast_lossless,
     clippy::cast_possible_truncation,
     reason = "constant functions cannot convert otherwise"
 )]

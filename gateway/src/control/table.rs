@@ -46,6 +46,9 @@ pub fn render(report: &StatusReport) -> String {
 fn section(text: &mut String, title: &str, table: &Table) {
     text.push('\n');
     text.push_str(title);
+    if table.is_empty() && !title.contains(':') {
+        text.push_str(": none");
+    }
     text.push('\n');
     if !table.is_empty() {
         text.push_str(&table.to_string());
@@ -55,7 +58,7 @@ fn section(text: &mut String, title: &str, table: &Table) {
 
 fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns);
     table

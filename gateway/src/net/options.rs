@@ -25,6 +25,9 @@ const POLICY_DIRECTION: usize = 56 + 64 + 32 + 8;
 /// Exempts the socket from XFRM in both directions, so that the messages that make an SA never
 /// wait for one, whatever policies the host has. Needs CAP_NET_ADMIN.
 pub(super) fn exempt_from_xfrm(socket: &impl AsFd, family: Family) -> io::Result<()> {
+    // `xfrm_user_policy` asks the registered key managers, and xfrm_user registers when its
+    // module is loaded, which opening its netlink family does.
+    netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_XFRM)?;
     let (level, name, number) = match family {
         Family::V4 => (libc::IPPROTO_IP, libc::IP_XFRM_POLICY, libc::AF_INET),
         Family::V6 => (libc::IPPROTO_IPV6, libc::IPV6_XFRM_POLICY, libc::AF_INET6),

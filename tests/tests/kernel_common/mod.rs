@@ -10,16 +10,16 @@ use gateway_ike::io::{ChildId, ChildSpec, SaSpec, Selector};
 use zeroize::Zeroizing;
 
 /// AES-128-GCM.
-pub const GCM: EspSuite =
+pub(crate) const GCM: EspSuite =
     EspSuite { encryption: Encryption::Aes128Gcm16, integrity: None, esn: false };
 
 /// The outer addresses of a family, first the side `a`.
-pub const fn outer(v6: bool) -> [&'static str; 2] {
+pub(crate) const fn outer(v6: bool) -> [&'static str; 2] {
     if v6 { ["2001:db8::1", "2001:db8::2"] } else { ["192.0.2.1", "192.0.2.2"] }
 }
 
 /// A selector for every protocol and port.
-pub fn selector(local: &str, remote: &str) -> Selector {
+pub(crate) fn selector(local: &str, remote: &str) -> Selector {
     Selector {
         local: local.parse().unwrap(),
         remote: remote.parse().unwrap(),
@@ -31,7 +31,7 @@ pub fn selector(local: &str, remote: &str) -> Selector {
 
 /// A Child SA as side `a` sees it, between 10.1.0.0/16 and 10.2.0.0/16 (tunnel) or the outer
 /// addresses (transport).
-pub fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
+pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
     let [us, peer] = outer(v6);
     let salt = if suite.integrity.is_none() { 4 } else { 0 };
     let sa = |spi, source: &str, destination: &str, fill| SaSpec {
@@ -66,7 +66,7 @@ pub fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
 }
 
 /// The same Child SA as the peer sees it.
-pub fn mirrored(spec: &ChildSpec) -> ChildSpec {
+pub(crate) fn mirrored(spec: &ChildSpec) -> ChildSpec {
     let turned = |selector: &Selector| Selector {
         local: selector.remote,
         remote: selector.local,

@@ -133,8 +133,12 @@ pub(crate) fn levels(args: &Args) -> Report {
         return report;
     }
     heading("building the daemon and the test programs");
+    let started = Instant::now();
     let built = match build::build() {
-        Ok(built) => built,
+        Ok(built) => {
+            println!("built in {}", seconds(started.elapsed()));
+            built
+        }
         Err(error) => {
             let name = if wanted(Level::Host) { "host" } else { "vm" };
             report.0.push(row(name, |_| Err(error)));

@@ -285,7 +285,9 @@ pub(super) fn pin_error(path: &Path, error: io::Error) -> BpfError {
 fn link_error(error: LinkError) -> ProgramError {
     match error {
         LinkError::SyscallError(error) => error.into(),
-        other => io::Error::other(other.to_string()).into(),
+        other @ (LinkError::InvalidLink | LinkError::UnknownLinkType(_)) => {
+            io::Error::other(other.to_string()).into()
+        }
     }
 }
 

@@ -15,8 +15,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
-use aya::programs::{Program, SchedClassifier, TcAttachType, Xdp};
+use aya::maps::{
+    ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+};
+use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType, Xdp};
+use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use caps::{CapSet, Capability};
@@ -434,7 +437,7 @@ fn check_layout(pin_dir: &Path) -> Result<(), BpfError> {
     Ok(())
 }
 
-fn typed<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+fn typed<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, BpfError> {
@@ -450,12 +453,12 @@ fn logger(ebpf: &mut Ebpf) -> Result<BpfLog, BpfError> {
     Ok(BpfLog { readable, flush: Box::new(move || logger.flush()) })
 }
 
-fn not_in(name: &'static str) -> impl Fn(aya::programs::ProgramError) -> BpfError {
+fn not_in(name: &'static str) -> impl Fn(ProgramError) -> BpfError {
     move |_other_type| BpfError::NotInObject(name)
 }
 
 /// The verifier's log is long, and its end says why.
-fn refused(program: &'static str) -> impl Fn(aya::programs::ProgramError) -> BpfError {
+fn refused(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
     move |error| {
         let text = chain(&error);
         let lines: Vec<&str> = text.lines().collect();
@@ -472,13 +475,11 @@ fn possible_cpus() -> Result<usize, BpfError> {
         .map_err(|(_, error)| BpfError::kernel("the CPUs cannot be counted", &error))
 }
 
-fn is_absent(error: &aya::maps::MapError) -> bool {
-    use aya::maps::MapError;
-    match error {
-        MapError::KeyNotFound | MapError::ElementNotFound => true,
-        MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
-        _ => false,
-    }
+fn is_absent(error: &MapError) -> bool {
+    let not_found =
+        |error: &SyscallError| error.io_error.kind() == std::io::ErrorKind::NotFound;
+    matches!(error, MapError::KeyNotFound | MapError::ElementNotFound)
+        || matches!(error, MapError::SyscallError(error) if not_found(error))
 }
 
 fn sa_key(destination: IpAddr, spi: u32) -> SaKey {

@@ -104,7 +104,7 @@ pub(super) fn sa(
 
     let mut attributes = algorithms(spec, sa);
     attributes.push(XfrmAttrs::IfId(if_id));
-    attributes.extend(replay(spec, direction, &mut info));
+    attributes.extend(replay(spec, direction, state_direction, &mut info));
     attributes.extend(encapsulation(spec, direction).map(XfrmAttrs::EncapsulationTemplate));
     if state_direction {
         let value = match direction {
@@ -194,20 +194,28 @@ fn bits(octets: usize) -> u32 {
 }
 
 /// The replay window, in the header where it fits and as an attribute where it does not.
-fn replay(spec: &ChildSpec, direction: SaDirection, info: &mut UserSaInfo) -> Option<XfrmAttrs> {
+fn replay(
+    spec: &ChildSpec,
+    direction: SaDirection,
+    state_direction: bool,
+    info: &mut UserSaInfo,
+) -> Option<XfrmAttrs> {
+    let esn = spec.suite.esn;
     let window = match direction {
+        SaDirection::Inbound if esn => spec.replay_window.max(1),
         SaDirection::Inbound => spec.replay_window,
-        // A sender has nothing to check. ESN keeps its counter in the same structure, which
-        // kernels before 6.10 refuse with a window of 0, and later ones with more than 1.
-        SaDirection::Outbound => 0,
+        // A sender checks nothing, but has its extended counter in the same structure. An SA
+        // without direction must have a window there, one that is outbound must not
+        // (net/xfrm: xfrm_init_replay, verify_newsa_info).
+        SaDirection::Outbound => u32::from(esn && !state_direction),
     };
-    if !spec.suite.esn && window <= LEGACY_WINDOW {
+    if !esn && window <= LEGACY_WINDOW {
         info.replay_window = u8::try_from(window).unwrap_or(0);
         return None;
     }
     let most = u32::try_from(XFRMA_REPLAY_ESN_MAX).unwrap_or(u32::MAX);
-    let window = window.clamp(1, most);
-    let words = window.div_ceil(32);
+    let window = window.min(most);
+    let words = window.div_ceil(32).max(1);
     Some(XfrmAttrs::ReplayStateEsn(ReplayEsn {
         bmp_len: words,
         replay_window: window,

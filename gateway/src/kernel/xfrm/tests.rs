@@ -93,8 +93,14 @@ fn every_sa_carries_our_if_id_and_its_direction() {
     assert!(!without.0.nlas.iter().any(|a| matches!(a, XfrmAttrs::Other(_))));
 }
 
-fn replay(spec: &ChildSpec, direction: SaDirection) -> (u8, Option<(u32, u32, usize)>) {
-    let message = encode::sa(spec, direction, IF_ID, true);
+type Replay = (u8, Option<(u32, u32, usize)>);
+
+fn replay(spec: &ChildSpec, direction: SaDirection) -> Replay {
+    replay_with(spec, direction, true)
+}
+
+fn replay_with(spec: &ChildSpec, direction: SaDirection, state_direction: bool) -> Replay {
+    let message = encode::sa(spec, direction, IF_ID, state_direction);
     let extended = message.0.nlas.iter().find_map(|attribute| match attribute {
         XfrmAttrs::ReplayStateEsn(r) => Some((r.replay_window, r.bmp_len, r.bmp.len())),
         _ => None,
@@ -115,13 +121,14 @@ fn a_small_replay_window_stands_in_the_header_and_a_large_one_in_an_attribute() 
 }
 
 #[test]
-fn extended_sequence_numbers_need_a_window_in_both_directions() {
+fn extended_sequence_numbers_need_a_window_unless_the_kernel_knows_that_the_sa_is_outbound() {
     let mut spec = child(CBC);
     spec.replay_window = 0;
     assert_eq!(replay(&spec, Inbound), (0, Some((1, 1, 1))));
     spec.replay_window = 128;
     assert_eq!(replay(&spec, Inbound), (0, Some((128, 4, 4))));
-    assert_eq!(replay(&spec, Outbound), (0, Some((1, 1, 1))));
+    assert_eq!(replay(&spec, Outbound), (0, Some((0, 0, 0))));
+    assert_eq!(replay_with(&spec, Outbound, false), (0, Some((1, 1, 1))));
     assert_ne!(info(&spec, Outbound).flags & XFRM_STATE_ESN, 0);
     assert_eq!(info(&child(GCM), Outbound).flags & XFRM_STATE_ESN, 0);
 }
