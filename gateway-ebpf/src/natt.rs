@@ -6,9 +6,7 @@
 use aya_ebpf::programs::XdpContext;
 use gateway_common::{Address, Reason, SaKey, SaValue};
 
-use crate::header::{
-    Ethernet, Ipv4InPlace, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol,
-};
+use crate::header::{Ethernet, Ipv4InPlace, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol};
 use crate::{checksum, maps, packet};
 
 /// What a UDP header takes.
@@ -50,7 +48,9 @@ pub fn ingress(context: &XdpContext) -> Result<(), Reason> {
         ethertype::IPV4 => ipv4::<ETHERNET>(context),
         ethertype::IPV6 => ipv6::<ETHERNET>(context),
         kind if ethertype::is_vlan(kind) => {
-            let Some(vlan) = packet::at::<Vlan>(context, size_of::<Ethernet>()) else { return Ok(()) };
+            let Some(vlan) = packet::at::<Vlan>(context, size_of::<Ethernet>()) else {
+                return Ok(());
+            };
             match vlan.kind {
                 ethertype::IPV4 => ipv4::<TAGGED>(context),
                 ethertype::IPV6 => ipv6::<TAGGED>(context),
@@ -79,8 +79,7 @@ fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
     let length = total.wrapping_sub(UDP as u16).to_be_bytes();
     let ip = &mut head.ip;
     ip.checksum = checksum::replace(ip.checksum, ip.total_length, length);
-    ip.checksum =
-        checksum::replace(ip.checksum, [ip.ttl, protocol::UDP], [ip.ttl, protocol::ESP]);
+    ip.checksum = checksum::replace(ip.checksum, [ip.ttl, protocol::UDP], [ip.ttl, protocol::ESP]);
     ip.total_length = length;
     ip.protocol = protocol::ESP;
     finish(packet::shorten::<_, UDP>(context, head))

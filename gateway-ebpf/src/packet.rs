@@ -1,6 +1,6 @@
 //! The only place where an offset becomes a reference, or octets of a packet become a value.
 
-use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_skb_vlan_pop};
+use aya_ebpf::helpers::{bpf_skb_vlan_pop, bpf_xdp_adjust_head};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// The `T` at an offset of an XDP frame; none if the frame ends before its end.

@@ -78,6 +78,5 @@ fn is_own_esp(context: &TcContext, packet: &Packet) -> bool {
         _ => return false,
     };
     let Some(spi) = packet::load::<[u8; 4]>(context, spi) else { return false };
-    maps::sa(&SaKey::new(packet.flow.remote, spi))
-        .is_some_and(|sa| sa.has(SaValue::OUTBOUND))
+    maps::sa(&SaKey::new(packet.flow.remote, spi)).is_some_and(|sa| sa.has(SaValue::OUTBOUND))
 }

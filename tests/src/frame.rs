@@ -17,6 +17,8 @@ pub enum Kind {
     EspInUdp,
     /// The one octet that keeps a NAT mapping alive.
     Keepalive,
+    /// An ICMP error about an IKE message: nobody listens at the other end yet.
+    IkeUnreachable,
     /// ARP, neighbour discovery, multicast housekeeping.
     Neighbours,
     /// Anything else.
@@ -30,6 +32,7 @@ impl fmt::Display for Kind {
             Self::Esp => "ESP",
             Self::EspInUdp => "ESP-in-UDP",
             Self::Keepalive => "NAT keepalive",
+            Self::IkeUnreachable => "ICMP about IKE",
             Self::Neighbours => "ARP/ND",
             Self::Other => "other",
         })
@@ -77,6 +80,7 @@ const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const VLAN: [u16; 2] = [0x8100, 0x88a8];
 
+const ICMP: u8 = 1;
 const IGMP: u8 = 2;
 const IPIP: u8 = 4;
 const TCP: u8 = 6;
@@ -157,6 +161,8 @@ fn push(
         (ESP, _) => Kind::Esp,
         (UDP, Some(ports)) => udp(ports, payload.get(8..).unwrap_or_default()),
         (IGMP, _) => Kind::Neighbours,
+        (ICMP, _) if payload.first() == Some(&3) => quoted(payload, ipv4),
+        (ICMPV6, _) if payload.first() == Some(&1) => quoted(payload, ipv6),
         // Neighbour and router discovery, multicast listener discovery.
         (ICMPV6, _) if matches!(payload.first(), Some(130..=137 | 143)) => Kind::Neighbours,
         _ => Kind::Other,
@@ -167,6 +173,14 @@ fn push(
         IPV6_IN_IP if !later => ipv6(payload, packets),
         _ => {}
     }
+}
+
+/// What an ICMP "unreachable" is about, by the packet that it quotes behind its 8 octets.
+fn quoted(icmp: &[u8], dissect: fn(&[u8], &mut Vec<Packet>)) -> Kind {
+    let mut quoted = Vec::new();
+    dissect(icmp.get(8..).unwrap_or_default(), &mut quoted);
+    let about_ike = quoted.first().is_some_and(|packet| packet.kind == Kind::Ike);
+    if about_ike { Kind::IkeUnreachable } else { Kind::Other }
 }
 
 /// RFC 3948 2: on port 4500 four zero octets mark IKE, one octet 0xff is a keepalive, and all
@@ -220,6 +234,18 @@ mod tests {
         assert_eq!(dissect(&udp_frame(4500, 23_456, &[0xff])).0, Kind::Keepalive);
         assert_eq!(dissect(&ipv4_frame(ESP, 0, &[1; 8])).0, Kind::Esp);
         assert_eq!(dissect(&udp_frame(53, 23_456, &[1; 8])).0, Kind::Other);
+    }
+
+    #[test]
+    fn an_unreachable_port_is_told_by_what_the_error_quotes() {
+        let about = |port| {
+            let quoted = udp_frame(500, port, &[1; 8])[14..].to_vec();
+            ipv4_frame(ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &quoted].concat())
+        };
+        assert_eq!(dissect(&about(500)).0, Kind::IkeUnreachable);
+        let clear = udp_frame(53, 54, &[1; 8])[14..].to_vec();
+        let error = ipv4_frame(ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &clear].concat());
+        assert_eq!(dissect(&error).0, Kind::Other);
     }
 
     #[test]

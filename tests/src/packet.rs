@@ -84,12 +84,8 @@ impl Ip {
     #[must_use]
     pub fn packet(&self, payload: &[u8]) -> Vec<u8> {
         match (self.source, self.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                self.v4(source, destination, payload)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                self.v6(source, destination, payload)
-            }
+            (IpAddr::V4(source), IpAddr::V4(destination)) => self.v4(source, destination, payload),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => self.v6(source, destination, payload),
             _ => Vec::new(),
         }
     }

@@ -11,9 +11,7 @@ use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use bpf::{MARK, Outcome, TC_DROP, TC_NEXT, TC_REDIRECT, isolated, rule, through_tc};
 use gateway::kernel::bpf::{BpfError, ClassRule, DataPath, RuleError, Sa, SaDirection};
 use gateway_common::{Action, Reason, program};
-use gateway_tests::packet::{
-    ESP, ICMP, ICMPV6, Ip, TCP, UDP, esp, ethernet, tagged, tcp, udp,
-};
+use gateway_tests::packet::{ESP, ICMP, ICMPV6, Ip, TCP, UDP, esp, ethernet, tagged, tcp, udp};
 
 const SPI: u32 = 0xc123_4567;
 
@@ -129,11 +127,7 @@ fn each_packet_on_its_way_in_meets_its_rule() {
         ("ESP in UDP", v4(UDP).packet(&udp(31_000, 4500, &esp(7, 40))), None),
         ("from port 500", v4(UDP).packet(&udp(500, 31_000, &[1; 28])), Some(ClearInbound)),
         ("TCP to port 500", v4(TCP).packet(&tcp(31_000, 500)), Some(ClearInbound)),
-        (
-            "discarded",
-            Ip::new("10.3.0.1", "10.1.0.9", UDP).packet(&dns),
-            Some(DiscardedIn),
-        ),
+        ("discarded", Ip::new("10.3.0.1", "10.1.0.9", UDP).packet(&dns), Some(DiscardedIn)),
         (
             "IKE where all is discarded",
             Ip::new("10.3.0.1", "10.1.0.9", UDP).packet(&udp(500, 500, &[1; 28])),
@@ -147,7 +141,8 @@ fn each_packet_on_its_way_in_meets_its_rule() {
             for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100]] {
                 let frame = tagged(tags, packet);
                 // The kernel takes the first tag off before the program sees the packet.
-                let counted: Vec<(Reason, u64)> = reason.iter().map(|reason| (*reason, 1)).collect();
+                let counted: Vec<(Reason, u64)> =
+                    reason.iter().map(|reason| (*reason, 1)).collect();
                 let found = guard(data_path, &frame);
                 assert_eq!(found.counted, counted, "{name} {tags:x?}");
                 assert_eq!(found.verdict, outcome(&frame, *reason).verdict, "{name} {tags:x?}");

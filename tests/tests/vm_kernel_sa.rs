@@ -101,6 +101,32 @@ fn every_suite_mode_and_family_is_installed_as_asked_and_removed() -> Result {
 }
 
 #[test]
+fn every_suite_is_installed_with_its_direction_where_the_kernel_keeps_one() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let namespace = Namespace::new("sa")?;
+    let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
+    xfrm.set_state_direction(true);
+    let simple = child(SUITES[0].0, Mode::Tunnel, false);
+    add_both(&mut xfrm, &simple)?;
+    let [inbound, outbound] = ids(&simple);
+    let keeps = xfrm.usage(outbound).context("usage")?.has_direction;
+    xfrm.delete_sa(inbound).context("delete")?;
+    xfrm.delete_sa(outbound).context("delete")?;
+    xfrm.set_state_direction(keeps);
+    for &(suite, _) in SUITES {
+        let spec = child(suite, Mode::Tunnel, false);
+        add_both(&mut xfrm, &spec)?;
+        for id in ids(&spec) {
+            assert_eq!(xfrm.usage(id).context("usage")?.has_direction, keeps);
+            xfrm.delete_sa(id).context("delete")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn behind_nat_only_the_outbound_sa_is_encapsulated() -> Result {
     if !met(&[Requirement::Esp])? {
         return Ok(());

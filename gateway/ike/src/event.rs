@@ -163,6 +163,12 @@ pub enum EventKind {
 }
 
 impl Event {
+    /// Whether somebody caused it who has not been authenticated, and could cause any number.
+    #[must_use]
+    pub const fn is_of_a_stranger(&self) -> bool {
+        self.path.is_some() && self.peer.is_none()
+    }
+
     /// How loud it is.
     #[must_use]
     pub const fn level(&self) -> Level {

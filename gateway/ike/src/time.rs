@@ -15,3 +15,10 @@ pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant>
         (one, None) | (None, one) => one,
     }
 }
+
+/// Where the clock of a test starts does not matter.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "The one look at the clock in unit tests.")]
+pub(crate) fn start() -> Instant {
+    Instant::now()
+}

@@ -26,6 +26,7 @@ use std::time::Instant;
 
 use gateway_ike::Endpoint;
 use gateway_ike::config::PolicySet;
+use gateway_ike::event::Event;
 use gateway_ike::io::{Done, Input, KernelCommand, KernelError, Output, Path};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
@@ -78,6 +79,10 @@ pub struct Driver<K, M> {
     buffer: Vec<u8>,
     /// Limits how many log lines failed sends can cause.
     complaints: TokenBucket,
+    /// Limits how many log lines somebody can cause who has not been authenticated.
+    strangers: TokenBucket,
+    /// Log lines that were not written for that reason.
+    unlogged: u64,
     watchdog: Option<Interval>,
     started: Instant,
     /// When peers have had enough time to say goodbye; set once the gateway is ending.
@@ -111,6 +116,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             unknown_esp: 0,
             buffer: vec![0; RECEIVE_BUFFER],
             complaints: TokenBucket::new(1, 5),
+            strangers: TokenBucket::new(5, 50),
+            unlogged: 0,
             watchdog,
             started: clock::now(),
             ending: None,
@@ -191,8 +198,16 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                     let result = self.execute(command).await;
                     self.endpoint.handle(clock::now(), Input::CommandDone(id, result));
                 }
-                Output::Event(event) => log::milestone(&event),
+                Output::Event(event) => self.log(&event),
             }
+        }
+    }
+
+    fn log(&mut self, event: &Event) {
+        if !event.is_of_a_stranger() || self.strangers.take(clock::now()) {
+            log::milestone(event);
+        } else {
+            self.unlogged = self.unlogged.saturating_add(1);
         }
     }
 
@@ -310,7 +325,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let Parts { kernel, sockets, reinjector, reload, .. } = &mut self.parts;
         let counters = self.endpoint.counters().iter();
         let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
-        let counters = counters.chain([("esp_unknown_spi", self.unknown_esp)]);
+        let counters = counters
+            .chain([("esp_unknown_spi", self.unknown_esp), ("log_lines_suppressed", self.unlogged)]);
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -216,9 +216,10 @@ fn refused(verb: &str, what: &dyn core::fmt::Display, error: &NetlinkError) -> K
 
 /// A BPF failure as the endpoint is told it.
 pub(super) fn bpf_error(error: &BpfError) -> KernelError {
-    match error {
-        BpfError::Rule(rule) => KernelError::Unsupported(rule.to_string()),
-        other => KernelError::Refused(other.to_string()),
+    if let BpfError::Rule(rule) = error {
+        KernelError::Unsupported(rule.to_string())
+    } else {
+        KernelError::Refused(error.to_string())
     }
 }
 

@@ -18,6 +18,7 @@ mod probe;
 mod rules;
 mod setup;
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
 mod testing;
 mod transaction;
 pub mod xfrm;

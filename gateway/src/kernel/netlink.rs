@@ -146,7 +146,11 @@ impl Connection {
         take: impl Fn(Message<'_>) -> Option<T>,
     ) -> Result<T, NetlinkError> {
         let mut found = None;
-        self.exchange(kind, NLM_F_ACK, body, |message| found = take(message).or(found.take()))?;
+        self.exchange(kind, NLM_F_ACK, body, |message| {
+            if let Some(value) = take(message) {
+                found = Some(value);
+            }
+        })?;
         found.ok_or(NetlinkError::Malformed("too short"))
     }
 
@@ -239,6 +243,7 @@ fn outcome(message: Message<'_>) -> Result<(), NetlinkError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
 mod tests {
     use super::*;
 

@@ -7,7 +7,7 @@ use std::io;
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoXfrm, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -127,23 +127,23 @@ impl Network {
     pub(super) async fn addresses(&self) -> io::Result<Vec<IpAddr>> {
         let answers = self.handle.address().get().execute();
         let messages: Vec<_> = answers.try_collect().await.map_err(io_error)?;
-        let own = |attributes: &[AddressAttribute]| {
-            // IFA_LOCAL is ours where the link is point to point, and absent for IPv6.
-            let local = attributes.iter().find_map(|a| match a {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
+        // IFA_LOCAL is ours where the link is point to point, and absent for IPv6.
+        let own = |message: &AddressMessage| {
+            let local = message.attributes.iter().find_map(|attribute| {
+                let AddressAttribute::Local(address) = attribute else { return None };
+                Some(*address)
             });
             local.or_else(|| {
-                attributes.iter().find_map(|a| match a {
-                    AddressAttribute::Address(address) => Some(*address),
-                    _ => None,
+                message.attributes.iter().find_map(|attribute| {
+                    let AddressAttribute::Address(address) = attribute else { return None };
+                    Some(*address)
                 })
             })
         };
         Ok(messages
             .iter()
             .filter(|message| message.header.scope == AddressScope::Universe)
-            .filter_map(|message| own(&message.attributes))
+            .filter_map(own)
             .collect())
     }
 
@@ -152,11 +152,12 @@ impl Network {
         let found = self.lookup(IpNet::from(address), RouteFlags::empty()).await?;
         let mut hop = NextHop { interface: 0, gateway: None, source: None };
         for attribute in &found.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => hop.interface = *index,
-                RouteAttribute::Gateway(address) => hop.gateway = ip(address),
-                RouteAttribute::PrefSource(address) => hop.source = ip(address),
-                _ => {}
+            if let RouteAttribute::Oif(index) = attribute {
+                hop.interface = *index;
+            } else if let RouteAttribute::Gateway(address) = attribute {
+                hop.gateway = ip(address);
+            } else if let RouteAttribute::PrefSource(address) = attribute {
+                hop.source = ip(address);
             }
         }
         Ok(hop)
@@ -234,24 +235,21 @@ fn interface(message: &LinkMessage) -> Interface {
         if_id: None,
     };
     for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => found.name.clone_from(name),
-            LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
-            LinkAttribute::LinkInfo(infos) => {
-                for info in infos {
-                    match info {
-                        LinkInfo::Kind(kind) => found.kind = Some(kind.clone()),
-                        LinkInfo::Data(InfoData::Xfrm(data)) => {
-                            found.if_id = data.iter().find_map(|item| match item {
-                                InfoXfrm::IfId(if_id) => Some(*if_id),
-                                _ => None,
-                            });
-                        }
-                        _ => {}
-                    }
+        if let LinkAttribute::IfName(name) = attribute {
+            found.name.clone_from(name);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            found.mtu = *mtu;
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            for info in infos {
+                if let LinkInfo::Kind(kind) = info {
+                    found.kind = Some(kind.clone());
+                } else if let LinkInfo::Data(InfoData::Xfrm(items)) = info {
+                    found.if_id = items.iter().find_map(|item| {
+                        let InfoXfrm::IfId(if_id) = item else { return None };
+                        Some(*if_id)
+                    });
                 }
             }
-            _ => {}
         }
     }
     found
@@ -288,16 +286,20 @@ fn message(route: &Route) -> RouteMessage {
 
 fn destination(message: &RouteMessage) -> Option<IpNet> {
     let length = message.header.destination_prefix_length;
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(address) => ip(address),
-        _ => None,
+    let address = message.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Destination(address) = attribute else { return None };
+        ip(address)
     });
-    let default = || match message.header.address_family {
-        AddressFamily::Inet => Some(IpAddr::from([0; 4])),
-        AddressFamily::Inet6 => Some(IpAddr::from([0; 16])),
-        _ => None,
+    // A default route names no destination.
+    let none = || {
+        let unspecified = if message.header.address_family == AddressFamily::Inet6 {
+            IpAddr::from([0; 16])
+        } else {
+            IpAddr::from([0; 4])
+        };
+        (length == 0).then_some(unspecified)
     };
-    IpNet::new(address.or_else(default)?, length).ok()
+    IpNet::new(address.or_else(none)?, length).ok()
 }
 
 fn family(prefix: IpNet) -> AddressFamily {
@@ -308,17 +310,20 @@ fn family(prefix: IpNet) -> AddressFamily {
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
-        _ => None,
+    if let RouteAddress::Inet(address) = address {
+        Some(IpAddr::V4(*address))
+    } else if let RouteAddress::Inet6(address) = address {
+        Some(IpAddr::V6(*address))
+    } else {
+        None
     }
 }
 
 /// The system's error, where there is one in it.
 fn io_error(error: Error) -> io::Error {
-    match error {
-        Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
+    if let Error::NetlinkError(message) = error {
+        message.to_io()
+    } else {
+        io::Error::other(error.to_string())
     }
 }

@@ -52,6 +52,7 @@ pub fn inner_mtu(underlay: u32, overhead: u32) -> u32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
 mod tests {
     use super::*;
 

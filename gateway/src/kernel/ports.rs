@@ -17,8 +17,7 @@ impl PortBlock {
 }
 
 /// The fewest blocks that cover the range exactly: at most 30.
-#[must_use]
-pub fn port_blocks(range: &PortRange) -> Vec<PortBlock> {
+pub(super) fn port_blocks(range: &PortRange) -> Vec<PortBlock> {
     let (mut next, end) = (u32::from(*range.start()), u32::from(*range.end()));
     let mut blocks = Vec::new();
     while next <= end {

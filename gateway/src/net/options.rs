@@ -27,7 +27,12 @@ const POLICY_DIRECTION: usize = 56 + 64 + 32 + 8;
 pub(super) fn exempt_from_xfrm(socket: &impl AsFd, family: Family) -> io::Result<()> {
     // `xfrm_user_policy` asks the registered key managers, and xfrm_user registers when its
     // module is loaded, which opening its netlink family does.
-    netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_XFRM)?;
+    match netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_XFRM) {
+        Ok(_) => {}
+        // No XFRM: nothing to be exempted from. The set-up of the kernel says so in clear words.
+        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(()),
+        Err(e) => return Err(e),
+    }
     let (level, name, number) = match family {
         Family::V4 => (libc::IPPROTO_IP, libc::IP_XFRM_POLICY, libc::AF_INET),
         Family::V6 => (libc::IPPROTO_IPV6, libc::IPV6_XFRM_POLICY, libc::AF_INET6),

@@ -2,11 +2,13 @@
 //!
 //! Links are pinned, so the programs stay when the daemon dies. A program that takes over finds
 //! the links and puts itself in the old one's place in one step, so that no packet passes
-//! unguarded in between. A pin's name holds the interface's index, which stays when the interface
-//! is renamed, and which no other interface gets.
+//! unguarded in between. A pin's name holds the inode of the network namespace and the interface's
+//! index in it, which stay when the interface is renamed, and which no other interface has.
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
@@ -17,8 +19,8 @@ use aya::programs::tc::{
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp};
 use gateway_common::program;
-use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::error::{BpfError, chain};
 
@@ -56,6 +58,8 @@ pub struct Attached {
 pub(super) struct Interface {
     pub(super) name: String,
     pub(super) index: u32,
+    /// The inode of its network namespace.
+    namespace: u64,
     /// Whether packets on it begin with an Ethernet header.
     pub(super) ethernet: bool,
 }
@@ -75,14 +79,9 @@ const TC_PROGRAMS: [(&str, TcAttachType); 4] = [
 impl Interface {
     /// Looks an interface up.
     pub(super) fn find(name: &str) -> Result<Self, BpfError> {
-        let index =
-            if_nametoindex(name).map_err(|_unknown| BpfError::NoInterface(name.to_owned()))?;
-        let addresses = getifaddrs()
-            .map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
-        let kind = addresses
-            .filter(|address| address.interface_name == name)
-            .find_map(|address| Some(address.address?.as_link_addr()?.hatype()))
-            .ok_or_else(|| BpfError::NoInterface(name.to_owned()))?;
+        let missing = || BpfError::NoInterface(name.to_owned());
+        let index = if_nametoindex(name).map_err(|_unknown| missing())?;
+        let kind = link_type(name).ok_or_else(missing)?;
         let ethernet = match kind {
             libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => true,
             libc::ARPHRD_NONE
@@ -95,12 +94,39 @@ impl Interface {
             | ARPHRD_RAWIP => false,
             kind => return Err(BpfError::UnknownLink { name: name.to_owned(), kind }),
         };
-        Ok(Self { name: name.to_owned(), index, ethernet })
+        let namespace = Path::new("/proc/thread-self/ns/net");
+        let namespace = namespace.metadata().map_err(|error| pin_error(namespace, error))?.ino();
+        Ok(Self { name: name.to_owned(), index, namespace, ethernet })
+    }
+
+    /// Where a link of this kind is pinned.
+    fn pin(&self, links: &Path, kind: &str) -> PathBuf {
+        links.join(format!("{kind}-{}-{}", self.namespace, self.index))
     }
 
     fn error(&self, program: &'static str, error: &ProgramError) -> BpfError {
         BpfError::Attach { program, interface: self.name.clone(), why: chain(error) }
     }
+}
+
+/// The `ARPHRD_*` number of an interface in this thread's network namespace.
+fn link_type(name: &str) -> Option<u16> {
+    let family = AddressFamily::Unix;
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    // SAFETY: all of it is numbers, for which zero is good.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last octet stays zero.
+    let room = request.ifr_name.iter_mut().take(libc::IFNAMSIZ.saturating_sub(1));
+    for (place, octet) in room.zip(name.bytes()) {
+        *place = libc::c_char::from_ne_bytes([octet]);
+    }
+    // SAFETY: the kernel reads and writes the request, which is one for this call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &mut request) };
+    if done != 0 {
+        return None;
+    }
+    // SAFETY: it is the member that this call sets.
+    Some(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
 }
 
 /// `ARPHRD_IP6GRE` of linux/if_arp.h.
@@ -109,13 +135,9 @@ const ARPHRD_IP6GRE: u16 = 823;
 const ARPHRD_RAWIP: u16 = 519;
 
 /// Attaches the XDP program, in the driver if that can.
-pub(super) fn xdp(
-    xdp: &mut Xdp,
-    interface: &Interface,
-    links: &Path,
-) -> Result<XdpMode, BpfError> {
+pub(super) fn xdp(xdp: &mut Xdp, interface: &Interface, links: &Path) -> Result<XdpMode, BpfError> {
     for (mode, _, name) in XDP_MODES {
-        let pin = links.join(format!("{name}-{}", interface.index));
+        let pin = interface.pin(links, name);
         let replaced = take_over(&pin, |link| {
             let link = XdpLink::try_from(link).map_err(link_error)?;
             xdp.attach_to_link(link).map(drop::<XdpLinkId>)
@@ -130,7 +152,7 @@ pub(super) fn xdp(
             Ok(id) => {
                 let link = xdp.take_link(id).and_then(|link| link.try_into().map_err(link_error));
                 let link = link.map_err(|error| interface.error(program::NATT_INGRESS, &error))?;
-                pin(link, &links.join(format!("{name}-{}", interface.index)))?;
+                pin(link, &interface.pin(links, name))?;
                 return Ok(mode);
             }
             Err(error) if matches!(errno(&error), Some(libc::EBUSY | libc::EEXIST)) => {
@@ -155,8 +177,8 @@ pub(super) fn tc(
     interface: &Interface,
     links: &Path,
 ) -> Result<TcMode, BpfError> {
-    let name = if matches!(direction, TcAttachType::Egress) { "egress" } else { "ingress" };
-    let path = links.join(format!("tcx-{name}-{}", interface.index));
+    let is_egress = matches!(direction, TcAttachType::Egress);
+    let path = interface.pin(links, if is_egress { "tcx-egress" } else { "tcx-ingress" });
     let replaced = take_over(&path, |link| {
         let link = SchedClassifierLink::try_from(link).map_err(link_error)?;
         classifier.attach_to_link(link).map(drop::<SchedClassifierLinkId>)
@@ -167,7 +189,8 @@ pub(super) fn tc(
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
     match classifier.attach_with_options(&interface.name, direction, first) {
         Ok(id) => {
-            let link = classifier.take_link(id).and_then(|link| link.try_into().map_err(link_error));
+            let link =
+                classifier.take_link(id).and_then(|link| link.try_into().map_err(link_error));
             pin(link.map_err(|error| interface.error(program, &error))?, &path)?;
             Ok(TcMode::Tcx)
         }
@@ -192,8 +215,7 @@ fn clsact(
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    let ours =
-        SchedClassifierLink::attached(&interface.name, direction, PRIORITY, HANDLE, None)?;
+    let ours = SchedClassifierLink::attached(&interface.name, direction, PRIORITY, HANDLE, None)?;
     let id = match classifier.attach_to_link(ours) {
         Ok(id) => id,
         Err(_no_filter_of_ours) => {
@@ -219,30 +241,13 @@ pub(super) fn detach_all(links: &Path) -> Result<(), BpfError> {
         // With its last reference the kernel detaches it.
         fs::remove_file(&path).map_err(|error| pin_error(&path, error))?;
     }
-    let interfaces =
-        if_nameindex().map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
+    let interfaces = if_nameindex()
+        .map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
     for interface in &interfaces {
         let name = interface.name().to_string_lossy();
         for (program, direction) in TC_PROGRAMS {
             // There is none where no filter is ours, or no clsact at all.
             drop::<Result<(), TcError>>(qdisc_detach_program(&name, direction, program));
-        }
-    }
-    Ok(())
-}
-
-/// Removes pins whose interface is gone.
-pub(super) fn forget_vanished(links: &Path) -> Result<(), BpfError> {
-    let entries = fs::read_dir(links).map_err(|error| pin_error(links, error))?;
-    let interfaces =
-        if_nameindex().map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
-    let indices: Vec<u32> = interfaces.iter().map(|interface| interface.index()).collect();
-    for entry in entries {
-        let path = entry.map_err(|error| pin_error(links, error))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let index = name.rsplit('-').next().and_then(|index| index.parse::<u32>().ok());
-        if index.is_some_and(|index| !indices.contains(&index)) {
-            fs::remove_file(&path).map_err(|error| pin_error(&path, error))?;
         }
     }
     Ok(())

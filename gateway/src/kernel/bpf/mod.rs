@@ -152,7 +152,6 @@ impl DataPath {
         }
         check_capabilities()?;
         let links = make_pin_dir(&config.pin_dir)?;
-        attach::forget_vanished(&links)?;
         let mut loader = EbpfLoader::new();
         for (name, _, _) in MAPS {
             loader.map_pin_path(name, config.pin_dir.join(name));
@@ -221,17 +220,19 @@ impl DataPath {
     /// # Errors
     /// A rule cannot be expressed, or the kernel refuses memory. The old rules then stay.
     pub fn classify(&mut self, rules: &[ClassRule]) -> Result<(), BpfError> {
-        const WHAT: &str = "the rules cannot be written";
         let generation = Generation::new(rules)?;
-        let failed = |error| BpfError::kernel(WHAT, &error);
+        let failed = |what| move |error: MapError| BpfError::kernel(what, &error);
+        let no_rule = failed("a rule cannot be written");
+        let no_counter = failed("a rule's counter cannot be written");
         let room = generation.entries().len().saturating_add(2);
         let room = u32::try_from(room).unwrap_or(u32::MAX);
-        let mut new = HashMap::<MapData, RuleKey, Entry>::create(room, ON_DEMAND).map_err(failed)?;
+        let mut new =
+            HashMap::<MapData, RuleKey, Entry>::create(room, ON_DEMAND).map_err(no_rule)?;
         for (key, list) in generation.lists() {
-            new.insert(key, as_entry(list), 0).map_err(failed)?;
+            new.insert(key, as_entry(list), 0).map_err(no_rule)?;
         }
         for (key, entry) in generation.entries() {
-            new.insert(key, entry, 0).map_err(failed)?;
+            new.insert(key, entry, 0).map_err(no_rule)?;
         }
         let wanted: BTreeSet<u32> = rules.iter().map(|rule| rule.id).collect();
         let known: BTreeSet<u32> = self.rule_counters.keys().flatten().collect();
@@ -239,13 +240,13 @@ impl DataPath {
             let zero = vec![RuleCount::default(); possible_cpus()?];
             let zero = PerCpuValues::try_from(zero)
                 .map_err(|error| BpfError::kernel("the counters cannot be written", &error))?;
-            self.rule_counters.insert(rule, zero, 0).map_err(failed)?;
+            self.rule_counters.insert(rule, zero, 0).map_err(no_counter)?;
         }
         // The kernel waits here until no program runs that has seen the old map
         // (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
-        self.generation.set(0, &new, 0).map_err(failed)?;
+        self.generation.set(0, &new, 0).map_err(failed("the rules cannot be put in force"))?;
         for rule in known.difference(&wanted) {
-            self.rule_counters.remove(rule).map_err(failed)?;
+            self.rule_counters.remove(rule).map_err(no_counter)?;
         }
         Ok(())
     }
@@ -274,9 +275,7 @@ impl DataPath {
         match self.sas.remove(&sa_key(destination, spi)) {
             Ok(()) => Ok(true),
             Err(error) if is_absent(&error) => Ok(false),
-            Err(error) => {
-                Err(BpfError::kernel("an SA cannot be removed from the BPF map", &error))
-            }
+            Err(error) => Err(BpfError::kernel("an SA cannot be removed from the BPF map", &error)),
         }
     }
 
@@ -457,11 +456,14 @@ fn not_in(name: &'static str) -> impl Fn(ProgramError) -> BpfError {
     move |_other_type| BpfError::NotInObject(name)
 }
 
-/// The verifier's log is long, and its end says why.
+/// The verifier's log is long: its first line has the error, and its last ones, before what it
+/// says of its own work, the cause.
 fn refused(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
+    const OWN_WORK: [&str; 4] = ["verification time", "stack depth", "processed", "insns processed"];
     move |error| {
         let text = chain(&error);
-        let lines: Vec<&str> = text.lines().collect();
+        let is_cause = |line: &&str| !OWN_WORK.iter().any(|start| line.starts_with(start));
+        let lines: Vec<&str> = text.lines().filter(is_cause).collect();
         let why = match lines.as_slice() {
             [first, .., c, b, a] => [first, c, b, a].map(|line| line.trim()).join("\n"),
             _ => text.clone(),
@@ -476,8 +478,7 @@ fn possible_cpus() -> Result<usize, BpfError> {
 }
 
 fn is_absent(error: &MapError) -> bool {
-    let not_found =
-        |error: &SyscallError| error.io_error.kind() == std::io::ErrorKind::NotFound;
+    let not_found = |error: &SyscallError| error.io_error.kind() == std::io::ErrorKind::NotFound;
     matches!(error, MapError::KeyNotFound | MapError::ElementNotFound)
         || matches!(error, MapError::SyscallError(error) if not_found(error))
 }

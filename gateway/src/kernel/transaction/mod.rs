@@ -199,4 +199,5 @@ fn policy_steps(
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
 mod tests;

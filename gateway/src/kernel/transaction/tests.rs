@@ -57,10 +57,10 @@ impl Executor for Recorder {
     async fn undo(&mut self, undo: Undo) -> Result<(), KernelError> {
         let what = describe(&undo);
         self.calls.push(Call::Undone(what.clone()));
-        match self.fail_undo.as_ref() {
-            Some(fail) if *fail == what => Err(KernelError::Refused(format!("{what} stays"))),
-            _ => Ok(()),
+        if self.fail_undo.as_ref() == Some(&what) {
+            return Err(KernelError::Refused(format!("{what} stays")));
         }
+        Ok(())
     }
 }
 
@@ -89,6 +89,19 @@ fn route() -> RouteValue {
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// The outbound policies among the steps, with their priorities.
+fn outbound(steps: &[Step<'_>]) -> impl Iterator<Item = (PolicyKey, u32)> {
+    steps.iter().filter_map(|step| {
+        if let Step::Policy(key, _, value) = step
+            && key.direction == PolicyDirection::Out
+        {
+            Some((*key, value.priority))
+        } else {
+            None
+        }
+    })
 }
 
 fn applied(what: &str) -> Call {
@@ -169,10 +182,7 @@ fn transport_mode_has_no_policy_for_forwarded_packets() {
     let steps = child_steps(&spec, Vec::new()).unwrap();
     let directions: Vec<_> = steps
         .iter()
-        .filter_map(|step| match step {
-            Step::Policy(key, ..) => Some(key.direction),
-            Step::Entry(..) | Step::Sa(..) | Step::Route(..) => None,
-        })
+        .filter_map(|step| if let Step::Policy(key, ..) = step { Some(key.direction) } else { None })
         .collect();
     assert_eq!(directions, [PolicyDirection::In, PolicyDirection::Out]);
 }
@@ -180,18 +190,11 @@ fn transport_mode_has_no_policy_for_forwarded_packets() {
 #[test]
 fn the_policies_of_a_child_go_before_those_of_its_trap() {
     let spec = child(GCM);
-    let priority = |steps: &[Step<'_>]| {
-        steps.iter().find_map(|step| match step {
-            Step::Policy(key, _, value) if key.direction == PolicyDirection::Out => {
-                Some((*key, value.priority))
-            }
-            _ => None,
-        })
-    };
-    let of_child = priority(&child_steps(&spec, Vec::new()).unwrap()).unwrap();
+    let priority = |steps: &[Step<'_>]| outbound(steps).next().unwrap();
+    let of_child = priority(&child_steps(&spec, Vec::new()).unwrap());
     let ends = (Some(spec.outbound.source), spec.outbound.destination);
     let steps = trap_steps(7, Mode::Tunnel, ends, &spec.selectors, Vec::new()).unwrap();
-    let of_trap = priority(&steps).unwrap();
+    let of_trap = priority(&steps);
     assert_eq!(of_child.0, of_trap.0);
     assert_eq!((of_child.1, of_trap.1), (200, 201));
 }
@@ -205,15 +208,8 @@ fn selectors_that_share_a_block_of_ports_make_one_claim_with_the_best_precedence
     two.remote_ports = 80..=84;
     spec.selectors = vec![(one, 9), (two, 5)];
     let steps = child_steps(&spec, Vec::new()).unwrap();
-    let out: Vec<_> = steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::Policy(key, _, value) if key.direction == PolicyDirection::Out => {
-                Some((key.destination_ports.value, value.priority))
-            }
-            _ => None,
-        })
-        .collect();
+    let out: Vec<_> =
+        outbound(&steps).map(|(key, priority)| (key.destination_ports.value, priority)).collect();
     assert_eq!(out, [(80, 10), (84, 10)]);
 }
 

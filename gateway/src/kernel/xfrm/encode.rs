@@ -204,9 +204,9 @@ fn replay(
     let window = match direction {
         SaDirection::Inbound if esn => spec.replay_window.max(1),
         SaDirection::Inbound => spec.replay_window,
-        // A sender checks nothing, but has its extended counter in the same structure. An SA
-        // without direction must have a window there, one that is outbound must not
-        // (net/xfrm: xfrm_init_replay, verify_newsa_info).
+        // A sender checks nothing, but has its extended counter in the same structure. Without a
+        // direction the kernel wants a window there (xfrm_init_replay), and in an SA that it
+        // knows to be outbound neither window nor bitmap (verify_newsa_info).
         SaDirection::Outbound => u32::from(esn && !state_direction),
     };
     if !esn && window <= LEGACY_WINDOW {
@@ -215,7 +215,7 @@ fn replay(
     }
     let most = u32::try_from(XFRMA_REPLAY_ESN_MAX).unwrap_or(u32::MAX);
     let window = window.min(most);
-    let words = window.div_ceil(32).max(1);
+    let words = window.div_ceil(32);
     Some(XfrmAttrs::ReplayStateEsn(ReplayEsn {
         bmp_len: words,
         replay_window: window,

@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
 mod tests;
 
 use core::fmt;

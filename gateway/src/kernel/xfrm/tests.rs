@@ -61,11 +61,9 @@ fn an_aead_key_includes_its_salt_and_has_no_integrity() {
     let attributes = attributes(&child(GCM), Outbound);
     let keys: Vec<_> = attributes
         .iter()
-        .filter_map(|attribute| match attribute {
-            XfrmAttrs::EncryptionAlgAead(a) => {
-                Some((text(&a.alg_name), a.alg_key_len, a.alg_icv_len, a.alg_key.as_slice()))
-            }
-            _ => None,
+        .filter_map(|attribute| {
+            let XfrmAttrs::EncryptionAlgAead(a) = attribute else { return None };
+            Some((text(&a.alg_name), a.alg_key_len, a.alg_icv_len, a.alg_key.as_slice()))
         })
         .collect();
     assert_eq!(keys, [("rfc4106(gcm(aes))", 160, 128, &[0x5a; 20][..])]);
@@ -101,9 +99,9 @@ fn replay(spec: &ChildSpec, direction: SaDirection) -> Replay {
 
 fn replay_with(spec: &ChildSpec, direction: SaDirection, state_direction: bool) -> Replay {
     let message = encode::sa(spec, direction, IF_ID, state_direction);
-    let extended = message.0.nlas.iter().find_map(|attribute| match attribute {
-        XfrmAttrs::ReplayStateEsn(r) => Some((r.replay_window, r.bmp_len, r.bmp.len())),
-        _ => None,
+    let extended = message.0.nlas.iter().find_map(|attribute| {
+        let XfrmAttrs::ReplayStateEsn(r) = attribute else { return None };
+        Some((r.replay_window, r.bmp_len, r.bmp.len()))
     });
     (message.0.user_sa_info.replay_window, extended)
 }

@@ -87,9 +87,8 @@ fn too_many_combinations_of_prefix_lengths_are_refused() {
 
 #[test]
 fn too_many_rules_that_differ_by_ports_are_refused() {
-    let rules: Vec<ClassRule> = (0..17)
-        .map(|id| ClassRule { remote_ports: 80..=80, ..rule(id, "10.0.0.0/8") })
-        .collect();
+    let rules: Vec<ClassRule> =
+        (0..17).map(|id| ClassRule { remote_ports: 80..=80, ..rule(id, "10.0.0.0/8") }).collect();
     assert!(Generation::new(&rules[..16]).is_ok());
     assert_eq!(Generation::new(&rules).unwrap_err(), RuleError::Alternatives { rule: 16 });
 }

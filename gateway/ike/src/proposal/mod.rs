@@ -218,3 +218,6 @@ fn answer(theirs: &Proposal, spi: Vec<u8>, transforms: Vec<Transform>) -> Securi
     let chosen = Proposal { number: theirs.number, protocol: theirs.protocol, spi, transforms };
     SecurityAssociation { proposals: vec![chosen] }
 }
+
+#[cfg(test)]
+mod tests;

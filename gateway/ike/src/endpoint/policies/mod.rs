@@ -166,3 +166,6 @@ fn still_serves(before: &Rule, policies: &PolicySet) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

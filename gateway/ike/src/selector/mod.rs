@@ -155,3 +155,6 @@ pub(crate) fn describe(selectors: &[TrafficSelector]) -> String {
 pub(crate) fn describe_pairs(pairs: &[(Selector, u32)]) -> String {
     pairs.iter().map(|(s, _)| s.to_string()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;

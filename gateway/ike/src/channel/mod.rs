@@ -288,3 +288,6 @@ impl RequestId {
         Self { exchange: opened.header.exchange, id: opened.header.message_id.0, digest: sha1(&[datagram]) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,354 @@
+//! Which of the offered proposals is chosen, and which answers are refused.
+
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::*;
+
+fn ike(
+    encryption: &[Encryption],
+    integrity: &[Integrity],
+    prf: &[Prf],
+    groups: &[Group],
+) -> IkeProposal {
+    IkeProposal {
+        encryption: encryption.to_vec(),
+        integrity: integrity.to_vec(),
+        prf: prf.to_vec(),
+        groups: groups.to_vec(),
+    }
+}
+
+fn esp(encryption: &[Encryption], integrity: &[Integrity]) -> EspProposal {
+    EspProposal { encryption: encryption.to_vec(), integrity: integrity.to_vec() }
+}
+
+fn gcm(groups: &[Group]) -> IkeProposal {
+    ike(&[Encryption::Aes256Gcm16], &[], &[Prf::HmacSha256], groups)
+}
+
+fn cbc() -> EspProposal {
+    esp(&[Encryption::Aes128Cbc], &[Integrity::HmacSha256])
+}
+
+/// What is chosen from an ESP offer, if anything.
+fn chosen(ours: &[EspProposal], offered: &SecurityAssociation) -> Option<EspSuite> {
+    select_esp(ours, offered, 0x1000).map(|(_, suite, _)| suite)
+}
+
+/// Our ESP offer after a change to its first proposal.
+fn offer_changed(ours: &EspProposal, change: impl FnOnce(&mut Proposal)) -> SecurityAssociation {
+    let mut offered = offer_esp(std::slice::from_ref(ours), 0x2000);
+    change(&mut offered.proposals[0]);
+    offered
+}
+
+/// A good answer to `gcm(&[X25519])` after a change to it.
+fn ike_answer(change: impl FnOnce(&mut SecurityAssociation)) -> Result<IkeSuite, Error> {
+    let ours = [gcm(&[Group::X25519])];
+    let (mut answer, _) = select_ike(&ours, &offer_ike(&ours), KeMethod::CURVE25519).unwrap();
+    change(&mut answer);
+    accept_ike(&ours, &answer)
+}
+
+#[test]
+fn our_order_decides_between_proposals_and_between_algorithms() {
+    let strong = esp(&[Encryption::Aes256Gcm16, Encryption::Aes128Gcm16], &[]);
+    let ours = [strong, cbc()];
+    let theirs = [cbc(), esp(&[Encryption::Aes128Gcm16, Encryption::Aes256Gcm16], &[])];
+    let (answer, suite, spi) = select_esp(&ours, &offer_esp(&theirs, 0x2000), 0x1000).unwrap();
+    assert_eq!(suite, EspSuite { encryption: Encryption::Aes256Gcm16, integrity: None, esn: true });
+    assert_eq!(spi, 0x2000);
+    // The answer bears the number that the peer gave its proposal, and our SPI.
+    assert_eq!(answer.proposals[0].number, 2);
+    assert_eq!(answer.proposals[0].spi, [0, 0, 0x10, 0]);
+}
+
+#[test]
+fn an_aead_cipher_goes_with_no_integrity_or_with_none_only() {
+    let ours = esp(&[Encryption::Aes256Gcm16], &[]);
+    let with = |ids: &[IntegId]| {
+        let extra = ids.iter().map(|id| transform(TransformType::INTEG, id.0)).collect::<Vec<_>>();
+        chosen(&[ours.clone()], &offer_changed(&ours, |p| p.transforms.extend(extra)))
+    };
+    assert!(with(&[]).is_some());
+    assert!(with(&[IntegId::NONE]).is_some());
+    assert_eq!(with(&[IntegId::NONE, IntegId::HMAC_SHA2_256_128]).unwrap().integrity, None);
+    assert_eq!(with(&[IntegId::HMAC_SHA2_256_128]), None);
+}
+
+#[test]
+fn a_cipher_without_integrity_is_refused() {
+    let without = |id: Option<IntegId>| {
+        let offered = offer_changed(&cbc(), |p| {
+            p.transforms.retain(|t| t.kind != TransformType::INTEG);
+            p.transforms.extend(id.map(|id| transform(TransformType::INTEG, id.0)));
+        });
+        chosen(&[cbc()], &offered)
+    };
+    assert_eq!(without(None), None);
+    assert_eq!(without(Some(IntegId::NONE)), None);
+    assert!(without(Some(IntegId::HMAC_SHA2_256_128)).is_some());
+}
+
+#[test]
+fn another_key_length_is_another_algorithm() {
+    for length in [None, Some(192), Some(256), Some(0)] {
+        let offered = offer_changed(&cbc(), |p| p.transforms[0].key_length = length);
+        assert_eq!(chosen(&[cbc()], &offered), None, "{length:?}");
+    }
+    let ours = esp(&[Encryption::ChaCha20Poly1305], &[]);
+    let offered = offer_changed(&ours, |p| p.transforms[0].key_length = Some(256));
+    assert_eq!(chosen(&[ours], &offered), None);
+}
+
+#[test]
+fn a_transform_with_an_unknown_attribute_is_passed_over() {
+    let ours = esp(&[Encryption::Aes256Gcm16, Encryption::Aes128Gcm16], &[]);
+    let offered = offer_changed(&ours, |p| p.transforms[0].unknown_attribute = true);
+    assert_eq!(chosen(&[ours], &offered).unwrap().encryption, Encryption::Aes128Gcm16);
+}
+
+#[test]
+fn a_type_of_which_no_transform_is_understood_is_not_an_absent_type() {
+    let aead = esp(&[Encryption::Aes256Gcm16], &[]);
+    for kind in [TransformType::INTEG, TransformType::KE, TransformType::ESN] {
+        let offered = offer_changed(&aead, |p| {
+            p.transforms.retain(|t| t.kind != kind);
+            p.transforms.push(Transform { unknown_attribute: true, ..transform(kind, 0) });
+        });
+        assert_eq!(chosen(std::slice::from_ref(&aead), &offered), None, "{kind}");
+    }
+}
+
+#[test]
+fn a_proposal_with_an_unknown_transform_type_is_passed_over_whole() {
+    let mut offered = offer_esp(&[cbc(), cbc()], 0x2000);
+    offered.proposals[0].transforms.push(transform(TransformType(99), 1));
+    let (answer, ..) = select_esp(&[cbc()], &offered, 0x1000).unwrap();
+    assert_eq!(answer.proposals[0].number, 2);
+    offered.proposals[1].transforms.push(transform(TransformType(6), 0));
+    assert_eq!(chosen(&[cbc()], &offered), None);
+}
+
+#[test]
+fn a_proposal_for_another_protocol_is_passed_over() {
+    let ah = offer_changed(&cbc(), |p| p.protocol = ProtocolId::AH);
+    assert_eq!(chosen(&[cbc()], &ah), None);
+    let ours = [gcm(&[Group::X25519])];
+    let mut offered = offer_ike(&ours);
+    offered.proposals[0].protocol = ProtocolId::ESP;
+    assert_eq!(select_ike(&ours, &offered, KeMethod::CURVE25519), None);
+}
+
+#[test]
+fn the_key_exchange_that_the_peer_has_sent_is_preferred() {
+    let ours = [gcm(&[Group::X25519, Group::EcpP256, Group::EcpP384])];
+    let offered = offer_ike(&[gcm(&[Group::EcpP384, Group::EcpP256])]);
+    let group = |sent| select_ike(&ours, &offered, sent).unwrap().1.group;
+    assert_eq!(group(KeMethod::ECP_384), Group::EcpP384);
+    assert_eq!(group(KeMethod::ECP_256), Group::EcpP256);
+    // One that was sent but not offered, or that we do not have: our own order.
+    assert_eq!(group(KeMethod::CURVE25519), Group::EcpP256);
+    assert_eq!(group(KeMethod(4711)), Group::EcpP256);
+}
+
+#[test]
+fn an_esp_offer_with_a_key_exchange_is_taken_only_if_it_can_do_without() {
+    let with = |methods: &[KeMethod]| {
+        let extra = methods.iter().map(|m| transform(TransformType::KE, m.0)).collect::<Vec<_>>();
+        let (answer, ..) =
+            select_esp(&[cbc()], &offer_changed(&cbc(), |p| p.transforms.extend(extra)), 0x1000)?;
+        Some(answer.proposals[0].transforms.iter().any(|t| t.kind == TransformType::KE))
+    };
+    assert_eq!(with(&[KeMethod::CURVE25519]), None);
+    assert_eq!(with(&[KeMethod::CURVE25519, KeMethod::NONE]), Some(false));
+    assert_eq!(with(&[KeMethod::NONE]), Some(false));
+}
+
+#[test]
+fn extended_sequence_numbers_are_chosen_where_they_are_offered() {
+    let with = |numbers: &[EsnId]| {
+        let offered = offer_changed(&cbc(), |p| {
+            p.transforms.retain(|t| t.kind != TransformType::ESN);
+            p.transforms.extend(numbers.iter().map(|n| transform(TransformType::ESN, n.0)));
+        });
+        chosen(&[cbc()], &offered).map(|suite| suite.esn)
+    };
+    assert_eq!(with(&[EsnId::NO, EsnId::YES]), Some(true));
+    assert_eq!(with(&[EsnId::YES]), Some(true));
+    assert_eq!(with(&[EsnId::NO]), Some(false));
+    assert_eq!(with(&[]), Some(false));
+    assert_eq!(with(&[EsnId(9)]), None);
+}
+
+#[test]
+fn reserved_and_misshapen_esp_spis_are_refused() {
+    for spi in [&[][..], &[0, 0, 0, 255], &[0; 4], &[1, 2, 3], &[0; 8]] {
+        assert_eq!(chosen(&[cbc()], &offer_changed(&cbc(), |p| p.spi = spi.to_vec())), None);
+    }
+    let lowest = offer_changed(&cbc(), |p| p.spi = vec![0, 0, 1, 0]);
+    assert!(chosen(&[cbc()], &lowest).is_some());
+}
+
+#[test]
+fn an_answer_must_be_exactly_one_proposal() {
+    assert!(ike_answer(|_| {}).is_ok());
+    let none = ike_answer(|a| a.proposals.clear());
+    assert_eq!(none, Err(Error::BadAnswer("not exactly one proposal")));
+    let two = ike_answer(|a| a.proposals.push(a.proposals[0].clone()));
+    assert_eq!(two, Err(Error::BadAnswer("not exactly one proposal")));
+}
+
+#[test]
+fn an_answer_must_have_the_number_of_a_proposal_of_ours() {
+    for number in [0, 2, 255] {
+        let answer = ike_answer(|a| a.proposals[0].number = number);
+        assert_eq!(answer, Err(Error::BadAnswer("a proposal number that we did not offer")));
+    }
+}
+
+#[test]
+fn an_answer_is_held_against_the_proposal_whose_number_it_bears() {
+    let ours = [esp(&[Encryption::Aes256Gcm16], &[]), cbc()];
+    let (mut answer, ..) = select_esp(&ours[1..], &offer_esp(&ours, 0x2000), 0x1000).unwrap();
+    assert!(accept_esp(&ours, &answer).is_ok());
+    answer.proposals[0].number = 1;
+    assert!(accept_esp(&ours, &answer).is_err());
+}
+
+#[test]
+fn an_answer_with_two_transforms_of_a_type_is_refused() {
+    for at in 0..3 {
+        let answer = ike_answer(|a| {
+            let again = a.proposals[0].transforms[at];
+            a.proposals[0].transforms.push(again);
+        });
+        assert_eq!(answer, Err(Error::BadAnswer("several transforms of one type")));
+    }
+}
+
+#[test]
+fn an_answer_that_lacks_or_changes_a_transform_is_refused() {
+    let expected = Err(Error::BadAnswer("the chosen transforms are not among ours"));
+    for at in 0..3 {
+        assert_eq!(ike_answer(|a| drop(a.proposals[0].transforms.remove(at))), expected);
+        assert_eq!(ike_answer(|a| a.proposals[0].transforms[at].id = 4711), expected);
+        assert_eq!(ike_answer(|a| a.proposals[0].transforms[at].key_length = Some(7)), expected);
+        assert_eq!(ike_answer(|a| a.proposals[0].transforms[at].unknown_attribute = true), expected);
+    }
+}
+
+#[test]
+fn proposals_are_described_in_words() {
+    let words = describe(&offer_ike(&[gcm(&[Group::X25519])]));
+    assert!(words.contains("_256/") && words.contains("PRF_"), "{words}");
+}
+
+fn some_of<T: Copy + core::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = Vec<T>> {
+    subsequence(all, 1..=all.len()).prop_shuffle()
+}
+
+/// Ciphers that may stand in one proposal, with the integrity algorithms that they need.
+fn ciphers() -> impl Strategy<Value = (Vec<Encryption>, Vec<Integrity>)> {
+    let (aead, other): (Vec<_>, Vec<_>) = Encryption::ALL.iter().partition(|e| e.is_aead());
+    let (aead_count, other_count) = (aead.len(), other.len());
+    prop_oneof![
+        subsequence(aead, 1..=aead_count).prop_shuffle().prop_map(|e| (e, Vec::new())),
+        (subsequence(other, 1..=other_count).prop_shuffle(), some_of(Integrity::ALL)),
+    ]
+}
+
+fn ike_proposals() -> impl Strategy<Value = Vec<IkeProposal>> {
+    let one = (ciphers(), some_of(Prf::ALL), some_of(Group::ALL)).prop_map(
+        |((encryption, integrity), prf, groups)| ike(&encryption, &integrity, &prf, &groups),
+    );
+    proptest::collection::vec(one, 1..4)
+}
+
+fn esp_proposals() -> impl Strategy<Value = Vec<EspProposal>> {
+    proptest::collection::vec(ciphers().prop_map(|(e, i)| esp(&e, &i)), 1..4)
+}
+
+fn ike_has(p: &IkeProposal, suite: &IkeSuite) -> bool {
+    p.encryption.contains(&suite.encryption)
+        && suite.integrity.map_or(p.integrity.is_empty(), |i| p.integrity.contains(&i))
+        && p.prf.contains(&suite.prf)
+        && p.groups.contains(&suite.group)
+}
+
+fn esp_has(p: &EspProposal, suite: &EspSuite) -> bool {
+    p.encryption.contains(&suite.encryption)
+        && suite.integrity.map_or(p.integrity.is_empty(), |i| p.integrity.contains(&i))
+}
+
+fn all_ike_suites() -> Vec<IkeSuite> {
+    let mut all = Vec::new();
+    for &encryption in Encryption::ALL {
+        let with = Integrity::ALL.iter().map(|i| Some(*i));
+        let integrity = if encryption.is_aead() { vec![None] } else { with.collect() };
+        for integrity in integrity {
+            for &prf in Prf::ALL {
+                let suite = |&group| IkeSuite { encryption, integrity, prf, group };
+                all.extend(Group::ALL.iter().map(suite));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_combination_of_algorithms_is_offered_chosen_and_accepted() {
+    let all = all_ike_suites();
+    assert_eq!(all.len(), (3 + 2 * 3) * 3 * 4);
+    for suite in all {
+        let ours =
+            [ike(&[suite.encryption], suite.integrity.as_slice(), &[suite.prf], &[suite.group])];
+        let (answer, chosen) = select_ike(&ours, &offer_ike(&ours), suite.group.id()).unwrap();
+        assert_eq!(chosen, suite);
+        assert_eq!(accept_ike(&ours, &answer), Ok(suite));
+        let ours = [esp(&[suite.encryption], suite.integrity.as_slice())];
+        let (answer, chosen, _) = select_esp(&ours, &offer_esp(&ours, 0x2000), 0x1000).unwrap();
+        assert_eq!((chosen.encryption, chosen.integrity), (suite.encryption, suite.integrity));
+        assert_eq!(accept_esp(&ours, &answer), Ok((chosen, 0x1000)));
+    }
+}
+
+proptest! {
+    #[test]
+    fn both_ends_agree_on_an_ike_suite_that_both_have(
+        ours in ike_proposals(),
+        theirs in ike_proposals(),
+        sent in select(Group::ALL),
+    ) {
+        let selected = select_ike(&ours, &offer_ike(&theirs), sent.id());
+        let both = |s: &IkeSuite| {
+            ours.iter().any(|p| ike_has(p, s)) && theirs.iter().any(|p| ike_has(p, s))
+        };
+        prop_assert_eq!(selected.is_some(), all_ike_suites().iter().any(both));
+        if let Some((answer, suite)) = selected {
+            prop_assert!(both(&suite));
+            prop_assert_eq!(accept_ike(&theirs, &answer), Ok(suite));
+        }
+    }
+
+    #[test]
+    fn both_ends_agree_on_an_esp_suite_that_both_have(
+        ours in esp_proposals(),
+        theirs in esp_proposals(),
+    ) {
+        let selected = select_esp(&ours, &offer_esp(&theirs, 0x2000), 0x1000);
+        let both = |s: &EspSuite| {
+            ours.iter().any(|p| esp_has(p, s)) && theirs.iter().any(|p| esp_has(p, s))
+        };
+        let possible = all_ike_suites()
+            .into_iter()
+            .map(|s| EspSuite { encryption: s.encryption, integrity: s.integrity, esn: true });
+        prop_assert_eq!(selected.is_some(), possible.into_iter().any(|s| both(&s)));
+        if let Some((answer, suite, spi)) = selected {
+            prop_assert!(both(&suite) && suite.esn);
+            prop_assert_eq!(spi, 0x2000);
+            prop_assert_eq!(accept_esp(&theirs, &answer), Ok((suite, 0x1000)));
+        }
+    }
+}

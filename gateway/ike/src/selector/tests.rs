@@ -1,0 +1,275 @@
+//! Narrowing, and ranges as prefixes.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{ALL_PORTS, Action};
+
+fn range(start: &str, end: &str) -> TrafficSelector {
+    let (start, end) = (start.parse().unwrap(), end.parse().unwrap());
+    TrafficSelector { protocol: 0, start_port: 0, end_port: u16::MAX, start, end }
+}
+
+fn with(protocol: u8, ports: PortRange, selector: TrafficSelector) -> TrafficSelector {
+    let (start_port, end_port) = ports.into_inner();
+    TrafficSelector { protocol, start_port, end_port, ..selector }
+}
+
+fn rule(local: &[&str], remote: &[&str]) -> Rule {
+    let nets = |all: &[&str]| all.iter().map(|n| n.parse().unwrap()).collect();
+    Rule {
+        name: "rule".into(),
+        priority: Rule::DEFAULT_PRIORITY,
+        local: nets(local),
+        remote: nets(remote),
+        protocol: None,
+        local_ports: ALL_PORTS,
+        remote_ports: ALL_PORTS,
+        action: Action::Bypass,
+    }
+}
+
+#[test]
+fn a_rule_becomes_one_selector_for_each_prefix() {
+    let rule = Rule {
+        protocol: Some(6),
+        remote_ports: 443..=444,
+        ..rule(&["10.1.0.0/24", "2001:db8::/64"], &["10.2.3.4/32"])
+    };
+    let (local, remote) = of_rule(&rule);
+    assert_eq!(
+        local,
+        [
+            with(6, ALL_PORTS, range("10.1.0.0", "10.1.0.255")),
+            with(6, ALL_PORTS, range("2001:db8::", "2001:db8::ffff:ffff:ffff:ffff")),
+        ]
+    );
+    assert_eq!(remote, [with(6, 443..=444, range("10.2.3.4", "10.2.3.4"))]);
+}
+
+#[test]
+fn the_wider_of_two_ranges_is_narrowed_to_the_other() {
+    let (wide, thin) = (range("10.0.0.0", "10.255.255.255"), range("10.1.0.5", "10.1.0.9"));
+    assert_eq!(narrow(&[wide], &[thin]), [thin]);
+    assert_eq!(narrow(&[thin], &[wide]), [thin]);
+    let apart = range("10.1.0.10", "10.1.0.20");
+    assert_eq!(narrow(&[thin], &[apart]), []);
+    let across = range("10.1.0.9", "10.1.0.20");
+    assert_eq!(narrow(&[thin], &[across]), [range("10.1.0.9", "10.1.0.9")]);
+}
+
+#[test]
+fn any_protocol_is_narrowed_to_one_but_not_one_to_another() {
+    let any = range("10.0.0.0", "10.0.0.9");
+    let (tcp, udp) = (with(6, ALL_PORTS, any), with(17, ALL_PORTS, any));
+    assert_eq!(narrow(&[any], &[tcp, udp]), [tcp, udp]);
+    assert_eq!(narrow(&[tcp], &[any]), [tcp]);
+    assert_eq!(narrow(&[tcp], &[udp]), []);
+}
+
+#[test]
+fn ports_are_narrowed_and_opaque_ones_refused() {
+    let net = range("10.0.0.0", "10.0.0.9");
+    let tcp = |ports| with(6, ports, net);
+    assert_eq!(narrow(&[tcp(80..=90)], &[tcp(85..=100)]), [tcp(85..=90)]);
+    assert_eq!(narrow(&[tcp(80..=90)], &[tcp(91..=100)]), []);
+    let opaque = TrafficSelector { start_port: u16::MAX, end_port: 0, ..net };
+    assert!(opaque.is_opaque());
+    assert_eq!(narrow(&[net], &[opaque]), []);
+}
+
+#[test]
+fn the_families_do_not_mix() {
+    let (v4, v6) = (range("0.0.0.0", "255.255.255.255"), range("::", "ffff::"));
+    assert_eq!(narrow(&[v4], &[v6]), []);
+    assert_eq!(narrow(&[v6, v4], &[v4, v6]), [v4, v6]);
+    let rule = rule(&["0.0.0.0/0"], &["0.0.0.0/0"]);
+    assert_eq!(pairs(&rule, &[v4], &[v6]), None);
+    assert_eq!(pairs(&rule, &[v4], &[v6, v4]).unwrap().len(), 1);
+}
+
+#[test]
+fn what_lies_in_another_is_not_repeated() {
+    let (wide, thin) = (range("10.0.0.0", "10.0.0.255"), range("10.0.0.3", "10.0.0.3"));
+    assert_eq!(narrow(&[wide], &[thin, wide, thin]), [wide]);
+    assert_eq!(narrow(&[wide], &[wide, thin, wide]), [wide]);
+}
+
+#[test]
+fn pairs_have_the_precedence_of_their_prefixes_and_the_agreed_ports() {
+    let rule = rule(&["10.1.0.0/16"], &["10.2.0.0/16"]);
+    let local = with(6, ALL_PORTS, range("10.1.2.0", "10.1.2.255"));
+    let remote = with(0, 80..=80, range("10.2.0.7", "10.2.0.7"));
+    let pairs = pairs(&rule, &[local], &[remote]).unwrap();
+    let (local, remote) = ("10.1.2.0/24".parse().unwrap(), "10.2.0.7/32".parse().unwrap());
+    let selector = Selector {
+        local,
+        remote,
+        protocol: Some(6),
+        local_ports: ALL_PORTS,
+        remote_ports: 80..=80,
+    };
+    assert_eq!(describe_pairs(&pairs), "10.1.2.0/24 == 10.2.0.7/32:80 proto 6");
+    assert_eq!(pairs, [(selector, rule.precedence(&local, &remote))]);
+}
+
+#[test]
+fn sides_with_different_protocols_make_no_pair() {
+    let net = range("10.0.0.0", "10.0.0.255");
+    let (tcp, udp) = (with(6, ALL_PORTS, net), with(17, ALL_PORTS, net));
+    assert_eq!(pairs(&rule(&["10.0.0.0/8"], &["10.0.0.0/8"]), &[tcp], &[udp]), None);
+}
+
+#[test]
+fn the_number_of_pairs_is_limited() {
+    let rule = rule(&["10.0.0.0/8"], &["10.0.0.0/8"]);
+    let hosts = |count: u8| -> Vec<_> {
+        (0..count)
+            .map(|n| range(&format!("10.0.0.{}", 2 * n), &format!("10.0.0.{}", 2 * n)))
+            .collect()
+    };
+    assert_eq!(pairs(&rule, &hosts(8), &hosts(8)).unwrap().len(), MAX_PAIRS);
+    assert_eq!(pairs(&rule, &hosts(8), &hosts(9)), None);
+    assert_eq!(pairs(&rule, &[], &hosts(1)), None);
+    // The longest list of prefixes that a range can have is cut before it is made.
+    let worst = range("::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe");
+    assert_eq!(pairs(&rule, &[worst], &[worst]), None);
+    assert_eq!(prefixes(worst.start, worst.end).len(), MAX_PAIRS + 1);
+}
+
+#[test]
+fn selectors_are_described_in_words() {
+    let net = range("10.0.0.0", "10.0.0.255");
+    let odd = with(6, 80..=80, range("10.0.0.1", "10.0.0.2"));
+    assert_eq!(describe(&[net, odd]), "10.0.0.0/24, 10.0.0.1-10.0.0.2:80 proto 6");
+    assert_eq!(describe(&[with(17, 1..=9, net)]), "10.0.0.0/24:1-9 proto 17");
+}
+
+#[test]
+fn the_pairs_of_a_rule_are_of_one_family_each() {
+    let rule = rule(&["10.1.0.0/24", "2001:db8::/64"], &["10.2.0.0/24", "2001:db8:1::/64"]);
+    let pairs = rule_pairs(&rule);
+    assert_eq!(
+        describe_pairs(&pairs),
+        "10.1.0.0/24 == 10.2.0.0/24, 2001:db8::/64 == 2001:db8:1::/64"
+    );
+    assert!(pairs.iter().all(|(s, p)| *p == rule.precedence(&s.local, &s.remote)));
+}
+
+/// Selectors in a small world, where many overlap.
+fn selectors() -> impl Strategy<Value = Vec<TrafficSelector>> {
+    let one = (any::<bool>(), 0..24_u8, 0..24_u8, 0..6_u16, 0..6_u16, 0..3_u8).prop_map(
+        |(v6, a, b, p, q, protocol)| {
+            let address = |octet: u8| match v6 {
+                false => IpAddr::V4(Ipv4Addr::new(10, 0, 0, octet)),
+                true => IpAddr::V6(Ipv6Addr::from_bits(u128::from(octet))),
+            };
+            TrafficSelector {
+                protocol,
+                start_port: p.min(q),
+                end_port: p.max(q),
+                start: address(a.min(b)),
+                end: address(a.max(b)),
+            }
+        },
+    );
+    vec(one, 0..5)
+}
+
+/// Whether a packet is selected: its address, port and protocol.
+fn selects(all: &[TrafficSelector], address: IpAddr, port: u16, protocol: u8) -> bool {
+    all.iter().any(|s| {
+        s.start.is_ipv4() == address.is_ipv4()
+            && (s.start..=s.end).contains(&address)
+            && (s.start_port..=s.end_port).contains(&port)
+            && (s.protocol == 0 || s.protocol == protocol)
+    })
+}
+
+/// Every packet of the small world.
+fn packets() -> impl Iterator<Item = (IpAddr, u16, u8)> {
+    let addresses = (0..24_u8).flat_map(|octet| {
+        let v6 = IpAddr::V6(Ipv6Addr::from_bits(u128::from(octet)));
+        [IpAddr::V4(Ipv4Addr::new(10, 0, 0, octet)), v6]
+    });
+    addresses.flat_map(|a| (0..6).flat_map(move |port| (1..4).map(move |proto| (a, port, proto))))
+}
+
+fn sorted(mut all: Vec<TrafficSelector>) -> Vec<TrafficSelector> {
+    all.sort_by_key(|s| (s.start, s.end, s.start_port, s.end_port, s.protocol));
+    all
+}
+
+/// The length of the shortest list of prefixes for a range, found the slow way.
+fn prefix_count(start: u32, end: u32) -> usize {
+    let (mut count, mut at) = (0, u64::from(start));
+    while at <= u64::from(end) {
+        let fits = |bits: &u32| at % (1 << bits) == 0 && at + (1 << bits) - 1 <= u64::from(end);
+        at += 1 << (0..=32_u32).rev().find(fits).unwrap();
+        count += 1;
+    }
+    count
+}
+
+proptest! {
+    #[test]
+    fn narrowing_selects_what_both_select(a in selectors(), b in selectors()) {
+        let both = narrow(&a, &b);
+        for (address, port, protocol) in packets() {
+            let expected =
+                selects(&a, address, port, protocol) && selects(&b, address, port, protocol);
+            prop_assert_eq!(selects(&both, address, port, protocol), expected);
+        }
+        prop_assert!(within(&both, &a) && within(&both, &b));
+    }
+
+    #[test]
+    fn narrowing_does_not_depend_on_who_proposes(a in selectors(), b in selectors()) {
+        prop_assert_eq!(sorted(narrow(&a, &b)), sorted(narrow(&b, &a)));
+    }
+
+    #[test]
+    fn narrowing_again_changes_nothing(a in selectors(), b in selectors()) {
+        let once = narrow(&a, &b);
+        prop_assert_eq!(&narrow(&a, &once), &once);
+        prop_assert_eq!(&narrow(&b, &once), &once);
+    }
+
+    #[test]
+    fn within_is_what_narrowing_leaves_alone(a in selectors(), b in selectors()) {
+        let all_kept = b.iter().all(|s| narrow(&a, &[*s]) == [*s]);
+        prop_assert_eq!(within(&b, &a), all_kept);
+    }
+
+    #[test]
+    fn pairs_cover_exactly_the_ranges(
+        ends in any::<[u8; 4]>(),
+        samples in vec(any::<(u8, u8)>(), 100),
+    ) {
+        let base = u32::from(Ipv4Addr::new(10, 0, 0, 0));
+        let of = |a: u8, b: u8| (base + u32::from(a.min(b)), base + u32::from(a.max(b)));
+        let (l, r) = (of(ends[0], ends[1]), of(ends[2], ends[3]));
+        let address = |n: u32| IpAddr::V4(Ipv4Addr::from_bits(n));
+        let selector = |(start, end)| TrafficSelector {
+            start: address(start),
+            end: address(end),
+            ..range("0.0.0.0", "0.0.0.0")
+        };
+        let rule = rule(&["10.0.0.0/8"], &["10.0.0.0/8"]);
+        let pairs = pairs(&rule, &[selector(l)], &[selector(r)]);
+        let count = prefix_count(l.0, l.1) * prefix_count(r.0, r.1);
+        prop_assert_eq!(pairs.as_ref().map(Vec::len), (count <= MAX_PAIRS).then_some(count));
+        let edges = ends.iter().flat_map(|a| ends.iter().map(|b| (*a, *b)));
+        for (a, b) in samples.into_iter().chain(edges) {
+            let (a, b) = (base + u32::from(a), base + u32::from(b));
+            let hits = pairs.iter().flatten().filter(|(s, _)| {
+                s.local.contains(&address(a)) && s.remote.contains(&address(b))
+            });
+            let inside = (l.0..=l.1).contains(&a) && (r.0..=r.1).contains(&b);
+            prop_assert_eq!(hits.count(), usize::from(inside && pairs.is_some()));
+        }
+    }
+}
