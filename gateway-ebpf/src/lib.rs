@@ -16,6 +16,7 @@
     reason = "lengths and addresses change width at the helpers' interfaces"
 )]
 
+pub mod bench;
 pub mod checksum;
 pub mod count;
 pub mod decide;

@@ -10,7 +10,7 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf as _;
 use gateway_common::{Reason, Verdict};
-use gateway_ebpf::{count, guard, natt, packet, steer};
+use gateway_ebpf::{bench, count, guard, natt, packet, steer};
 
 /// XDP on the underlay.
 #[xdp]
@@ -26,6 +26,25 @@ fn natt_ingress(context: XdpContext) -> u32 {
 #[xdp]
 fn pass(_context: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// XDP that decapsulates and puts the headers back, for the bench.
+#[xdp]
+fn natt_and_restore(context: XdpContext) -> u32 {
+    let octets = packet::length(&context);
+    match count::verdict(&context, bench::decapsulate_and_restore(&context), octets) {
+        Verdict::Drop => XDP_DROP,
+        Verdict::Pass | Verdict::Redirect => XDP_PASS,
+    }
+}
+
+/// XDP that puts the headers back and nothing else, for the bench.
+#[xdp]
+fn restore(context: XdpContext) -> u32 {
+    match bench::restore(&context) {
+        Ok(()) => XDP_PASS,
+        Err(_reason) => XDP_DROP,
+    }
 }
 
 /// TC egress on an underlay with Ethernet headers.

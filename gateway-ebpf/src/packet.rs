@@ -48,6 +48,23 @@ pub fn shorten<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool {
     unsafe { bpf_xdp_adjust_head(context.ctx, N as i32) == 0 }
 }
 
+/// Lets the frame begin `N` octets earlier, and puts `head` there. Whether it was done.
+#[inline(always)]
+#[must_use]
+pub fn lengthen<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool {
+    const { assert!(align_of::<T>() <= 2 && N.is_multiple_of(2)) };
+    // SAFETY: the context is the kernel's.
+    if unsafe { bpf_xdp_adjust_head(context.ctx, -(N as i32)) } != 0 {
+        return false;
+    }
+    if !reaches(context, size_of::<T>()) {
+        return false;
+    }
+    // SAFETY: the whole of it lies in the frame, at an even address.
+    unsafe { (context.data() as *mut T).write(head) };
+    true
+}
+
 /// The `T` at an offset of a packet at TC, wherever the kernel keeps these octets.
 ///
 /// `T` must be numbers only: any content must be good for it.

@@ -17,6 +17,8 @@ pub const BULK: usize = 2_000_000;
 
 /// Pings of this size are fragmented, or find out the path MTU.
 const LARGE: u32 = 3000;
+/// Octets of a ping that fits a link of 1,500 with everything around it.
+pub const FITTING: u32 = 1300;
 
 /// A capture of both wires of the middle.
 ///
@@ -48,17 +50,22 @@ pub fn between_gateways(topology: &Topology, family: Family) -> Selected {
 pub fn exercise(topology: &Topology, inner: Family) -> Result {
     let client = (&topology.client.host, topology.client.host_address(inner));
     let server = (&topology.server.host, topology.server.host_address(inner));
-    exercise_between(client, server)
+    exercise_between(client, server, LARGE)
 }
 
-/// The same between any two addresses.
+/// The same between any two addresses, with large pings of a size. In transport mode a packet
+/// must fit the link: a fragment cannot be the payload of a transport mode SA (RFC 4301 4.1).
 ///
 /// # Errors
 /// Something does not arrive.
-pub fn exercise_between(one: (&Namespace, IpAddr), other: (&Namespace, IpAddr)) -> Result {
+pub fn exercise_between(
+    one: (&Namespace, IpAddr),
+    other: (&Namespace, IpAddr),
+    size: u32,
+) -> Result {
     for (from, to) in [(one, other), (other, one)] {
         all_answered(from.0, to.1, &PingOptions::default())?;
-        let large = PingOptions { size: LARGE, ..PingOptions::default() };
+        let large = PingOptions { size, ..PingOptions::default() };
         // Path MTU discovery may take the first large packet of each direction.
         ping(from.0, to.1, &large)?;
         all_answered(from.0, to.1, &large)?;

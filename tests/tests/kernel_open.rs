@@ -1,5 +1,6 @@
 //! What keeps the kernel from being set up, and how that is said.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+#![expect(clippy::unwrap_in_result, clippy::unwrap_used, reason = "this is test code")]
 
 use caps::{CapSet, Capability};
 use gateway::kernel::{KernelConfig, KernelSetupError, LinuxKernel, probe};

@@ -1,22 +1,27 @@
 //! Policies and acquires on the kernel that runs the tests; it needs XFRM, but no ESP.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_in_result,
+    clippy::unwrap_used,
+    reason = "this is test code"
+)]
 
-mod kernel_common;
+#[path = "support/kernel.rs"]
+mod kernel;
 
 use core::net::IpAddr;
 use core::time::Duration;
 use std::net::UdpSocket;
 
-use gateway::kernel::xfrm::{
-    PolicyDirection, PolicyKey, PolicyValue, Xfrm, policy_keys,
-};
+use gateway::kernel::xfrm::{PolicyDirection, PolicyKey, PolicyValue, Xfrm, policy_keys};
 use gateway::kernel::{Monitor, Notice};
 use gateway_ike::config::Mode;
 use gateway_ike::io::KernelEvent;
 use gateway_tests::error::{Context as _, Result};
 use gateway_tests::namespace::Namespace;
 
-use kernel_common::selector;
+use kernel::selector;
 
 const IF_ID: u32 = 7;
 const OTHER_IF_ID: u32 = 8;
@@ -64,7 +69,8 @@ fn a_policy_is_installed_replaced_and_removed() -> Result {
     assert!(text.contains("dir out priority 150") && text.contains("mode transport"), "{text}");
     let mut found = xfrm.policies().context("dump")?;
     found.sort_unstable();
-    let directions: Vec<_> = found.iter().map(|(key, priority)| (key.direction, *priority)).collect();
+    let directions: Vec<_> =
+        found.iter().map(|(key, priority)| (key.direction, *priority)).collect();
     let [i, o, f] = [PolicyDirection::In, PolicyDirection::Out, PolicyDirection::Forward];
     assert_eq!(directions, [(i, 200), (o, 150), (f, 200)]);
     for (key, _) in found {
@@ -126,12 +132,10 @@ fn a_range_of_ports_becomes_policies_that_the_kernel_gives_back() -> Result {
 fn trapped(mode: Mode) -> Result<(Namespace, Namespace)> {
     let (namespace, other) = (Namespace::new("trap")?, Namespace::new("peer")?);
     namespace.link("under", &other, "under")?;
-    namespace.ip(
-        "address add 192.0.2.1/24 dev under\n\
+    namespace.ip("address add 192.0.2.1/24 dev under\n\
          address add 10.1.0.1/32 dev lo\n\
          neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev under\n\
-         route add 10.2.0.0/16 via 192.0.2.2 src 10.1.0.1",
-    )?;
+         route add 10.2.0.0/16 via 192.0.2.2 src 10.1.0.1")?;
     let mut xfrm = namespace.enter(|| Xfrm::open(0))?.context("open")?;
     let keys = policy_keys(&selector("10.1.0.0/16", "10.2.0.0/16"), PolicyDirection::Out).unwrap();
     xfrm.add_policy(&keys[0], &value(200, mode)).context("trap")?;

@@ -155,7 +155,7 @@ fn strongswan_and_we_agree_on_transport_mode() -> Result {
     gateway.wait_child(RULE)?;
     strongswan.wait_installed()?;
     let one = (&topology.client.gateway, client);
-    exercise_between(one, (&topology.server.gateway, server))?;
+    exercise_between(one, (&topology.server.gateway, server), FITTING)?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     capture.finish(&[between_gateways(&topology, V4)])
 }

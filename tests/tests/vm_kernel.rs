@@ -1,8 +1,17 @@
 //! The kernel's half of the gateway by itself: Child SAs with given keys between two kernels'
 //! worth of XFRM, BPF programs and routes.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_in_result,
+    clippy::unwrap_used,
+    reason = "this is test code"
+)]
 
-mod kernel_common;
+#[path = "support/kernel.rs"]
+mod kernel;
 
 use core::time::Duration;
 use std::path::PathBuf;
@@ -23,7 +32,7 @@ use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 use tokio::runtime::Runtime;
 
-use kernel_common::{GCM, child, mirrored, outer, selector};
+use kernel::{GCM, child, mirrored, outer, selector};
 
 const IF_ID: u32 = 7;
 const OTHER_IF_ID: u32 = 8;
@@ -97,12 +106,11 @@ impl Node {
 
     /// Packets in and out, and for how long none has come in.
     fn used(&mut self, spec: &ChildSpec) -> (u64, u64, Option<Duration>) {
-        match self.execute(KernelCommand::QueryUse { child: spec.child }).unwrap() {
-            Done::Use { idle_inbound, packets_in, packets_out, .. } => {
-                (packets_in, packets_out, idle_inbound)
-            }
-            other => panic!("{other:?}"),
-        }
+        let answer = self.execute(KernelCommand::QueryUse { child: spec.child }).unwrap();
+        let Done::Use { idle_inbound, packets_in, packets_out, .. } = answer else {
+            panic!("{answer:?}");
+        };
+        (packets_in, packets_out, idle_inbound)
     }
 
     fn notice(&mut self) -> Notice {
@@ -146,7 +154,8 @@ fn machines() -> Result<[Namespace; 2]> {
 /// Pings with packets of these sizes; every one must be answered.
 fn ping(from: &Namespace, to: &str, sizes: &[&str]) -> Result {
     for size in sizes {
-        from.run("ping", &["-c", "3", "-i", "0.2", "-W", "5", "-s", size, to])?;
+        let text = from.run("ping", &["-q", "-c", "3", "-i", "0.2", "-W", "5", "-s", size, to])?;
+        assert!(text.contains(" 0% packet loss"), "{text}");
     }
     Ok(())
 }
@@ -171,7 +180,9 @@ fn everything(namespace: &Namespace, node: &mut Node) -> Result<Vec<String>> {
         lines.sort();
         all.extend(lines);
     }
-    all.extend(node.kernel.data_path().sas().context("BPF map")?.iter().map(|sa| format!("{sa:?}")));
+    all.extend(
+        node.kernel.data_path().sas().context("BPF map")?.iter().map(|sa| format!("{sa:?}")),
+    );
     Ok(all)
 }
 
@@ -277,7 +288,8 @@ fn traffic_raises_an_acquire_and_passes_once_it_is_answered() -> Result {
     let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
     one.execute(trap(&spec)).context("trap")?;
     a.run("ping", &["-c", "1", "-W", "1", "10.2.0.1"]).unwrap_err();
-    let Notice::Event(KernelEvent::Acquire { reqid, seq, destination, protocol, .. }) = one.notice()
+    let Notice::Event(KernelEvent::Acquire { reqid, seq, destination, protocol, .. }) =
+        one.notice()
     else {
         panic!("no acquire");
     };
@@ -377,7 +389,10 @@ fn an_installation_that_fails_leaves_the_kernel_as_it_was() -> Result {
         match direction {
             SaDirection::Inbound => assert_eq!(error, KernelError::SpiInUse),
             SaDirection::Outbound => {
-                assert!(error.to_string().contains("cannot install SA 00002002 to 192.0.2.2"), "{error}");
+                assert!(
+                    error.to_string().contains("cannot install SA 00002002 to 192.0.2.2"),
+                    "{error}"
+                );
             }
         }
         assert_eq!(everything(&a, &mut node)?, before);
@@ -479,19 +494,22 @@ fn limits_are_reported_and_sas_that_are_gone_are_missed() -> Result {
     two.install(&other).context("b")?;
     assert_eq!(one.runtime.block_on(one.kernel.resync()), []);
     assert_eq!(one.used(&spec), (0, 0, None));
-    a.run("ping", &["-c", "14", "-i", "0.2", "-W", "1", "10.2.0.1"]).ok();
-    let mut soft = 0;
+    // The hard limit lies a tenth above the soft one.
+    let text = a.run("ping", &["-q", "-c", "14", "-i", "0.2", "-W", "1", "10.2.0.1"])?;
+    assert!(text.contains(" 11 received"), "{text}");
+    let mut soft = false;
     loop {
-        match one.notice() {
-            Notice::Event(KernelEvent::Expire { spi, hard: false, .. }) => {
-                assert!(spi == spec.inbound.spi || spi == spec.outbound.spi);
-                soft += 1;
-            }
-            Notice::Event(KernelEvent::Expire { hard: true, .. }) => break,
-            other => panic!("{other:?}"),
+        let notice = one.notice();
+        let Notice::Event(KernelEvent::Expire { spi, hard, .. }) = notice else {
+            panic!("{notice:?}");
+        };
+        assert!(spi == spec.inbound.spi || spi == spec.outbound.spi);
+        if hard {
+            break;
         }
+        soft = true;
     }
-    assert!(soft >= 1);
+    assert!(soft);
     let vanished = one.runtime.block_on(one.kernel.resync());
     assert_eq!(vanished, [KernelEvent::Vanished { child: spec.child }]);
     let gone = one.execute(KernelCommand::QueryUse { child: spec.child }).unwrap_err();
@@ -527,10 +545,14 @@ fn an_interface_in_the_way_is_named() -> Result {
         return Ok(());
     }
     let [a, _b] = machines()?;
-    let open = || Ok::<_, gateway_tests::Error>(Node::try_open(&a, &PolicySet::default(), "under")?.err());
+    let open =
+        || Ok::<_, gateway_tests::Error>(Node::try_open(&a, &PolicySet::default(), "under")?.err());
     a.ip("link add ipsec0 type veth peer name other")?;
     let error = open()?.unwrap();
-    assert!(matches!(&error, KernelSetupError::NameTaken { name, .. } if name == "ipsec0"), "{error}");
+    assert!(
+        matches!(&error, KernelSetupError::NameTaken { name, .. } if name == "ipsec0"),
+        "{error}"
+    );
     a.ip("link delete ipsec0\nlink add ipsec0 type xfrm dev under if_id 99")?;
     let error = open()?.unwrap();
     assert!(error.to_string().contains("an XFRM interface with if_id 99"), "{error}");

@@ -1,7 +1,9 @@
 //! Security associations as the kernel has them: installed by the gateway, shown by `ip`.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+#![expect(clippy::unwrap_in_result, reason = "this is test code")]
 
-mod kernel_common;
+#[path = "support/kernel.rs"]
+mod kernel;
 
 use gateway::kernel::xfrm::{SaDirection, SaId, Xfrm};
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
@@ -12,7 +14,7 @@ use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 use zeroize::Zeroizing;
 
-use kernel_common::child;
+use kernel::child;
 
 const IF_ID: u32 = 7;
 const OTHER_IF_ID: u32 = 8;
@@ -26,10 +28,7 @@ const SUITES: &[(EspSuite, &str)] = &[
     (suite(Encryption::Aes128Gcm16, None, false), "aead rfc4106(gcm(aes))"),
     (suite(Encryption::Aes256Gcm16, None, true), "aead rfc4106(gcm(aes))"),
     (suite(Encryption::ChaCha20Poly1305, None, true), "aead rfc7539esp(chacha20,poly1305)"),
-    (
-        suite(Encryption::Aes128Cbc, Some(Integrity::HmacSha256), false),
-        "auth-trunc hmac(sha256)",
-    ),
+    (suite(Encryption::Aes128Cbc, Some(Integrity::HmacSha256), false), "auth-trunc hmac(sha256)"),
     (suite(Encryption::Aes256Cbc, Some(Integrity::HmacSha384), true), "auth-trunc hmac(sha384)"),
     (suite(Encryption::Aes256Cbc, Some(Integrity::HmacSha512), true), "auth-trunc hmac(sha512)"),
 ];
@@ -58,7 +57,10 @@ fn shown(namespace: &Namespace, spi: u32) -> Result<String> {
             part.push('\n');
         }
     }
-    Ok(parts.into_iter().find(|part| part.contains(&format!("spi 0x{spi:08x}"))).unwrap_or_default())
+    Ok(parts
+        .into_iter()
+        .find(|part| part.contains(&format!("spi 0x{spi:08x}")))
+        .unwrap_or_default())
 }
 
 #[test]

@@ -67,4 +67,8 @@ pub mod program {
     pub const GUARD_INGRESS_L3: &str = "guard_ingress_l3";
     /// XDP: passes every packet. The floor that the bench measures against.
     pub const PASS: &str = "pass";
+    /// XDP: decapsulates and puts the headers back, so that the bench can repeat it.
+    pub const NATT_AND_RESTORE: &str = "natt_and_restore";
+    /// XDP: only puts the headers back.
+    pub const RESTORE: &str = "restore";
 }

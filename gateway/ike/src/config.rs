@@ -258,3 +258,88 @@ impl Default for EndpointConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(priority: u16, protocol: Option<u8>, ports: PortRange) -> Rule {
+        Rule {
+            name: "rule".into(),
+            priority,
+            local: Vec::new(),
+            remote: Vec::new(),
+            protocol,
+            local_ports: ALL_PORTS,
+            remote_ports: ports,
+            action: Action::Bypass,
+        }
+    }
+
+    fn precedence(rule: &Rule, local: &str, remote: &str) -> u32 {
+        rule.precedence(&local.parse().unwrap(), &remote.parse().unwrap())
+    }
+
+    #[test]
+    fn priority_decides_before_prefixes_protocol_and_ports() {
+        let any = rule(1000, None, ALL_PORTS);
+        let one = rule(1000, Some(6), ALL_PORTS);
+        let port = rule(1000, Some(6), 80..=80);
+        let later = rule(1001, Some(6), 80..=80);
+        let ordered = [
+            precedence(&rule(999, None, ALL_PORTS), "::/0", "::/0"),
+            precedence(&port, "10.0.0.1/32", "10.0.0.2/32"),
+            precedence(&one, "10.0.0.1/32", "10.0.0.2/32"),
+            precedence(&any, "10.0.0.1/32", "10.0.0.2/32"),
+            precedence(&port, "10.0.0.1/32", "10.0.0.0/31"),
+            precedence(&any, "10.0.0.0/24", "10.0.0.0/24"),
+            precedence(&port, "10.0.0.0/24", "10.0.0.0/23"),
+            precedence(&any, "0.0.0.0/0", "0.0.0.0/0"),
+            precedence(&port, "::/0", "::/0"),
+            precedence(&any, "::/0", "::/0"),
+            precedence(&later, "10.0.0.1/32", "10.0.0.2/32"),
+        ];
+        assert!(ordered.is_sorted_by(|a, b| a < b), "{ordered:?}");
+    }
+
+    #[test]
+    fn only_the_sum_of_the_two_lengths_counts() {
+        let any = rule(1000, None, ALL_PORTS);
+        let one = precedence(&any, "10.0.0.0/8", "10.0.0.0/24");
+        assert_eq!(one, precedence(&any, "10.0.0.0/24", "10.0.0.0/8"));
+        assert_eq!(one, precedence(&any, "10.0.0.0/16", "10.0.0.0/16"));
+    }
+
+    #[test]
+    fn ports_on_either_side_count() {
+        let all = rule(1000, Some(6), ALL_PORTS);
+        let local = Rule { local_ports: 1..=2, ..all.clone() };
+        let (local, all) = [&local, &all].map(|r| precedence(r, "::/0", "::/0")).into();
+        assert!(local < all);
+    }
+
+    #[test]
+    fn the_widest_rule_of_the_last_priority_fits_27_bits() {
+        let last = precedence(&rule(u16::MAX, None, ALL_PORTS), "::/0", "::/0");
+        assert!(last < 1 << 27, "{last}");
+        assert_eq!(precedence(&rule(0, Some(1), 1..=1), "::1/128", "::2/128"), 0);
+    }
+
+    #[test]
+    fn pairs_of_prefixes_are_of_one_family() {
+        let nets = |all: &[&str]| all.iter().map(|n| n.parse().unwrap()).collect();
+        let mixed = Rule {
+            local: nets(&["10.0.0.0/8", "::/0"]),
+            remote: nets(&["10.1.0.0/16", "2001:db8::/32", "10.2.0.0/16"]),
+            ..rule(1000, None, ALL_PORTS)
+        };
+        let pairs: Vec<_> = mixed.prefix_pairs().map(|(l, r)| format!("{l} {r}")).collect();
+        let expected = ["10.0.0.0/8 10.1.0.0/16", "10.0.0.0/8 10.2.0.0/16", "::/0 2001:db8::/32"];
+        assert_eq!(pairs, expected);
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        assert_eq!(format!("{:?}", Secret::new(b"hidden".to_vec())), "Secret([…])");
+    }
+}

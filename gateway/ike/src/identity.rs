@@ -50,3 +50,75 @@ pub(crate) fn describe(id: &Identification<'_>) -> String {
         kind => format!("{kind}:{}", text()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is(identity: &Identity, kind: IdType, data: &[u8]) -> bool {
+        identity.is(&Identification::new(kind, data))
+    }
+
+    #[test]
+    fn names_are_compared_without_regard_to_case() {
+        let name = Identity::Fqdn("Gate.Example".to_owned());
+        assert!(is(&name, IdType::FQDN, b"gATE.eXAMPLE"));
+        assert!(!is(&name, IdType::FQDN, b"gate.example."));
+        assert!(!is(&name, IdType::FQDN, b"gate.exampl"));
+        let address = Identity::Email("Me@Example".to_owned());
+        assert!(is(&address, IdType::RFC822_ADDR, b"me@example"));
+    }
+
+    #[test]
+    fn key_ids_are_compared_octet_for_octet() {
+        let key = Identity::KeyId(b"Key".to_vec());
+        assert!(is(&key, IdType::KEY_ID, b"Key"));
+        assert!(!is(&key, IdType::KEY_ID, b"key"));
+    }
+
+    #[test]
+    fn the_same_octets_of_another_type_are_another_identity() {
+        let name = Identity::Fqdn("abcd".to_owned());
+        for kind in [IdType::RFC822_ADDR, IdType::KEY_ID, IdType::IPV4_ADDR] {
+            assert!(!is(&name, kind, b"abcd"));
+        }
+        let address = Identity::Address("97.98.99.100".parse().unwrap());
+        assert!(is(&address, IdType::IPV4_ADDR, b"abcd"));
+        assert!(!is(&address, IdType::FQDN, b"abcd"));
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_compared_whole() {
+        let v6 = Identity::Address("2001:db8::1".parse().unwrap());
+        let (kind, data) = v6.to_wire();
+        assert_eq!((kind, data.len()), (IdType::IPV6_ADDR, 16));
+        assert!(is(&v6, kind, &data));
+        assert!(!is(&v6, kind, &data[..15]));
+        assert!(!is(&v6, IdType::IPV4_ADDR, &data[..4]));
+    }
+
+    #[test]
+    fn every_identity_is_what_it_sends() {
+        for identity in [
+            Identity::Address("192.0.2.1".parse().unwrap()),
+            Identity::Address("2001:db8::1".parse().unwrap()),
+            Identity::Fqdn("gate.example".to_owned()),
+            Identity::Email("me@example".to_owned()),
+            Identity::KeyId(vec![0, 255]),
+        ] {
+            let (kind, data) = identity.to_wire();
+            assert!(is(&identity, kind, &data));
+            assert_eq!(identity.body(), [&[kind.0, 0, 0, 0], data.as_slice()].concat());
+        }
+    }
+
+    #[test]
+    fn a_received_identity_is_described_whatever_it_holds() {
+        let words = |kind, data: &[u8]| describe(&Identification::new(kind, data));
+        assert_eq!(words(IdType::IPV4_ADDR, &[192, 0, 2, 1]), "192.0.2.1");
+        assert_eq!(words(IdType::IPV4_ADDR, b"abc"), "abc");
+        assert_eq!(words(IdType::IPV6_ADDR, &[0; 16]), "::");
+        assert_eq!(words(IdType::FQDN, b"a\nb\xff"), "a\\nb\\xff");
+        assert!(words(IdType::KEY_ID, b"k\0").ends_with(":k\\x00"));
+    }
+}

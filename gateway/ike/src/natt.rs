@@ -53,3 +53,95 @@ pub(crate) fn detect(initiator_spi: IkeSpi, responder_spi: IkeSpi, path: Path, n
         remote: moved(NotifyType::NAT_DETECTION_SOURCE_IP, path.remote),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gateway_wire::ProtocolId;
+
+    use super::*;
+    use crate::crypto::hex;
+
+    const SPIS: (IkeSpi, IkeSpi) = (IkeSpi([1; 8]), IkeSpi([2; 8]));
+    const NOBODY: NatDetected = NatDetected { local: false, remote: false };
+
+    fn path(local: &str, remote: &str) -> Path {
+        Path { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
+    }
+
+    /// What is detected when a message is sent by one path and comes by another, with some
+    /// notifications put before.
+    fn detected(sent: Path, came: Path, before: &[(NotifyType, &[u8])]) -> NatDetected {
+        let own = hashes(SPIS.0, SPIS.1, sent);
+        let own = own.iter().map(|(kind, data)| (*kind, data.as_slice()));
+        let notifies = before.iter().copied().chain(own).map(|(kind, data)| Notify {
+            protocol: ProtocolId::NONE,
+            spi: &[],
+            kind,
+            data,
+        });
+        detect(SPIS.0, SPIS.1, came, &notifies.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn nobody_is_behind_nat_when_the_addresses_are_as_they_were_sent() {
+        for (a, b) in
+            [("192.0.2.1:500", "192.0.2.2:500"), ("[2001:db8::1]:500", "[2001:db8::2]:4500")]
+        {
+            assert_eq!(detected(path(a, b), path(b, a), &[]), NOBODY);
+        }
+    }
+
+    #[test]
+    fn a_changed_source_means_that_the_peer_is_behind_nat() {
+        let sent = path("10.0.0.1:500", "192.0.2.2:500");
+        let expected = NatDetected { local: false, remote: true };
+        for shown in ["198.51.100.1:500", "10.0.0.1:501"] {
+            assert_eq!(detected(sent, path("192.0.2.2:500", shown), &[]), expected);
+        }
+        assert!(expected.any());
+    }
+
+    #[test]
+    fn a_changed_destination_means_that_we_are_behind_nat() {
+        let sent = path("192.0.2.1:500", "198.51.100.1:500");
+        let expected = NatDetected { local: true, remote: false };
+        for ours in ["10.0.0.2:500", "198.51.100.1:4500"] {
+            assert_eq!(detected(sent, path(ours, "192.0.2.1:500"), &[]), expected);
+        }
+        assert!(expected.any());
+    }
+
+    #[test]
+    fn both_may_be_behind_nat() {
+        let sent = path("10.0.0.1:500", "198.51.100.1:500");
+        let came = path("10.0.0.2:500", "198.51.100.9:500");
+        assert_eq!(detected(sent, came, &[]), NatDetected { local: true, remote: true });
+    }
+
+    #[test]
+    fn one_fitting_source_hash_of_several_is_enough() {
+        let sent = path("192.0.2.1:500", "192.0.2.2:500");
+        let came = path("192.0.2.2:500", "192.0.2.1:500");
+        let others = [
+            (NotifyType::NAT_DETECTION_SOURCE_IP, [7; 20].as_slice()),
+            (NotifyType::NAT_DETECTION_SOURCE_IP, &[]),
+        ];
+        assert_eq!(detected(sent, came, &others), NOBODY);
+        let moved = path("192.0.2.2:500", "192.0.2.3:500");
+        assert!(detected(sent, moved, &others).remote);
+    }
+
+    #[test]
+    fn a_peer_that_sends_no_hashes_does_no_nat_traversal() {
+        let came = path("192.0.2.2:500", "192.0.2.1:500");
+        assert_eq!(detect(SPIS.0, SPIS.1, came, &[]), NOBODY);
+        assert!(!NOBODY.any());
+    }
+
+    #[test]
+    fn the_hash_is_of_spis_address_and_port() {
+        // SHA-1 of 0101010101010101 0202020202020202 c0000201 01f4, by sha1sum.
+        let expected = hex("3ca7080caf618c11fe64bf2eb2d9795ba76b573d");
+        assert_eq!(hash(SPIS.0, SPIS.1, "192.0.2.1:500".parse().unwrap()), expected[..]);
+    }
+}

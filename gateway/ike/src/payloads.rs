@@ -129,3 +129,104 @@ impl<'a> Payloads<'a> {
         self.notifies.iter().find(|n| n.kind.is_error())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gateway_wire::{AuthMethod, IdType, KeMethod, Nonce, ProtocolId, TrafficSelectors};
+
+    use super::*;
+
+    /// One payload of each kind that may stand once in some exchange.
+    fn single_payloads() -> Vec<Payload<'static>> {
+        let selectors = || TrafficSelectors { entries: Vec::new() };
+        let id = Identification::new(IdType::FQDN, b"a.test");
+        vec![
+            Payload::SecurityAssociation(SecurityAssociation { proposals: Vec::new() }),
+            Payload::KeyExchange(KeyExchange { method: KeMethod::CURVE25519, data: &[1] }),
+            Payload::Nonce(Nonce(&[2; 16])),
+            Payload::IdInitiator(id),
+            Payload::IdResponder(id),
+            Payload::Authentication(AUTH),
+            Payload::TsInitiator(selectors()),
+            Payload::TsResponder(selectors()),
+        ]
+    }
+
+    const AUTH: Authentication<'static> =
+        Authentication { method: AuthMethod::SHARED_KEY, data: &[3] };
+
+    const fn notification(kind: NotifyType) -> Notify<'static> {
+        Notify { protocol: ProtocolId::NONE, spi: &[], kind, data: &[] }
+    }
+
+    #[test]
+    fn a_repeated_payload_is_refused_where_the_exchange_has_it_and_ignored_elsewhere() {
+        for (exchange, allowed) in RULES {
+            for payload in single_payloads() {
+                let kind = payload.payload_type();
+                let twice = [payload.clone(), payload];
+                let collected = Payloads::collect(*exchange, &twice);
+                if allowed.contains(&kind) {
+                    assert_eq!(collected.unwrap_err(), Error::RepeatedPayload(kind));
+                } else {
+                    assert!(collected.is_ok(), "{kind} in {exchange}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_exchange_has_its_payloads_and_no_others() {
+        let payloads = single_payloads();
+        let found = |exchange| {
+            let p = Payloads::collect(exchange, &payloads).unwrap();
+            [
+                p.sa.is_some(),
+                p.ke.is_some(),
+                p.nonce.is_some(),
+                p.id_i.is_some(),
+                p.id_r.is_some(),
+                p.auth.is_some(),
+                p.ts_i.is_some(),
+                p.ts_r.is_some(),
+            ]
+            .map(u8::from)
+        };
+        assert_eq!(found(ExchangeType::IKE_SA_INIT), [1, 1, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(found(ExchangeType::IKE_AUTH), [1, 0, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(found(ExchangeType::CREATE_CHILD_SA), [1, 1, 1, 0, 0, 0, 1, 1]);
+        assert_eq!(found(ExchangeType::INFORMATIONAL), [0; 8]);
+        assert_eq!(found(ExchangeType(240)), [0; 8]);
+    }
+
+    #[test]
+    fn notifications_and_deletes_are_welcome_in_any_number_and_kept_in_order() {
+        let kinds = [
+            NotifyType::INITIAL_CONTACT,
+            NotifyType::NO_PROPOSAL_CHOSEN,
+            NotifyType::INITIAL_CONTACT,
+            NotifyType::TS_UNACCEPTABLE,
+        ];
+        let delete = |spi| Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: vec![spi] });
+        let mut payloads: Vec<_> = kinds.map(|k| Payload::Notify(notification(k))).to_vec();
+        payloads.extend([delete(1), delete(2)]);
+        let found = Payloads::collect(ExchangeType::INFORMATIONAL, &payloads).unwrap();
+        assert_eq!(found.notifies.iter().map(|n| n.kind).collect::<Vec<_>>(), kinds);
+        assert_eq!(found.deletes.iter().map(|d| d.spis[0]).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(found.error().unwrap().kind, NotifyType::NO_PROPOSAL_CHOSEN);
+        assert!(found.notify(NotifyType::TS_UNACCEPTABLE).is_some());
+        assert!(found.notify(NotifyType::COOKIE).is_none());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let none = Payloads::default();
+        let missing = Error::MissingPayload;
+        assert_eq!(none.require_sa().unwrap_err(), missing(PayloadType::SA));
+        assert_eq!(none.require_ke().unwrap_err(), missing(PayloadType::KE));
+        assert_eq!(none.require_nonce().unwrap_err(), missing(PayloadType::NONCE));
+        assert_eq!(none.require_ts().unwrap_err(), missing(PayloadType::TS_I));
+        let one = Payloads { ts_i: Some(Vec::new()), ..Payloads::default() };
+        assert_eq!(one.require_ts().unwrap_err(), missing(PayloadType::TS_R));
+    }
+}

@@ -61,7 +61,12 @@ impl<K: Ord + Clone, V: Rank + Clone + PartialEq> Claims<K, V> {
 
     /// Makes (`Some`) or releases (`None`) the claim of an owner; gives back what the kernel must
     /// be told and what the owner claimed before. Setting that again undoes this call.
-    pub(super) fn set(&mut self, key: &K, owner: Owner, value: Option<V>) -> (Change<V>, Option<V>) {
+    pub(super) fn set(
+        &mut self,
+        key: &K,
+        owner: Owner,
+        value: Option<V>,
+    ) -> (Change<V>, Option<V>) {
         let before = self.effective(key).cloned();
         let owners = self.claims.entry(key.clone()).or_default();
         let previous = match value {

@@ -37,10 +37,12 @@ impl Executor for Tables {
     async fn undo(&mut self, undo: Undo) -> Result<(), KernelError> {
         match undo {
             Undo::Nothing => Ok(()),
-            Undo::Entry(SaId { destination, spi }) => match self.data_path.remove_sa(destination, spi) {
-                Ok(_known) => Ok(()),
-                Err(error) => Err(bpf_error(&error)),
-            },
+            Undo::Entry(SaId { destination, spi }) => {
+                match self.data_path.remove_sa(destination, spi) {
+                    Ok(_known) => Ok(()),
+                    Err(error) => Err(bpf_error(&error)),
+                }
+            }
             // It may have expired by itself.
             Undo::Sa(id) => match self.xfrm.delete_sa(id) {
                 Err(error) if !error.is_absent() => Err(refused("delete", &id, &error)),
@@ -110,10 +112,13 @@ impl Tables {
             Change::Keep => return Ok(previous),
             Change::Add(value) => ("install", self.xfrm.add_policy(key, &value)),
             Change::Replace(value) => ("replace", self.xfrm.replace_policy(key, &value)),
-            Change::Remove => ("delete", match self.xfrm.delete_policy(key) {
-                Err(error) if error.is_absent() => Ok(()),
-                outcome => outcome,
-            }),
+            Change::Remove => (
+                "delete",
+                match self.xfrm.delete_policy(key) {
+                    Err(error) if error.is_absent() => Ok(()),
+                    outcome => outcome,
+                },
+            ),
         };
         outcome.map(|()| previous).map_err(|error| {
             self.policies.set(key, owner, previous);

@@ -218,8 +218,9 @@ impl LinuxKernel {
     async fn local_address(&self, remote: IpAddr) -> Result<IpAddr, KernelError> {
         let hop = self.tables.network.next_hop(remote).await;
         let hop = hop.map_err(|e| KernelError::Refused(format!("no route to {remote}: {e}")))?;
-        hop.source
-            .ok_or_else(|| KernelError::Refused(format!("the route to {remote} has no source address")))
+        hop.source.ok_or_else(|| {
+            KernelError::Refused(format!("the route to {remote} has no source address"))
+        })
     }
 
     /// The routes that a trap or Child SA in tunnel mode wants. What cannot be found out costs a
@@ -337,7 +338,12 @@ impl LinuxKernel {
 }
 
 /// Interface and router for packets to a protected prefix, whom steering then catches.
-fn way_for(prefix: IpNet, peer: IpAddr, hop: &NextHop, xfrm_interface: u32) -> (u32, Option<IpAddr>) {
+fn way_for(
+    prefix: IpNet,
+    peer: IpAddr,
+    hop: &NextHop,
+    xfrm_interface: u32,
+) -> (u32, Option<IpAddr>) {
     if prefix.addr().is_ipv4() == peer.is_ipv4() {
         (hop.interface, Some(hop.gateway.unwrap_or(peer)))
     } else {
@@ -404,7 +410,8 @@ mod tests {
 
     #[test]
     fn packets_to_a_prefix_of_the_peers_family_take_the_peers_router() {
-        let hop = NextHop { interface: 3, gateway: Some("192.0.2.254".parse().unwrap()), source: None };
+        let hop =
+            NextHop { interface: 3, gateway: Some("192.0.2.254".parse().unwrap()), source: None };
         let peer = "198.51.100.1".parse().unwrap();
         let way = |prefix: &str, hop| way_for(prefix.parse().unwrap(), peer, hop, 9);
         assert_eq!(way("10.2.0.0/16", &hop), (3, hop.gateway));

@@ -76,10 +76,13 @@ impl Monitor {
                 Ok(sender) if sender.port_number() != 0 => {}
                 Ok(_kernel) => {
                     let if_id = self.if_id;
-                    self.waiting
-                        .extend(messages(&self.datagram).filter_map(|message| event(&message, if_id)));
+                    self.waiting.extend(
+                        messages(&self.datagram).filter_map(|message| event(&message, if_id)),
+                    );
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Notice::Overrun,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Notice::Overrun;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Notice::Failed(error),
             }

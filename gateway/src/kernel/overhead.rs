@@ -22,7 +22,9 @@ pub fn overhead(suite: EspSuite, mode: Mode, encapsulated: bool, outer_v6: bool)
     let spi_and_sequence = 8;
     // RFC 4106 3.1, RFC 7634 2: an IV of 8 octets, RFC 3602 2: of one block.
     let (iv, block, combined_icv) = match suite.encryption {
-        Encryption::Aes128Gcm16 | Encryption::Aes256Gcm16 | Encryption::ChaCha20Poly1305 => (8, 4, 16),
+        Encryption::Aes128Gcm16 | Encryption::Aes256Gcm16 | Encryption::ChaCha20Poly1305 => {
+            (8, 4, 16)
+        }
         Encryption::Aes128Cbc | Encryption::Aes256Cbc => (16, 16, 0),
     };
     let icv = match suite.integrity {
@@ -82,7 +84,9 @@ mod tests {
     fn the_overhead_is_the_growth_of_the_worst_packet() {
         for &algorithms in ALL {
             for mode in [Mode::Tunnel, Mode::Transport] {
-                for (encapsulated, v6) in [(false, false), (false, true), (true, false), (true, true)] {
+                for (encapsulated, v6) in
+                    [(false, false), (false, true), (true, false), (true, true)]
+                {
                     let s = suite(algorithms);
                     let worst = (100..200)
                         .map(|inner| on_the_wire(inner, s, mode, encapsulated, v6) - inner)
@@ -110,7 +114,9 @@ mod tests {
         for &algorithms in ALL {
             for v6 in [false, true] {
                 for mode in [Mode::Tunnel, Mode::Transport] {
-                    assert!(overhead(suite(algorithms), mode, true, v6) <= worst_overhead(mode, v6));
+                    assert!(
+                        overhead(suite(algorithms), mode, true, v6) <= worst_overhead(mode, v6)
+                    );
                 }
             }
         }

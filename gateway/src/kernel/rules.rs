@@ -95,17 +95,23 @@ mod tests {
         let rules = class_rules(&policies, &mut RuleIds::default());
         let pairs: Vec<_> = rules.iter().map(|r| (r.local.to_string(), r.precedence)).collect();
         let rule = &policies.rules["r"];
-        let precedence = |l: &str, r: &str| rule.precedence(&l.parse().unwrap(), &r.parse().unwrap());
+        let precedence =
+            |l: &str, r: &str| rule.precedence(&l.parse().unwrap(), &r.parse().unwrap());
         let v4 = ("10.1.0.0/16".to_owned(), precedence("10.1.0.0/16", "10.2.0.0/24"));
         let v6 = ("fd00:1::/64".to_owned(), precedence("fd00:1::/64", "fd00:2::/64"));
         assert_eq!(pairs, [v4, v6]);
-        assert!(rules.iter().all(|r| r.action == bpf::Action::Discard && r.remote_ports == (80..=90)));
+        assert!(
+            rules.iter().all(|r| r.action == bpf::Action::Discard && r.remote_ports == (80..=90))
+        );
         assert_eq!(rules[0].id, rules[1].id);
     }
 
     #[test]
     fn a_rule_keeps_its_number_whatever_comes_and_goes() {
-        let [a, b] = [rule("a", &["10.1.0.0/16"], &["10.2.0.0/16"]), rule("b", &["10.1.0.0/16"], &["10.3.0.0/16"])];
+        let [a, b] = [
+            rule("a", &["10.1.0.0/16"], &["10.2.0.0/16"]),
+            rule("b", &["10.1.0.0/16"], &["10.3.0.0/16"]),
+        ];
         let mut ids = RuleIds::default();
         let alone = class_rules(&set(vec![b.clone()]), &mut ids)[0].id;
         let both = class_rules(&set(vec![a, b]), &mut ids);

@@ -164,7 +164,8 @@ pub(super) async fn open(
 }
 
 async fn underlay(network: &Network, name: &str) -> Result<Interface, KernelSetupError> {
-    let found = network.interface(name).await.map_err(cannot(format!("look up interface {name}")))?;
+    let found =
+        network.interface(name).await.map_err(cannot(format!("look up interface {name}")))?;
     let interface = found.ok_or_else(|| KernelSetupError::NoSuchInterface(name.to_owned()))?;
     if !interface.up {
         warn!(interface = %name, "The interface is down");

@@ -38,9 +38,11 @@ pub(super) fn child(suite: EspSuite) -> ChildSpec {
     };
     let (us, peer) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
     let (encryption_key, integrity_key) = keys(0xa5);
-    let inbound = SaSpec { spi: 0x1001, source: peer, destination: us, encryption_key, integrity_key };
+    let inbound =
+        SaSpec { spi: 0x1001, source: peer, destination: us, encryption_key, integrity_key };
     let (encryption_key, integrity_key) = keys(0x5a);
-    let outbound = SaSpec { spi: 0x2002, source: us, destination: peer, encryption_key, integrity_key };
+    let outbound =
+        SaSpec { spi: 0x2002, source: us, destination: peer, encryption_key, integrity_key };
     ChildSpec {
         child: ChildId(1),
         rule: "rule".into(),

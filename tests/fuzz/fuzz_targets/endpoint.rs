@@ -209,7 +209,8 @@ impl Fuzz {
         let far = if place & 8 == 0 { port } else { 1024 + u16::from(place) };
         let local = SocketAddr::new(self.simulation.nodes[node].address, port);
         let path = Path { local, remote: SocketAddr::new(other, far) };
-        let genuine = self.simulation.nodes.iter().flat_map(|n| &n.sent).any(|(_, o)| o == datagram);
+        let genuine =
+            self.simulation.nodes.iter().flat_map(|n| &n.sent).any(|(_, o)| o == datagram);
         let open = datagram.get(EXCHANGE) == Some(&IKE_SA_INIT);
         let before = (!genuine && !open).then(|| self.state(node));
         let sent = self.simulation.nodes[node].sent.len();
@@ -239,7 +240,7 @@ impl Fuzz {
         )
     }
 
-    /// Far fewer than a million steps are enough for a minute of two hosts.
+    /// Far fewer steps are enough for a minute of two hosts.
     fn pass(&mut self, time: Duration) {
         let steps = self.simulation.run(time);
         assert!(steps < 100_000, "it does not come to rest");

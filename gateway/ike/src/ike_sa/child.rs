@@ -180,12 +180,16 @@ pub(super) fn negotiate(
 ) -> Result<Negotiated, Error> {
     let offered = payloads.require_sa()?;
     let (theirs, ours) = payloads.require_ts()?;
-    let wants_transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
-    let (rule, protect, narrowed) = find_rule(shared, sa, ours, theirs, wants_transport)?;
     let State::Established(established) = &sa.state else { return Err(Error::Internal("no IKE SA")) };
-    if protect.mode == Mode::Transport && established.nat.any() {
-        return Err(Error::Mode("transport mode does not pass NAT here"));
-    }
+    let asks_transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+    // The checksums inside would have to be mended, and the selectors to be translated
+    // (RFC 7296 2.23.1): behind NAT the peer gets tunnel mode or nothing.
+    let hindered = asks_transport && established.nat.any();
+    let found = find_rule(shared, sa, ours, theirs, asks_transport && !hindered);
+    let (rule, protect, narrowed) = match found {
+        Err(_) if hindered => return Err(Error::Mode("transport mode does not pass NAT")),
+        found => found?,
+    };
     let id = shared.child_id();
     let spi = shared.child_spi(sa.id, id)?;
     let Some((chosen, suite, peer_spi)) = proposal::select_esp(&protect.proposals, offered, spi) else {

@@ -141,15 +141,14 @@ fn match_esp(mine: &EspProposal, theirs: &Proposal) -> Option<EspSuite> {
         return None;
     }
     // Whoever insists on a further key exchange cannot have it; "NONE" or its absence will do.
-    if of_kind(theirs, T::KE).next().is_some() && !offers(theirs, T::KE, KeMethod::NONE.0, None) {
+    if !lacks(theirs, T::KE) && !offers(theirs, T::KE, KeMethod::NONE.0, None) {
         return None;
     }
     let (encryption, integrity) = match_cipher(&mine.encryption, &mine.integrity, theirs)?;
     let has = |esn: EsnId| offers(theirs, T::ESN, esn.0, None);
     // An absent ESN transform means 32-bit sequence numbers (RFC 7296 3.3.3 has it mandatory,
     // RFC 7296 3.3.2 lets old peers omit it).
-    let none = of_kind(theirs, T::ESN).next().is_none();
-    let esn = if has(EsnId::YES) { true } else if has(EsnId::NO) || none { false } else { return None };
+    let esn = if has(EsnId::YES) { true } else if has(EsnId::NO) || lacks(theirs, T::ESN) { false } else { return None };
     Some(EspSuite { encryption, integrity, esn })
 }
 
@@ -163,21 +162,24 @@ fn match_cipher(
     let cipher = encryption.iter().copied().find(offered)?;
     if cipher.is_aead() {
         // RFC 5282 8: no integrity transform, or "NONE".
-        let none = of_kind(theirs, TransformType::INTEG).next().is_none();
-        let fits = none || offers(theirs, TransformType::INTEG, IntegId::NONE.0, None);
+        let fits = lacks(theirs, TransformType::INTEG)
+            || offers(theirs, TransformType::INTEG, IntegId::NONE.0, None);
         return fits.then_some((cipher, None));
     }
     let mac = integrity.iter().copied().find(|a| offers(theirs, TransformType::INTEG, a.id().0, None))?;
     Some((cipher, Some(mac)))
 }
 
-/// A transform with an attribute that we do not understand counts as absent (RFC 7296 3.3.6).
-fn of_kind(proposal: &Proposal, kind: TransformType) -> impl Iterator<Item = &Transform> {
-    proposal.transforms.iter().filter(move |t| t.kind == kind && !t.unknown_attribute)
+/// A transform with an attribute that we do not understand is not chosen (RFC 7296 3.3.6).
+fn offers(proposal: &Proposal, kind: TransformType, id: u16, key_length: Option<u16>) -> bool {
+    let is = |t: &Transform| t.kind == kind && t.id == id && t.key_length == key_length;
+    proposal.transforms.iter().any(|t| is(t) && !t.unknown_attribute)
 }
 
-fn offers(proposal: &Proposal, kind: TransformType, id: u16, key_length: Option<u16>) -> bool {
-    of_kind(proposal, kind).any(|t| t.id == id && t.key_length == key_length)
+/// Whether a type is absent: one of which we understand no transform is not, and none of it can
+/// be chosen.
+fn lacks(proposal: &Proposal, kind: TransformType) -> bool {
+    proposal.transforms.iter().all(|t| t.kind != kind)
 }
 
 /// A proposal with a transform type that we do not understand is refused whole (RFC 7296 3.3.6).

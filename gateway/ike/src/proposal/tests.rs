@@ -69,7 +69,7 @@ fn an_aead_cipher_goes_with_no_integrity_or_with_none_only() {
     let ours = esp(&[Encryption::Aes256Gcm16], &[]);
     let with = |ids: &[IntegId]| {
         let extra = ids.iter().map(|id| transform(TransformType::INTEG, id.0)).collect::<Vec<_>>();
-        chosen(&[ours.clone()], &offer_changed(&ours, |p| p.transforms.extend(extra)))
+        chosen(std::slice::from_ref(&ours), &offer_changed(&ours, |p| p.transforms.extend(extra)))
     };
     assert!(with(&[]).is_some());
     assert!(with(&[IntegId::NONE]).is_some());
@@ -232,10 +232,13 @@ fn an_answer_with_two_transforms_of_a_type_is_refused() {
 fn an_answer_that_lacks_or_changes_a_transform_is_refused() {
     let expected = Err(Error::BadAnswer("the chosen transforms are not among ours"));
     for at in 0..3 {
-        assert_eq!(ike_answer(|a| drop(a.proposals[0].transforms.remove(at))), expected);
+        assert_eq!(ike_answer(|a| _ = a.proposals[0].transforms.remove(at)), expected);
         assert_eq!(ike_answer(|a| a.proposals[0].transforms[at].id = 4711), expected);
         assert_eq!(ike_answer(|a| a.proposals[0].transforms[at].key_length = Some(7)), expected);
-        assert_eq!(ike_answer(|a| a.proposals[0].transforms[at].unknown_attribute = true), expected);
+        assert_eq!(
+            ike_answer(|a| a.proposals[0].transforms[at].unknown_attribute = true),
+            expected
+        );
     }
 }
 
@@ -245,7 +248,9 @@ fn proposals_are_described_in_words() {
     assert!(words.contains("_256/") && words.contains("PRF_"), "{words}");
 }
 
-fn some_of<T: Copy + core::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = Vec<T>> {
+fn some_of<T: Copy + core::fmt::Debug + 'static>(
+    all: &'static [T],
+) -> impl Strategy<Value = Vec<T>> {
     subsequence(all, 1..=all.len()).prop_shuffle()
 }
 

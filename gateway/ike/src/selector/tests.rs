@@ -1,4 +1,5 @@
 //! Narrowing, and ranges as prefixes.
+#![expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

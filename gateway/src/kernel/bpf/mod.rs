@@ -7,6 +7,7 @@
 
 mod attach;
 mod error;
+mod outer;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use caps::{CapSet, Capability};
 use gateway_common::{
-    Count, Entry, Reason, RuleCount, RuleKey, SaKey, SaValue, Tuples, global, map, program,
+    Count, Entry, Reason, RuleCount, SaKey, SaValue, Tuples, global, map, program,
 };
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -35,13 +36,11 @@ pub use rules::{ClassRule, Generation};
 
 use attach::{Interface, pin_error};
 use error::chain;
+use outer::Inner;
 use rules::address;
 
 /// The programs, as `build.rs` made them; empty with `GATEWAY_EBPF_SKIP=1`.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway-ebpf"));
-
-/// `BPF_F_NO_PREALLOC`; the inner map must have the flags that the programs declare.
-const ON_DEMAND: u32 = 1;
 
 /// The maps that are pinned, with the sizes of key and value.
 const MAPS: [(&str, usize, usize); 4] = [
@@ -114,7 +113,7 @@ pub struct DataPath {
     ebpf: Ebpf,
     links: PathBuf,
     sas: HashMap<MapData, SaKey, SaValue>,
-    generation: ArrayOfMaps<MapData, HashMap<MapData, RuleKey, Entry>>,
+    generation: ArrayOfMaps<MapData, Inner>,
     counters: PerCpuArray<MapData, Count>,
     rule_counters: PerCpuHashMap<MapData, u32, RuleCount>,
     log: Option<BpfLog>,
@@ -152,6 +151,7 @@ impl DataPath {
         }
         check_capabilities()?;
         let links = make_pin_dir(&config.pin_dir)?;
+        outer::create(&config.pin_dir.join(map::GENERATION))?;
         let mut loader = EbpfLoader::new();
         for (name, _, _) in MAPS {
             loader.map_pin_path(name, config.pin_dir.join(name));
@@ -226,8 +226,7 @@ impl DataPath {
         let no_counter = failed("a rule's counter cannot be written");
         let room = generation.entries().len().saturating_add(2);
         let room = u32::try_from(room).unwrap_or(u32::MAX);
-        let mut new =
-            HashMap::<MapData, RuleKey, Entry>::create(room, ON_DEMAND).map_err(no_rule)?;
+        let mut new = outer::inner(room).map_err(no_rule)?;
         for (key, list) in generation.lists() {
             new.insert(key, as_entry(list), 0).map_err(no_rule)?;
         }

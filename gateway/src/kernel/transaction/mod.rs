@@ -192,9 +192,8 @@ fn policy_steps(
             *lowest = (*lowest).min(*precedence);
         }
     }
-    let step = |(key, precedence): (_, u32)| {
-        Step::Policy(key, owner, value(precedence.saturating_mul(2)))
-    };
+    let step =
+        |(key, precedence): (_, u32)| Step::Policy(key, owner, value(precedence.saturating_mul(2)));
     Ok(best.into_iter().map(step).collect())
 }
 

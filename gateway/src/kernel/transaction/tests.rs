@@ -65,16 +65,8 @@ impl Executor for Recorder {
 }
 
 /// The order in which a Child SA with one selector and one route is installed.
-const ORDER: [&str; 8] = [
-    "entry 1001",
-    "entry 2002",
-    "sa 1001",
-    "sa 2002",
-    "in",
-    "forward",
-    "out",
-    "route 10.2.0.0/16",
-];
+const ORDER: [&str; 8] =
+    ["entry 1001", "entry 2002", "sa 1001", "sa 2002", "in", "forward", "out", "route 10.2.0.0/16"];
 
 fn route() -> RouteValue {
     let route = Route {
@@ -182,7 +174,9 @@ fn transport_mode_has_no_policy_for_forwarded_packets() {
     let steps = child_steps(&spec, Vec::new()).unwrap();
     let directions: Vec<_> = steps
         .iter()
-        .filter_map(|step| if let Step::Policy(key, ..) = step { Some(key.direction) } else { None })
+        .filter_map(
+            |step| if let Step::Policy(key, ..) = step { Some(key.direction) } else { None },
+        )
         .collect();
     assert_eq!(directions, [PolicyDirection::In, PolicyDirection::Out]);
 }
@@ -219,7 +213,10 @@ fn a_selector_with_too_many_port_blocks_is_refused_before_anything_is_done() {
     spec.selectors[0].0.local_ports = 1..=65534;
     spec.selectors[0].0.remote_ports = 1..=2;
     let error = child_steps(&spec, Vec::new()).unwrap_err();
-    assert!(matches!(&error, KernelError::Unsupported(why) if why.contains("60 XFRM policies")), "{error}");
+    assert!(
+        matches!(&error, KernelError::Unsupported(why) if why.contains("60 XFRM policies")),
+        "{error}"
+    );
 }
 
 #[test]

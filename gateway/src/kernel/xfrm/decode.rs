@@ -68,9 +68,7 @@ pub(super) fn policy(message: &Message<'_>, if_id: u32) -> Option<(PolicyKey, u3
         return None;
     }
     let selector = &info.selector;
-    let prefix = |address: &Address, length| {
-        IpNet::new(ip(selector.family, address)?, length).ok()
-    };
+    let prefix = |address: &Address, length| IpNet::new(ip(selector.family, address)?, length).ok();
     let key = PolicyKey {
         direction: match info.direction {
             XFRM_POLICY_IN => PolicyDirection::In,

@@ -13,10 +13,10 @@ use netlink_packet_xfrm::policy::{
 use netlink_packet_xfrm::state::{DelGetMessage as SaIdMessage, ModifyMessage as StateMessage};
 use netlink_packet_xfrm::{
     AF_INET, AF_INET6, Address, Alg, AlgAead, AlgAuth, EncapTmpl, IPPROTO_ESP, LifetimeConfig,
-    ReplayEsn, Selector as XfrmSelector, UDP_ENCAP_ESPINUDP, UserPolicyId, UserPolicyInfo, UserSaId,
-    UserSaInfo, UserTemplate, XFRM_ALG_NAME_LEN, XFRM_INF, XFRM_MODE_TRANSPORT, XFRM_MODE_TUNNEL,
-    XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRM_STATE_AF_UNSPEC, XFRM_STATE_ESN,
-    XFRMA_REPLAY_ESN_MAX, XfrmAttrs,
+    ReplayEsn, Selector as XfrmSelector, UDP_ENCAP_ESPINUDP, UserPolicyId, UserPolicyInfo,
+    UserSaId, UserSaInfo, UserTemplate, XFRM_ALG_NAME_LEN, XFRM_INF, XFRM_MODE_TRANSPORT,
+    XFRM_MODE_TUNNEL, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRM_STATE_AF_UNSPEC,
+    XFRM_STATE_ESN, XFRMA_REPLAY_ESN_MAX, XfrmAttrs,
 };
 use zeroize::Zeroize as _;
 

@@ -4,9 +4,9 @@ use gateway_ike::config::{ChildLifetime, Mode};
 use gateway_ike::io::{Encapsulation, KernelEvent};
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::{
-    UDP_ENCAP_ESPINUDP, UserAcquire, UserExpire, UserSaInfo, UserTemplate, XFRM_INF, XFRM_MSG_ACQUIRE,
-    XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_STATE_AF_UNSPEC, XFRM_STATE_ESN,
-    XfrmAttrs,
+    UDP_ENCAP_ESPINUDP, UserAcquire, UserExpire, UserSaInfo, UserTemplate, XFRM_INF,
+    XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_STATE_AF_UNSPEC,
+    XFRM_STATE_ESN, XfrmAttrs,
 };
 
 use super::SaDirection::{Inbound, Outbound};
@@ -231,7 +231,10 @@ fn what_is_installed_is_read_back() {
     for direction in [PolicyDirection::In, PolicyDirection::Out, PolicyDirection::Forward] {
         let key = policy_keys(&wanted, direction).unwrap()[0];
         let body = octets(&encode::policy(&key, &value, IF_ID));
-        assert_eq!(receive(XFRM_MSG_NEWPOLICY, &body, |m| decode::policy(m, IF_ID)), Some((key, 9)));
+        assert_eq!(
+            receive(XFRM_MSG_NEWPOLICY, &body, |m| decode::policy(m, IF_ID)),
+            Some((key, 9))
+        );
     }
 }
 
@@ -273,7 +276,10 @@ fn an_acquire_tells_reqid_number_and_packet() {
 #[test]
 fn type_and_code_of_icmp_are_not_taken_for_ports() {
     let event = receive(XFRM_MSG_ACQUIRE, &acquire(IF_ID, 1), |m| event(m, IF_ID));
-    assert!(matches!(event, Some(KernelEvent::Acquire { source_port: 0, destination_port: 0, .. })));
+    assert!(matches!(
+        event,
+        Some(KernelEvent::Acquire { source_port: 0, destination_port: 0, .. })
+    ));
 }
 
 fn expire(if_id: u32, spi: u32, hard: u8) -> Vec<u8> {
@@ -306,7 +312,8 @@ fn events_of_others_and_of_larval_states_are_ignored() {
 
 #[test]
 fn an_event_cut_anywhere_is_ignored() {
-    for (kind, body) in [(XFRM_MSG_ACQUIRE, acquire(IF_ID, 6)), (XFRM_MSG_EXPIRE, expire(IF_ID, 9, 1))]
+    for (kind, body) in
+        [(XFRM_MSG_ACQUIRE, acquire(IF_ID, 6)), (XFRM_MSG_EXPIRE, expire(IF_ID, 9, 1))]
     {
         for end in 0..body.len() {
             assert_eq!(receive(kind, &body[..end], |m| event(m, IF_ID)), None, "{kind} at {end}");

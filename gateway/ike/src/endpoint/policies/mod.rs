@@ -129,11 +129,18 @@ impl Endpoint {
             }
             return;
         };
+        let known = self.shared.reqids.contains_key(&rule.name);
         let reqid = self.shared.reqid(&rule.name);
         let peer = policies.peers.get(&protect.peer);
-        // Whose peer may be anywhere has no template: what is steered into the XFRM interface
-        // for it finds no policy there and is dropped until the peer has come.
-        let Some((peer, remote)) = peer.and_then(|p| p.remote_address.map(|remote| (p, remote))) else { return };
+        let Some((peer, remote)) = peer.and_then(|p| p.remote_address.map(|remote| (p, remote))) else {
+            // Whose peer may be anywhere has no template: what is steered into the XFRM interface
+            // for it finds no policy there and is dropped until the peer has come. Before, the
+            // peer may have had an address.
+            if known {
+                self.remove_trap(&rule.name, reqid);
+            }
+            return;
+        };
         let spec = TrapSpec {
             rule: RuleName::clone(&rule.name),
             reqid,

@@ -1,5 +1,6 @@
 //! Child SAs without IKE: both ends are told the same keys.
-#![allow(dead_code, reason = "each test target uses a part")]
+#![expect(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "this is test code")]
+#![allow(dead_code, reason = "each test target uses a part of it")]
 
 use core::net::IpAddr;
 use core::time::Duration;

@@ -1,0 +1,43 @@
+//! What the bench needs beside the programs. The kernel's test-run goes on with the packet as the
+//! last run left it, so a decapsulation can only be repeated if each run puts back what it took.
+//! A program is loaded when it is asked for: the daemon never loads these.
+
+use aya_ebpf::programs::XdpContext;
+use gateway_common::Reason;
+
+use crate::header::{Ipv4InPlace, Udp};
+use crate::{natt, packet};
+
+/// The headers of ESP in UDP over IPv4, without a VLAN tag.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Headers {
+    link: [u16; 7],
+    ip: Ipv4InPlace,
+    udp: Udp,
+}
+
+/// What a UDP header takes.
+const UDP: usize = size_of::<Udp>();
+
+/// Decapsulates, and puts the headers back. What was decided.
+#[inline(always)]
+pub fn decapsulate_and_restore(context: &XdpContext) -> Result<(), Reason> {
+    let Some(headers) = packet::at::<Headers>(context, 0).copied() else { return Ok(()) };
+    let decided = natt::ingress(context);
+    if decided == Err(Reason::Stripped) && !packet::lengthen::<_, UDP>(context, headers) {
+        return Err(Reason::NotStripped);
+    }
+    decided
+}
+
+/// Does only what the one above does beside decapsulating, with the move that undoes it.
+#[inline(always)]
+pub fn restore(context: &XdpContext) -> Result<(), Reason> {
+    let Some(headers) = packet::at::<Headers>(context, 0).copied() else { return Ok(()) };
+    let moved = packet::shorten::<[u16; 1], UDP>(context, [0]);
+    if !moved || !packet::lengthen::<_, UDP>(context, headers) {
+        return Err(Reason::NotStripped);
+    }
+    Ok(())
+}

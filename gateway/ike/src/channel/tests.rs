@@ -1,0 +1,228 @@
+//! Windows, retransmission, and what is opened.
+
+use gateway_wire::{Delete, Nonce, ProtocolId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::algorithms::{Encryption, Group, Integrity, Prf};
+use crate::testing::SeededRandom;
+use crate::time::start;
+
+const SPIS: (IkeSpi, IkeSpi) = (IkeSpi([1; 8]), IkeSpi([2; 8]));
+
+/// Both ends of one IKE SA, the initiator first.
+fn ends(encryption: Encryption) -> (Channel, Channel) {
+    let integrity = (!encryption.is_aead()).then_some(Integrity::HmacSha256);
+    let suite = IkeSuite { encryption, integrity, prf: Prf::HmacSha256, group: Group::X25519 };
+    let end = |initiator| {
+        let keys = IkeKeys::derive(suite, &[7; 32], &[8; 32], &[9; 32], SPIS.0, SPIS.1);
+        Channel::new(SPIS, initiator, suite, keys).unwrap()
+    };
+    (end(true), end(false))
+}
+
+fn random() -> SeededRandom {
+    SeededRandom::new(1)
+}
+
+fn request(from: &mut Channel) -> Vec<u8> {
+    let config = EndpointConfig::default();
+    from.request(start(), &config, &mut random(), ExchangeType::INFORMATIONAL, &[]).unwrap()
+}
+
+fn header(datagram: &[u8]) -> Header {
+    Header::decode(datagram).unwrap().0
+}
+
+/// Takes a request and answers it.
+fn answer(to: &mut Channel, datagram: &[u8]) -> Vec<u8> {
+    let opened = to.open(header(datagram), datagram).unwrap();
+    to.respond(&mut random(), RequestId::new(&opened, datagram), &[]).unwrap()
+}
+
+fn place<'a>(channel: &'a Channel, datagram: &[u8]) -> Place<'a> {
+    channel.place(&header(datagram), datagram)
+}
+
+#[test]
+fn retransmissions_come_after_growing_intervals_and_end() {
+    let config = EndpointConfig { retransmit_tries: 4, ..EndpointConfig::default() };
+    let begin = start();
+    let mut backoff = Backoff::new(begin, &config);
+    let mut at = begin;
+    // 1 s, then each 1.8 times the one before.
+    for micros in [1_000_000, 1_800_000, 3_240_000, 5_832_000] {
+        at += Duration::from_micros(micros);
+        assert_eq!(backoff.next(), at);
+        assert_eq!(backoff.poll(at - Duration::from_nanos(1), &config), Retry::Wait);
+        assert_eq!(backoff.poll(at, &config), Retry::Again);
+        assert_eq!(backoff.poll(at, &config), Retry::Wait, "once each time");
+    }
+    at += Duration::from_nanos(10_497_600_000);
+    assert_eq!(backoff.next(), at);
+    assert_eq!(backoff.poll(at - Duration::from_nanos(1), &config), Retry::Wait);
+    assert_eq!(backoff.poll(at, &config), Retry::GiveUp { tries: 4 });
+}
+
+#[test]
+fn a_late_retransmission_counts_its_interval_from_when_it_was_sent() {
+    let config = EndpointConfig::default();
+    let begin = start();
+    let mut backoff = Backoff::new(begin, &config);
+    let late = begin + Duration::from_secs(30);
+    assert_eq!(backoff.poll(late, &config), Retry::Again);
+    assert_eq!(backoff.next(), late + Duration::from_millis(1800));
+}
+
+#[test]
+fn no_retransmission_is_allowed_where_there_shall_be_none() {
+    let config = EndpointConfig { retransmit_tries: 0, ..EndpointConfig::default() };
+    let begin = start();
+    let mut backoff = Backoff::new(begin, &config);
+    let due = begin + Duration::from_secs(1);
+    assert_eq!(backoff.poll(due, &config), Retry::GiveUp { tries: 0 });
+}
+
+#[test]
+fn the_initiator_begins_with_message_1_and_the_responder_with_0() {
+    let (mut initiator, mut responder) = ends(Encryption::Aes256Gcm16);
+    let (to, fro) = (request(&mut initiator), request(&mut responder));
+    assert_eq!((header(&to).message_id.0, header(&fro).message_id.0), (1, 0));
+    assert_eq!(place(&responder, &to), Place::NextRequest);
+    assert_eq!(place(&initiator, &fro), Place::NextRequest);
+}
+
+#[test]
+fn the_request_that_was_answered_last_gets_the_same_answer_again() {
+    let (mut initiator, mut responder) = ends(Encryption::Aes256Gcm16);
+    let first = request(&mut initiator);
+    let response = answer(&mut responder, &first);
+    assert_eq!(place(&responder, &first), Place::Repeated(&response));
+    // The same number is not enough.
+    let mut other = first.clone();
+    *other.last_mut().unwrap() ^= 1;
+    assert_eq!(place(&responder, &other), Place::Outside);
+    initiator.response_received();
+    let second = request(&mut initiator);
+    assert_eq!(place(&responder, &second), Place::NextRequest);
+    answer(&mut responder, &second);
+    assert_eq!(place(&responder, &first), Place::Outside);
+}
+
+#[test]
+fn a_request_beyond_the_window_is_outside() {
+    let (mut initiator, responder) = ends(Encryption::Aes256Gcm16);
+    let first = request(&mut initiator);
+    let ahead = Header { message_id: MessageId(2), ..header(&first) };
+    assert_eq!(responder.place(&ahead, &first), Place::Outside);
+    let before = Header { message_id: MessageId(0), ..header(&first) };
+    assert_eq!(responder.place(&before, &first), Place::Outside);
+}
+
+#[test]
+fn only_the_awaited_response_is_awaited_and_only_once() {
+    let (mut initiator, mut responder) = ends(Encryption::Aes256Gcm16);
+    let first = request(&mut initiator);
+    let response = answer(&mut responder, &first);
+    assert!(initiator.is_busy());
+    assert_eq!(place(&initiator, &response), Place::AwaitedResponse);
+    let good = header(&response);
+    let other_id = Header { message_id: MessageId(2), ..good };
+    assert_eq!(initiator.place(&other_id, &response), Place::Outside);
+    let other_exchange = Header { exchange: ExchangeType::CREATE_CHILD_SA, ..good };
+    assert_eq!(initiator.place(&other_exchange, &response), Place::Outside);
+    initiator.response_received();
+    assert!(!initiator.is_busy());
+    assert_eq!(place(&initiator, &response), Place::Outside);
+}
+
+#[test]
+fn a_response_to_nothing_is_outside() {
+    let (initiator, _) = ends(Encryption::Aes256Gcm16);
+    let response = Header {
+        initiator_spi: SPIS.0,
+        responder_spi: SPIS.1,
+        exchange: ExchangeType::INFORMATIONAL,
+        flags: Flags { response: true, version: false, initiator: false },
+        message_id: MessageId(0),
+    };
+    assert_eq!(initiator.place(&response, &[]), Place::Outside);
+}
+
+#[test]
+fn the_request_under_way_is_sent_again_octet_for_octet_until_it_is_given_up() {
+    let config = EndpointConfig { retransmit_tries: 1, ..EndpointConfig::default() };
+    let (mut initiator, _) = ends(Encryption::Aes256Gcm16);
+    let mut now = start();
+    assert_eq!(initiator.poll_retransmission(now, &config), None);
+    let sent =
+        initiator.request(now, &config, &mut random(), ExchangeType::INFORMATIONAL, &[]).unwrap();
+    assert_eq!(initiator.poll_retransmission(now, &config), None);
+    now = initiator.next_retransmission().unwrap();
+    assert_eq!(initiator.poll_retransmission(now, &config), Some(Ok(sent.as_slice())));
+    now = initiator.next_retransmission().unwrap();
+    let given_up = Some(Err((ExchangeType::INFORMATIONAL, 1)));
+    assert_eq!(initiator.poll_retransmission(now, &config), given_up);
+    initiator.response_received();
+    assert_eq!(initiator.next_retransmission(), None);
+}
+
+#[test]
+fn message_numbers_never_wrap() {
+    let (mut initiator, _) = ends(Encryption::Aes256Gcm16);
+    initiator.next_request = u32::MAX;
+    let config = EndpointConfig::default();
+    let refused =
+        initiator.request(start(), &config, &mut random(), ExchangeType::INFORMATIONAL, &[]);
+    assert_eq!(refused, Err(Error::Internal("message IDs are used up")));
+    assert!(!initiator.is_busy());
+}
+
+#[test]
+fn what_one_end_seals_the_other_opens_and_itself_does_not() {
+    for encryption in Encryption::ALL {
+        let (mut initiator, responder) = ends(*encryption);
+        let delete = Delete { protocol: ProtocolId::ESP, spis: vec![0x1234] };
+        let payloads = [Payload::Nonce(Nonce(&[5; 32])), Payload::Delete(delete)];
+        let config = EndpointConfig::default();
+        let exchange = ExchangeType::CREATE_CHILD_SA;
+        let sealed =
+            initiator.request(start(), &config, &mut random(), exchange, &payloads).unwrap();
+        let opened = responder.open(header(&sealed), &sealed).unwrap();
+        assert_eq!(opened.payloads().unwrap(), payloads, "{encryption}");
+        // RFC 7296 2.21.2: one's own messages, sent back, are nobody's.
+        assert!(initiator.open(header(&sealed), &sealed).is_none());
+    }
+}
+
+#[test]
+fn a_message_without_an_sk_payload_is_not_opened() {
+    let (_, responder) = ends(Encryption::Aes256Gcm16);
+    let header = Header {
+        initiator_spi: SPIS.0,
+        responder_spi: SPIS.1,
+        exchange: ExchangeType::INFORMATIONAL,
+        flags: Flags { response: false, version: false, initiator: true },
+        message_id: MessageId(1),
+    };
+    let plain = [Payload::Nonce(Nonce(&[5; 32]))];
+    let datagram = gateway_wire::encode_message(&header, &plain).unwrap();
+    assert!(responder.open(header, &datagram).is_none());
+}
+
+proptest! {
+    #[test]
+    fn a_changed_or_cut_message_is_not_opened(
+        at in any::<prop::sample::Index>(),
+        change in 1..=255_u8,
+        cut in any::<prop::sample::Index>(),
+        encryption in prop::sample::select(Encryption::ALL),
+    ) {
+        let (mut initiator, responder) = ends(encryption);
+        let good = request(&mut initiator);
+        let mut bad = good.clone();
+        bad[at.index(good.len())] ^= change;
+        prop_assert!(responder.open(header(&good), &bad).is_none());
+        prop_assert!(responder.open(header(&good), &good[..cut.index(good.len())]).is_none());
+    }
+}
