@@ -21,15 +21,12 @@ const SPI: u32 = 0xc123_4567;
 const US: &str = "192.0.2.1";
 const PEER: &str = "192.0.2.2";
 
-/// Runs of one measurement: the kernel gives whole nanoseconds of the mean.
-const RUNS: u32 = 200_000;
-
-/// The mean time of a packet in a program.
-fn mean(data_path: &mut DataPath, name: &'static str, packet: &[u8]) -> Duration {
-    let options =
-        TestRunOptions { data_in: Some(packet), repeat: RUNS, ..TestRunOptions::default() };
+/// The time of so many packets in a program. The kernel gives the mean in whole nanoseconds.
+fn time(data_path: &mut DataPath, name: &'static str, packet: &[u8], packets: u64) -> Duration {
+    let repeat = u32::try_from(packets).unwrap_or(u32::MAX);
+    let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::default() };
     let program = data_path.xdp(name).unwrap_or_else(|error| panic!("{error}"));
-    program.test_run(options).unwrap().duration
+    program.test_run(options).unwrap().duration.saturating_mul(repeat)
 }
 
 fn measure(criterion: &mut Criterion, data_path: &mut DataPath) {
@@ -39,10 +36,8 @@ fn measure(criterion: &mut Criterion, data_path: &mut DataPath) {
     let unknown = ethernet(&unknown);
     let other = ethernet(&Ip::new(PEER, US, TCP).packet(&tcp(40_000, 443)));
     let mut group = criterion.benchmark_group("xdp");
-    group.sample_size(20);
-    let times = |iterations: u64, mean: Duration| {
-        mean.saturating_mul(u32::try_from(iterations).unwrap_or(u32::MAX))
-    };
+    group.sample_size(20).warm_up_time(Duration::from_secs(1));
+    group.measurement_time(Duration::from_secs(3));
     for (name, program, packet) in [
         ("floor", program::PASS, &encapsulated),
         ("another protocol", program::NATT_INGRESS, &other),
@@ -51,15 +46,15 @@ fn measure(criterion: &mut Criterion, data_path: &mut DataPath) {
         ("restore", program::RESTORE, &encapsulated),
     ] {
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|iterations| times(iterations, mean(data_path, program, packet)));
+            bencher.iter_custom(|packets| time(data_path, program, packet, packets));
         });
     }
     group.bench_function("decapsulate", |bencher| {
-        bencher.iter_custom(|iterations| {
-            let both = mean(data_path, program::NATT_AND_RESTORE, &encapsulated);
-            let restore = mean(data_path, program::RESTORE, &encapsulated);
-            let floor = mean(data_path, program::PASS, &encapsulated);
-            times(iterations, both.saturating_sub(restore).saturating_add(floor))
+        bencher.iter_custom(|packets| {
+            let both = time(data_path, program::NATT_AND_RESTORE, &encapsulated, packets);
+            let restore = time(data_path, program::RESTORE, &encapsulated, packets);
+            let floor = time(data_path, program::PASS, &encapsulated, packets);
+            both.saturating_sub(restore).saturating_add(floor)
         });
     });
     group.finish();

@@ -7,7 +7,7 @@ use gateway_tests::capture::Mark;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
-    between_gateways, between_sites, capture, encrypted, exercise, exercise_between,
+    FITTING, between_gateways, between_sites, capture, encrypted, exercise, exercise_between,
 };
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};

@@ -10,8 +10,8 @@ use gateway_tests::frame::Kind;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
-    all_answered, between_gateways, between_sites, capture, encrypted, exercise, exercise_between,
-    none_answered,
+    FITTING, all_answered, between_gateways, between_sites, capture, encrypted, exercise,
+    exercise_between, none_answered,
 };
 use gateway_tests::topology::{Between, Family, Site, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered, shout};
@@ -148,7 +148,7 @@ fn transport_mode_through_nat_is_refused_with_the_reason_and_nothing_leaks() -> 
     let (of_client, of_server) = transport_policies(&topology, V4);
     let mut answering = Gateway::start(&topology.server.gateway, &of_server)?;
     let asking = Gateway::start(&topology.client.gateway, &of_client)?;
-    answering.wait_for_log("transport mode does not pass NAT")?;
+    answering.daemon().wait_for_log("transport mode does not pass NAT", 0, PATIENCE)?;
     none_answered(&topology.client.gateway, topology.server.outer(V4))?;
     assert!(asking.children(RULE)?.is_empty());
     capture.finish(&[between_gateways(&topology, V4)])

@@ -21,8 +21,11 @@ struct Host {
 
 impl Host {
     fn new(address: [u8; 4], policies: PolicySet) -> Self {
-        let endpoint =
-            Endpoint::new(EndpointConfig::default(), Box::new(SystemSource::default()), Box::new(SystemKeyExchange));
+        let endpoint = Endpoint::new(
+            EndpointConfig::default(),
+            Box::new(SystemSource::default()),
+            Box::new(SystemKeyExchange),
+        );
         let mut host = Self { endpoint, address: address.into() };
         host.input(now(), Input::Policies(Arc::new(policies)));
         host

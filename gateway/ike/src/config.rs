@@ -140,7 +140,9 @@ impl Rule {
         self.local.iter().flat_map(move |l| {
             self.remote
                 .iter()
-                .filter(move |r| matches!((l, r), (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_))))
+                .filter(move |r| {
+                    matches!((l, r), (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_)))
+                })
                 .map(move |r| (*l, *r))
         })
     }

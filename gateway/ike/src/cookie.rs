@@ -57,7 +57,14 @@ impl Cookies {
     }
 
     /// Whether a returned cookie is one of ours for this very initiator, and recent.
-    pub(crate) fn check(&self, now: Instant, returned: &[u8], spi: IkeSpi, nonce: &[u8], from: SocketAddr) -> bool {
+    pub(crate) fn check(
+        &self,
+        now: Instant,
+        returned: &[u8],
+        spi: IkeSpi,
+        nonce: &[u8],
+        from: SocketAddr,
+    ) -> bool {
         let recent = |s: &&Secret| now < after(s.until, ROTATION);
         let version = returned.first().copied();
         [&self.current, &self.previous]
@@ -75,7 +82,11 @@ fn cookie(secret: &Secret, spi: IkeSpi, nonce: &[u8], from: SocketAddr) -> [u8; 
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     };
-    let mac = prf(Prf::HmacSha256, secret.key.as_ref(), &[nonce, &address, &from.port().to_be_bytes(), &spi.0]);
+    let mac = prf(
+        Prf::HmacSha256,
+        secret.key.as_ref(),
+        &[nonce, &address, &from.port().to_be_bytes(), &spi.0],
+    );
     let mut cookie = [secret.version; LENGTH];
     for (to, from) in cookie.iter_mut().skip(1).zip(mac.iter()) {
         *to = *from;

@@ -132,21 +132,26 @@ pub struct Notification {
 pub fn notification_for(error: &Error) -> Option<Notification> {
     let plain = |kind| Some(Notification { kind, data: Vec::new() });
     match error {
-        Error::Malformed(_) | Error::MissingPayload(_) | Error::RepeatedPayload(_) | Error::UnexpectedExchange => {
-            plain(NotifyType::INVALID_SYNTAX)
-        }
-        Error::UnsupportedCriticalPayload(kind) => {
-            Some(Notification { kind: NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, data: vec![kind.0] })
-        }
+        Error::Malformed(_)
+        | Error::MissingPayload(_)
+        | Error::RepeatedPayload(_)
+        | Error::UnexpectedExchange => plain(NotifyType::INVALID_SYNTAX),
+        Error::UnsupportedCriticalPayload(kind) => Some(Notification {
+            kind: NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+            data: vec![kind.0],
+        }),
         // RFC 7296 has no notification for a mode that is not acceptable; this is what others send.
-        Error::NoProposalChosen { .. } | Error::Mode(_) | Error::Kernel(_) | Error::KernelTimeout => {
-            plain(NotifyType::NO_PROPOSAL_CHOSEN)
-        }
+        Error::NoProposalChosen { .. }
+        | Error::Mode(_)
+        | Error::Kernel(_)
+        | Error::KernelTimeout => plain(NotifyType::NO_PROPOSAL_CHOSEN),
         Error::InvalidKePayload { wanted } => Some(Notification {
             kind: NotifyType::INVALID_KE_PAYLOAD,
             data: wanted.id().0.to_be_bytes().to_vec(), // RFC 7296 1.3
         }),
-        Error::KeyExchange(KeyExchangeError::InvalidPublicValue) => plain(NotifyType::INVALID_SYNTAX),
+        Error::KeyExchange(KeyExchangeError::InvalidPublicValue) => {
+            plain(NotifyType::INVALID_SYNTAX)
+        }
         Error::Authentication(_) => plain(NotifyType::AUTHENTICATION_FAILED),
         Error::TsUnacceptable { .. } => plain(NotifyType::TS_UNACCEPTABLE),
         Error::ChildSaNotFound => plain(NotifyType::CHILD_SA_NOT_FOUND),

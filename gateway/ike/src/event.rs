@@ -64,7 +64,9 @@ pub enum EventKind {
         nat_remote: bool,
     },
     /// The kernel has both SAs.
-    #[error("Child SA of rule {rule} installed: {suite}, inbound {inbound_spi:08x}, outbound {outbound_spi:08x}, {selectors}")]
+    #[error(
+        "Child SA of rule {rule} installed: {suite}, inbound {inbound_spi:08x}, outbound {outbound_spi:08x}, {selectors}"
+    )]
     ChildInstalled {
         /// The rule it serves.
         rule: RuleName,
@@ -78,7 +80,9 @@ pub enum EventKind {
         selectors: String,
     },
     /// A Child SA is gone.
-    #[error("Child SA of rule {rule} removed: inbound {inbound_spi:08x}, outbound {outbound_spi:08x}: {reason}")]
+    #[error(
+        "Child SA of rule {rule} removed: inbound {inbound_spi:08x}, outbound {outbound_spi:08x}: {reason}"
+    )]
     ChildRemoved {
         /// The rule it served.
         rule: RuleName,
@@ -133,7 +137,9 @@ pub enum EventKind {
     #[error("{}", if *.0 { "Too many half-open IKE SAs: demanding cookies" } else { "Cookies are no longer demanded" })]
     CookieMode(bool),
     /// New policies are in force.
-    #[error("Policies applied: {added} added, {removed} removed, {changed} changed, {unchanged} unchanged")]
+    #[error(
+        "Policies applied: {added} added, {removed} removed, {changed} changed, {unchanged} unchanged"
+    )]
     PoliciesApplied {
         /// Rules that were not there before.
         added: usize,

@@ -44,8 +44,12 @@ impl Identity {
 pub(crate) fn describe(id: &Identification<'_>) -> String {
     let text = || id.data.escape_ascii().to_string();
     match id.kind {
-        IdType::IPV4_ADDR => <[u8; 4]>::try_from(id.data).map_or_else(|_| text(), |o| IpAddr::from(o).to_string()),
-        IdType::IPV6_ADDR => <[u8; 16]>::try_from(id.data).map_or_else(|_| text(), |o| IpAddr::from(o).to_string()),
+        IdType::IPV4_ADDR => {
+            <[u8; 4]>::try_from(id.data).map_or_else(|_| text(), |o| IpAddr::from(o).to_string())
+        }
+        IdType::IPV6_ADDR => {
+            <[u8; 16]>::try_from(id.data).map_or_else(|_| text(), |o| IpAddr::from(o).to_string())
+        }
         IdType::FQDN | IdType::RFC822_ADDR => text(),
         kind => format!("{kind}:{}", text()),
     }

@@ -32,7 +32,11 @@ pub(crate) fn hash(initiator_spi: IkeSpi, responder_spi: IkeSpi, address: Socket
 }
 
 /// The data of the two notifications for a message that we send: source and destination.
-pub(crate) fn hashes(initiator_spi: IkeSpi, responder_spi: IkeSpi, path: Path) -> [(NotifyType, [u8; 20]); 2] {
+pub(crate) fn hashes(
+    initiator_spi: IkeSpi,
+    responder_spi: IkeSpi,
+    path: Path,
+) -> [(NotifyType, [u8; 20]); 2] {
     [
         (NotifyType::NAT_DETECTION_SOURCE_IP, hash(initiator_spi, responder_spi, path.local)),
         (NotifyType::NAT_DETECTION_DESTINATION_IP, hash(initiator_spi, responder_spi, path.remote)),
@@ -42,7 +46,12 @@ pub(crate) fn hashes(initiator_spi: IkeSpi, responder_spi: IkeSpi, path: Path) -
 /// Compares the notifications of a message that came by `path`. The peer may send several
 /// source hashes; one that fits is enough. A peer that sends none does not do NAT traversal,
 /// and then none is assumed.
-pub(crate) fn detect(initiator_spi: IkeSpi, responder_spi: IkeSpi, path: Path, notifies: &[Notify<'_>]) -> NatDetected {
+pub(crate) fn detect(
+    initiator_spi: IkeSpi,
+    responder_spi: IkeSpi,
+    path: Path,
+    notifies: &[Notify<'_>],
+) -> NatDetected {
     let moved = |kind: NotifyType, address: SocketAddr| {
         let expected = hash(initiator_spi, responder_spi, address);
         let mut sent = notifies.iter().filter(|n| n.kind == kind).peekable();

@@ -2,8 +2,8 @@
 //! (RFC 7296 1.2, 1.3, 1.4, and section 2.5 for what is unknown).
 
 use gateway_wire::{
-    Authentication, Delete, ExchangeType, Identification, KeyExchange, Notify, NotifyType, Payload, PayloadType,
-    SecurityAssociation, TrafficSelector,
+    Authentication, Delete, ExchangeType, Identification, KeyExchange, Notify, NotifyType, Payload,
+    PayloadType, SecurityAssociation, TrafficSelector,
 };
 
 use crate::error::Error;
@@ -26,7 +26,13 @@ const RULES: &[(ExchangeType, &[PayloadType])] = &[
     ),
     (
         ExchangeType::CREATE_CHILD_SA,
-        &[PayloadType::SA, PayloadType::NONCE, PayloadType::KE, PayloadType::TS_I, PayloadType::TS_R],
+        &[
+            PayloadType::SA,
+            PayloadType::NONCE,
+            PayloadType::KE,
+            PayloadType::TS_I,
+            PayloadType::TS_R,
+        ],
     ),
     (ExchangeType::INFORMATIONAL, &[]),
 ];
@@ -53,8 +59,12 @@ impl<'a> Payloads<'a> {
     /// [`Error::RepeatedPayload`] when a payload that may stand once stands twice. A known
     /// payload that the exchange has no use for is ignored, as other implementations do:
     /// RFC 7296 2.5 asks to be lenient with what is not critical.
-    pub(crate) fn collect(exchange: ExchangeType, payloads: &'a [Payload<'a>]) -> Result<Self, Error> {
-        let allowed = RULES.iter().find(|(e, _)| *e == exchange).map_or(&[][..], |(_, allowed)| allowed);
+    pub(crate) fn collect(
+        exchange: ExchangeType,
+        payloads: &'a [Payload<'a>],
+    ) -> Result<Self, Error> {
+        let allowed =
+            RULES.iter().find(|(e, _)| *e == exchange).map_or(&[][..], |(_, allowed)| allowed);
         let mut found = Self::default();
         for payload in payloads {
             let kind = payload.payload_type();
@@ -74,8 +84,12 @@ impl<'a> Payloads<'a> {
                 Payload::IdInitiator(id) if known => found.id_i.replace(id).is_some(),
                 Payload::IdResponder(id) if known => found.id_r.replace(id).is_some(),
                 Payload::Authentication(auth) if known => found.auth.replace(auth).is_some(),
-                Payload::TsInitiator(ts) if known => found.ts_i.replace(ts.known().copied().collect()).is_some(),
-                Payload::TsResponder(ts) if known => found.ts_r.replace(ts.known().copied().collect()).is_some(),
+                Payload::TsInitiator(ts) if known => {
+                    found.ts_i.replace(ts.known().copied().collect()).is_some()
+                }
+                Payload::TsResponder(ts) if known => {
+                    found.ts_r.replace(ts.known().copied().collect()).is_some()
+                }
                 // Known or not, the exchange has no use for it.
                 Payload::SecurityAssociation(_)
                 | Payload::KeyExchange(_)

@@ -101,7 +101,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: EndpointConfig, random: Box<dyn Random>, key_exchange: Box<dyn KeyExchange>) -> Self {
+    pub(crate) fn new(
+        config: EndpointConfig,
+        random: Box<dyn Random>,
+        key_exchange: Box<dyn KeyExchange>,
+    ) -> Self {
         Self {
             config,
             policies: Arc::default(),
@@ -184,7 +188,11 @@ impl Shared {
     }
 
     /// A fresh inbound SPI for a Child SA, reserved until [`Self::release_spi`].
-    pub(crate) fn child_spi(&mut self, owner: IkeSaId, child: ChildId) -> Result<u32, RandomFailed> {
+    pub(crate) fn child_spi(
+        &mut self,
+        owner: IkeSaId,
+        child: ChildId,
+    ) -> Result<u32, RandomFailed> {
         loop {
             let spi = u32::from_be_bytes(self.octets()?);
             // RFC 4303 2.1: 0 to 255 are reserved.

@@ -107,7 +107,11 @@ impl Endpoint {
                 Action::Bypass => "bypass",
                 Action::Discard => "discard",
             },
-            children: self.sas().flat_map(IkeSa::children).filter(|c| c.rule.name == rule.name && c.state == ChildState::Installed).count(),
+            children: self
+                .sas()
+                .flat_map(IkeSa::children)
+                .filter(|c| c.rule.name == rule.name && c.state == ChildState::Installed)
+                .count(),
             last_error: self.rule_state(&rule.name).and_then(|r| r.last_error.clone()),
         });
         Status {

@@ -19,12 +19,24 @@ const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn policies_of_a() -> PolicySet {
-    let rule = protect("to-b", "b", "10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap(), Start::OnDemand);
+    let rule = protect(
+        "to-b",
+        "b",
+        "10.1.0.0/24".parse().unwrap(),
+        "10.2.0.0/24".parse().unwrap(),
+        Start::OnDemand,
+    );
     policies(vec![peer("b", "a.test", "b.test", Some(B))], vec![rule])
 }
 
 fn policies_of_b() -> PolicySet {
-    let rule = protect("to-a", "a", "10.2.0.0/24".parse().unwrap(), "10.1.0.0/24".parse().unwrap(), Start::Respond);
+    let rule = protect(
+        "to-a",
+        "a",
+        "10.2.0.0/24".parse().unwrap(),
+        "10.1.0.0/24".parse().unwrap(),
+        Start::Respond,
+    );
     policies(vec![peer("a", "b.test", "a.test", Some(A))], vec![rule])
 }
 
@@ -54,7 +66,10 @@ fn established(simulation: &Simulation) -> bool {
 }
 
 /// Changes the one peer of some policies.
-fn with_peer(mut policies: PolicySet, change: impl Fn(&mut gateway_ike::config::PeerConfig)) -> PolicySet {
+fn with_peer(
+    mut policies: PolicySet,
+    change: impl Fn(&mut gateway_ike::config::PeerConfig),
+) -> PolicySet {
     for peer in policies.peers.values_mut() {
         change(std::sync::Arc::make_mut(peer));
     }
@@ -62,14 +77,20 @@ fn with_peer(mut policies: PolicySet, change: impl Fn(&mut gateway_ike::config::
 }
 
 /// Changes the one rule of some policies.
-fn with_rule(mut policies: PolicySet, change: impl Fn(&mut gateway_ike::config::Rule)) -> PolicySet {
+fn with_rule(
+    mut policies: PolicySet,
+    change: impl Fn(&mut gateway_ike::config::Rule),
+) -> PolicySet {
     for rule in policies.rules.values_mut() {
         change(std::sync::Arc::make_mut(rule));
     }
     policies
 }
 
-fn with_protect(policies: PolicySet, change: impl Fn(&mut gateway_ike::config::Protect)) -> PolicySet {
+fn with_protect(
+    policies: PolicySet,
+    change: impl Fn(&mut gateway_ike::config::Protect),
+) -> PolicySet {
     with_rule(policies, |rule| {
         if let Action::Protect(protect) = &mut rule.action {
             change(protect);
@@ -141,7 +162,8 @@ fn every_suite_is_negotiated_when_both_ends_have_only_it() {
 
 #[test]
 fn the_responder_names_the_group_that_it_wants_and_gets_it() {
-    let a = with_peer(policies_of_a(), |p| p.proposals[0].groups = vec![Group::X25519, Group::EcpP384]);
+    let a =
+        with_peer(policies_of_a(), |p| p.proposals[0].groups = vec![Group::X25519, Group::EcpP384]);
     let b = with_peer(policies_of_b(), |p| p.proposals[0].groups = vec![Group::EcpP384]);
     let simulation = connect(a, b);
     assert!(established(&simulation));
@@ -217,7 +239,9 @@ fn selectors_that_no_rule_covers_are_refused_and_the_ike_sa_stands() {
 
 #[test]
 fn esp_without_a_common_proposal_is_refused_and_the_ike_sa_stands() {
-    let a = with_protect(policies_of_a(), |p| p.proposals[0].encryption = vec![Encryption::ChaCha20Poly1305]);
+    let a = with_protect(policies_of_a(), |p| {
+        p.proposals[0].encryption = vec![Encryption::ChaCha20Poly1305]
+    });
     let simulation = connect(a, policies_of_b());
     assert!(!established(&simulation));
     let status = simulation.nodes[0].endpoint.status(simulation.now);
@@ -240,7 +264,10 @@ fn transport_mode_needs_both_ends() {
 
     let tunnel_b = with_protect(transport(policies_of_b(), B, A), |p| p.mode = Mode::Tunnel);
     let mixed = connect(transport(policies_of_a(), A, B), tunnel_b);
-    assert!(mixed.nodes.iter().all(|n| n.kernel.children.is_empty()), "nobody gets another mode than the rule's");
+    assert!(
+        mixed.nodes.iter().all(|n| n.kernel.children.is_empty()),
+        "nobody gets another mode than the rule's"
+    );
 }
 
 #[test]
@@ -252,7 +279,10 @@ fn the_answer_waits_for_the_kernel_and_a_refusal_leaves_the_ike_sa() {
         simulation.acquire(0, "to-b");
         simulation.run(MINUTE);
         assert!(simulation.nodes[node].kernel.children.is_empty());
-        assert!(simulation.nodes[partner].kernel.children.is_empty(), "the other end holds nothing either");
+        assert!(
+            simulation.nodes[partner].kernel.children.is_empty(),
+            "the other end holds nothing either"
+        );
         assert_eq!(simulation.violations(), Vec::<String>::new());
         assert_eq!(counter(&simulation, node, Counter::ChildSaFailed), 1);
         let status = simulation.nodes[0].endpoint.status(simulation.now);
@@ -296,7 +326,9 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
     assert!(b.endpoint.poll_output().is_none());
     let result = b.kernel.execute(command).unwrap();
     b.endpoint.handle(now, Input::CommandDone(id, result));
-    let sent = std::iter::from_fn(|| b.endpoint.poll_output()).filter(|o| matches!(o, Output::Transmit { .. })).count();
+    let sent = std::iter::from_fn(|| b.endpoint.poll_output())
+        .filter(|o| matches!(o, Output::Transmit { .. }))
+        .count();
     assert_eq!(sent, 1);
     // And now it gets the same answer.
     b.endpoint.handle(now, Input::Datagram { path, octets: &auth });
@@ -322,10 +354,11 @@ fn a_kernel_that_never_answers_costs_the_child_sa_only() {
 fn a_second_rule_gets_its_child_sa_on_the_same_ike_sa() {
     let mut a = policies_of_a();
     let mut b = policies_of_b();
-    let extra = |policies: &mut PolicySet, name: &str, peer: &str, local: &str, remote: &str, start| {
-        let rule = protect(name, peer, local.parse().unwrap(), remote.parse().unwrap(), start);
-        policies.rules.insert(name.into(), std::sync::Arc::new(rule));
-    };
+    let extra =
+        |policies: &mut PolicySet, name: &str, peer: &str, local: &str, remote: &str, start| {
+            let rule = protect(name, peer, local.parse().unwrap(), remote.parse().unwrap(), start);
+            policies.rules.insert(name.into(), std::sync::Arc::new(rule));
+        };
     let mut simulation = connect(a.clone(), b.clone());
     assert!(established(&simulation));
     let before = simulation.nodes[0].kernel.children.keys().copied().collect::<Vec<_>>();
@@ -340,17 +373,25 @@ fn a_second_rule_gets_its_child_sa_on_the_same_ike_sa() {
         assert_eq!(node.kernel.children.len(), 2);
         assert_eq!(node.endpoint.status(simulation.now).ike_sas.len(), 1);
     }
-    assert!(before.iter().all(|c| simulation.nodes[0].kernel.children.contains_key(c)), "the first is not touched");
+    assert!(
+        before.iter().all(|c| simulation.nodes[0].kernel.children.contains_key(c)),
+        "the first is not touched"
+    );
 }
 
 #[test]
 fn a_reload_without_changes_touches_nothing() {
     let mut simulation = connect(policies_of_a(), policies_of_b());
-    let (sent, history) = (simulation.nodes[0].sent.len(), simulation.nodes[0].kernel.history.clone());
+    let (sent, history) =
+        (simulation.nodes[0].sent.len(), simulation.nodes[0].kernel.history.clone());
     simulation.configure(0, policies_of_a());
     simulation.run(MINUTE);
     assert_eq!(simulation.nodes[0].sent.len(), sent);
-    assert_eq!(simulation.nodes[0].kernel.history.len(), history.len() + 1, "only the classifier is loaded again");
+    assert_eq!(
+        simulation.nodes[0].kernel.history.len(),
+        history.len() + 1,
+        "only the classifier is loaded again"
+    );
     assert!(established(&simulation));
 }
 
@@ -365,7 +406,10 @@ fn a_rule_that_is_gone_takes_its_child_sa_with_it_at_both_ends() {
     assert!(simulation.nodes[0].kernel.traps.is_empty());
     let history = &simulation.nodes[0].kernel.history;
     let position = |what: &str| history.iter().rposition(|h| h.starts_with(what)).unwrap();
-    assert!(position("classify") < position("remove child"), "first the guard, then what it guards");
+    assert!(
+        position("classify") < position("remove child"),
+        "first the guard, then what it guards"
+    );
     assert!(position("remove child") < position("remove trap"));
 }
 
@@ -545,7 +589,9 @@ fn other_versions_are_answered_counted_and_named() {
     first[18] = 2; // Identity Protection, "main mode"
     simulation.input(1, Input::Datagram { path: to_b, octets: &first });
     assert_eq!(counter(&simulation, 1, Counter::IkeV1), 1);
-    let named = simulation.nodes[1].events.iter().any(|e| e.to_string().contains("peer speaks IKEv1") || e.to_string().contains("Peer speaks IKEv1"));
+    let named = simulation.nodes[1].events.iter().any(|e| {
+        e.to_string().contains("peer speaks IKEv1") || e.to_string().contains("Peer speaks IKEv1")
+    });
     assert!(named);
     let mut third = request;
     third[17] = 0x30;

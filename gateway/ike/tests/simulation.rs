@@ -2,7 +2,13 @@
 //!
 //! A failing run prints its seed; `SIMULATION_SEED=n cargo test -p gateway-ike --test simulation`
 //! replays that one alone.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::arithmetic_side_effects, reason = "This is test code.")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    reason = "This is test code."
+)]
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +26,10 @@ const BAD_NETWORK: Faults = Faults { loss: 20, duplication: 20, reordering: 20, 
 /// A peer that is asked whether it lives: without that, an end whose last answer was lost for
 /// good would hold an SA that the other has given up.
 fn live_peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>) -> PeerConfig {
-    PeerConfig { liveness_interval: Duration::from_secs(20), ..peer(name, local_id, remote_id, remote) }
+    PeerConfig {
+        liveness_interval: Duration::from_secs(20),
+        ..peer(name, local_id, remote_id, remote)
+    }
 }
 
 fn pair(seed: u64, faults: Faults, start: (Start, Start), nat: bool) -> Simulation {
@@ -32,18 +41,26 @@ fn pair(seed: u64, faults: Faults, start: (Start, Start), nat: bool) -> Simulati
     let at_b = if nat { None } else { Some(A) };
     simulation.configure(
         1,
-        policies(vec![live_peer("a", "b.test", "a.test", at_b)], vec![protect("to-a", "a", b_net, a_net, start.1)]),
+        policies(
+            vec![live_peer("a", "b.test", "a.test", at_b)],
+            vec![protect("to-a", "a", b_net, a_net, start.1)],
+        ),
     );
     simulation.configure(
         0,
-        policies(vec![live_peer("b", "a.test", "b.test", Some(B))], vec![protect("to-b", "b", a_net, b_net, start.0)]),
+        policies(
+            vec![live_peer("b", "a.test", "b.test", Some(B))],
+            vec![protect("to-b", "b", a_net, b_net, start.0)],
+        ),
     );
     simulation
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one setting of this test program")]
 fn replayed_seed() -> Option<u64> {
-    std::env::var("SIMULATION_SEED").ok().map(|seed| seed.parse().expect("SIMULATION_SEED is a number"))
+    std::env::var("SIMULATION_SEED")
+        .ok()
+        .map(|seed| seed.parse().expect("SIMULATION_SEED is a number"))
 }
 
 /// Runs `each` for many seeds, or for the one of `SIMULATION_SEED`.
@@ -85,7 +102,8 @@ fn one_handshake(seed: u64) -> Result<bool, String> {
     if !wrong.is_empty() {
         return Err(wrong.join("\n"));
     }
-    let established = simulation.nodes.iter().all(|n| n.endpoint.counters().value(Counter::ChildSaInstalled) > 0);
+    let established =
+        simulation.nodes.iter().all(|n| n.endpoint.counters().value(Counter::ChildSaInstalled) > 0);
     if always && !established {
         return Err("a rule that is always up is not up, though the network is good".to_owned());
     }
@@ -95,7 +113,10 @@ fn one_handshake(seed: u64) -> Result<bool, String> {
     simulation.input(1, Input::Shutdown);
     simulation.run(Duration::from_secs(600));
     for (id, node) in simulation.nodes.iter().enumerate() {
-        if !node.endpoint.is_closed() || !node.endpoint.is_empty() || !node.kernel.children.is_empty() {
+        if !node.endpoint.is_closed()
+            || !node.endpoint.is_empty()
+            || !node.kernel.children.is_empty()
+        {
             let status = node.endpoint.status(simulation.now);
             return Err(format!("node {id} is left with {status:#?}"));
         }

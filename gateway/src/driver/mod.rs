@@ -325,8 +325,10 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let Parts { kernel, sockets, reinjector, reload, .. } = &mut self.parts;
         let counters = self.endpoint.counters().iter();
         let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
-        let counters = counters
-            .chain([("esp_unknown_spi", self.unknown_esp), ("log_lines_suppressed", self.unlogged)]);
+        let counters = counters.chain([
+            ("esp_unknown_spi", self.unknown_esp),
+            ("log_lines_suppressed", self.unlogged),
+        ]);
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

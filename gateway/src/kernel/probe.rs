@@ -98,7 +98,7 @@ pub async fn probe(if_id: u32) -> io::Result<Capabilities> {
     Ok(capabilities(&network, &mut xfrm).await)
 }
 
-/// As [`probe`], by sockets that are open.
+/// As [`probe()`], by sockets that are open.
 pub(super) async fn capabilities(network: &Network, xfrm: &mut Xfrm) -> Capabilities {
     let xfrm_interface = try_xfrm_interface(network).await;
     let mut features = Vec::new();

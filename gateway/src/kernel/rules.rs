@@ -8,7 +8,7 @@ use super::bpf::{self, ClassRule};
 
 /// Numbers for rules: derived from the name, so that a rule's counters are still its own after a
 /// reload or a restart.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct RuleIds {
     names: BTreeMap<u32, RuleName>,
 }

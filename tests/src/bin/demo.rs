@@ -218,7 +218,10 @@ fn wire(demo: &mut Demo, capture: &Capture) -> Result {
         (0, 1..) => Ok(summary.to_string()),
         _ => Err(Error::new(summary.to_string())),
     };
-    demo.prove("the wire shows IKE and ESP-in-UDP, and besides only ARP/ND and the ICMP errors of step 2", check);
+    demo.prove(
+        "the wire shows IKE and ESP-in-UDP, and besides only ARP/ND and the ICMP errors of step 2",
+        check,
+    );
     Ok(())
 }
 

@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::time::Instant;
 
 use gateway_wire::{
-    ChainError, ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Payload, PayloadType, decode_chain,
-    encode_chain, encode_sk_prefix,
+    ChainError, ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Payload, PayloadType,
+    decode_chain, encode_chain, encode_sk_prefix,
 };
 use zeroize::Zeroizing;
 
@@ -78,7 +78,11 @@ pub(crate) enum Retry {
 
 impl Backoff {
     pub(crate) fn new(now: Instant, config: &EndpointConfig) -> Self {
-        Self { next: after(now, config.retransmit_initial), interval: config.retransmit_initial, sent_again: 0 }
+        Self {
+            next: after(now, config.retransmit_initial),
+            interval: config.retransmit_initial,
+            sent_again: 0,
+        }
     }
 
     pub(crate) const fn next(&self) -> Instant {
@@ -140,8 +144,10 @@ impl Channel {
             ((keys.sk_er(), keys.sk_ar()), (keys.sk_ei(), keys.sk_ai()))
         };
         let bad_key = |_| Error::Internal("a derived key has the wrong length");
-        let sealer = Sealer::new(suite.encryption, suite.integrity, ours.0, ours.1).map_err(bad_key)?;
-        let opener = Opener::new(suite.encryption, suite.integrity, theirs.0, theirs.1).map_err(bad_key)?;
+        let sealer =
+            Sealer::new(suite.encryption, suite.integrity, ours.0, ours.1).map_err(bad_key)?;
+        let opener =
+            Opener::new(suite.encryption, suite.integrity, theirs.0, theirs.1).map_err(bad_key)?;
         Ok(Self {
             initiator_spi: spis.0,
             responder_spi: spis.1,
@@ -162,7 +168,11 @@ impl Channel {
         let id = header.message_id.0;
         if header.flags.response {
             let awaited = |a: &Awaiting| a.id == id && a.exchange == header.exchange;
-            return if self.awaiting.as_ref().is_some_and(awaited) { Place::AwaitedResponse } else { Place::Outside };
+            return if self.awaiting.as_ref().is_some_and(awaited) {
+                Place::AwaitedResponse
+            } else {
+                Place::Outside
+            };
         }
         if id == self.next_expected {
             return Place::NextRequest;
@@ -244,7 +254,8 @@ impl Channel {
     ) -> Result<Vec<u8>, Error> {
         let response = self.seal(random, request.exchange, true, request.id, payloads)?;
         self.next_expected = request.id.saturating_add(1);
-        self.answered = Some(Answered { id: request.id, request: request.digest, response: response.clone() });
+        self.answered =
+            Some(Answered { id: request.id, request: request.digest, response: response.clone() });
         Ok(response)
     }
 
@@ -266,8 +277,8 @@ impl Channel {
         };
         let (first, plaintext) = encode_chain(payloads).map_err(too_long)?;
         let plaintext = Zeroizing::new(plaintext);
-        let mut message =
-            encode_sk_prefix(&header, first, self.sealer.body_len(plaintext.len())).map_err(too_long)?;
+        let mut message = encode_sk_prefix(&header, first, self.sealer.body_len(plaintext.len()))
+            .map_err(too_long)?;
         self.sealer
             .seal(random, &mut message, &plaintext)
             .map_err(|_sealing| Error::Internal("the message could not be encrypted"))?;
@@ -285,7 +296,11 @@ pub(crate) struct RequestId {
 
 impl RequestId {
     pub(crate) fn new(opened: &Opened, datagram: &[u8]) -> Self {
-        Self { exchange: opened.header.exchange, id: opened.header.message_id.0, digest: sha1(&[datagram]) }
+        Self {
+            exchange: opened.header.exchange,
+            id: opened.header.message_id.0,
+            digest: sha1(&[datagram]),
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use gateway_wire::{
-    ExchangeType, Flags, Header, IkeSpi, Message, MessageError, NotifyType, OtherVersion, Payload, encode_message,
+    ExchangeType, Flags, Header, IkeSpi, Message, MessageError, NotifyType, OtherVersion, Payload,
+    encode_message,
 };
 
 use super::Endpoint;
@@ -15,9 +16,16 @@ use crate::io::Path;
 use crate::payloads::Payloads;
 
 impl Endpoint {
-    pub(super) fn init_request(&mut self, now: Instant, header: &Header, path: Path, datagram: &[u8]) {
+    pub(super) fn init_request(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        path: Path,
+        datagram: &[u8],
+    ) {
         // RFC 7296 2.2, 3.1: the first message of an initiator, with nothing in our name yet.
-        let first = header.flags.initiator && header.message_id.0 == 0 && header.responder_spi.is_zero();
+        let first =
+            header.flags.initiator && header.message_id.0 == 0 && header.responder_spi.is_zero();
         if !first || header.initiator_spi.is_zero() || self.shutting_down {
             return self.shared.count(Counter::InvalidInit);
         }
@@ -69,7 +77,13 @@ impl Endpoint {
     }
 
     /// Whether the initiator has returned our cookie; if not, it is sent one and forgotten.
-    fn cookie_returned(&mut self, now: Instant, header: &Header, path: Path, payloads: &Payloads<'_>) -> bool {
+    fn cookie_returned(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        path: Path,
+        payloads: &Payloads<'_>,
+    ) -> bool {
         let Ok(nonce) = payloads.require_nonce() else {
             self.shared.count(Counter::InvalidInit);
             return false;
@@ -91,7 +105,11 @@ impl Endpoint {
     /// Cookies are demanded above the threshold, and until the number has halved.
     pub(super) fn watch_half_open(&mut self) {
         let (count, threshold) = (self.half_open.len(), self.shared.config.cookie_threshold);
-        let demand = if self.demanding_cookies { count.saturating_mul(2) > threshold } else { count >= threshold };
+        let demand = if self.demanding_cookies {
+            count.saturating_mul(2) > threshold
+        } else {
+            count >= threshold
+        };
         if demand != self.demanding_cookies {
             self.demanding_cookies = demand;
             self.shared.report(None, EventKind::CookieMode(demand));
@@ -129,10 +147,8 @@ impl Endpoint {
         if !request {
             return;
         }
-        let answer = Header {
-            flags: Flags { response: true, version: false, initiator: false },
-            ..*header
-        };
+        let answer =
+            Header { flags: Flags { response: true, version: false, initiator: false }, ..*header };
         let notification = notify(NotifyType::INVALID_MAJOR_VERSION, &[0x20]);
         if let Ok(octets) = encode_message(&answer, &[notification]) {
             self.shared.transmit(path, octets);

@@ -63,7 +63,11 @@ pub(crate) struct RuleState {
 impl Endpoint {
     /// An endpoint without policies: it answers nobody until it gets some.
     #[must_use]
-    pub fn new(config: EndpointConfig, random: Box<dyn Random>, key_exchange: Box<dyn KeyExchange>) -> Self {
+    pub fn new(
+        config: EndpointConfig,
+        random: Box<dyn Random>,
+        key_exchange: Box<dyn KeyExchange>,
+    ) -> Self {
         Self {
             shared: Shared::new(config, random, key_exchange),
             sas: BTreeMap::new(),
@@ -113,13 +117,20 @@ impl Endpoint {
     /// After [`Input::Shutdown`]: whether every goodbye has been answered or given up.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shutting_down && self.sas.values().all(|sa| matches!(&sa.state, State::Closing(c) if !c.awaits_answer()))
+        self.shutting_down
+            && self
+                .sas
+                .values()
+                .all(|sa| matches!(&sa.state, State::Closing(c) if !c.awaits_answer()))
     }
 
     /// Whether nothing is left of any IKE SA.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sas.is_empty() && self.half_open.is_empty() && self.by_spi.is_empty() && self.shared.spis.is_empty()
+        self.sas.is_empty()
+            && self.half_open.is_empty()
+            && self.by_spi.is_empty()
+            && self.shared.spis.is_empty()
     }
 
     pub(crate) fn sas(&self) -> impl Iterator<Item = &IkeSa> {
@@ -153,7 +164,8 @@ impl Endpoint {
             // RFC 7296 2.21.4 allows an answer outside of any SA; it would only tell an attacker
             // which SPIs exist, and help nobody that liveness does not help as well.
             None => self.shared.count(Counter::UnknownIkeSpi),
-            Some(id) => self.with_sa(id, |sa, shared| sa.handle_datagram(now, shared, header, path, datagram)),
+            Some(id) => self
+                .with_sa(id, |sa, shared| sa.handle_datagram(now, shared, header, path, datagram)),
         }
     }
 
@@ -163,7 +175,8 @@ impl Endpoint {
                 self.with_sa(sa, |sa, shared| sa.handle_command(now, shared, purpose, result));
             }
             (Some(Owner::Endpoint(what)), Err(error)) => {
-                self.shared.report(None, EventKind::KernelFailed { what, error: error.to_string() });
+                self.shared
+                    .report(None, EventKind::KernelFailed { what, error: error.to_string() });
             }
             (Some(Owner::Endpoint(_)), Ok(_)) | (None, _) => {}
         }
@@ -174,7 +187,9 @@ impl Endpoint {
             KernelEvent::Acquire { reqid, seq, .. } => self.acquire(now, reqid, seq),
             KernelEvent::Expire { spi, hard, .. } => {
                 // The event names either direction; a Child SA expires as a whole.
-                if let Some((sa, child)) = self.find_child(|c| c.inbound_spi == spi || c.outbound_spi == spi) {
+                if let Some((sa, child)) =
+                    self.find_child(|c| c.inbound_spi == spi || c.outbound_spi == spi)
+                {
                     self.with_sa(sa, |sa, shared| sa.child_expired(now, shared, child, hard));
                 }
             }
@@ -188,20 +203,30 @@ impl Endpoint {
             }
             KernelEvent::Vanished { child } => {
                 if let Some((sa, child)) = self.find_child(|c| c.id == child) {
-                    self.with_sa(sa, |sa, shared| sa.delete_child(now, shared, child, "vanished from the kernel"));
+                    self.with_sa(sa, |sa, shared| {
+                        sa.delete_child(now, shared, child, "vanished from the kernel")
+                    });
                 }
             }
         }
     }
 
-    fn find_child(&self, is: impl Fn(&crate::ike_sa::ChildSa) -> bool) -> Option<(IkeSaId, crate::io::ChildId)> {
+    fn find_child(
+        &self,
+        is: impl Fn(&crate::ike_sa::ChildSa) -> bool,
+    ) -> Option<(IkeSaId, crate::io::ChildId)> {
         self.sas.values().find_map(|sa| sa.children().find(|c| is(c)).map(|c| (sa.id, c.id)))
     }
 
     /// The kernel wants an SA for traffic that met a trap.
     fn acquire(&mut self, now: Instant, reqid: u32, seq: u32) {
         self.shared.count(Counter::Acquire);
-        let rule = self.shared.reqids.iter().find(|(_, r)| **r == reqid).map(|(name, _)| RuleName::clone(name));
+        let rule = self
+            .shared
+            .reqids
+            .iter()
+            .find(|(_, r)| **r == reqid)
+            .map(|(name, _)| RuleName::clone(name));
         let started = rule.is_some_and(|rule| self.start_rule(now, &rule, Some(seq)));
         if !started {
             self.shared.count(Counter::AcquireIgnored);
@@ -224,11 +249,17 @@ impl Endpoint {
         }
         let wish = Wish { rule: RuleName::clone(name), acquire_seq, replaces: None };
         // An IKE SA that stands, or else one that is being made by us.
-        let to_peer = |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| p.name == peer) && sa.takes_jobs(now);
-        let best = self.sas.values().filter(to_peer).max_by_key(|sa| sa.is_established()).map(|sa| sa.id);
+        let to_peer =
+            |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| p.name == peer) && sa.takes_jobs(now);
+        let best =
+            self.sas.values().filter(to_peer).max_by_key(|sa| sa.is_established()).map(|sa| sa.id);
         match best {
-            Some(id) => self.with_sa(id, |sa, shared| sa.add_job(now, shared, Job::CreateChild(wish))),
-            None => return self.initiate(now, &peer, VecDeque::from([Job::CreateChild(wish)]), None),
+            Some(id) => {
+                self.with_sa(id, |sa, shared| sa.add_job(now, shared, Job::CreateChild(wish)))
+            }
+            None => {
+                return self.initiate(now, &peer, VecDeque::from([Job::CreateChild(wish)]), None);
+            }
         }
         true
     }
@@ -355,7 +386,8 @@ impl Endpoint {
                 }
             }
             Effect::Reauthenticate { ike_sa, peer, rules } => {
-                let wish = |rule| Job::CreateChild(Wish { rule, acquire_seq: None, replaces: None });
+                let wish =
+                    |rule| Job::CreateChild(Wish { rule, acquire_seq: None, replaces: None });
                 self.initiate(now, &peer, rules.into_iter().map(wish).collect(), Some(ike_sa));
             }
             Effect::Superseded { ike_sa } => {
@@ -376,9 +408,10 @@ impl Endpoint {
             state.failures = state.failures.saturating_add(1);
             state.last_error = error;
         }
-        let always = self.shared.policies.rules.get(name).is_some_and(|r| {
-            matches!(&r.action, Action::Protect(p) if p.start == Start::Always)
-        });
+        let always =
+            self.shared.policies.rules.get(name).is_some_and(
+                |r| matches!(&r.action, Action::Protect(p) if p.start == Start::Always),
+            );
         if always && !self.shutting_down {
             let doubled = 1u32.checked_shl(state.failures.min(16)).unwrap_or(u32::MAX);
             let wait = FIRST_RETRY.saturating_mul(doubled).min(LAST_RETRY);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gateway_wire::{
-    AuthMethod, Authentication, ExchangeType, IdType, Identification, IkeSpi, NotifyType, Payload, PayloadType,
+    AuthMethod, Authentication, ExchangeType, IdType, Identification, IkeSpi, NotifyType, Payload,
+    PayloadType,
 };
 use zeroize::Zeroizing;
 
@@ -66,12 +67,25 @@ pub(super) struct PeerAuthenticated(Arc<PeerConfig>);
 
 impl Transcript {
     /// The AUTH data of the initiator (`initiator`) or the responder with a pre-shared key.
-    fn auth(&self, channel: &Channel, initiator: bool, psk: &[u8], id: &[u8]) -> Zeroizing<Vec<u8>> {
+    fn auth(
+        &self,
+        channel: &Channel,
+        initiator: bool,
+        psk: &[u8],
+        id: &[u8],
+    ) -> Zeroizing<Vec<u8>> {
         let suite = channel.suite;
         if initiator {
             psk_auth(suite.prf, psk, channel.keys.sk_pi(), &self.request, &self.responder_nonce, id)
         } else {
-            psk_auth(suite.prf, psk, channel.keys.sk_pr(), &self.response, &self.initiator_nonce, id)
+            psk_auth(
+                suite.prf,
+                psk,
+                channel.keys.sk_pr(),
+                &self.response,
+                &self.initiator_nonce,
+                id,
+            )
         }
     }
 }
@@ -106,7 +120,10 @@ impl IkeSa {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
         payloads.push(Payload::IdResponder(Identification::new(theirs.0, &theirs.1)));
-        payloads.push(Payload::Authentication(Authentication { method: AuthMethod::SHARED_KEY, data: &auth }));
+        payloads.push(Payload::Authentication(Authentication {
+            method: AuthMethod::SHARED_KEY,
+            data: &auth,
+        }));
         payloads.extend(offer.payloads());
         let child = offer.clone();
         self.state = State::AwaitAuth(Box::new(AwaitAuth { channel, transcript, nat, child }));
@@ -114,8 +131,16 @@ impl IkeSa {
     }
 
     /// Initiator: the authentic answer to IKE_AUTH.
-    pub(super) fn auth_response(&mut self, now: Instant, shared: &mut Shared, path: Path, opened: &Opened) {
-        let State::AwaitAuth(waiting) = mem::replace(&mut self.state, State::Closed) else { return };
+    pub(super) fn auth_response(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        path: Path,
+        opened: &Opened,
+    ) {
+        let State::AwaitAuth(waiting) = mem::replace(&mut self.state, State::Closed) else {
+            return;
+        };
         let AwaitAuth { channel, transcript, nat, child } = *waiting;
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
@@ -149,7 +174,9 @@ impl IkeSa {
     ) -> Result<PeerAuthenticated, Error> {
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to check"))?;
         let Some(auth) = payloads.auth else {
-            return Err(payloads.error().map_or(Error::MissingPayload(PayloadType::AUTH), |e| Error::Refused(e.kind)));
+            return Err(payloads
+                .error()
+                .map_or(Error::MissingPayload(PayloadType::AUTH), |e| Error::Refused(e.kind)));
         };
         let id = payloads.id_r.ok_or(Error::MissingPayload(PayloadType::ID_R))?;
         if !peer.remote_id.is(id) {
@@ -163,7 +190,13 @@ impl IkeSa {
     }
 
     /// RFC 7296 2.21.2: the responder believes that the SA stands; it must hear that it does not.
-    fn reject_responder(&mut self, now: Instant, shared: &mut Shared, channel: Channel, error: Error) {
+    fn reject_responder(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        channel: Channel,
+        error: Error,
+    ) {
         let heard_no = matches!(error, Error::Refused(_));
         let words = crate::error::notification_for(&error);
         self.fail(shared, error);
@@ -172,7 +205,15 @@ impl IkeSa {
         }
         self.state = State::Closing(Box::new(super::Closing::new(now, shared, channel)));
         let Some(words) = words else { return };
-        if self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[notify(words.kind, &words.data)]).is_err() {
+        if self
+            .send_request(
+                now,
+                shared,
+                ExchangeType::INFORMATIONAL,
+                &[notify(words.kind, &words.data)],
+            )
+            .is_err()
+        {
             self.state = State::Closed;
         }
     }
@@ -192,12 +233,15 @@ impl IkeSa {
         self.path = path;
         let inner = match opened.payloads() {
             Ok(inner) => inner,
-            Err(error) => return self.refuse_initiator(now, shared, channel, request, Error::from(error)),
+            Err(error) => {
+                return self.refuse_initiator(now, shared, channel, request, Error::from(error));
+            }
         };
-        let authenticated = Payloads::collect(ExchangeType::IKE_AUTH, &inner).and_then(|payloads| {
-            let peer = check_initiator(shared, path, &channel, &transcript, &payloads)?;
-            Ok((payloads, peer))
-        });
+        let authenticated =
+            Payloads::collect(ExchangeType::IKE_AUTH, &inner).and_then(|payloads| {
+                let peer = check_initiator(shared, path, &channel, &transcript, &payloads)?;
+                Ok((payloads, peer))
+            });
         let (payloads, peer) = match authenticated {
             Ok(authenticated) => authenticated,
             Err(error) => return self.refuse_initiator(now, shared, channel, request, error),
@@ -229,7 +273,9 @@ impl IkeSa {
         if !matches!(self.state, State::HalfOpen(_)) {
             return None;
         }
-        let State::HalfOpen(half_open) = mem::replace(&mut self.state, State::Closed) else { return None };
+        let State::HalfOpen(half_open) = mem::replace(&mut self.state, State::Closed) else {
+            return None;
+        };
         shared.effects.push(Effect::NoLongerHalfOpen { key: half_open.key });
         Some(*half_open)
     }
@@ -245,7 +291,11 @@ impl IkeSa {
         error: Error,
     ) {
         if let Some(words) = crate::error::notification_for(&error) {
-            let answer = channel.respond(shared.random.as_mut(), request, &[notify(words.kind, &words.data)]);
+            let answer = channel.respond(
+                shared.random.as_mut(),
+                request,
+                &[notify(words.kind, &words.data)],
+            );
             if let Ok(answer) = answer {
                 shared.transmit(self.path, answer);
             }
@@ -291,7 +341,10 @@ impl AuthAnswer {
     pub(super) fn payloads<'a>(&'a self, kind: IdType, data: &'a [u8]) -> [Payload<'a>; 2] {
         [
             Payload::IdResponder(Identification::new(kind, data)),
-            Payload::Authentication(Authentication { method: AuthMethod::SHARED_KEY, data: &self.auth }),
+            Payload::Authentication(Authentication {
+                method: AuthMethod::SHARED_KEY,
+                data: &self.auth,
+            }),
         ]
     }
 }
@@ -305,10 +358,13 @@ fn check_initiator(
 ) -> Result<PeerAuthenticated, Error> {
     let id = payloads.id_i.ok_or(Error::MissingPayload(PayloadType::ID_I))?;
     let is_meant = |p: &&Arc<PeerConfig>| {
-        p.remote_id.is(id) && payloads.id_r.is_none_or(|us| p.local_id.is(us)) && accepts(p, channel.suite)
+        p.remote_id.is(id)
+            && payloads.id_r.is_none_or(|us| p.local_id.is(us))
+            && accepts(p, channel.suite)
     };
     let peer = candidates(&shared.policies, path).find(is_meant);
-    let unknown = || Error::Authentication(AuthenticationFault::UnknownIdentity(identity::describe(id)));
+    let unknown =
+        || Error::Authentication(AuthenticationFault::UnknownIdentity(identity::describe(id)));
     let auth = payloads.auth.ok_or(Error::Authentication(AuthenticationFault::Eap))?;
     let peer = peer.ok_or_else(unknown)?;
     verify(peer, auth, &transcript.auth(channel, true, peer.psk.expose(), &id.body()))
@@ -324,7 +380,11 @@ fn accepts(peer: &PeerConfig, suite: IkeSuite) -> bool {
     })
 }
 
-fn verify(peer: &Arc<PeerConfig>, auth: &Authentication<'_>, expected: &[u8]) -> Result<PeerAuthenticated, Error> {
+fn verify(
+    peer: &Arc<PeerConfig>,
+    auth: &Authentication<'_>,
+    expected: &[u8],
+) -> Result<PeerAuthenticated, Error> {
     if auth.method != AuthMethod::SHARED_KEY {
         return Err(Error::Authentication(AuthenticationFault::Method(auth.method.to_string())));
     }

@@ -16,7 +16,9 @@ use crate::config::{Action, Mode, Protect, Rule, RuleName};
 use crate::counters::Counter;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
-use crate::io::{ChildId, ChildSpec, Encapsulation, IkeSaId, KernelCommand, KernelError, Path, SaSpec, Selector};
+use crate::io::{
+    ChildId, ChildSpec, Encapsulation, IkeSaId, KernelCommand, KernelError, Path, SaSpec, Selector,
+};
 use crate::keys::ChildKeys;
 use crate::payloads::Payloads;
 use crate::proposal;
@@ -83,7 +85,11 @@ pub(super) struct ChildAnswer {
 
 impl ChildOffer {
     /// An offer for a rule as it is *now*; `None` when there is no such rule any more.
-    pub(super) fn new(shared: &mut Shared, owner: IkeSaId, wish: Wish) -> Result<Option<Self>, Error> {
+    pub(super) fn new(
+        shared: &mut Shared,
+        owner: IkeSaId,
+        wish: Wish,
+    ) -> Result<Option<Self>, Error> {
         let Some(rule) = shared.policies.rules.get(&wish.rule).cloned() else { return Ok(None) };
         let Action::Protect(protect) = rule.action.clone() else { return Ok(None) };
         let id = shared.child_id();
@@ -99,7 +105,8 @@ impl ChildOffer {
     /// The payloads of the offer: SA, TSi, TSr and, for transport mode, its notification.
     pub(super) fn payloads(&self) -> Vec<Payload<'static>> {
         let sa = proposal::offer_esp(&self.protect.proposals, self.spi);
-        let transport = (self.protect.mode == Mode::Transport).then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
+        let transport = (self.protect.mode == Mode::Transport)
+            .then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
         transport
             .into_iter()
             .chain([
@@ -117,7 +124,8 @@ impl ChildOffer {
         {
             return Err(Error::Refused(error.kind));
         }
-        let (suite, peer_spi) = proposal::accept_esp(&self.protect.proposals, payloads.require_sa()?)?;
+        let (suite, peer_spi) =
+            proposal::accept_esp(&self.protect.proposals, payloads.require_sa()?)?;
         let (local, remote) = payloads.require_ts()?;
         let granted = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
         if granted != (self.protect.mode == Mode::Transport) {
@@ -126,7 +134,8 @@ impl ChildOffer {
         if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
             return Err(Error::BadAnswer("traffic selectors outside those that we offered"));
         }
-        let pairs = selector::pairs(&self.rule, local, remote).ok_or(Error::BadAnswer("unusable traffic selectors"))?;
+        let pairs = selector::pairs(&self.rule, local, remote)
+            .ok_or(Error::BadAnswer("unusable traffic selectors"))?;
         let narrowed = Narrowed { local: local.to_vec(), remote: remote.to_vec(), pairs };
         Ok(ChildAnswer { suite, peer_spi, narrowed })
     }
@@ -160,7 +169,12 @@ pub(super) struct Withheld {
 }
 
 impl Withheld {
-    pub(super) const fn new(now: Instant, request: RequestId, path: Path, identity: Option<AuthAnswer>) -> Self {
+    pub(super) const fn new(
+        now: Instant,
+        request: RequestId,
+        path: Path,
+        identity: Option<AuthAnswer>,
+    ) -> Self {
         Self { request, path, deadline: now, identity, child: None }
     }
 
@@ -180,7 +194,9 @@ pub(super) fn negotiate(
 ) -> Result<Negotiated, Error> {
     let offered = payloads.require_sa()?;
     let (theirs, ours) = payloads.require_ts()?;
-    let State::Established(established) = &sa.state else { return Err(Error::Internal("no IKE SA")) };
+    let State::Established(established) = &sa.state else {
+        return Err(Error::Internal("no IKE SA"));
+    };
     let asks_transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
     // The checksums inside would have to be mended, and the selectors to be translated
     // (RFC 7296 2.23.1): behind NAT the peer gets tunnel mode or nothing.
@@ -192,14 +208,22 @@ pub(super) fn negotiate(
     };
     let id = shared.child_id();
     let spi = shared.child_spi(sa.id, id)?;
-    let Some((chosen, suite, peer_spi)) = proposal::select_esp(&protect.proposals, offered, spi) else {
+    let Some((chosen, suite, peer_spi)) = proposal::select_esp(&protect.proposals, offered, spi)
+    else {
         shared.release_spi(spi);
         return Err(Error::NoProposalChosen {
             ours: proposal::describe(&proposal::offer_esp(&protect.proposals, spi)),
             theirs: proposal::describe(offered),
         });
     };
-    let keys = ChildKeys::derive(established.channel.suite.prf, established.channel.keys.sk_d(), None, nonces.0, nonces.1, suite);
+    let keys = ChildKeys::derive(
+        established.channel.suite.prf,
+        established.channel.keys.sk_d(),
+        None,
+        nonces.0,
+        nonces.1,
+        suite,
+    );
     let answer = ChildWords {
         sa: chosen,
         ts_i: narrowed.remote.clone(),
@@ -207,7 +231,17 @@ pub(super) fn negotiate(
         transport: protect.mode == Mode::Transport,
         nonce: our_nonce,
     };
-    let terms = Terms { rule, protect, id, spi, peer_spi, suite, narrowed, acquire_seq: None, replaces: None };
+    let terms = Terms {
+        rule,
+        protect,
+        id,
+        spi,
+        peer_spi,
+        suite,
+        narrowed,
+        acquire_seq: None,
+        replaces: None,
+    };
     let (child, spec) = terms.into_child(shared, sa, &keys, false);
     Ok(Negotiated { child, spec, answer })
 }
@@ -242,7 +276,8 @@ fn find_rule(
         }
         let whole = selector::within(ours, &local) && selector::within(theirs, &remote);
         if best.as_ref().is_none_or(|(was_whole, ..)| whole && !was_whole) {
-            best = Some((whole, Arc::clone(rule), protect.clone(), Narrowed { local, remote, pairs }));
+            best =
+                Some((whole, Arc::clone(rule), protect.clone(), Narrowed { local, remote, pairs }));
         }
     }
     match best {
@@ -271,7 +306,13 @@ struct Terms {
 impl Terms {
     /// The record that we keep and the one that the kernel gets. `initiator`: whether we began
     /// this exchange, since its initiator's keys come first (RFC 7296 2.17).
-    fn into_child(self, shared: &mut Shared, sa: &IkeSa, keys: &ChildKeys, initiator: bool) -> (ChildSa, Box<ChildSpec>) {
+    fn into_child(
+        self,
+        shared: &mut Shared,
+        sa: &IkeSa,
+        keys: &ChildKeys,
+        initiator: bool,
+    ) -> (ChildSa, Box<ChildSpec>) {
         let reqid = shared.reqid(&self.rule.name);
         let behind_nat = matches!(&sa.state, State::Established(e) if e.nat.any());
         let encapsulation = behind_nat.then(|| Encapsulation {
@@ -336,7 +377,14 @@ impl IkeSa {
     ) {
         let State::Established(established) = &self.state else { return };
         let channel = &established.channel;
-        let keys = ChildKeys::derive(channel.suite.prf, channel.keys.sk_d(), None, nonces.0, nonces.1, answer.suite);
+        let keys = ChildKeys::derive(
+            channel.suite.prf,
+            channel.keys.sk_d(),
+            None,
+            nonces.0,
+            nonces.1,
+            answer.suite,
+        );
         let terms = Terms {
             rule: offer.rule,
             protect: offer.protect,
@@ -368,12 +416,21 @@ impl IkeSa {
         self.install(now, shared, negotiated.child, negotiated.spec);
     }
 
-    fn install(&mut self, now: Instant, shared: &mut Shared, mut child: ChildSa, spec: Box<ChildSpec>) {
+    fn install(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        mut child: ChildSa,
+        spec: Box<ChildSpec>,
+    ) {
         let State::Established(established) = &mut self.state else { return };
         child.since = now;
         let id = child.id;
         established.children.insert(id, child);
-        shared.command(Owner::IkeSa(self.id, Purpose::InstallChild(id)), KernelCommand::InstallChild(spec));
+        shared.command(
+            Owner::IkeSa(self.id, Purpose::InstallChild(id)),
+            KernelCommand::InstallChild(spec),
+        );
     }
 
     /// The kernel has answered an installation.
@@ -388,7 +445,8 @@ impl IkeSa {
         // Absent: it was given up in the meantime, and its removal stands behind in the queue.
         let Some(installed) = established.children.get_mut(&child) else { return };
         installed.state = ChildState::Installed;
-        let (rule, spi, replaces) = (Arc::clone(&installed.rule.name), installed.inbound_spi, installed.replaces);
+        let (rule, spi, replaces) =
+            (Arc::clone(&installed.rule.name), installed.inbound_spi, installed.replaces);
         let event = EventKind::ChildInstalled {
             rule: Arc::clone(&rule),
             suite: installed.suite,
@@ -459,20 +517,34 @@ impl IkeSa {
     /// A Child SA could not be made: counted, logged, and told to the rule that wanted it.
     pub(super) fn child_failed(&self, shared: &mut Shared, rule: Option<Arc<str>>, error: Error) {
         shared.count(Counter::ChildSaFailed);
-        if matches!(error, Error::NoProposalChosen { .. } | Error::Refused(NotifyType::NO_PROPOSAL_CHOSEN)) {
+        if matches!(
+            error,
+            Error::NoProposalChosen { .. } | Error::Refused(NotifyType::NO_PROPOSAL_CHOSEN)
+        ) {
             shared.count(Counter::NoProposalChosen);
         }
-        if matches!(error, Error::TsUnacceptable { .. } | Error::Refused(NotifyType::TS_UNACCEPTABLE)) {
+        if matches!(
+            error,
+            Error::TsUnacceptable { .. } | Error::Refused(NotifyType::TS_UNACCEPTABLE)
+        ) {
             shared.count(Counter::TsUnacceptable);
         }
         if let Some(rule) = &rule {
-            shared.effects.push(Effect::RuleLost { rule: Arc::clone(rule), error: Some(error.to_string()) });
+            shared
+                .effects
+                .push(Effect::RuleLost { rule: Arc::clone(rule), error: Some(error.to_string()) });
         }
         self.event(shared, EventKind::ChildFailed { rule, error });
     }
 
     /// Initiator: our offer came to nothing.
-    pub(super) fn offer_failed(&mut self, now: Instant, shared: &mut Shared, offer: ChildOffer, error: Error) {
+    pub(super) fn offer_failed(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        offer: ChildOffer,
+        error: Error,
+    ) {
         shared.release_spi(offer.spi);
         // Unless the peer itself refused, it believes that the Child SA stands.
         let refused = matches!(error, Error::Refused(_));

@@ -23,13 +23,23 @@ const NONCE_LEN: usize = 32;
 
 impl IkeSa {
     /// Initiator: asks for a Child SA.
-    pub(super) fn send_create_child(&mut self, now: Instant, shared: &mut Shared, wish: Wish) -> Result<(), Error> {
+    pub(super) fn send_create_child(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        wish: Wish,
+    ) -> Result<(), Error> {
         let Some(offer) = ChildOffer::new(shared, self.id, wish)? else { return Ok(()) };
         let nonce: [u8; NONCE_LEN] = shared.octets()?;
         // RFC 7296 1.3.3: the SPI is the one that *we* expect in ESP of the SA replaced.
         let old = self.child(offer.wish.replaces).map(|c| c.inbound_spi.to_be_bytes());
         let rekey = old.as_ref().map(|spi| {
-            Payload::Notify(Notify { protocol: ProtocolId::ESP, spi, kind: NotifyType::REKEY_SA, data: &[] })
+            Payload::Notify(Notify {
+                protocol: ProtocolId::ESP,
+                spi,
+                kind: NotifyType::REKEY_SA,
+                data: &[],
+            })
         });
         let mut payloads: Vec<Payload<'_>> = rekey.into_iter().collect();
         payloads.extend(offer.payloads());
@@ -82,16 +92,32 @@ impl IkeSa {
         let withheld = Withheld::new(now, request, path, None);
         let inner = match opened.payloads() {
             Ok(inner) => inner,
-            Err(error) => return self.refuse_request(now, shared, path, opened, datagram, &Error::from(error)),
-        };
-        let negotiated = Payloads::collect(ExchangeType::CREATE_CHILD_SA, &inner).and_then(|payloads| {
-            if payloads.require_sa()?.proposals.iter().any(|p| p.protocol == ProtocolId::IKE) {
-                return Err(Error::NoAdditionalSas("rekeying of the IKE SA"));
+            Err(error) => {
+                return self.refuse_request(
+                    now,
+                    shared,
+                    path,
+                    opened,
+                    datagram,
+                    &Error::from(error),
+                );
             }
-            let their_nonce = payloads.require_nonce()?;
-            let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
-            child::negotiate(shared, self, &payloads, (their_nonce, &our_nonce), Some(our_nonce.to_vec()))
-        });
+        };
+        let negotiated =
+            Payloads::collect(ExchangeType::CREATE_CHILD_SA, &inner).and_then(|payloads| {
+                if payloads.require_sa()?.proposals.iter().any(|p| p.protocol == ProtocolId::IKE) {
+                    return Err(Error::NoAdditionalSas("rekeying of the IKE SA"));
+                }
+                let their_nonce = payloads.require_nonce()?;
+                let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
+                child::negotiate(
+                    shared,
+                    self,
+                    &payloads,
+                    (their_nonce, &our_nonce),
+                    Some(our_nonce.to_vec()),
+                )
+            });
         match negotiated {
             Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
             Err(error) => self.release_answer(now, shared, withheld, Err(error)),
@@ -127,7 +153,13 @@ impl IkeSa {
     }
 
     /// A soft limit was reached, or a hard one: the Child SA gets a successor.
-    pub(crate) fn child_expired(&mut self, now: Instant, shared: &mut Shared, child: ChildId, hard: bool) {
+    pub(crate) fn child_expired(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+        hard: bool,
+    ) {
         let State::Established(established) = &mut self.state else { return };
         let Some(expired) = established.children.get_mut(&child) else { return };
         if hard {

@@ -49,10 +49,17 @@ impl Established {
         }
     }
 
-    pub(super) fn next_timeout(&self, peer: Option<&PeerConfig>, _shared: &Shared) -> Option<Instant> {
+    pub(super) fn next_timeout(
+        &self,
+        peer: Option<&PeerConfig>,
+        _shared: &Shared,
+    ) -> Option<Instant> {
         let retransmission = self.channel.next_retransmission();
         let withheld = self.withheld.as_ref().map(|w| w.deadline);
-        earlier(earlier(retransmission, withheld), earlier(self.liveness_due(peer), self.lifetime_due(peer)))
+        earlier(
+            earlier(retransmission, withheld),
+            earlier(self.liveness_due(peer), self.lifetime_due(peer)),
+        )
     }
 
     /// While a request is under way its retransmission asks the question already.
@@ -68,12 +75,15 @@ impl Established {
     }
 
     pub(super) fn serves(&self, rule: &RuleName) -> bool {
-        let under_way = matches!(&self.current, Some(Current::CreateChild { offer, .. }) if offer.serves(rule));
+        let under_way =
+            matches!(&self.current, Some(Current::CreateChild { offer, .. }) if offer.serves(rule));
         under_way || self.children.values().any(|c| c.rule.name == *rule)
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.children.is_empty() && self.withheld.is_none() && !matches!(self.current, Some(Current::CreateChild { .. }))
+        self.children.is_empty()
+            && self.withheld.is_none()
+            && !matches!(self.current, Some(Current::CreateChild { .. }))
     }
 
     fn lifetime_due(&self, peer: Option<&PeerConfig>) -> Option<Instant> {
@@ -129,7 +139,10 @@ impl IkeSa {
             return self.add_job(now, shared, Job::Liveness);
         }
         for child in children {
-            shared.command(Owner::IkeSa(self.id, Purpose::QueryUse(child)), KernelCommand::QueryUse { child });
+            shared.command(
+                Owner::IkeSa(self.id, Purpose::QueryUse(child)),
+                KernelCommand::QueryUse { child },
+            );
         }
     }
 
@@ -148,7 +161,9 @@ impl IkeSa {
             established.last_inbound = established.last_inbound.max(heard);
         }
         established.queries = established.queries.saturating_sub(1);
-        if established.queries == 0 && established.liveness_due(peer.as_deref()).is_some_and(|due| due <= now) {
+        if established.queries == 0
+            && established.liveness_due(peer.as_deref()).is_some_and(|due| due <= now)
+        {
             self.add_job(now, shared, Job::Liveness);
         }
     }
@@ -160,7 +175,11 @@ impl IkeSa {
         if !established.channel.initiator {
             return;
         }
-        let rules = established.children.values().map(|c| std::sync::Arc::clone(&c.rule.name)).collect::<Vec<_>>();
+        let rules = established
+            .children
+            .values()
+            .map(|c| std::sync::Arc::clone(&c.rule.name))
+            .collect::<Vec<_>>();
         if rules.is_empty() {
             return self.delete_ike(now, shared, "lifetime over, no Child SA");
         }
@@ -172,7 +191,12 @@ impl IkeSa {
 
     /// Gives up everything that the IKE SA holds: Child SAs, reserved SPIs, waiting jobs. The
     /// rules that lose something are told, with the error if it was one.
-    pub(super) fn abandon(&mut self, shared: &mut Shared, reason: &'static str, error: Option<String>) {
+    pub(super) fn abandon(
+        &mut self,
+        shared: &mut Shared,
+        reason: &'static str,
+        error: Option<String>,
+    ) {
         let mut lost = Vec::new();
         match &mut self.state {
             State::Established(established) => {
@@ -205,11 +229,18 @@ impl IkeSa {
             }
         }
         let error = error.or_else(|| (!lost.is_empty()).then(|| reason.to_owned()));
-        shared.effects.extend(lost.into_iter().map(|rule| Effect::RuleLost { rule, error: error.clone() }));
+        shared
+            .effects
+            .extend(lost.into_iter().map(|rule| Effect::RuleLost { rule, error: error.clone() }));
     }
 
     /// Takes a Child SA out of the kernel and out of our tables.
-    pub(super) fn remove_child(&mut self, shared: &mut Shared, child: ChildId, reason: &'static str) {
+    pub(super) fn remove_child(
+        &mut self,
+        shared: &mut Shared,
+        child: ChildId,
+        reason: &'static str,
+    ) {
         let State::Established(established) = &mut self.state else { return };
         let Some(removed) = established.children.remove(&child) else { return };
         shared.release_spi(removed.inbound_spi);
@@ -225,7 +256,9 @@ impl IkeSa {
                 reason,
             },
         );
-        shared.effects.push(Effect::RuleLost { rule: RuleName::clone(&removed.rule.name), error: None });
+        shared
+            .effects
+            .push(Effect::RuleLost { rule: RuleName::clone(&removed.rule.name), error: None });
     }
 
     /// The kernel did not answer in time: the Child SA is refused, the IKE SA stands.

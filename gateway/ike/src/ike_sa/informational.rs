@@ -26,7 +26,16 @@ impl IkeSa {
     ) {
         let inner = match opened.payloads() {
             Ok(inner) => inner,
-            Err(error) => return self.refuse_request(now, shared, path, opened, datagram, &Error::from(error)),
+            Err(error) => {
+                return self.refuse_request(
+                    now,
+                    shared,
+                    path,
+                    opened,
+                    datagram,
+                    &Error::from(error),
+                );
+            }
         };
         let payloads = match Payloads::collect(ExchangeType::INFORMATIONAL, &inner) {
             Ok(payloads) => payloads,
@@ -41,13 +50,20 @@ impl IkeSa {
             vec![Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: deleted })]
         };
         let State::Established(established) = &mut self.state else { return };
-        match established.channel.respond(shared.random.as_mut(), RequestId::new(opened, datagram), &answer) {
+        match established.channel.respond(
+            shared.random.as_mut(),
+            RequestId::new(opened, datagram),
+            &answer,
+        ) {
             Ok(answer) => shared.transmit(path, answer),
             Err(error) => return self.fail(shared, error),
         }
         if failed {
             // RFC 7296 2.21.2: the initiator did not believe us.
-            self.event(shared, EventKind::Failed(Error::Refused(NotifyType::AUTHENTICATION_FAILED)));
+            self.event(
+                shared,
+                EventKind::Failed(Error::Refused(NotifyType::AUTHENTICATION_FAILED)),
+            );
             self.end(now, shared, "the peer did not authenticate us");
         } else if ends {
             self.end(now, shared, "deleted by the peer");
@@ -60,7 +76,9 @@ impl IkeSa {
     /// gives our inbound SPIs, which the answer names in turn (RFC 7296 1.4.1).
     fn delete_named(&mut self, shared: &mut Shared, payloads: &Payloads<'_>) -> Vec<u32> {
         let State::Established(established) = &self.state else { return Vec::new() };
-        let named = |spi: u32| payloads.deletes.iter().any(|d| d.protocol == ProtocolId::ESP && d.spis.contains(&spi));
+        let named = |spi: u32| {
+            payloads.deletes.iter().any(|d| d.protocol == ProtocolId::ESP && d.spis.contains(&spi))
+        };
         let found = established.children.values().filter(|c| named(c.outbound_spi));
         let found: Vec<(ChildId, u32)> = found.map(|c| (c.id, c.inbound_spi)).collect();
         for (child, _) in &found {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gateway_wire::{
-    ExchangeType, Flags, Header, IkeSpi, KeMethod, KeyExchange, Message, MessageId, Nonce, NotifyType, Payload,
-    SecurityAssociation, encode_message,
+    ExchangeType, Flags, Header, IkeSpi, KeMethod, KeyExchange, Message, MessageId, Nonce,
+    NotifyType, Payload, SecurityAssociation, encode_message,
 };
 
 use super::{HalfOpen, IkeSa, Job, State, notify};
@@ -106,7 +106,12 @@ impl IkeSa {
     }
 
     /// Sends IKE_SA_INIT: for the first time, or again with what the peer demanded.
-    fn send_init(&mut self, now: Instant, shared: &mut Shared, again: Option<Again>) -> Result<(), Error> {
+    fn send_init(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        again: Option<Again>,
+    ) -> Result<(), Error> {
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to initiate to"))?;
         let (before, cookie, group) = match again {
             None => (None, None, first_group(&peer.proposals)?),
@@ -133,10 +138,19 @@ impl IkeSa {
         let header = init_header(self.initiator_spi, IkeSpi::ZERO, false);
         // RFC 7296 2.6: the cookie comes first, the rest stays as it was.
         let cookie_payload = cookie.as_deref().map(|c| notify(NotifyType::COOKIE, c));
-        let request = init_message(&header, cookie_payload, &sa, pending.as_ref(), &nonce, Some(self.path))?;
+        let request =
+            init_message(&header, cookie_payload, &sa, pending.as_ref(), &nonce, Some(self.path))?;
         shared.transmit(self.path, request.clone());
         let backoff = Backoff::new(now, &shared.config);
-        self.state = State::AwaitInit(Box::new(AwaitInit { pending, nonce, cookie, request, backoff, restarts, heard }));
+        self.state = State::AwaitInit(Box::new(AwaitInit {
+            pending,
+            nonce,
+            cookie,
+            request,
+            backoff,
+            restarts,
+            heard,
+        }));
         Ok(())
     }
 
@@ -152,7 +166,9 @@ impl IkeSa {
         if path.remote != self.path.remote || header.message_id != MessageId(0) {
             return shared.count(Counter::OutsideWindow);
         }
-        let Ok(message) = Message::decode(datagram) else { return shared.count(Counter::InvalidInit) };
+        let Ok(message) = Message::decode(datagram) else {
+            return shared.count(Counter::InvalidInit);
+        };
         let Ok(payloads) = Payloads::collect(header.exchange, &message.payloads) else {
             return shared.count(Counter::InvalidInit);
         };
@@ -163,9 +179,12 @@ impl IkeSa {
         let demand = demand_of(&payloads, proposals, waiting.pending.group());
         match demand {
             Some(demand) if may_restart => {
-                if let State::AwaitInit(before) = std::mem::replace(&mut self.state, State::FindingAddress) {
+                if let State::AwaitInit(before) =
+                    std::mem::replace(&mut self.state, State::FindingAddress)
+                {
                     self.event(shared, demand.event());
-                    if let Err(error) = self.send_init(now, shared, Some(Again { before, demand })) {
+                    if let Err(error) = self.send_init(now, shared, Some(Again { before, demand }))
+                    {
                         self.fail(shared, error);
                     }
                 }
@@ -193,7 +212,10 @@ impl IkeSa {
         let (nonce, peer_value) = (answer.nonce.to_vec(), answer.peer_value.to_vec());
         let suite = answer.suite;
         let nat = natt::detect(self.initiator_spi, header.responder_spi, path, &payloads.notifies);
-        let State::AwaitInit(waiting) = std::mem::replace(&mut self.state, State::FindingAddress) else { return };
+        let State::AwaitInit(waiting) = std::mem::replace(&mut self.state, State::FindingAddress)
+        else {
+            return;
+        };
         let AwaitInit { pending, nonce: our_nonce, request, .. } = *waiting;
         self.responder_spi = header.responder_spi;
         let spis = (self.initiator_spi, self.responder_spi);
@@ -235,7 +257,12 @@ impl IkeSa {
                 shared.count(Counter::PeerDead);
                 let exchange = heard.map_or_else(
                     || ExchangeType::IKE_SA_INIT.to_string(),
-                    |error| format!("{} (last unauthenticated answer: {error})", ExchangeType::IKE_SA_INIT),
+                    |error| {
+                        format!(
+                            "{} (last unauthenticated answer: {error})",
+                            ExchangeType::IKE_SA_INIT
+                        )
+                    },
                 );
                 self.event(shared, EventKind::PeerDead { tries, exchange });
                 self.close(shared, "the peer does not answer");
@@ -245,7 +272,10 @@ impl IkeSa {
 
     /// Ends an IKE SA that never stood.
     pub(super) fn fail(&mut self, shared: &mut Shared, error: Error) {
-        if matches!(error, Error::Authentication(_) | Error::Refused(NotifyType::AUTHENTICATION_FAILED)) {
+        if matches!(
+            error,
+            Error::Authentication(_) | Error::Refused(NotifyType::AUTHENTICATION_FAILED)
+        ) {
             shared.count(Counter::AuthenticationFailed);
         }
         self.abandon(shared, "the IKE SA failed", Some(error.to_string()));
@@ -297,7 +327,11 @@ struct InitAnswer<'a> {
 }
 
 impl<'a> InitAnswer<'a> {
-    fn check(payloads: &Payloads<'a>, proposals: &[IkeProposal], sent: Group) -> Result<Self, Error> {
+    fn check(
+        payloads: &Payloads<'a>,
+        proposals: &[IkeProposal],
+        sent: Group,
+    ) -> Result<Self, Error> {
         let suite = proposal::accept_ike(proposals, payloads.require_sa()?)?;
         let ke = payloads.require_ke()?;
         if suite.group != sent || ke.method != sent.id() {
@@ -320,7 +354,8 @@ pub(crate) fn answer_init(
     datagram: &[u8],
     payloads: &Payloads<'_>,
 ) -> Result<IkeSa, Error> {
-    let (offered, ke, nonce) = (payloads.require_sa()?, payloads.require_ke()?, payloads.require_nonce()?);
+    let (offered, ke, nonce) =
+        (payloads.require_sa()?, payloads.require_ke()?, payloads.require_nonce()?);
     let policies = Arc::clone(&shared.policies);
     let (chosen, suite) = choose(&policies, path, offered, ke.method)?;
     if suite.group.id() != ke.method {
@@ -376,12 +411,19 @@ fn choose(
     offered: &SecurityAssociation,
     sent: KeMethod,
 ) -> Result<(SecurityAssociation, IkeSuite), Error> {
-    let chosen = candidates(policies, path).find_map(|p| proposal::select_ike(&p.proposals, offered, sent));
+    let chosen =
+        candidates(policies, path).find_map(|p| proposal::select_ike(&p.proposals, offered, sent));
     chosen.ok_or_else(|| {
         let ours = candidates(policies, path)
-            .map(|p| format!("{} ({})", proposal::describe(&proposal::offer_ike(&p.proposals)), p.name))
+            .map(|p| {
+                format!("{} ({})", proposal::describe(&proposal::offer_ike(&p.proposals)), p.name)
+            })
             .collect::<Vec<_>>();
-        let ours = if ours.is_empty() { "no peer is configured for this address".to_owned() } else { ours.join("; ") };
+        let ours = if ours.is_empty() {
+            "no peer is configured for this address".to_owned()
+        } else {
+            ours.join("; ")
+        };
         Error::NoProposalChosen { ours, theirs: proposal::describe(offered) }
     })
 }
@@ -389,8 +431,12 @@ fn choose(
 /// The peers that may be at the other end of a path: those configured with the address first,
 /// then those that may be anywhere. A peer behind NAT shows another address than its own, so
 /// any peer configured with *another* address is none.
-pub(super) fn candidates(policies: &PolicySet, path: Path) -> impl Iterator<Item = &Arc<PeerConfig>> {
-    let here = move |p: &&Arc<PeerConfig>| p.local_address.is_none_or(|local| local == path.local.ip());
+pub(super) fn candidates(
+    policies: &PolicySet,
+    path: Path,
+) -> impl Iterator<Item = &Arc<PeerConfig>> {
+    let here =
+        move |p: &&Arc<PeerConfig>| p.local_address.is_none_or(|local| local == path.local.ip());
     let exact = policies.peers.values().filter(move |p| p.remote_address == Some(path.remote.ip()));
     let any = policies.peers.values().filter(|p| p.remote_address.is_none());
     exact.chain(any).filter(here)
@@ -402,7 +448,11 @@ fn first_group(proposals: &[IkeProposal]) -> Result<Group, Error> {
 }
 
 /// The header of either IKE_SA_INIT message.
-pub(crate) const fn init_header(initiator_spi: IkeSpi, responder_spi: IkeSpi, response: bool) -> Header {
+pub(crate) const fn init_header(
+    initiator_spi: IkeSpi,
+    responder_spi: IkeSpi,
+    response: bool,
+) -> Header {
     Header {
         initiator_spi,
         responder_spi,
@@ -435,8 +485,13 @@ fn init_payloads<'a>(
     let nat = path.map(|path| natt::hashes(header.initiator_spi, header.responder_spi, path));
     let payloads: Vec<Payload<'_>> = first
         .into_iter()
-        .chain([Payload::SecurityAssociation(sa.clone()), Payload::KeyExchange(ke), Payload::Nonce(Nonce(nonce))])
+        .chain([
+            Payload::SecurityAssociation(sa.clone()),
+            Payload::KeyExchange(ke),
+            Payload::Nonce(Nonce(nonce)),
+        ])
         .chain(nat.iter().flatten().map(|(kind, hash)| notify(*kind, hash)))
         .collect();
-    encode_message(header, &payloads).map_err(|_too_long| Error::Internal("the message is too long"))
+    encode_message(header, &payloads)
+        .map_err(|_too_long| Error::Internal("the message is too long"))
 }

@@ -80,7 +80,8 @@ impl IkeSa {
             let begun = match job {
                 Job::CreateChild(wish) => self.send_create_child(now, shared, wish),
                 Job::DeleteChild { spi } => {
-                    let delete = Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: vec![spi] });
+                    let delete =
+                        Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: vec![spi] });
                     self.set_current(Current::DeleteChild);
                     self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[delete])
                 }
@@ -120,7 +121,9 @@ impl IkeSa {
             return self.close(shared, reason);
         }
         self.abandon(shared, reason, None);
-        let State::Established(established) = mem::replace(&mut self.state, State::Closed) else { return };
+        let State::Established(established) = mem::replace(&mut self.state, State::Closed) else {
+            return;
+        };
         self.state = State::Closing(Box::new(Closing::new(now, shared, established.channel)));
         let delete = Payload::Delete(Delete { protocol: ProtocolId::IKE, spis: Vec::new() });
         self.event(shared, crate::event::EventKind::Closed(reason));
@@ -130,7 +133,13 @@ impl IkeSa {
     }
 
     /// Deletes a Child SA at both ends: here now, there by a job.
-    pub(crate) fn delete_child(&mut self, now: Instant, shared: &mut Shared, child: ChildId, reason: &'static str) {
+    pub(crate) fn delete_child(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+        reason: &'static str,
+    ) {
         let State::Established(established) = &self.state else { return };
         let Some(spi) = established.children.get(&child).map(|c| c.inbound_spi) else { return };
         self.remove_child(shared, child, reason);

@@ -24,8 +24,8 @@ pub(crate) use self::child::{ChildSa, ChildState};
 pub(crate) use self::established::{Closing, Established};
 pub(crate) use self::init::{AwaitInit, answer_init, init_header};
 pub(crate) use self::jobs::{Job, Wish};
-use crate::channel::{Channel, Opened, Place};
 use crate::algorithms::IkeSuite;
+use crate::channel::{Channel, Opened, Place};
 use crate::config::{PeerConfig, PeerName, RuleName};
 use crate::counters::Counter;
 use crate::error::Error;
@@ -148,9 +148,18 @@ impl IkeSa {
     }
 
     /// An authentic request that comes next in the window.
-    fn handle_request(&mut self, now: Instant, shared: &mut Shared, path: Path, opened: &Opened, datagram: &[u8]) {
+    fn handle_request(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        path: Path,
+        opened: &Opened,
+        datagram: &[u8],
+    ) {
         match (&mut self.state, opened.header.exchange) {
-            (State::HalfOpen(_), ExchangeType::IKE_AUTH) => self.auth_request(now, shared, path, opened, datagram),
+            (State::HalfOpen(_), ExchangeType::IKE_AUTH) => {
+                self.auth_request(now, shared, path, opened, datagram)
+            }
             (State::Established(established), exchange) => {
                 established.last_inbound = now;
                 if established.withheld.is_some() {
@@ -161,9 +170,20 @@ impl IkeSa {
                     self.path = path;
                 }
                 match exchange {
-                    ExchangeType::INFORMATIONAL => self.informational_request(now, shared, path, opened, datagram),
-                    ExchangeType::CREATE_CHILD_SA => self.create_child_request(now, shared, path, opened, datagram),
-                    _ => self.refuse_request(now, shared, path, opened, datagram, &Error::UnexpectedExchange),
+                    ExchangeType::INFORMATIONAL => {
+                        self.informational_request(now, shared, path, opened, datagram)
+                    }
+                    ExchangeType::CREATE_CHILD_SA => {
+                        self.create_child_request(now, shared, path, opened, datagram)
+                    }
+                    _ => self.refuse_request(
+                        now,
+                        shared,
+                        path,
+                        opened,
+                        datagram,
+                        &Error::UnexpectedExchange,
+                    ),
                 }
             }
             _ => shared.count(Counter::OutsideWindow),
@@ -196,7 +216,9 @@ impl IkeSa {
     ) {
         match purpose {
             Purpose::LocalAddress => self.address_found(now, shared, result),
-            Purpose::InstallChild(child) => self.child_installed(now, shared, child, result.map(drop)),
+            Purpose::InstallChild(child) => {
+                self.child_installed(now, shared, child, result.map(drop))
+            }
             Purpose::QueryUse(child) => self.use_reported(now, shared, child, result),
         }
     }
@@ -227,14 +249,17 @@ impl IkeSa {
             State::AwaitAuth(s) => s.channel.next_retransmission(),
             State::HalfOpen(s) => Some(s.deadline),
             State::Established(s) => s.next_timeout(self.peer.as_deref(), shared),
-            State::Closing(s) => crate::time::earlier(Some(s.until), s.channel.next_retransmission()),
+            State::Closing(s) => {
+                crate::time::earlier(Some(s.until), s.channel.next_retransmission())
+            }
         }
     }
 
     fn retransmit(&mut self, now: Instant, shared: &mut Shared) {
         let path = self.path;
         let Some(channel) = self.state.channel_mut() else { return };
-        let due = channel.poll_retransmission(now, &shared.config).map(|due| due.map(<[u8]>::to_vec));
+        let due =
+            channel.poll_retransmission(now, &shared.config).map(|due| due.map(<[u8]>::to_vec));
         match due {
             None => {}
             Some(Ok(datagram)) => {
@@ -259,7 +284,8 @@ impl IkeSa {
     ) -> Result<(), Error> {
         let path = self.path;
         let channel = self.state.channel_mut().ok_or(Error::Internal("no channel"))?;
-        let datagram = channel.request(now, &shared.config, shared.random.as_mut(), exchange, payloads)?;
+        let datagram =
+            channel.request(now, &shared.config, shared.random.as_mut(), exchange, payloads)?;
         shared.transmit(path, datagram);
         Ok(())
     }
@@ -298,9 +324,11 @@ impl IkeSa {
         let here = match &self.state {
             State::AwaitAuth(s) => s.child.serves(rule),
             State::Established(s) => s.serves(rule),
-            State::FindingAddress | State::AwaitInit(_) | State::HalfOpen(_) | State::Closing(_) | State::Closed => {
-                false
-            }
+            State::FindingAddress
+            | State::AwaitInit(_)
+            | State::HalfOpen(_)
+            | State::Closing(_)
+            | State::Closed => false,
         };
         here || self.jobs.iter().any(wanted)
     }
@@ -340,7 +368,9 @@ impl IkeSa {
             State::AwaitAuth(s) => s.nat,
             State::HalfOpen(s) => s.nat,
             State::Established(s) => s.nat,
-            State::FindingAddress | State::AwaitInit(_) | State::Closing(_) | State::Closed => NatDetected::default(),
+            State::FindingAddress | State::AwaitInit(_) | State::Closing(_) | State::Closed => {
+                NatDetected::default()
+            }
         };
         (self.state.channel().map(|c| c.suite), nat)
     }

@@ -1,10 +1,13 @@
 //! Proposals: what we offer, and the choice between what both ends offer (RFC 7296 2.7, 3.3).
 
 use gateway_wire::{
-    EncrId, EsnId, IntegId, KeMethod, PrfId, Proposal, ProtocolId, SecurityAssociation, Transform, TransformType,
+    EncrId, EsnId, IntegId, KeMethod, PrfId, Proposal, ProtocolId, SecurityAssociation, Transform,
+    TransformType,
 };
 
-use crate::algorithms::{Encryption, EspProposal, EspSuite, Group, IkeProposal, IkeSuite, Integrity, Prf};
+use crate::algorithms::{
+    Encryption, EspProposal, EspSuite, Group, IkeProposal, IkeSuite, Integrity, Prf,
+};
 use crate::error::Error;
 
 /// Our proposals for an IKE SA as they stand in the SA payload.
@@ -76,23 +79,36 @@ pub(crate) fn select_esp(
 }
 
 /// The initiator's check of the responder's choice for an IKE SA.
-pub(crate) fn accept_ike(ours: &[IkeProposal], answer: &SecurityAssociation) -> Result<IkeSuite, Error> {
+pub(crate) fn accept_ike(
+    ours: &[IkeProposal],
+    answer: &SecurityAssociation,
+) -> Result<IkeSuite, Error> {
     let (mine, theirs) = single(ours, answer)?;
-    let group = theirs.transforms.iter().find(|t| t.kind == TransformType::KE).map_or(KeMethod::NONE, |t| KeMethod(t.id));
-    match_ike(mine, theirs, group).ok_or(Error::BadAnswer("the chosen transforms are not among ours"))
+    let group = theirs
+        .transforms
+        .iter()
+        .find(|t| t.kind == TransformType::KE)
+        .map_or(KeMethod::NONE, |t| KeMethod(t.id));
+    match_ike(mine, theirs, group)
+        .ok_or(Error::BadAnswer("the chosen transforms are not among ours"))
 }
 
 /// The initiator's check of the responder's choice for a Child SA; also gives the peer's SPI.
-pub(crate) fn accept_esp(ours: &[EspProposal], answer: &SecurityAssociation) -> Result<(EspSuite, u32), Error> {
+pub(crate) fn accept_esp(
+    ours: &[EspProposal],
+    answer: &SecurityAssociation,
+) -> Result<(EspSuite, u32), Error> {
     let (mine, theirs) = single(ours, answer)?;
     let spi = esp_spi(theirs).ok_or(Error::BadAnswer("no ESP SPI in the chosen proposal"))?;
-    let suite = match_esp(mine, theirs).ok_or(Error::BadAnswer("the chosen transforms are not among ours"))?;
+    let suite = match_esp(mine, theirs)
+        .ok_or(Error::BadAnswer("the chosen transforms are not among ours"))?;
     Ok((suite, spi))
 }
 
 /// Proposals in words, for a log line about a refusal.
 pub(crate) fn describe(sa: &SecurityAssociation) -> String {
-    let one = |p: &Proposal| p.transforms.iter().map(describe_transform).collect::<Vec<_>>().join("/");
+    let one =
+        |p: &Proposal| p.transforms.iter().map(describe_transform).collect::<Vec<_>>().join("/");
     sa.proposals.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
@@ -109,13 +125,17 @@ fn describe_transform(t: &Transform) -> String {
 }
 
 /// The answer must be one proposal, with the number of one of ours, and one transform a type.
-fn single<'a, P>(ours: &'a [P], answer: &'a SecurityAssociation) -> Result<(&'a P, &'a Proposal), Error> {
+fn single<'a, P>(
+    ours: &'a [P],
+    answer: &'a SecurityAssociation,
+) -> Result<(&'a P, &'a Proposal), Error> {
     let [theirs] = answer.proposals.as_slice() else {
         return Err(Error::BadAnswer("not exactly one proposal"));
     };
     let mine = usize::from(theirs.number).checked_sub(1).and_then(|n| ours.get(n));
     let mine = mine.ok_or(Error::BadAnswer("a proposal number that we did not offer"))?;
-    let repeated = |t: &Transform| theirs.transforms.iter().filter(|o| o.kind == t.kind).count() != 1;
+    let repeated =
+        |t: &Transform| theirs.transforms.iter().filter(|o| o.kind == t.kind).count() != 1;
     if theirs.transforms.iter().any(repeated) {
         return Err(Error::BadAnswer("several transforms of one type"));
     }
@@ -148,7 +168,13 @@ fn match_esp(mine: &EspProposal, theirs: &Proposal) -> Option<EspSuite> {
     let has = |esn: EsnId| offers(theirs, T::ESN, esn.0, None);
     // An absent ESN transform means 32-bit sequence numbers (RFC 7296 3.3.3 has it mandatory,
     // RFC 7296 3.3.2 lets old peers omit it).
-    let esn = if has(EsnId::YES) { true } else if has(EsnId::NO) || lacks(theirs, T::ESN) { false } else { return None };
+    let esn = if has(EsnId::YES) {
+        true
+    } else if has(EsnId::NO) || lacks(theirs, T::ESN) {
+        false
+    } else {
+        return None;
+    };
     Some(EspSuite { encryption, integrity, esn })
 }
 
@@ -158,7 +184,8 @@ fn match_cipher(
     integrity: &[Integrity],
     theirs: &Proposal,
 ) -> Option<(Encryption, Option<Integrity>)> {
-    let offered = |e: &Encryption| offers(theirs, TransformType::ENCR, e.id().0, e.key_length_attribute());
+    let offered =
+        |e: &Encryption| offers(theirs, TransformType::ENCR, e.id().0, e.key_length_attribute());
     let cipher = encryption.iter().copied().find(offered)?;
     if cipher.is_aead() {
         // RFC 5282 8: no integrity transform, or "NONE".
@@ -166,7 +193,8 @@ fn match_cipher(
             || offers(theirs, TransformType::INTEG, IntegId::NONE.0, None);
         return fits.then_some((cipher, None));
     }
-    let mac = integrity.iter().copied().find(|a| offers(theirs, TransformType::INTEG, a.id().0, None))?;
+    let mac =
+        integrity.iter().copied().find(|a| offers(theirs, TransformType::INTEG, a.id().0, None))?;
     Some((cipher, Some(mac)))
 }
 

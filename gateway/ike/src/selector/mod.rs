@@ -32,7 +32,10 @@ fn of_prefix(net: &IpNet, protocol: Option<u8>, ports: &PortRange) -> TrafficSel
 
 /// What both sides allow: every non-empty intersection of one of `allowed` with one of
 /// `proposed`, in the order of `proposed`, without repetition.
-pub(crate) fn narrow(allowed: &[TrafficSelector], proposed: &[TrafficSelector]) -> Vec<TrafficSelector> {
+pub(crate) fn narrow(
+    allowed: &[TrafficSelector],
+    proposed: &[TrafficSelector],
+) -> Vec<TrafficSelector> {
     let mut narrowed: Vec<TrafficSelector> = Vec::new();
     for theirs in proposed {
         for ours in allowed {
@@ -77,7 +80,11 @@ fn contains(outer: &TrafficSelector, inner: &TrafficSelector) -> bool {
 
 /// The agreed selectors as pairs of prefixes, each with the rule's precedence for it; `None`
 /// when there are more than [`MAX_PAIRS`] or none.
-pub(crate) fn pairs(rule: &Rule, local: &[TrafficSelector], remote: &[TrafficSelector]) -> Option<Vec<(Selector, u32)>> {
+pub(crate) fn pairs(
+    rule: &Rule,
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+) -> Option<Vec<(Selector, u32)>> {
     let mut pairs = Vec::new();
     for l in local {
         for r in remote.iter().filter(|r| r.start.is_ipv4() == l.start.is_ipv4()) {
@@ -126,8 +133,12 @@ pub(crate) fn rule_pairs(rule: &Rule) -> Vec<(Selector, u32)> {
 fn prefixes(start: IpAddr, end: IpAddr) -> Vec<IpNet> {
     let most = MAX_PAIRS.saturating_add(1);
     match (start, end) {
-        (IpAddr::V4(s), IpAddr::V4(e)) => Ipv4Subnets::new(s, e, 0).take(most).map(IpNet::V4).collect(),
-        (IpAddr::V6(s), IpAddr::V6(e)) => Ipv6Subnets::new(s, e, 0).take(most).map(IpNet::V6).collect(),
+        (IpAddr::V4(s), IpAddr::V4(e)) => {
+            Ipv4Subnets::new(s, e, 0).take(most).map(IpNet::V4).collect()
+        }
+        (IpAddr::V6(s), IpAddr::V6(e)) => {
+            Ipv6Subnets::new(s, e, 0).take(most).map(IpNet::V6).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -145,7 +156,8 @@ pub(crate) fn describe(selectors: &[TrafficSelector]) -> String {
             (a, b) if a == b => format!(":{a}"),
             (a, b) => format!(":{a}-{b}"),
         };
-        let protocol = if s.protocol == 0 { String::new() } else { format!(" proto {}", s.protocol) };
+        let protocol =
+            if s.protocol == 0 { String::new() } else { format!(" proto {}", s.protocol) };
         format!("{addresses}{ports}{protocol}")
     };
     selectors.iter().map(one).collect::<Vec<_>>().join(", ")

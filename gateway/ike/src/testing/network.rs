@@ -53,7 +53,13 @@ impl Network {
     /// A network with the faults that a seed gives.
     #[must_use]
     pub const fn new(faults: Faults, seed: u64) -> Self {
-        Self { faults, nat: None, random: SeededRandom::new(seed), under_way: BTreeMap::new(), sequence: 0 }
+        Self {
+            faults,
+            nat: None,
+            random: SeededRandom::new(seed),
+            under_way: BTreeMap::new(),
+            sequence: 0,
+        }
     }
 
     /// Hides `inside` behind `outside` from now on.
@@ -81,8 +87,13 @@ impl Network {
         }
         let copies = if self.random.percent(self.faults.duplication) { 2 } else { 1 };
         for _ in 0..copies {
-            let held = if self.random.percent(self.faults.reordering) { self.random.below(1000) } else { 0 };
-            let delay = Duration::from_millis(held.saturating_add(10).saturating_add(self.random.below(5)));
+            let held = if self.random.percent(self.faults.reordering) {
+                self.random.below(1000)
+            } else {
+                0
+            };
+            let delay =
+                Duration::from_millis(held.saturating_add(10).saturating_add(self.random.below(5)));
             self.sequence = self.sequence.saturating_add(1);
             self.under_way.insert((after(now, delay), self.sequence), datagram.clone());
         }
@@ -117,7 +128,8 @@ impl Network {
     fn translate_in(&self, datagram: &mut Datagram) {
         let Some(nat) = &self.nat else { return };
         if datagram.to.ip() == nat.outside
-            && let Some((inner, _)) = nat.ports.iter().find(|(_, mapped)| **mapped == datagram.to.port())
+            && let Some((inner, _)) =
+                nat.ports.iter().find(|(_, mapped)| **mapped == datagram.to.port())
         {
             datagram.to = SocketAddr::new(nat.inside, *inner);
         }

@@ -88,7 +88,11 @@ impl PendingKeyExchange for Pending {
         if peer.len() != self.group.public_len() {
             return Err(KeyExchangeError::InvalidPublicValue);
         }
-        let (first, second) = if self.public.as_slice() < peer { (self.public.as_slice(), peer) } else { (peer, self.public.as_slice()) };
+        let (first, second) = if self.public.as_slice() < peer {
+            (self.public.as_slice(), peer)
+        } else {
+            (peer, self.public.as_slice())
+        };
         Ok(Zeroizing::new(prf(Prf::HmacSha256, b"fast", &[first, second]).to_vec()))
     }
 }

@@ -8,15 +8,15 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::{FakeKernel, FastKeyExchange, Faults, Network, SeededRandom};
+use crate::Endpoint;
 use crate::algorithms::{Encryption, EspProposal, Group, IkeProposal, Prf};
 use crate::config::{
-    ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, Mode, PeerConfig, PolicySet, Protect, Rule, Secret,
-    Start,
+    ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, Mode, PeerConfig, PolicySet,
+    Protect, Rule, Secret, Start,
 };
 use crate::event::Event;
 use crate::io::{Input, KernelEvent, Output, Path};
 use crate::time::earlier;
-use crate::Endpoint;
 
 /// Which node.
 pub type NodeId = usize;
@@ -63,9 +63,16 @@ impl Simulation {
                 sent: Vec::new(),
             }
         };
-        #[expect(clippy::disallowed_methods, reason = "where the virtual clock starts does not matter")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "where the virtual clock starts does not matter"
+        )]
         let now = Instant::now();
-        Self { now, nodes: (0..).zip(addresses).map(node).collect(), network: Network::new(faults, seed ^ 0xbad) }
+        Self {
+            now,
+            nodes: (0..).zip(addresses).map(node).collect(),
+            network: Network::new(faults, seed ^ 0xbad),
+        }
     }
 
     /// Hands an input to a node and does what it causes.
@@ -96,9 +103,10 @@ impl Simulation {
 
     /// Traffic meets the trap of a rule.
     pub fn acquire(&mut self, node: NodeId, rule: &str) {
-        let reqid = self.nodes.get(node).and_then(|n| {
-            n.kernel.traps.values().find(|t| &*t.rule == rule).map(|t| t.reqid)
-        });
+        let reqid = self
+            .nodes
+            .get(node)
+            .and_then(|n| n.kernel.traps.values().find(|t| &*t.rule == rule).map(|t| t.reqid));
         let (source, destination) = (IpAddr::from([10, 1, 0, 1]), IpAddr::from([10, 2, 0, 1]));
         if let Some(reqid) = reqid {
             self.input(
@@ -119,7 +127,8 @@ impl Simulation {
     /// Does the next thing that happens within `limit`; `false` when there is none.
     pub fn step(&mut self, limit: Instant) -> bool {
         let timers = self.nodes.iter().filter_map(|n| n.endpoint.next_timeout()).min();
-        let Some(next) = earlier(timers, self.network.next_arrival()).filter(|at| *at <= limit) else {
+        let Some(next) = earlier(timers, self.network.next_arrival()).filter(|at| *at <= limit)
+        else {
             self.now = self.now.max(limit);
             return false;
         };
@@ -174,7 +183,10 @@ impl Simulation {
                     violations.push(format!("node {id}: {child:?} is not in the kernel"));
                 }
                 if owned.iter().filter(|c| c.inbound_spi == child.inbound_spi).count() != 1 {
-                    violations.push(format!("node {id}: inbound SPI {:08x} stands twice", child.inbound_spi));
+                    violations.push(format!(
+                        "node {id}: inbound SPI {:08x} stands twice",
+                        child.inbound_spi
+                    ));
                 }
             }
         }
@@ -220,7 +232,10 @@ pub fn proposals() -> (Vec<IkeProposal>, Vec<EspProposal>) {
         prf: vec![Prf::HmacSha256],
         groups: vec![Group::X25519, Group::EcpP256],
     };
-    (vec![ike], vec![EspProposal { encryption: vec![Encryption::Aes256Gcm16], integrity: Vec::new() }])
+    (
+        vec![ike],
+        vec![EspProposal { encryption: vec![Encryption::Aes256Gcm16], integrity: Vec::new() }],
+    )
 }
 
 /// A peer: its name, our identity, its identity, its address.

@@ -458,7 +458,8 @@ fn not_in(name: &'static str) -> impl Fn(ProgramError) -> BpfError {
 /// The verifier's log is long: its first line has the error, and its last ones, before what it
 /// says of its own work, the cause.
 fn refused(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
-    const OWN_WORK: [&str; 4] = ["verification time", "stack depth", "processed", "insns processed"];
+    const OWN_WORK: [&str; 4] =
+        ["verification time", "stack depth", "processed", "insns processed"];
     move |error| {
         let text = chain(&error);
         let is_cause = |line: &&str| !OWN_WORK.iter().any(|start| line.starts_with(start));

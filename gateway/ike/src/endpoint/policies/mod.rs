@@ -92,7 +92,11 @@ impl Endpoint {
         );
         self.apply_effects(now);
         for name in delta.added.iter().chain(&delta.changed) {
-            let always = new.rules.get(name).and_then(|r| protect_of(r)).is_some_and(|p| p.start == Start::Always);
+            let always = new
+                .rules
+                .get(name)
+                .and_then(|r| protect_of(r))
+                .is_some_and(|p| p.start == Start::Always);
             if always {
                 self.start_rule(now, name, None);
             }
@@ -102,10 +106,13 @@ impl Endpoint {
     /// IKE SAs with peers that have changed end, and so do the Child SAs of rules that are gone
     /// or select, or protect, something else than before.
     fn end_stale(&mut self, now: Instant, delta: &PolicyDelta, new: &PolicySet) {
-        let stale_peer = |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| delta.stale_peers.contains(&p.name));
+        let stale_peer =
+            |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| delta.stale_peers.contains(&p.name));
         let stale: Vec<IkeSaId> = self.sas.values().filter(stale_peer).map(|sa| sa.id).collect();
         for id in stale {
-            self.with_sa(id, |sa, shared| sa.delete_ike(now, shared, "the peer's configuration has changed"));
+            self.with_sa(id, |sa, shared| {
+                sa.delete_ike(now, shared, "the peer's configuration has changed")
+            });
         }
         let mut stale: Vec<(IkeSaId, ChildId)> = Vec::new();
         for sa in self.sas.values() {
@@ -113,11 +120,19 @@ impl Endpoint {
             stale.extend(outdated.map(|c| (sa.id, c.id)));
         }
         for (id, child) in stale {
-            self.with_sa(id, |sa, shared| sa.delete_child(now, shared, child, "the rule has changed"));
+            self.with_sa(id, |sa, shared| {
+                sa.delete_child(now, shared, child, "the rule has changed")
+            });
         }
         let idle = self.sas.values().filter(|sa| sa.is_idle()).map(|sa| sa.id).collect::<Vec<_>>();
         for id in idle {
-            self.with_sa(id, |sa, shared| sa.add_job(now, shared, crate::ike_sa::Job::DeleteIke { reason: "no rule needs it" }));
+            self.with_sa(id, |sa, shared| {
+                sa.add_job(
+                    now,
+                    shared,
+                    crate::ike_sa::Job::DeleteIke { reason: "no rule needs it" },
+                )
+            });
         }
     }
 
@@ -132,7 +147,8 @@ impl Endpoint {
         let known = self.shared.reqids.contains_key(&rule.name);
         let reqid = self.shared.reqid(&rule.name);
         let peer = policies.peers.get(&protect.peer);
-        let Some((peer, remote)) = peer.and_then(|p| p.remote_address.map(|remote| (p, remote))) else {
+        let Some((peer, remote)) = peer.and_then(|p| p.remote_address.map(|remote| (p, remote)))
+        else {
             // Whose peer may be anywhere has no template: what is steered into the XFRM interface
             // for it finds no policy there and is dropped until the peer has come. Before, the
             // peer may have had an address.
@@ -164,11 +180,21 @@ impl Endpoint {
 fn still_serves(before: &Rule, policies: &PolicySet) -> bool {
     let Some(now) = policies.rules.get(&before.name) else { return false };
     let traffic = |r: &Rule| {
-        (r.local.clone(), r.remote.clone(), r.protocol, r.local_ports.clone(), r.remote_ports.clone(), r.priority)
+        (
+            r.local.clone(),
+            r.remote.clone(),
+            r.protocol,
+            r.local_ports.clone(),
+            r.remote_ports.clone(),
+            r.priority,
+        )
     };
     match (protect_of(before), protect_of(now)) {
         (Some(b), Some(n)) => {
-            traffic(before) == traffic(now) && b.peer == n.peer && b.mode == n.mode && b.proposals == n.proposals
+            traffic(before) == traffic(now)
+                && b.peer == n.peer
+                && b.mode == n.mode
+                && b.proposals == n.proposals
         }
         _ => false,
     }
