@@ -54,7 +54,7 @@ pub fn shorten<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool {
 pub fn lengthen<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool {
     const { assert!(align_of::<T>() <= 2 && N.is_multiple_of(2)) };
     // SAFETY: the context is the kernel's.
-    if unsafe { bpf_xdp_adjust_head(context.ctx, -(N as i32)) } != 0 {
+    if unsafe { bpf_xdp_adjust_head(context.ctx, (N as i32).wrapping_neg()) } != 0 {
         return false;
     }
     if !reaches(context, size_of::<T>()) {

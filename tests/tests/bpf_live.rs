@@ -1,4 +1,10 @@
 //! The programs attached: packets over a veth pair between two network namespaces.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "This is test code."
+)]
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 #[path = "support/bpf.rs"]

@@ -1,4 +1,5 @@
 //! The TC programs by test-run: a packet in; the verdict and the counters out.
+#![expect(clippy::unwrap_used, reason = "This is test code.")]
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 #[path = "support/bpf.rs"]
