@@ -283,6 +283,8 @@ fn an_interface_that_was_made_anew_is_guarded_again() {
 #[test]
 fn a_link_without_ethernet_headers_is_guarded_too() {
     on_a_wire(|wire, bpffs| {
+        // A stock kernel has it as a module, and no udev may be there to load it.
+        drop(wire.us.run("modprobe", &["tun"]));
         wire.us
             .ip("tuntap add dev tun0 mode tun\nlink set tun0 up\naddr add 10.8.0.1/24 dev tun0")
             .unwrap();

@@ -75,7 +75,7 @@ impl Ports {
 pub struct Match {
     /// Its identifier.
     pub rule: u32,
-    /// The number of an [`Action`](crate::Action).
+    /// The number of an [`Action`].
     pub action: u32,
     /// Its precedence within the generation.
     pub precedence: u32,

@@ -261,7 +261,7 @@ const MAX_INTEGER: u64 = 0x7fff_ffff_ffff_ffff;
 
 /// The JSON schema (draft 2020-12) of a policy file, for editors.
 ///
-/// It knows tables, keys, types and ranges; what a string means is checked by [`super::load`].
+/// It knows tables, keys, types and ranges; what a string means is checked by [`super::load()`].
 #[must_use]
 pub fn schema() -> Value {
     let named = |keys| json!({ "type": "object", "additionalProperties": table(keys) });

@@ -1,6 +1,6 @@
 //! Policy files: TOML to [`gateway_ike::config::PolicySet`], with all errors and their places.
 //!
-//! [`load`] reads a directory and touches nothing else: `gateway check` is this call and the
+//! [`load()`] reads a directory and touches nothing else: `gateway check` is this call and the
 //! printing of its result, a reload is this call and a swap. The grammar is one table in
 //! `keys`, from which the reader, the JSON [`schema`] and `policies/README.md` come.
 //!

@@ -1,7 +1,7 @@
 //! Reading what test programs print.
 //!
 //! [`Reader`] is fed line by line. It understands libtest's result lines, and the marks that
-//! our own script puts between the programs that it runs (see [`super::script`]).
+//! our own script puts between the programs that it runs (see [`mod@super::script`]).
 
 use super::tally::Tally;
 
