@@ -1,5 +1,10 @@
 //! The XDP program by test-run: a packet in; the verdict, the packet and the counters out.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "This is test code.")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "This is test code."
+)]
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 #[path = "support/bpf.rs"]
