@@ -81,7 +81,7 @@ pub(crate) struct Machine {
     #[arg(long = "mem", value_name = "SIZE", default_value = "2G")]
     memory: String,
 
-    /// Number of processors; by default this machine's, at most two.
+    /// Number of processors; by default one under emulation, else this machine's, at most two.
     #[arg(long, value_name = "N")]
     smp: Option<u32>,
 
@@ -184,9 +184,12 @@ pub(crate) fn execute(
         .iter()
         .map(|dir| dir.canonicalize().context(|| format!("cannot share {}", dir.display())))
         .collect::<Result<Vec<_>>>()?;
-    let processors = machine.smp.unwrap_or_else(|| {
-        let here = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        if here < 2 { 1 } else { 2 }
+    let processors = machine.smp.unwrap_or_else(|| match accel {
+        Accel::Kvm if thread::available_parallelism().is_ok_and(|here| here.get() > 1) => 2,
+        Accel::Kvm => 1,
+        // With a thread for each processor the emulation now and then breaks code that the
+        // guest's kernel patches while it runs, and is no faster for what is done here.
+        Accel::Tcg => 1,
     });
     let guest = Guest {
         kernel: &kernel,
