@@ -36,9 +36,9 @@ pub static RULE_COUNTERS: PerCpuHashMap<u32, RuleCount, 131_072, ON_DEMAND> = Pe
 #[unsafe(no_mangle)]
 pub static XFRM_INTERFACE: Global<u32> = Global::new(0);
 
-/// The mark of the daemon's IKE sockets; 0 for none.
+/// The mark of what the daemon's sockets and our outbound SAs send; 0 for none.
 #[unsafe(no_mangle)]
-pub static IKE_MARK: Global<u32> = Global::new(0);
+pub static OWN_MARK: Global<u32> = Global::new(0);
 
 /// Both lists' keys lie ready, so that none is put together for each packet.
 static TUPLES_OF_V4: RuleKey = RuleKey::tuples(Family::V4);

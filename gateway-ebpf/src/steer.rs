@@ -1,9 +1,10 @@
 //! TC egress on the underlay: what a rule selects goes into the XFRM interface, which encrypts it,
 //! or drops it while there is no SA.
 //!
-//! What passes although it is selected is our own IKE, known by the mark of the daemon's sockets,
-//! and our own ESP, known by its destination and SPI: otherwise a rule that covers the peers'
-//! own addresses would send the tunnel into itself.
+//! What passes although it is selected is our own IKE and our own ESP: otherwise a rule that covers
+//! the peers' own addresses would send the tunnel into itself. ESP is known by its destination and
+//! SPI, whatever a firewall does to marks on the way; IKE, and fragments that show no SPI, by the
+//! mark of the daemon's sockets and of the outbound SAs (`xfrm_smark_get` in `xfrm_output_one`).
 
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::programs::TcContext;
@@ -26,12 +27,13 @@ pub fn egress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
         return Ok(());
     }
     let Some(Decision { action, rule }) = decide(&packet.flow) else { return Ok(()) };
-    if action != Action::Bypass {
-        if is_own_ike(context, &packet) {
-            return Err(Reason::OwnIke);
-        }
+    if action != Action::Bypass && matches!(packet.flow.protocol, protocol::ESP | protocol::UDP) {
         if is_own_esp(context, &packet) {
             return Err(Reason::OwnEsp);
+        }
+        if is_marked(context) {
+            let is_esp = packet.flow.protocol == protocol::ESP;
+            return Err(if is_esp { Reason::OwnEsp } else { Reason::OwnIke });
         }
     }
     count::rule(rule, u64::from(context.len()), |rule| &mut rule.outbound);
@@ -62,11 +64,11 @@ pub fn redirect() -> i32 {
     unsafe { bpf_redirect(maps::XFRM_INTERFACE.load(), 0) as i32 }
 }
 
+/// Whether one of our sockets or outbound SAs sent it. A fragment has its packet's mark too.
 #[inline(always)]
-fn is_own_ike(context: &TcContext, packet: &Packet) -> bool {
-    let mark = maps::IKE_MARK.load();
-    // A fragment has its datagram's mark too.
-    packet.flow.protocol == protocol::UDP && mark != 0 && packet::mark(context) == mark
+fn is_marked(context: &TcContext) -> bool {
+    let mark = maps::OWN_MARK.load();
+    mark != 0 && packet::mark(context) == mark
 }
 
 #[inline(always)]

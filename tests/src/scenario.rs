@@ -17,8 +17,6 @@ pub const BULK: usize = 2_000_000;
 
 /// Pings of this size are fragmented, or find out the path MTU.
 const LARGE: u32 = 3000;
-/// Octets of a ping that fits a link of 1,500 with everything around it.
-pub const FITTING: u32 = 1300;
 
 /// A capture of both wires of the middle.
 ///
@@ -50,22 +48,17 @@ pub fn between_gateways(topology: &Topology, family: Family) -> Selected {
 pub fn exercise(topology: &Topology, inner: Family) -> Result {
     let client = (&topology.client.host, topology.client.host_address(inner));
     let server = (&topology.server.host, topology.server.host_address(inner));
-    exercise_between(client, server, LARGE)
+    exercise_between(client, server)
 }
 
-/// The same between any two addresses, with large pings of a size. In transport mode a packet
-/// must fit the link: a fragment cannot be the payload of a transport mode SA (RFC 4301 4.1).
+/// The same between any two addresses.
 ///
 /// # Errors
 /// Something does not arrive.
-pub fn exercise_between(
-    one: (&Namespace, IpAddr),
-    other: (&Namespace, IpAddr),
-    size: u32,
-) -> Result {
+pub fn exercise_between(one: (&Namespace, IpAddr), other: (&Namespace, IpAddr)) -> Result {
     for (from, to) in [(one, other), (other, one)] {
         all_answered(from.0, to.1, &PingOptions::default())?;
-        let large = PingOptions { size, ..PingOptions::default() };
+        let large = PingOptions { size: LARGE, ..PingOptions::default() };
         // Path MTU discovery may take the first large packet of each direction.
         ping(from.0, to.1, &large)?;
         all_answered(from.0, to.1, &large)?;

@@ -191,6 +191,7 @@ fn our_own_esp_and_ike_leave_although_the_peer_is_protected() {
             let direction = SaDirection::Outbound;
             data_path.insert_sa(&Sa { destination, spi: SPI, direction }).unwrap();
             let ip = |protocol| Ip::new(here, there, protocol);
+            let later = |protocol| ip(protocol).fragment(16, false);
             let in_udp = |spi| ip(UDP).packet(&udp(4500, 31_000, &esp(spi, 40)));
             let ike = ip(UDP).packet(&udp(500, 500, &[1; 28]));
             for (name, packet, mark, reason) in [
@@ -203,6 +204,11 @@ fn our_own_esp_and_ike_leave_although_the_peer_is_protected() {
                 ("another's IKE", ike, 0, Protected),
                 ("another mark", ip(UDP).packet(&udp(500, 500, &[1; 28])), MARK + 1, Protected),
                 ("the mark on TCP", ip(TCP).packet(&tcp(500, 500)), MARK, Protected),
+                // Only the first fragment shows the SPI.
+                ("a later fragment of ESP", later(ESP).packet(&[0; 40]), MARK, OwnEsp),
+                ("a later fragment in UDP", later(UDP).packet(&[0; 40]), MARK, OwnIke),
+                ("another's fragment", later(ESP).packet(&[0; 40]), 0, Protected),
+                ("a marked fragment of TCP", later(TCP).packet(&[0; 40]), MARK, Protected),
             ] {
                 let frame = ethernet(&packet);
                 let found = through_tc(data_path, program::STEER_EGRESS, &frame, mark);

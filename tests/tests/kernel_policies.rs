@@ -17,7 +17,7 @@ use std::net::UdpSocket;
 use gateway::kernel::xfrm::{PolicyDirection, PolicyKey, PolicyValue, Xfrm, policy_keys};
 use gateway::kernel::{Monitor, Notice};
 use gateway_ike::config::Mode;
-use gateway_ike::io::KernelEvent;
+use gateway_ike::io::{KernelEvent, REQIDS};
 use gateway_tests::error::{Context as _, Result};
 use gateway_tests::namespace::Namespace;
 
@@ -26,18 +26,17 @@ use kernel::selector;
 const IF_ID: u32 = 7;
 const OTHER_IF_ID: u32 = 8;
 
-fn value(priority: u32, mode: Mode) -> PolicyValue {
+fn value(priority: u32) -> PolicyValue {
     PolicyValue {
         priority,
-        reqid: 12,
-        mode,
+        reqid: *REQIDS.start(),
         source: Some("192.0.2.1".parse().unwrap()),
         destination: "192.0.2.2".parse().unwrap(),
     }
 }
 
 fn key(direction: PolicyDirection) -> PolicyKey {
-    policy_keys(&selector("10.1.0.0/16", "10.2.0.0/16"), direction).unwrap()[0]
+    policy_keys(&selector("10.1.0.0/16", "10.2.0.0/16"), Mode::Tunnel, direction).unwrap()[0]
 }
 
 fn shown(namespace: &Namespace) -> Result<String> {
@@ -49,7 +48,7 @@ fn a_policy_is_installed_replaced_and_removed() -> Result {
     let namespace = Namespace::new("policy")?;
     let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
     for direction in [PolicyDirection::Out, PolicyDirection::In, PolicyDirection::Forward] {
-        xfrm.add_policy(&key(direction), &value(200, Mode::Tunnel)).context("add")?;
+        xfrm.add_policy(&key(direction), &value(200)).context("add")?;
     }
     let text = shown(&namespace)?;
     for expected in [
@@ -58,15 +57,15 @@ fn a_policy_is_installed_replaced_and_removed() -> Result {
         "dir in priority 200",
         "dir fwd priority 200",
         "tmpl src 192.0.2.1 dst 192.0.2.2",
-        "proto esp reqid 12 mode tunnel",
+        "proto esp reqid 1735852032 mode tunnel",
         "if_id 0x7",
     ] {
         assert!(text.contains(expected), "no `{expected}` in\n{text}");
     }
     let key = key(PolicyDirection::Out);
-    xfrm.replace_policy(&key, &value(150, Mode::Transport)).context("replace")?;
+    xfrm.replace_policy(&key, &value(150)).context("replace")?;
     let text = shown(&namespace)?;
-    assert!(text.contains("dir out priority 150") && text.contains("mode transport"), "{text}");
+    assert!(text.contains("dir out priority 150"), "{text}");
     let mut found = xfrm.policies().context("dump")?;
     found.sort_unstable();
     let directions: Vec<_> =
@@ -86,8 +85,8 @@ fn a_policy_that_is_there_is_not_added_again() -> Result {
     let namespace = Namespace::new("policy")?;
     let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
     let key = key(PolicyDirection::Out);
-    xfrm.add_policy(&key, &value(200, Mode::Tunnel)).context("add")?;
-    let error = xfrm.add_policy(&key, &value(150, Mode::Tunnel)).unwrap_err();
+    xfrm.add_policy(&key, &value(200)).context("add")?;
+    let error = xfrm.add_policy(&key, &value(150)).unwrap_err();
     assert_eq!(error.errno(), Some(nix::libc::EEXIST), "{error}");
     assert_eq!(xfrm.policies().context("dump")?, [(key, 200)]);
     Ok(())
@@ -100,12 +99,29 @@ fn policies_of_another_if_id_are_neither_seen_nor_touched() -> Result {
         .enter(|| Ok::<_, std::io::Error>((Xfrm::open(IF_ID)?, Xfrm::open(OTHER_IF_ID)?)))?
         .context("open")?;
     let key = key(PolicyDirection::Out);
-    others.add_policy(&key, &value(1, Mode::Tunnel)).context("add")?;
+    others.add_policy(&key, &value(1)).context("add")?;
     assert_eq!(ours.policies().context("dump")?, []);
     assert!(ours.delete_policy(&key).unwrap_err().is_absent());
-    ours.add_policy(&key, &value(2, Mode::Tunnel)).context("add beside it")?;
+    ours.add_policy(&key, &value(2)).context("add beside it")?;
     ours.delete_policy(&key).context("delete")?;
     assert_eq!(others.policies().context("dump")?, [(key, 1)]);
+    Ok(())
+}
+
+/// Policies of transport mode have no `if_id`: whose they are, their reqid says.
+#[test]
+fn in_transport_mode_what_has_a_reqid_of_others_is_neither_seen_nor_touched() -> Result {
+    let namespace = Namespace::new("policy")?;
+    let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
+    let selector = selector("192.0.2.1/32", "192.0.2.2/32");
+    let key = policy_keys(&selector, Mode::Transport, PolicyDirection::Out).unwrap()[0];
+    xfrm.add_policy(&key, &value(200)).context("add")?;
+    namespace.ip("xfrm policy add src 192.0.2.1 dst 192.0.2.2 dir in \
+         tmpl src 192.0.2.1 dst 192.0.2.2 proto esp reqid 1 mode transport")?;
+    assert_eq!(xfrm.policies().context("dump")?, [(key, 200)]);
+    xfrm.delete_policy(&key).context("delete")?;
+    assert_eq!(xfrm.policies().context("dump")?, []);
+    assert!(shown(&namespace)?.contains("reqid 1 mode transport"));
     Ok(())
 }
 
@@ -116,9 +132,9 @@ fn a_range_of_ports_becomes_policies_that_the_kernel_gives_back() -> Result {
     let mut wanted = selector("fd00:1::/64", "fd00:2::/64");
     wanted.protocol = Some(6);
     wanted.remote_ports = 1000..=1024;
-    let keys = policy_keys(&wanted, PolicyDirection::Out).unwrap();
+    let keys = policy_keys(&wanted, Mode::Tunnel, PolicyDirection::Out).unwrap();
     for key in &keys {
-        xfrm.add_policy(key, &value(9, Mode::Tunnel)).context(key)?;
+        xfrm.add_policy(key, &value(9)).context(key)?;
     }
     let mut found: Vec<_> = xfrm.policies().context("dump")?.into_iter().map(|(k, _)| k).collect();
     found.sort_unstable();
@@ -137,8 +153,8 @@ fn trapped(mode: Mode) -> Result<(Namespace, Namespace)> {
          neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev under\n\
          route add 10.2.0.0/16 via 192.0.2.2 src 10.1.0.1")?;
     let mut xfrm = namespace.enter(|| Xfrm::open(0))?.context("open")?;
-    let keys = policy_keys(&selector("10.1.0.0/16", "10.2.0.0/16"), PolicyDirection::Out).unwrap();
-    xfrm.add_policy(&keys[0], &value(200, mode)).context("trap")?;
+    let keys = policy_keys(&selector("10.1.0.0/16", "10.2.0.0/16"), mode, PolicyDirection::Out);
+    xfrm.add_policy(&keys.unwrap()[0], &value(200)).context("trap")?;
     Ok((namespace, other))
 }
 
@@ -181,7 +197,7 @@ fn traffic_that_meets_a_trap_raises_an_acquire_with_the_packet_in_it() -> Result
     else {
         panic!("{notice:?}");
     };
-    assert_eq!(reqid, 12);
+    assert_eq!(reqid, *REQIDS.start());
     assert_ne!(seq, 0);
     assert_eq!((source, destination), ("10.1.0.1".parse().unwrap(), "10.2.0.9".parse().unwrap()));
     assert_eq!((protocol, source_port, destination_port), (17, 4000, 80));

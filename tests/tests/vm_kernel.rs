@@ -403,11 +403,10 @@ fn an_installation_that_fails_leaves_the_kernel_as_it_was() -> Result {
 
     // A policy stands where one of ours should, in each direction.
     for direction in [PolicyDirection::In, PolicyDirection::Forward] {
-        let key = policy_keys(&spec.selectors[0].0, direction).unwrap()[0];
+        let key = policy_keys(&spec.selectors[0].0, Mode::Tunnel, direction).unwrap()[0];
         let value = PolicyValue {
             priority: 1,
             reqid: 1,
-            mode: Mode::Tunnel,
             source: None,
             destination: spec.inbound.destination,
         };

@@ -10,8 +10,8 @@ use gateway_tests::frame::Kind;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
-    FITTING, all_answered, between_gateways, between_sites, capture, encrypted, exercise,
-    exercise_between, none_answered,
+    all_answered, between_gateways, between_sites, capture, encrypted, exercise, exercise_between,
+    none_answered,
 };
 use gateway_tests::topology::{Between, Family, Site, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered, shout};
@@ -123,19 +123,17 @@ fn transport(family: Family) -> Result {
     answering.wait_child(RULE)?;
     let one = (&topology.client.gateway, topology.client.outer(family));
     let other = (&topology.server.gateway, topology.server.outer(family));
-    exercise_between(one, other, FITTING)?;
+    exercise_between(one, other)?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     capture.finish(&[between_gateways(&topology, family)])
 }
 
 #[test]
-#[ignore = "known fault: bulk TCP in transport mode loops on the XFRM interface (Dead loop on virtual device)"]
 fn transport_mode_works_over_ipv4() -> Result {
     transport(V4)
 }
 
 #[test]
-#[ignore = "known fault: bulk TCP in transport mode loops on the XFRM interface (Dead loop on virtual device)"]
 fn transport_mode_works_over_ipv6() -> Result {
     transport(V6)
 }

@@ -50,7 +50,7 @@ pub mod global {
     /// `u32`: the index of the XFRM interface; 0 while there is none.
     pub const XFRM_INTERFACE: &str = "XFRM_INTERFACE";
     /// `u32`: the mark of the daemon's own IKE sockets; 0 for none.
-    pub const IKE_MARK: &str = "IKE_MARK";
+    pub const OWN_MARK: &str = "OWN_MARK";
 }
 
 /// The names of the programs.

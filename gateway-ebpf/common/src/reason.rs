@@ -71,7 +71,7 @@ reasons! {
     DiscardedOut = "egress_discarded" => Drop,
     /// Egress: selected, but it is our own ESP.
     OwnEsp = "egress_own_esp" => Pass,
-    /// Egress: selected, but it is our own IKE.
+    /// Egress: selected, but it is our own IKE, or a later fragment of our own ESP in UDP.
     OwnIke = "egress_own_ike" => Pass,
     /// Egress: an IP packet whose headers cannot be read, so that no rule can be found.
     UnreadableOut = "egress_unreadable" => Drop,

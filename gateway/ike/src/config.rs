@@ -191,7 +191,7 @@ pub struct Protect {
 }
 
 /// IPsec mode (RFC 4301 3.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// The whole packet is encrypted and gets a new IP header.
     Tunnel,

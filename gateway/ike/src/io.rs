@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -84,6 +85,11 @@ pub struct ChildId(pub u64);
 /// Ties an answer of the kernel to the command it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
+
+/// The request IDs that an endpoint gives its rules. In the kernel a policy or SA of transport mode
+/// is known as ours by them; strongSwan (from 1), libreswan (from 16384), Cilium (1) and the kernel
+/// itself (from 16384) do not come near.
+pub const REQIDS: RangeInclusive<u32> = 0x6777_0000..=0x6777_ffff;
 
 /// What the kernel must do, whole or not at all. Commands are executed in the order in which
 /// they leave the endpoint, and each is answered by exactly one [`crate::Input::CommandDone`].

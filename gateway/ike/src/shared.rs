@@ -11,7 +11,7 @@ use crate::config::{EndpointConfig, PeerName, PolicySet, RuleName};
 use crate::counters::{Counter, Counters};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::{Event, EventKind};
-use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
+use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path, REQIDS};
 use crate::random::{Random, RandomFailed};
 
 /// Whom the answer to a command concerns.
@@ -120,7 +120,7 @@ impl Shared {
             commands: BTreeMap::new(),
             next_command: 1,
             next_child: 1,
-            next_reqid: 1,
+            next_reqid: *REQIDS.start(),
         }
     }
 

@@ -46,7 +46,7 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     let signals = signals::listen().map_err(RunError::Runtime)?;
     let control = Server::bind(&settings.control_socket)?;
     let config = kernel_config(&settings);
-    let sockets = Sockets::open(Ports::default(), Some(config.ike_mark))?;
+    let sockets = Sockets::open(Ports::default(), Some(config.own_mark))?;
     let reinjector = Reinjector::open().map_err(OpenError::Raw)?;
     let (mut kernel, monitor) = LinuxKernel::open(config, &policies).await?;
     if let Some(programs) = kernel.data_path().take_log() {

@@ -10,7 +10,7 @@ use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols:
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use super::netlink::messages;
-use super::xfrm::event;
+use super::xfrm::{Ours, event};
 
 /// Octets of events that the kernel may queue for us: some ten thousand.
 const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
@@ -29,10 +29,10 @@ pub enum Notice {
     Failed(io::Error),
 }
 
-/// Listens to the kernel's XFRM events that carry our `if_id`.
+/// Listens to the kernel's XFRM events about what is ours.
 pub struct Monitor {
     socket: TokioSocket,
-    if_id: u32,
+    ours: Ours,
     datagram: Vec<u8>,
     /// Events of the last datagram that have not been given yet.
     waiting: VecDeque<KernelEvent>,
@@ -40,12 +40,13 @@ pub struct Monitor {
 
 impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Monitor").field("if_id", &self.if_id).finish_non_exhaustive()
+        f.debug_struct("Monitor").field("ours", &self.ours).finish_non_exhaustive()
     }
 }
 
 impl Monitor {
-    /// Starts listening, in the network namespace of the calling thread and on the current
+    /// Starts listening for what goes through the XFRM interface with this `if_id`, or is ours
+    /// without one, in the network namespace of the calling thread and on the current
     /// tokio runtime.
     ///
     /// # Errors
@@ -61,7 +62,8 @@ impl Monitor {
             socket.socket_ref().set_rx_buf_sz(RECEIVE_QUEUE)?;
         }
         let datagram = Vec::with_capacity(RECEIVE_LEN);
-        Ok(Self { socket, if_id, datagram, waiting: VecDeque::new() })
+        let ours = Ours { if_id };
+        Ok(Self { socket, ours, datagram, waiting: VecDeque::new() })
     }
 
     /// Waits for the next notice. Cancelling loses nothing.
@@ -75,9 +77,9 @@ impl Monitor {
                 // Port 0 is the kernel; nobody else has a say.
                 Ok(sender) if sender.port_number() != 0 => {}
                 Ok(_kernel) => {
-                    let if_id = self.if_id;
+                    let ours = self.ours;
                     self.waiting.extend(
-                        messages(&self.datagram).filter_map(|message| event(&message, if_id)),
+                        messages(&self.datagram).filter_map(|message| event(&message, ours)),
                     );
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {

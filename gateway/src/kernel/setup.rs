@@ -27,8 +27,9 @@ pub struct KernelConfig {
     pub xfrm_interface: String,
     /// What marks everything of ours in XFRM; not 0, and nobody else's.
     pub if_id: u32,
-    /// The firewall mark of the IKE sockets, by which the programs let them pass; 0: none.
-    pub ike_mark: u32,
+    /// The firewall mark of what the IKE sockets and the outbound SAs send, by which the programs
+    /// let it pass; 0: none.
+    pub own_mark: u32,
     /// Whether to set routes for protected prefixes. They make packets small enough before they
     /// are encrypted, and give packets of this host an inner address.
     pub routes: bool,
@@ -44,7 +45,7 @@ impl Default for KernelConfig {
             interfaces: Vec::new(),
             xfrm_interface: "ipsec0".to_owned(),
             if_id: 0x6777,
-            ike_mark: 0x6777,
+            own_mark: 0x6777,
             routes: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
             bpf_log: LogLevel::Off,
@@ -132,6 +133,7 @@ pub(super) async fn open(
         underlays.push(underlay(&network, name).await?);
     }
     let mut xfrm = Xfrm::open(config.if_id).map_err(KernelSetupError::NoXfrm)?;
+    xfrm.set_output_mark(config.own_mark);
     // Before anything is pruned, so that no event of what follows is lost.
     let monitor = Monitor::open(config.if_id).map_err(cannot("listen to XFRM events"))?;
     let capabilities = probe::capabilities(&network, &mut xfrm).await;
@@ -145,7 +147,7 @@ pub(super) async fn open(
     let mut data_path = DataPath::load(&DataPathConfig {
         pin_dir: config.pin_dir.clone(),
         xfrm_ifindex: interface.index,
-        ike_mark: config.ike_mark,
+        own_mark: config.own_mark,
         log: config.bpf_log,
     })?;
     // The rules stand before the first packet is looked at.

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
 use gateway_ike::config::{ALL_PORTS, ChildLifetime, Mode};
-use gateway_ike::io::{ChildId, ChildSpec, SaSpec, Selector};
+use gateway_ike::io::{ChildId, ChildSpec, REQIDS, SaSpec, Selector};
 use zeroize::Zeroizing;
 
 /// AES-128-GCM without ESN.
@@ -46,7 +46,7 @@ pub(super) fn child(suite: EspSuite) -> ChildSpec {
     ChildSpec {
         child: ChildId(1),
         rule: "rule".into(),
-        reqid: 7,
+        reqid: *REQIDS.start(),
         mode: Mode::Tunnel,
         inbound,
         outbound,

@@ -54,7 +54,7 @@ pub(crate) fn config(bpffs: &Path) -> DataPathConfig {
     DataPathConfig {
         pin_dir: bpffs.join("gateway"),
         xfrm_ifindex: XFRM_INTERFACE,
-        ike_mark: MARK,
+        own_mark: MARK,
         log: LogLevel::Off,
     }
 }

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
 use gateway_ike::config::{ALL_PORTS, ChildLifetime, Mode};
-use gateway_ike::io::{ChildId, ChildSpec, SaSpec, Selector};
+use gateway_ike::io::{ChildId, ChildSpec, REQIDS, SaSpec, Selector};
 use zeroize::Zeroizing;
 
 /// AES-128-GCM.
@@ -53,7 +53,7 @@ pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
     ChildSpec {
         child: ChildId(1),
         rule: "rule".into(),
-        reqid: 9,
+        reqid: *REQIDS.start(),
         mode,
         inbound: sa(0x1001, peer, us, 0x11),
         outbound: sa(0x2002, us, peer, 0x22),

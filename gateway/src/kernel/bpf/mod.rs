@@ -57,8 +57,8 @@ pub struct DataPathConfig {
     pub pin_dir: PathBuf,
     /// The index of the XFRM interface; 0 if there is none, which drops what it should protect.
     pub xfrm_ifindex: u32,
-    /// The mark of the daemon's IKE sockets; 0 for none.
-    pub ike_mark: u32,
+    /// The mark of what the daemon's sockets and our outbound SAs send; 0 for none.
+    pub own_mark: u32,
     /// What the programs log.
     pub log: LogLevel,
 }
@@ -162,7 +162,7 @@ impl DataPath {
         };
         loader
             .override_global(global::XFRM_INTERFACE, &config.xfrm_ifindex, true)
-            .override_global(global::IKE_MARK, &config.ike_mark, true)
+            .override_global(global::OWN_MARK, &config.own_mark, true)
             .override_global(aya_log::LEVEL, &level, false);
         let mut ebpf = loader
             .load(OBJECT)

@@ -141,11 +141,10 @@ pub(super) fn child_steps(
         let value = |priority| PolicyValue {
             priority,
             reqid: spec.reqid,
-            mode: spec.mode,
             source: Some(sa.source),
             destination: sa.destination,
         };
-        steps.extend(policy_steps(&spec.selectors, direction, owner, value)?);
+        steps.extend(policy_steps(&spec.selectors, spec.mode, direction, owner, value)?);
     }
     steps.extend(routes.into_iter().map(|route| Step::Route(owner, route)));
     Ok(steps)
@@ -165,11 +164,10 @@ pub(super) fn trap_steps(
     let value = |priority: u32| PolicyValue {
         priority: priority.saturating_add(1),
         reqid,
-        mode,
         source,
         destination,
     };
-    let mut steps = policy_steps(selectors, PolicyDirection::Out, owner, value)?;
+    let mut steps = policy_steps(selectors, mode, PolicyDirection::Out, owner, value)?;
     steps.extend(routes.into_iter().map(|route| Step::Route(owner, route)));
     Ok(steps)
 }
@@ -178,13 +176,14 @@ pub(super) fn trap_steps(
 /// for children and traps.
 fn policy_steps(
     selectors: &[(Selector, u32)],
+    mode: Mode,
     direction: PolicyDirection,
     owner: Owner,
     value: impl Fn(u32) -> PolicyValue,
 ) -> Result<Vec<Step<'static>>, KernelError> {
     let mut best = std::collections::BTreeMap::<PolicyKey, u32>::new();
     for (selector, precedence) in selectors {
-        let keys = policy_keys(selector, direction)
+        let keys = policy_keys(selector, mode, direction)
             .map_err(|error| KernelError::Unsupported(error.to_string()))?;
         for key in keys {
             // Selectors may share a block of ports; the owner has one claim to each.

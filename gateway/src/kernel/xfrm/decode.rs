@@ -5,17 +5,18 @@
 
 use core::net::IpAddr;
 
+use gateway_ike::config::Mode;
 use gateway_ike::io::KernelEvent;
 use ipnet::IpNet;
 use netlink_packet_xfrm::{
     AF_INET, AF_INET6, Address, IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, UserAcquire,
-    UserExpire, UserPolicyInfo, UserSaInfo, UserTemplate, XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE,
-    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT,
-    XFRM_USER_ACQUIRE_LEN, XFRM_USER_POLICY_INFO_LEN, XFRM_USER_SA_INFO_LEN, XFRMA_IF_ID,
-    XFRMA_LASTUSED, XFRMA_TMPL,
+    UserExpire, UserPolicyInfo, UserSaInfo, UserTemplate, XFRM_MODE_TRANSPORT, XFRM_MSG_ACQUIRE,
+    XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_POLICY_FWD, XFRM_POLICY_IN,
+    XFRM_POLICY_OUT, XFRM_USER_ACQUIRE_LEN, XFRM_USER_POLICY_INFO_LEN, XFRM_USER_SA_INFO_LEN,
+    XFRMA_IF_ID, XFRMA_LASTUSED, XFRMA_TMPL,
 };
 
-use super::{PolicyDirection, PolicyKey, PortBlock, SaId, encode};
+use super::{Ours, PolicyDirection, PolicyKey, PortBlock, SaId, encode};
 use crate::kernel::netlink::{Message, attribute, attribute_u32};
 
 /// Octets of `struct xfrm_user_expire`.
@@ -37,13 +38,13 @@ pub struct Usage {
 }
 
 /// An SA; the inner `None`: it is not ours. The outer `None`: not an SA.
-pub(super) fn sa(message: &Message<'_>, if_id: u32) -> Option<Option<(SaId, Usage)>> {
+pub(super) fn sa(message: &Message<'_>, ours: Ours) -> Option<Option<(SaId, Usage)>> {
     if message.kind != XFRM_MSG_NEWSA {
         return None;
     }
     let info = UserSaInfo::parse(message.body).ok()?;
     let attributes = message.body.get(XFRM_USER_SA_INFO_LEN..)?;
-    if marked(attributes) != if_id {
+    if !ours.has(if_id(attributes), info.mode, info.reqid) {
         return Some(None);
     }
     let usage = Usage {
@@ -58,18 +59,21 @@ pub(super) fn sa(message: &Message<'_>, if_id: u32) -> Option<Option<(SaId, Usag
 }
 
 /// A policy of ours with its priority.
-pub(super) fn policy(message: &Message<'_>, if_id: u32) -> Option<(PolicyKey, u32)> {
+pub(super) fn policy(message: &Message<'_>, ours: Ours) -> Option<(PolicyKey, u32)> {
     if message.kind != XFRM_MSG_NEWPOLICY {
         return None;
     }
     let info = UserPolicyInfo::parse(message.body).ok()?;
     let attributes = message.body.get(XFRM_USER_POLICY_INFO_LEN..)?;
-    if marked(attributes) != if_id {
+    // A policy without a template blocks, or lets pass: none of ours.
+    let template = UserTemplate::parse(attribute(attributes, XFRMA_TMPL)?).ok()?;
+    if !ours.has(if_id(attributes), template.mode, template.reqid) {
         return None;
     }
     let selector = &info.selector;
     let prefix = |address: &Address, length| IpNet::new(ip(selector.family, address)?, length).ok();
     let key = PolicyKey {
+        mode: if template.mode == XFRM_MODE_TRANSPORT { Mode::Transport } else { Mode::Tunnel },
         direction: match info.direction {
             XFRM_POLICY_IN => PolicyDirection::In,
             XFRM_POLICY_OUT => PolicyDirection::Out,
@@ -87,21 +91,21 @@ pub(super) fn policy(message: &Message<'_>, if_id: u32) -> Option<(PolicyKey, u3
 }
 
 /// An acquire or expire that concerns us.
-pub(in crate::kernel) fn event(message: &Message<'_>, if_id: u32) -> Option<KernelEvent> {
+pub(in crate::kernel) fn event(message: &Message<'_>, ours: Ours) -> Option<KernelEvent> {
     match message.kind {
-        XFRM_MSG_ACQUIRE => acquire(message.body, if_id),
-        XFRM_MSG_EXPIRE => expire(message.body, if_id),
+        XFRM_MSG_ACQUIRE => acquire(message.body, ours),
+        XFRM_MSG_EXPIRE => expire(message.body, ours),
         _ => None,
     }
 }
 
-fn acquire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
+fn acquire(body: &[u8], ours: Ours) -> Option<KernelEvent> {
     let acquire = UserAcquire::parse(body).ok()?;
     let attributes = body.get(XFRM_USER_ACQUIRE_LEN..)?;
-    if marked(attributes) != if_id {
+    let template = UserTemplate::parse(attribute(attributes, XFRMA_TMPL)?).ok()?;
+    if !ours.has(if_id(attributes), template.mode, template.reqid) {
         return None;
     }
-    let template = UserTemplate::parse(attribute(attributes, XFRMA_TMPL)?).ok()?;
     // The selector of an acquire is that of the packet.
     let packet = &acquire.selector;
     let has_ports = matches!(
@@ -121,10 +125,10 @@ fn acquire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
     })
 }
 
-fn expire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
+fn expire(body: &[u8], ours: Ours) -> Option<KernelEvent> {
     let expire = UserExpire::parse(body).ok()?;
     let attributes = body.get(EXPIRE_LEN..)?;
-    if marked(attributes) != if_id {
+    if !ours.has(if_id(attributes), expire.state.mode, expire.state.reqid) {
         return None;
     }
     let SaId { destination, spi } = sa_id(&expire.state)?;
@@ -133,7 +137,7 @@ fn expire(body: &[u8], if_id: u32) -> Option<KernelEvent> {
 }
 
 /// The `if_id`; the kernel leaves it out where it is 0, which is none.
-fn marked(attributes: &[u8]) -> u32 {
+fn if_id(attributes: &[u8]) -> u32 {
     attribute_u32(attributes, XFRMA_IF_ID).unwrap_or(0)
 }
 

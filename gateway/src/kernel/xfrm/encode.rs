@@ -20,7 +20,7 @@ use netlink_packet_xfrm::{
 };
 use zeroize::Zeroize as _;
 
-use super::{PolicyDirection, PolicyKey, PolicyValue, SaDirection, SaId, policy_keys};
+use super::{Ours, PolicyDirection, PolicyKey, PolicyValue, SaDirection, SaId, policy_keys};
 
 /// `XFRMA_SA_DIR` (kernel 6.10), which the crate does not have.
 pub(super) const XFRMA_SA_DIR: u16 = 33;
@@ -73,7 +73,8 @@ impl Emitable for DefaultNlas {
 pub(super) fn sa(
     spec: &ChildSpec,
     direction: SaDirection,
-    if_id: u32,
+    ours: Ours,
+    output_mark: u32,
     state_direction: bool,
 ) -> SaMessage {
     let sa = match direction {
@@ -103,7 +104,11 @@ pub(super) fn sa(
     }
 
     let mut attributes = algorithms(spec, sa);
-    attributes.push(XfrmAttrs::IfId(if_id));
+    attributes.extend(ours.if_id(spec.mode).map(XfrmAttrs::IfId));
+    // Alone it stands for the whole mark: the kernel fills the mask in (xfrm_smark_init).
+    if direction == SaDirection::Outbound && output_mark != 0 {
+        attributes.push(XfrmAttrs::MarkVal(output_mark));
+    }
     attributes.extend(replay(spec, direction, state_direction, &mut info));
     attributes.extend(encapsulation(spec, direction).map(XfrmAttrs::EncapsulationTemplate));
     if state_direction {
@@ -138,7 +143,7 @@ fn only_selector(spec: &ChildSpec, direction: SaDirection) -> Option<XfrmSelecto
         SaDirection::Inbound => PolicyDirection::In,
         SaDirection::Outbound => PolicyDirection::Out,
     };
-    let keys = policy_keys(selector, side).ok()?;
+    let keys = policy_keys(selector, spec.mode, side).ok()?;
     let [key] = keys.as_slice() else { return None };
     Some(xfrm_selector(key))
 }
@@ -243,7 +248,7 @@ fn lifetime(spec: &ChildSpec) -> LifetimeConfig {
 }
 
 /// The name of an SA.
-pub(super) fn sa_id(id: SaId, if_id: u32) -> SaIdMessage {
+pub(super) fn sa_id(id: SaId) -> SaIdMessage {
     SaIdMessage {
         user_sa_id: UserSaId {
             daddr: Address::from_ip(&id.destination),
@@ -251,14 +256,14 @@ pub(super) fn sa_id(id: SaId, if_id: u32) -> SaIdMessage {
             family: family(&id.destination),
             proto: IPPROTO_ESP,
         },
-        nlas: vec![XfrmAttrs::IfId(if_id)],
+        nlas: Vec::new(),
     }
 }
 
 /// The whole policy.
-pub(super) fn policy(key: &PolicyKey, value: &PolicyValue, if_id: u32) -> PolicyMessage {
+pub(super) fn policy(key: &PolicyKey, value: &PolicyValue, ours: Ours) -> PolicyMessage {
     let mut template =
-        UserTemplate { reqid: value.reqid, mode: mode(value.mode), ..UserTemplate::default() };
+        UserTemplate { reqid: value.reqid, mode: mode(key.mode), ..UserTemplate::default() };
     if let Some(source) = &value.source {
         template.source(source);
     }
@@ -271,19 +276,22 @@ pub(super) fn policy(key: &PolicyKey, value: &PolicyValue, if_id: u32) -> Policy
             direction: direction(key.direction),
             ..UserPolicyInfo::default()
         },
-        nlas: vec![XfrmAttrs::Template(vec![template]), XfrmAttrs::IfId(if_id)],
+        nlas: [XfrmAttrs::Template(vec![template])]
+            .into_iter()
+            .chain(ours.if_id(key.mode).map(XfrmAttrs::IfId))
+            .collect(),
     }
 }
 
 /// The name of a policy.
-pub(super) fn policy_id(key: &PolicyKey, if_id: u32) -> PolicyIdMessage {
+pub(super) fn policy_id(key: &PolicyKey, ours: Ours) -> PolicyIdMessage {
     PolicyIdMessage {
         user_policy_id: UserPolicyId {
             selector: xfrm_selector(key),
             index: 0,
             direction: direction(key.direction),
         },
-        nlas: vec![XfrmAttrs::IfId(if_id)],
+        nlas: ours.if_id(key.mode).map(XfrmAttrs::IfId).into_iter().collect(),
     }
 }
 

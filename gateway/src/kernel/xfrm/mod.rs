@@ -1,7 +1,10 @@
 //! The kernel's IPsec databases: security associations (SAD) and policies (SPD).
 //!
-//! Everything that [`Xfrm`] installs carries one `if_id`. What carries another, or none, belongs
-//! to somebody else: it is not listed and cannot be deleted from here.
+//! What [`Xfrm`] installs for tunnel mode carries one `if_id`, and a reqid of [`REQIDS`]. What it
+//! installs for transport mode carries the reqid alone, since it does not go through the XFRM
+//! interface: there the packet would have its size already, and the stack could neither make room
+//! for the overhead nor fragment the result. All else belongs to somebody else: it is not listed
+//! and cannot be deleted from here.
 
 mod decode;
 mod encode;
@@ -14,12 +17,12 @@ use core::net::IpAddr;
 use std::io;
 
 use gateway_ike::config::Mode;
-use gateway_ike::io::{ChildSpec, Selector};
+use gateway_ike::io::{ChildSpec, REQIDS, Selector};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::{
-    XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA, XFRM_MSG_NEWPOLICY,
-    XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY,
+    XFRM_MODE_TRANSPORT, XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA,
+    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY,
 };
 
 pub use self::decode::Usage;
@@ -68,9 +71,12 @@ pub enum PolicyDirection {
     Forward,
 }
 
-/// What identifies a policy in the kernel, besides the `if_id`.
+/// What identifies a policy in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyKey {
+    /// The mode that the SA must have: what the kernel tells apart is the `if_id`, which follows
+    /// from it.
+    pub mode: Mode,
     /// Where it applies.
     pub direction: PolicyDirection,
     /// Source prefix, without host bits.
@@ -110,8 +116,6 @@ pub struct PolicyValue {
     pub priority: u32,
     /// The request ID that the SA must have.
     pub reqid: u32,
-    /// The mode that the SA must have.
-    pub mode: Mode,
     /// The SA's outer source; `None`: any.
     pub source: Option<IpAddr>,
     /// The SA's outer destination.
@@ -146,6 +150,7 @@ pub enum SelectorError {
 /// The prefixes differ in family, or the port ranges need more than [`MAX_BLOCKS`] policies.
 pub fn policy_keys(
     selector: &Selector,
+    mode: Mode,
     direction: PolicyDirection,
 ) -> Result<Vec<PolicyKey>, SelectorError> {
     if selector.local.addr().is_ipv4() != selector.remote.addr().is_ipv4() {
@@ -161,6 +166,7 @@ pub fn policy_keys(
     let (local, remote) = (selector.local.trunc(), selector.remote.trunc());
     let key = |(local_ports, remote_ports)| match direction {
         PolicyDirection::Out => PolicyKey {
+            mode,
             direction,
             source: local,
             destination: remote,
@@ -169,6 +175,7 @@ pub fn policy_keys(
             destination_ports: remote_ports,
         },
         PolicyDirection::In | PolicyDirection::Forward => PolicyKey {
+            mode,
             direction,
             source: remote,
             destination: local,
@@ -180,16 +187,39 @@ pub fn policy_keys(
     Ok(pairs.map(key).collect())
 }
 
+/// How to tell what is ours in the kernel's IPsec databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ours {
+    /// The `if_id` of the XFRM interface; not 0.
+    pub(super) if_id: u32,
+}
+
+impl Ours {
+    /// The `if_id` of SAs and policies of a mode; `None`: they have none.
+    const fn if_id(self, mode: Mode) -> Option<u32> {
+        match mode {
+            Mode::Tunnel => Some(self.if_id),
+            Mode::Transport => None,
+        }
+    }
+
+    /// Whether something with this `if_id` (0: none), mode and reqid is ours.
+    fn has(self, if_id: u32, mode: u8, reqid: u32) -> bool {
+        if_id == self.if_id || if_id == 0 && mode == XFRM_MODE_TRANSPORT && REQIDS.contains(&reqid)
+    }
+}
+
 /// The kernel's IPsec databases, as far as they are ours.
 pub struct Xfrm {
     connection: Connection,
-    if_id: u32,
+    ours: Ours,
+    output_mark: u32,
     state_direction: bool,
 }
 
 impl fmt::Debug for Xfrm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Xfrm").field("if_id", &self.if_id).finish_non_exhaustive()
+        f.debug_struct("Xfrm").field("ours", &self.ours).finish_non_exhaustive()
     }
 }
 
@@ -199,7 +229,13 @@ impl Xfrm {
     /// # Errors
     /// The kernel has no XFRM, or refuses the socket.
     pub fn open(if_id: u32) -> io::Result<Self> {
-        Ok(Self { connection: Connection::open()?, if_id, state_direction: false })
+        let (connection, ours) = (Connection::open()?, Ours { if_id });
+        Ok(Self { connection, ours, output_mark: 0, state_direction: false })
+    }
+
+    /// Sets the firewall mark of what the outbound SAs send; 0: none.
+    pub fn set_output_mark(&mut self, mark: u32) {
+        self.output_mark = mark;
     }
 
     /// Tells whether SAs are to carry their direction: kernels since 6.10 then check that an SA
@@ -214,7 +250,8 @@ impl Xfrm {
     /// `EEXIST`: there is one with this SPI and destination; `ENOSYS`, `EPROTONOSUPPORT`: the
     /// kernel lacks the algorithm, or ESP.
     pub fn add_sa(&mut self, spec: &ChildSpec, direction: SaDirection) -> Result<(), NetlinkError> {
-        let message = encode::sa(spec, direction, self.if_id, self.state_direction);
+        let (mark, state_direction) = (self.output_mark, self.state_direction);
+        let message = encode::sa(spec, direction, self.ours, mark, state_direction);
         self.connection.execute(XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL, &message)
     }
 
@@ -223,9 +260,9 @@ impl Xfrm {
     /// # Errors
     /// There is none ([`NetlinkError::is_absent`]), or it is not ours.
     pub fn delete_sa(&mut self, id: SaId) -> Result<(), NetlinkError> {
-        // DELSA heeds no if_id: whose SA it is must be asked first.
+        // DELSA heeds neither if_id nor reqid: whose SA it is must be asked first.
         self.usage(id)?;
-        self.connection.execute(XFRM_MSG_DELSA, 0, &encode::sa_id(id, self.if_id))
+        self.connection.execute(XFRM_MSG_DELSA, 0, &encode::sa_id(id))
     }
 
     /// What went through an SA.
@@ -233,9 +270,9 @@ impl Xfrm {
     /// # Errors
     /// There is no such SA of ours ([`NetlinkError::is_absent`]).
     pub fn usage(&mut self, id: SaId) -> Result<Usage, NetlinkError> {
-        let if_id = self.if_id;
-        let usage = self.connection.get(XFRM_MSG_GETSA, &encode::sa_id(id, if_id), |message| {
-            Some(decode::sa(&message, if_id)?.map(|(_, usage)| usage))
+        let ours = self.ours;
+        let usage = self.connection.get(XFRM_MSG_GETSA, &encode::sa_id(id), |message| {
+            Some(decode::sa(&message, ours)?.map(|(_, usage)| usage))
         })?;
         usage.ok_or_else(|| NetlinkError::Refused {
             source: io::Error::from_raw_os_error(libc::ESRCH),
@@ -248,18 +285,18 @@ impl Xfrm {
     /// # Errors
     /// The kernel refuses the dump.
     pub fn sas(&mut self) -> Result<Vec<SaId>, NetlinkError> {
-        let if_id = self.if_id;
+        let ours = self.ours;
         self.connection.dump(XFRM_MSG_GETSA, &encode::everything(), |message| {
-            decode::sa(&message, if_id).flatten().map(|(id, _)| id).filter(|id| id.spi != 0)
+            decode::sa(&message, ours).flatten().map(|(id, _)| id).filter(|id| id.spi != 0)
         })
     }
 
     /// Installs a policy that is not there yet.
     ///
     /// # Errors
-    /// `EEXIST`: there is one with this selector, direction and `if_id`.
+    /// `EEXIST`: there is one with this selector, direction and `if_id`, perhaps of somebody else.
     pub fn add_policy(&mut self, key: &PolicyKey, value: &PolicyValue) -> Result<(), NetlinkError> {
-        let message = encode::policy(key, value, self.if_id);
+        let message = encode::policy(key, value, self.ours);
         self.connection.execute(XFRM_MSG_NEWPOLICY, NLM_F_CREATE | NLM_F_EXCL, &message)
     }
 
@@ -272,7 +309,7 @@ impl Xfrm {
         key: &PolicyKey,
         value: &PolicyValue,
     ) -> Result<(), NetlinkError> {
-        let message = encode::policy(key, value, self.if_id);
+        let message = encode::policy(key, value, self.ours);
         self.connection.execute(XFRM_MSG_UPDPOLICY, 0, &message)
     }
 
@@ -281,7 +318,7 @@ impl Xfrm {
     /// # Errors
     /// There is none ([`NetlinkError::is_absent`]).
     pub fn delete_policy(&mut self, key: &PolicyKey) -> Result<(), NetlinkError> {
-        self.connection.execute(XFRM_MSG_DELPOLICY, 0, &encode::policy_id(key, self.if_id))
+        self.connection.execute(XFRM_MSG_DELPOLICY, 0, &encode::policy_id(key, self.ours))
     }
 
     /// Every policy of ours with its priority.
@@ -289,9 +326,9 @@ impl Xfrm {
     /// # Errors
     /// The kernel refuses the dump.
     pub fn policies(&mut self) -> Result<Vec<(PolicyKey, u32)>, NetlinkError> {
-        let if_id = self.if_id;
+        let ours = self.ours;
         self.connection.dump(XFRM_MSG_GETPOLICY, &encode::everything(), |message| {
-            decode::policy(&message, if_id)
+            decode::policy(&message, ours)
         })
     }
 }

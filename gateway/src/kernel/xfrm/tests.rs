@@ -15,6 +15,8 @@ use crate::kernel::netlink::{Message, messages};
 use crate::kernel::testing::{CBC, GCM, child, selector};
 
 const IF_ID: u32 = 7;
+const OURS: Ours = Ours { if_id: IF_ID };
+const MARK: u32 = 0x1f;
 
 fn octets(value: &impl Emitable) -> Vec<u8> {
     let mut buffer = vec![0; value.buffer_len()];
@@ -33,11 +35,11 @@ fn receive<T>(kind: u16, body: &[u8], take: impl FnOnce(&Message<'_>) -> T) -> T
 }
 
 fn attributes(spec: &ChildSpec, direction: SaDirection) -> Vec<XfrmAttrs> {
-    encode::sa(spec, direction, IF_ID, true).0.nlas.clone()
+    encode::sa(spec, direction, OURS, MARK, true).0.nlas.clone()
 }
 
 fn info(spec: &ChildSpec, direction: SaDirection) -> UserSaInfo {
-    encode::sa(spec, direction, IF_ID, true).0.user_sa_info
+    encode::sa(spec, direction, OURS, MARK, true).0.user_sa_info
 }
 
 fn text(name: &[u8]) -> &str {
@@ -87,7 +89,7 @@ fn every_sa_carries_our_if_id_and_its_direction() {
         let expected = netlink_packet_core::DefaultNla::new(33, vec![value]);
         assert!(attributes.contains(&XfrmAttrs::Other(expected)));
     }
-    let without = encode::sa(&child(GCM), Inbound, IF_ID, false);
+    let without = encode::sa(&child(GCM), Inbound, OURS, MARK, false);
     assert!(!without.0.nlas.iter().any(|a| matches!(a, XfrmAttrs::Other(_))));
 }
 
@@ -98,7 +100,7 @@ fn replay(spec: &ChildSpec, direction: SaDirection) -> Replay {
 }
 
 fn replay_with(spec: &ChildSpec, direction: SaDirection, state_direction: bool) -> Replay {
-    let message = encode::sa(spec, direction, IF_ID, state_direction);
+    let message = encode::sa(spec, direction, OURS, MARK, state_direction);
     let extended = message.0.nlas.iter().find_map(|attribute| {
         let XfrmAttrs::ReplayStateEsn(r) = attribute else { return None };
         Some((r.replay_window, r.bmp_len, r.bmp.len()))
@@ -194,8 +196,12 @@ fn an_acquire_is_answered_by_the_outbound_sa() {
 fn keys_of_a_policy_are_seen_from_its_direction() {
     let mut wanted = selector("10.1.0.0/16", "10.2.0.0/16");
     wanted.remote_ports = 443..=443;
-    let [out] = policy_keys(&wanted, PolicyDirection::Out).unwrap()[..] else { panic!() };
-    let [fwd] = policy_keys(&wanted, PolicyDirection::Forward).unwrap()[..] else { panic!() };
+    let [out] = policy_keys(&wanted, Mode::Tunnel, PolicyDirection::Out).unwrap()[..] else {
+        panic!()
+    };
+    let [fwd] = policy_keys(&wanted, Mode::Tunnel, PolicyDirection::Forward).unwrap()[..] else {
+        panic!()
+    };
     assert_eq!((out.source, out.destination), (wanted.local, wanted.remote));
     assert_eq!((fwd.source, fwd.destination), (wanted.remote, wanted.local));
     assert_eq!((out.destination_ports.value, out.source_ports.mask), (443, 0));
@@ -205,15 +211,15 @@ fn keys_of_a_policy_are_seen_from_its_direction() {
 #[test]
 fn prefixes_of_two_families_are_refused() {
     let mixed = selector("10.1.0.0/16", "fd00::/64");
-    let error = policy_keys(&mixed, PolicyDirection::Out).unwrap_err();
+    let error = policy_keys(&mixed, Mode::Tunnel, PolicyDirection::Out).unwrap_err();
     assert!(matches!(error, SelectorError::Families(_)));
 }
 
 #[test]
 fn what_is_installed_is_read_back() {
     let spec = child(GCM);
-    let body = octets(&encode::sa(&spec, Inbound, IF_ID, true));
-    let (id, usage) = receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, IF_ID)).unwrap().unwrap();
+    let body = octets(&encode::sa(&spec, Inbound, OURS, MARK, true));
+    let (id, usage) = receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, OURS)).unwrap().unwrap();
     assert_eq!(id, SaId { destination: spec.inbound.destination, spi: 0x1001 });
     assert!(usage.has_direction);
     assert_eq!((usage.packets, usage.last_used), (0, None));
@@ -223,25 +229,62 @@ fn what_is_installed_is_read_back() {
     wanted.local_ports = 1024..=2047;
     let value = PolicyValue {
         priority: 9,
-        reqid: 3,
-        mode: Mode::Tunnel,
+        reqid: *REQIDS.start(),
         source: None,
         destination: "2001:db8::1".parse().unwrap(),
     };
     for direction in [PolicyDirection::In, PolicyDirection::Out, PolicyDirection::Forward] {
-        let key = policy_keys(&wanted, direction).unwrap()[0];
-        let body = octets(&encode::policy(&key, &value, IF_ID));
-        assert_eq!(
-            receive(XFRM_MSG_NEWPOLICY, &body, |m| decode::policy(m, IF_ID)),
-            Some((key, 9))
-        );
+        for mode in [Mode::Tunnel, Mode::Transport] {
+            let key = policy_keys(&wanted, mode, direction).unwrap()[0];
+            let body = octets(&encode::policy(&key, &value, OURS));
+            assert_eq!(
+                receive(XFRM_MSG_NEWPOLICY, &body, |m| decode::policy(m, OURS)),
+                Some((key, 9))
+            );
+        }
+    }
+}
+
+#[test]
+fn only_tunnel_mode_goes_through_the_xfrm_interface() {
+    let mut spec = child(GCM);
+    let has_if_id = |spec: &ChildSpec| {
+        attributes(spec, Outbound).iter().any(|attribute| *attribute == XfrmAttrs::IfId(IF_ID))
+    };
+    assert!(has_if_id(&spec));
+    spec.mode = Mode::Transport;
+    assert!(!has_if_id(&spec));
+}
+
+#[test]
+fn only_what_the_outbound_sa_sends_is_marked() {
+    let mut spec = child(GCM);
+    for mode in [Mode::Tunnel, Mode::Transport] {
+        spec.mode = mode;
+        assert!(attributes(&spec, Outbound).contains(&XfrmAttrs::MarkVal(MARK)));
+        let inbound = attributes(&spec, Inbound);
+        assert!(!inbound.iter().any(|attribute| matches!(attribute, XfrmAttrs::MarkVal(_))));
     }
 }
 
 #[test]
 fn what_belongs_to_another_is_not_ours() {
-    let body = octets(&encode::sa(&child(GCM), Inbound, IF_ID + 1, false));
-    assert_eq!(receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, IF_ID)), Some(None));
+    let body = octets(&encode::sa(&child(GCM), Inbound, Ours { if_id: IF_ID + 1 }, MARK, false));
+    assert_eq!(receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, OURS)), Some(None));
+    // In transport mode the reqid alone tells.
+    let mut spec = child(GCM);
+    spec.mode = Mode::Transport;
+    for (reqid, is_ours) in [(*REQIDS.start(), true), (*REQIDS.end(), true), (1, false)] {
+        spec.reqid = reqid;
+        let body = octets(&encode::sa(&spec, Inbound, OURS, MARK, false));
+        let found = receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, OURS)).unwrap();
+        assert_eq!(found.is_some(), is_ours, "{reqid}");
+    }
+    // A tunnel of somebody else without an XFRM interface, whatever its reqid.
+    let (mut spec, theirs) = (child(GCM), Ours { if_id: 0 });
+    spec.reqid = *REQIDS.start();
+    let body = octets(&encode::sa(&spec, Inbound, theirs, MARK, false));
+    assert_eq!(receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, OURS)), Some(None));
 }
 
 /// An acquire for a TCP packet from 10.1.0.1:4000 to 10.2.0.2:80.
@@ -260,7 +303,7 @@ fn acquire(if_id: u32, protocol: u8) -> Vec<u8> {
 
 #[test]
 fn an_acquire_tells_reqid_number_and_packet() {
-    let event = receive(XFRM_MSG_ACQUIRE, &acquire(IF_ID, 6), |m| event(m, IF_ID));
+    let event = receive(XFRM_MSG_ACQUIRE, &acquire(IF_ID, 6), |m| event(m, OURS));
     let expected = KernelEvent::Acquire {
         reqid: 12,
         seq: 5,
@@ -275,7 +318,7 @@ fn an_acquire_tells_reqid_number_and_packet() {
 
 #[test]
 fn type_and_code_of_icmp_are_not_taken_for_ports() {
-    let event = receive(XFRM_MSG_ACQUIRE, &acquire(IF_ID, 1), |m| event(m, IF_ID));
+    let event = receive(XFRM_MSG_ACQUIRE, &acquire(IF_ID, 1), |m| event(m, OURS));
     assert!(matches!(
         event,
         Some(KernelEvent::Acquire { source_port: 0, destination_port: 0, .. })
@@ -295,7 +338,7 @@ fn expire(if_id: u32, spi: u32, hard: u8) -> Vec<u8> {
 #[test]
 fn an_expire_tells_the_sa_and_whether_it_is_gone() {
     for hard in [0, 1] {
-        let event = receive(XFRM_MSG_EXPIRE, &expire(IF_ID, 0x1234, hard), |m| event(m, IF_ID));
+        let event = receive(XFRM_MSG_EXPIRE, &expire(IF_ID, 0x1234, hard), |m| event(m, OURS));
         let destination = "2001:db8::1".parse().unwrap();
         let expected = KernelEvent::Expire { spi: 0x1234, destination, hard: hard == 1 };
         assert_eq!(event, Some(expected));
@@ -305,9 +348,9 @@ fn an_expire_tells_the_sa_and_whether_it_is_gone() {
 #[test]
 fn events_of_others_and_of_larval_states_are_ignored() {
     let other = IF_ID + 1;
-    assert_eq!(receive(XFRM_MSG_ACQUIRE, &acquire(other, 6), |m| event(m, IF_ID)), None);
-    assert_eq!(receive(XFRM_MSG_EXPIRE, &expire(other, 9, 1), |m| event(m, IF_ID)), None);
-    assert_eq!(receive(XFRM_MSG_EXPIRE, &expire(IF_ID, 0, 1), |m| event(m, IF_ID)), None);
+    assert_eq!(receive(XFRM_MSG_ACQUIRE, &acquire(other, 6), |m| event(m, OURS)), None);
+    assert_eq!(receive(XFRM_MSG_EXPIRE, &expire(other, 9, 1), |m| event(m, OURS)), None);
+    assert_eq!(receive(XFRM_MSG_EXPIRE, &expire(IF_ID, 0, 1), |m| event(m, OURS)), None);
 }
 
 #[test]
@@ -316,12 +359,12 @@ fn an_event_cut_anywhere_is_ignored() {
         [(XFRM_MSG_ACQUIRE, acquire(IF_ID, 6)), (XFRM_MSG_EXPIRE, expire(IF_ID, 9, 1))]
     {
         for end in 0..body.len() {
-            assert_eq!(receive(kind, &body[..end], |m| event(m, IF_ID)), None, "{kind} at {end}");
+            assert_eq!(receive(kind, &body[..end], |m| event(m, OURS)), None, "{kind} at {end}");
         }
     }
-    let body = octets(&encode::sa(&child(GCM), Inbound, IF_ID, false));
+    let body = octets(&encode::sa(&child(GCM), Inbound, OURS, MARK, false));
     for end in 0..body.len() {
-        let _no_panic = receive(XFRM_MSG_NEWSA, &body[..end], |m| decode::sa(m, IF_ID));
-        let _no_panic = receive(XFRM_MSG_NEWPOLICY, &body[..end], |m| decode::policy(m, IF_ID));
+        let _no_panic = receive(XFRM_MSG_NEWSA, &body[..end], |m| decode::sa(m, OURS));
+        let _no_panic = receive(XFRM_MSG_NEWPOLICY, &body[..end], |m| decode::policy(m, OURS));
     }
 }
