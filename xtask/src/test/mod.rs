@@ -11,7 +11,10 @@ mod tally;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, stderr};
+use std::num::NonZero;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::build::release;
@@ -150,29 +153,69 @@ pub(crate) fn levels(args: &Args) -> Report {
         report.0.push(row("host", |reader| host(&built, args, reader)));
     }
     if wanted(Level::Vm) {
-        for series in &args.kernels {
-            heading(&format!("vm: Debian kernel {series}"));
-            let name = format!("vm {series}");
-            report.0.push(row(&name, |reader| guest(&built, series, args, reader)));
-        }
+        report.0.extend(guests(&built, args));
     }
     report
 }
 
-/// Runs one level and puts its outcome together.
+/// Runs the guests side by side, as many as there are processors, since under emulation each
+/// keeps one busy. The first prints as it goes, each other one when those before it have ended.
+fn guests(built: &Built, args: &Args) -> Vec<Row> {
+    let abreast = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut rows = Vec::new();
+    for group in args.kernels.chunks(abreast) {
+        // One at a time: what is fetched goes to the same places.
+        let fetched: Vec<_> =
+            group.iter().map(|series| (series, vm::fetch(&machine(series)))).collect();
+        thread::scope(|scope| {
+            let running: Vec<_> = fetched
+                .into_iter()
+                .map(|(series, fetched)| {
+                    let (printer, lines) = channel();
+                    let name = format!("vm {series}");
+                    let run = move |reader: &mut Reader| {
+                        fetched?;
+                        guest(built, series, args, reader, &printer)
+                    };
+                    (series, lines, scope.spawn(move || Row::of(&name, run)))
+                })
+                .collect();
+            for (series, lines, row) in running {
+                heading(&format!("vm: Debian kernel {series}"));
+                lines.iter().for_each(|line: String| println!("{line}"));
+                match row.join() {
+                    Ok(row) => rows.push(row.shown()),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+    }
+    rows
+}
+
+/// Runs one level, puts its outcome together, and prints its sum.
 fn row(name: &str, level: impl FnOnce(&mut Reader) -> Result<Tally>) -> Row {
-    let started = Instant::now();
-    let mut reader = Reader::default();
-    let tally = level(&mut reader).unwrap_or_else(|error| {
-        reader.failures.push(error.to_string());
-        let mut tally = reader.tally();
-        tally.add(Tally::FAILED);
-        tally
-    });
-    let took = started.elapsed();
-    println!("{name}: {tally} in {}", seconds(took));
-    let Reader { skips, failures, .. } = reader;
-    Row { name: name.to_owned(), tally, took, skips, failures }
+    Row::of(name, level).shown()
+}
+
+impl Row {
+    fn of(name: &str, level: impl FnOnce(&mut Reader) -> Result<Tally>) -> Self {
+        let started = Instant::now();
+        let mut reader = Reader::default();
+        let tally = level(&mut reader).unwrap_or_else(|error| {
+            reader.failures.push(error.to_string());
+            let mut tally = reader.tally();
+            tally.add(Tally::FAILED);
+            tally
+        });
+        let Reader { skips, failures, .. } = reader;
+        Self { name: name.to_owned(), tally, took: started.elapsed(), skips, failures }
+    }
+
+    fn shown(self) -> Self {
+        println!("{}: {} in {}", self.name, self.tally, seconds(self.took));
+        self
+    }
 }
 
 fn pure(args: &Args, reader: &mut Reader) -> Result<Tally> {
@@ -232,7 +275,17 @@ fn skip_all(programs: &[Program], args: &Args, reader: &mut Reader) -> Result<Ta
     Ok(tally)
 }
 
-fn guest(built: &Built, series: &str, args: &Args, reader: &mut Reader) -> Result<Tally> {
+fn machine(series: &str) -> vm::Machine {
+    vm::Machine::with_kernel(series, VM_LIMIT)
+}
+
+fn guest(
+    built: &Built,
+    series: &str,
+    args: &Args,
+    reader: &mut Reader,
+    printer: &Sender<String>,
+) -> Result<Tally> {
     let programs: Vec<Program> = built
         .programs
         .iter()
@@ -243,25 +296,31 @@ fn guest(built: &Built, series: &str, args: &Args, reader: &mut Reader) -> Resul
         return Ok(Tally::default());
     }
     let script = script(&programs, &root().join("tests"), &environment(built), &args.filter);
-    let machine = vm::Machine::with_kernel(series, VM_LIMIT);
     let job = vm::Job {
         command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
         ..vm::Job::default()
     };
+    // Nobody stops listening before the run has ended.
+    let print = |line: &str| drop(printer.send(line.to_owned()));
+    let mut show = |line: &str| {
+        if reader.line(line) {
+            print(line);
+        }
+    };
     let mut lines = Lines::default();
-    let outcome = vm::execute(&machine, &job, &mut |stream, data| match stream {
-        vm::Stream::Out => lines.take(data, |line| show(reader, line)),
+    let outcome = vm::execute(&machine(series), &job, &mut |stream, data| match stream {
+        vm::Stream::Out => lines.take(data, &mut show),
         vm::Stream::Err => vm::pass_on(stream, data),
     })?;
-    lines.end(|line| show(reader, line));
+    lines.end(&mut show);
     let how = match outcome {
         vm::Outcome::Exited(status) => format!("exit status {status}"),
         vm::Outcome::TimedOut(log) => {
-            println!("{log}");
+            print(&log);
             format!("the guest was stopped after {}", seconds(VM_LIMIT))
         }
         vm::Outcome::Died(log) => {
-            println!("{log}");
+            print(&log);
             "the guest died; the end of its kernel's log is above".to_owned()
         }
     };

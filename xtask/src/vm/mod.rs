@@ -205,6 +205,15 @@ pub(crate) fn execute(
     qemu::run(&guest, on_output)
 }
 
+/// Gets all that a machine is made of, so that machines can start side by side.
+pub(crate) fn fetch(machine: &Machine) -> Result {
+    let (kernel, _) = prepare(machine)?;
+    if machine.accel.is_none() {
+        accel::choose(&kernel)?;
+    }
+    Ok(())
+}
+
 /// The kernel, and how it will see our files.
 fn prepare(machine: &Machine) -> Result<(kernel::Kernel, Share)> {
     if env::consts::ARCH != "x86_64" {
