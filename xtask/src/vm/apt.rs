@@ -18,7 +18,6 @@ use crate::shell::{capture, succeeds, tool};
 /// Suites that hold a series when the machine's own do not; each on the machine's mirror.
 const OTHER_SUITES: &[&str] = &["trixie-backports", "bookworm", "trixie", "sid"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const MIRROR: &str = "http://deb.debian.org/debian/";
 
 /// The fields of one package in apt's lists.
 type Stanza = BTreeMap<String, String>;
@@ -49,7 +48,7 @@ pub(super) fn fetch(series: &str, flavour: &str, to: &Path) -> Result<Found> {
         lists.download(&found, to)?;
         return Ok(found);
     }
-    let mirror = lists.debian_mirror();
+    let mirror = lists.debian_mirror()?;
     for suite in OTHER_SUITES {
         lists = Lists::of_suite(&mirror, suite)?;
         if let Some(found) = lists.find(series, flavour)? {
@@ -147,18 +146,20 @@ impl Lists {
     }
 
     /// The mirror that the machine uses for Debian itself.
-    fn debian_mirror(&self) -> String {
+    fn debian_mirror(&self) -> Result<String> {
         let format = ["indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Identifier: Packages"];
-        self.command("apt-get", &format)
-            .and_then(|mut command| capture(&mut command))
-            .ok()
-            .and_then(|text| {
-                text.lines()
-                    .filter_map(|line| line.strip_prefix("Debian "))
-                    .find(|uri| uri.trim_end_matches('/').ends_with("/debian"))
-                    .map(str::to_owned)
+        let targets = capture(&mut self.command("apt-get", &format)?)?;
+        targets
+            .lines()
+            .filter_map(|line| line.strip_prefix("Debian "))
+            .find(|uri| uri.trim_end_matches('/').ends_with("/debian"))
+            .map(str::to_owned)
+            .ok_or_else(|| {
+                Error::new(
+                    "this machine's apt suites have no such kernel, and its sources name no \
+                     Debian mirror to look in other suites: add one (see `man sources.list`)",
+                )
             })
-            .unwrap_or_else(|| MIRROR.to_owned())
     }
 
     /// The newest kernel of a series whose packages are all there.
