@@ -77,8 +77,11 @@ fn every_suite_mode_and_family_is_installed_as_asked_and_removed() -> Result {
                 add_both(&mut xfrm, &spec)?;
                 for (spi, replay) in [(0x1001, true), (0x2002, false)] {
                     let text = shown(&namespace, spi)?;
-                    let mode = if mode == Mode::Tunnel { "mode tunnel" } else { "mode transport" };
-                    for expected in [algorithm, mode, "reqid 9", "if_id 0x7", "limit: soft (INF)"] {
+                    // Only tunnel mode goes through the XFRM interface.
+                    let words = if mode == Mode::Tunnel { "mode tunnel" } else { "mode transport" };
+                    assert_eq!(text.contains("if_id 0x7"), mode == Mode::Tunnel, "{text}");
+                    let reqid = format!("reqid {}", spec.reqid);
+                    for expected in [algorithm, words, &reqid, "limit: soft (INF)"] {
                         assert!(text.contains(expected), "{suite}: no `{expected}` in\n{text}");
                     }
                     assert!(text.contains("3600(sec), hard 3960(sec)"), "{text}");

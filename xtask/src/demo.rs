@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use crate::doctor::Purpose;
 use crate::error::{Context as _, Result};
 use crate::progress::{Step, say};
 use crate::shell::{is_root, quote, succeeds, target_dir, tool};
@@ -34,7 +35,7 @@ pub(crate) struct Args {
 
 /// Runs the command of `cargo xtask demo`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    setup::ensure()?;
+    setup::ensure(Purpose::Demo)?;
     say("building the gateway and the demonstration (the first time takes minutes)");
     test::release(&["--package", "gateway", "--bin", "gateway"])?;
     test::release(&["--package", "gateway-tests", "--bin", "demo"])?;

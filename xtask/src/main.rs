@@ -3,7 +3,6 @@
 
 mod bench;
 mod check;
-mod ci;
 mod demo;
 mod doctor;
 mod ebpf;
@@ -43,8 +42,8 @@ enum Command {
     Bench(bench::Args),
     /// Run the fuzz targets for a bounded time.
     Fuzz(fuzz::Args),
-    /// Do what continuous integration does.
-    Ci(ci::Args),
+    /// Check style, lints, documentation and dependencies, and run the fuzz targets.
+    Check(check::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(args),
-        Command::Ci(args) => Ok(ci::run(args)),
+        Command::Check(args) => Ok(check::run(args)),
     };
     result.unwrap_or_else(|error| {
         progress::say(format!("error: {error}"));

@@ -39,9 +39,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Installs what the demonstration needs and the machine lacks.
-pub(crate) fn ensure() -> Result {
-    mend(Purpose::Demo, false).map(|_changed| ())
+/// Installs what a purpose needs and the machine lacks.
+pub(crate) fn ensure(purpose: Purpose) -> Result {
+    mend(purpose, false).map(|_changed| ())
 }
 
 /// Installs what is missing for a purpose. Whether anything was.

@@ -24,10 +24,11 @@ pub(crate) use self::tally::Tally;
 use self::build::Built;
 use self::reader::Reader;
 use self::script::{Program, script};
+use crate::doctor::Purpose;
 use crate::error::{Context as _, Error, Result};
 use crate::progress::{heading, say, seconds};
 use crate::shell::{capture, cargo, describe, find_tool, is_root, root, succeeds};
-use crate::vm;
+use crate::{setup, vm};
 
 /// How long all tests may take on one kernel of the third level.
 const VM_LIMIT: Duration = Duration::from_secs(1800);
@@ -56,14 +57,6 @@ pub(crate) struct Args {
     filter: Vec<String>,
 }
 
-impl Args {
-    /// All levels with all tests.
-    pub(crate) fn all() -> Self {
-        let kernels = ["6.1", "6.12"].map(str::to_owned).to_vec();
-        Self { level: None, kernels, filter: Vec::new() }
-    }
-}
-
 /// A level of tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Level {
@@ -87,16 +80,16 @@ struct Row {
 
 /// The outcome of a run.
 #[derive(Debug, Default)]
-pub(crate) struct Report(Vec<Row>);
+struct Report(Vec<Row>);
 
 impl Report {
     /// The sum over the levels.
-    pub(crate) fn tally(&self) -> Tally {
+    fn tally(&self) -> Tally {
         self.0.iter().map(|row| row.tally).sum()
     }
 
     /// Prints what was skipped and what failed, then one line per level.
-    pub(crate) fn print(&self) {
+    fn print(&self) {
         heading("tests");
         for row in &self.0 {
             for skip in &row.skips {
@@ -117,6 +110,7 @@ impl Report {
 
 /// Runs the command of `cargo xtask test`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    set_up(args.level)?;
     let report = levels(args);
     report.print();
     let total = report.tally();
@@ -124,8 +118,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Installs what is missing. What only some tests need may stay so: they say it and are skipped.
+fn set_up(level: Option<Level>) -> Result {
+    let wanted = if level == Some(Level::Pure) { Purpose::Build } else { Purpose::Test };
+    setup::ensure(wanted).or_else(|error| {
+        say(error.to_string());
+        setup::ensure(Purpose::Build)
+    })
+}
+
 /// Runs the levels asked for. What keeps a level from running is a failure of that level.
-pub(crate) fn levels(args: &Args) -> Report {
+fn levels(args: &Args) -> Report {
     let mut report = Report::default();
     let wanted = |level| args.level.is_none_or(|only| only == level);
     if wanted(Level::Pure) {

@@ -1,21 +1,23 @@
-//! `cargo xtask ci`: all that continuous integration does, in order of cost.
+//! `cargo xtask check`: all that continuous integration does before the tests, in order of cost.
 //!
 //! A failed step does not keep the later ones from running: one run shows all that is wrong.
+
+mod steps;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::fuzz;
 use crate::progress::{heading, seconds};
-use crate::test::{self, Tally};
-use crate::{check, fuzz};
+use crate::test::Tally;
 
-/// Arguments of `cargo xtask ci`.
+/// Arguments of `cargo xtask check`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Formatting, lints, documentation, dependencies (licences, bans, sources), fuzz targets for 20
-seconds each, then what `cargo xtask test` does. The last line is the sum of tests, fuzz targets
-and failed steps: `N passed, N failed, N skipped`.")]
+Formatting, lints, documentation, dependencies (licences, bans, sources), and the fuzz targets for
+20 seconds each. The last line is the sum of fuzz targets and failed steps: `N passed, N failed,
+N skipped`.")]
 pub(crate) struct Args {
     /// Seconds for each fuzz target.
     #[arg(long, value_name = "N", default_value = "20")]
@@ -29,16 +31,16 @@ struct Step {
     took: Duration,
 }
 
-/// Runs the command of `cargo xtask ci`.
+/// Runs the command of `cargo xtask check`.
 pub(crate) fn run(args: &Args) -> ExitCode {
     let mut steps = Vec::new();
     let mut total = Tally::default();
     let checks: [(_, fn() -> Result); 5] = [
-        ("format", check::format),
-        ("scripts", check::scripts),
-        ("clippy", check::clippy),
-        ("documentation", check::documentation),
-        ("dependencies", check::dependencies),
+        ("format", steps::format),
+        ("scripts", steps::scripts),
+        ("clippy", steps::clippy),
+        ("documentation", steps::documentation),
+        ("dependencies", steps::dependencies),
     ];
     for (name, check) in checks {
         // What passes here is not a test: only failures count.
@@ -46,13 +48,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
     let fuzzing = fuzz::Args::for_seconds(args.fuzz_seconds);
     total.add(step(&mut steps, "fuzz targets", || fuzz::search(&fuzzing)));
-    let mut report = test::Report::default();
-    total.add(step(&mut steps, "tests", || {
-        report = test::levels(&test::Args::all());
-        Ok(report.tally())
-    }));
 
-    report.print();
     heading("steps");
     for step in &steps {
         let outcome = if step.ok { "ok" } else { "FAILED" };

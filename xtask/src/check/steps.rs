@@ -1,4 +1,4 @@
-//! What `cargo xtask ci` does before the tests: style, lints, documentation, dependencies.
+//! The single steps: style, lints, documentation, dependencies.
 
 use std::fs;
 use std::path::PathBuf;
@@ -70,7 +70,10 @@ fn cargo_deny() -> Result<PathBuf> {
         .arg(build.path())
         .current_dir("/"))?;
     fs::create_dir_all(cache_dir()?.join("tools")).context(|| "cannot write to the cache")?;
-    // In place at once, and only when complete.
+    // In place at once, and only when complete; what an interrupted run left does not count.
+    if dir.exists() {
+        fs::remove_dir_all(&dir).context(|| format!("cannot remove {}", dir.display()))?;
+    }
     fs::rename(work.path(), &dir).context(|| format!("cannot create {}", dir.display()))?;
     step.done();
     Ok(program)
