@@ -439,6 +439,39 @@ fn shutdown_says_goodbye() {
 }
 
 #[test]
+fn goodbyes_that_cross_are_both_answered() {
+    let mut simulation = connect(policies_of_a(), policies_of_b());
+    for node in [0, 1] {
+        simulation.input(node, Input::Shutdown);
+    }
+    simulation.run(Duration::from_millis(500));
+    for node in [0, 1] {
+        assert!(simulation.nodes[node].endpoint.is_closed(), "{node} waits in vain");
+        assert_eq!(counter(&simulation, node, Counter::Retransmitted), 0);
+    }
+    simulation.run(MINUTE);
+    assert!(simulation.nodes.iter().all(|n| n.endpoint.is_empty()));
+}
+
+#[test]
+fn a_goodbye_waits_for_the_request_that_was_lost_before_it() {
+    let a = with_peer(policies_of_a(), |p| p.liveness_interval = Duration::from_secs(10));
+    let mut simulation = connect(a, policies_of_b());
+    // The question whether the peer lives is lost, and the goodbye comes before it is repeated.
+    simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+    let sent = simulation.nodes[0].sent.len();
+    while simulation.nodes[0].sent.len() == sent {
+        simulation.run(Duration::from_millis(100));
+    }
+    simulation.input(0, Input::Shutdown);
+    simulation.network.set_faults(Faults::default());
+    simulation.run(Duration::from_secs(5));
+    assert!(simulation.nodes[0].endpoint.is_closed());
+    assert!(simulation.nodes[1].kernel.children.is_empty(), "the peer knows");
+    assert_eq!(counter(&simulation, 1, Counter::OutsideWindow), 0);
+}
+
+#[test]
 fn a_silent_peer_is_asked_and_then_given_up() {
     let a = with_peer(policies_of_a(), |p| p.liveness_interval = Duration::from_secs(10));
     let mut simulation = connect(a, policies_of_b());

@@ -97,12 +97,15 @@ impl Established {
 pub(crate) struct Closing {
     pub(super) channel: Channel,
     pub(super) until: Instant,
+    /// Our Delete is still to be sent.
+    pub(super) owes_delete: bool,
 }
 
 impl Closing {
     /// Long enough for the peer's retransmissions, or ours, to end.
     pub(super) fn new(now: Instant, shared: &Shared, channel: Channel) -> Self {
-        Self { channel, until: after(now, shared.config.half_open_timeout) }
+        let until = after(now, shared.config.half_open_timeout);
+        Self { channel, until, owes_delete: false }
     }
 
     /// Whether a goodbye of ours has not been answered yet.

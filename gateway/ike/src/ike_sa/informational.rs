@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
 
-use super::{Closing, IkeSa, State};
+use super::{Closing, IkeSa, State, notify};
 use crate::channel::{Opened, RequestId};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -69,6 +69,32 @@ impl IkeSa {
             self.end(now, shared, "deleted by the peer");
         } else {
             self.next_job(now, shared);
+        }
+    }
+
+    /// An authentic request on an IKE SA that is closing. RFC 7296 2.25.2: a Delete that crosses
+    /// ours is answered and ours forgotten; what would make something new is put off for good.
+    pub(super) fn closing_request(
+        &mut self,
+        shared: &mut Shared,
+        path: Path,
+        opened: &Opened,
+        datagram: &[u8],
+    ) {
+        let State::Closing(closing) = &mut self.state else { return };
+        let put_off = opened.header.exchange == ExchangeType::CREATE_CHILD_SA;
+        let words = put_off.then(|| notify(NotifyType::TEMPORARY_FAILURE, &[]));
+        let ends = opened.payloads().is_ok_and(|inner| {
+            inner.iter().any(|p| matches!(p, Payload::Delete(d) if d.protocol == ProtocolId::IKE))
+        });
+        if ends {
+            closing.owes_delete = false;
+            closing.channel.response_received();
+        }
+        let request = RequestId::new(opened, datagram);
+        match closing.channel.respond(shared.random.as_mut(), request, words.as_slice()) {
+            Ok(answer) => shared.transmit(path, answer),
+            Err(_cannot) => self.state = State::Closed,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::channel::Opened;
 use crate::config::RuleName;
 use crate::io::ChildId;
 use crate::shared::Shared;
+use crate::time::after;
 
 /// A Child SA that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,8 +126,21 @@ impl IkeSa {
             return;
         };
         self.state = State::Closing(Box::new(Closing::new(now, shared, established.channel)));
-        let delete = Payload::Delete(Delete { protocol: ProtocolId::IKE, spis: Vec::new() });
         self.event(shared, crate::event::EventKind::Closed(reason));
+        self.say_goodbye(now, shared);
+    }
+
+    /// Sends the Delete of an IKE SA that is closing. With a request under way it waits for that
+    /// one's response: the window is one message (RFC 7296 2.3), and a peer that has not seen the
+    /// earlier request could not take this one.
+    pub(super) fn say_goodbye(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Closing(closing) = &mut self.state else { return };
+        closing.owes_delete = closing.channel.is_busy();
+        if closing.owes_delete {
+            return;
+        }
+        closing.until = after(now, shared.config.half_open_timeout);
+        let delete = Payload::Delete(Delete { protocol: ProtocolId::IKE, spis: Vec::new() });
         if self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[delete]).is_err() {
             self.state = State::Closed;
         }

@@ -186,6 +186,7 @@ impl IkeSa {
                     ),
                 }
             }
+            (State::Closing(_), _) => self.closing_request(shared, path, opened, datagram),
             _ => shared.count(Counter::OutsideWindow),
         }
     }
@@ -201,6 +202,7 @@ impl IkeSa {
                 established.last_inbound = now;
                 self.job_response(now, shared, opened);
             }
+            State::Closing(closing) if closing.owes_delete => self.say_goodbye(now, shared),
             State::Closing(_) => self.state = State::Closed,
             State::FindingAddress | State::AwaitInit(_) | State::HalfOpen(_) | State::Closed => {}
         }
