@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use gateway::cli::{CheckArgs, Cli, Command, StatusArgs, completions, exit, manual};
 use gateway::control::{QueryError, Request, Response, query, render};
-use gateway::{driver, policy};
+use gateway::driver;
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 /// `gateway check`.
 fn check(args: &CheckArgs) -> u8 {
-    let result = policy::load(&args.policies);
+    let result = driver::load(&args.policies);
     if args.json {
         let (value, code) = match &result {
             Ok(loaded) => (

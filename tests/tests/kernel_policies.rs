@@ -57,7 +57,7 @@ fn a_policy_is_installed_replaced_and_removed() -> Result {
         "dir in priority 200",
         "dir fwd priority 200",
         "tmpl src 192.0.2.1 dst 192.0.2.2",
-        "proto esp reqid 1735852032 mode tunnel",
+        "proto esp reqid 1728053248 mode tunnel",
         "if_id 0x7",
     ] {
         assert!(text.contains(expected), "no `{expected}` in\n{text}");

@@ -89,7 +89,7 @@ pub struct CommandId(pub u64);
 /// The request IDs that an endpoint gives its rules. In the kernel a policy or SA of transport mode
 /// is known as ours by them; strongSwan (from 1), libreswan (from 16384), Cilium (1) and the kernel
 /// itself (from 16384) do not come near.
-pub const REQIDS: RangeInclusive<u32> = 0x6777_0000..=0x6777_ffff;
+pub const REQIDS: RangeInclusive<u32> = 0x6700_0000..=0x67ff_ffff;
 
 /// What the kernel must do, whole or not at all. Commands are executed in the order in which
 /// they leave the endpoint, and each is answered by exactly one [`crate::Input::CommandDone`].

@@ -33,6 +33,7 @@ mod natt;
 mod payloads;
 mod proposal;
 pub mod random;
+mod reqids;
 mod selector;
 mod shared;
 pub mod status;

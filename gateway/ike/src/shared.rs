@@ -11,8 +11,9 @@ use crate::config::{EndpointConfig, PeerName, PolicySet, RuleName};
 use crate::counters::{Counter, Counters};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::{Event, EventKind};
-use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path, REQIDS};
+use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
 use crate::random::{Random, RandomFailed};
+use crate::reqids::Reqids;
 
 /// Whom the answer to a command concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,14 +91,12 @@ pub(crate) struct Shared {
     pub(crate) effects: Vec<Effect>,
     /// Inbound SPIs in use or reserved, with their owners.
     pub(crate) spis: BTreeMap<u32, (IkeSaId, ChildId)>,
-    /// The request ID of each rule; it stays with the rule's name across reloads.
-    pub(crate) reqids: BTreeMap<RuleName, u32>,
+    pub(crate) reqids: Reqids,
     /// How many established IKE SAs each peer has.
     contacts: BTreeMap<PeerName, usize>,
     commands: BTreeMap<CommandId, Owner>,
     next_command: u64,
     next_child: u64,
-    next_reqid: u32,
 }
 
 impl Shared {
@@ -115,12 +114,11 @@ impl Shared {
             outputs: VecDeque::new(),
             effects: Vec::new(),
             spis: BTreeMap::new(),
-            reqids: BTreeMap::new(),
+            reqids: Reqids::default(),
             contacts: BTreeMap::new(),
             commands: BTreeMap::new(),
             next_command: 1,
             next_child: 1,
-            next_reqid: *REQIDS.start(),
         }
     }
 
@@ -211,16 +209,5 @@ impl Shared {
         let id = ChildId(self.next_child);
         self.next_child = self.next_child.saturating_add(1);
         id
-    }
-
-    /// The request ID of a rule; a new rule gets the next free one.
-    pub(crate) fn reqid(&mut self, rule: &RuleName) -> u32 {
-        if let Some(reqid) = self.reqids.get(rule) {
-            return *reqid;
-        }
-        let reqid = self.next_reqid;
-        self.next_reqid = self.next_reqid.saturating_add(1);
-        self.reqids.insert(RuleName::clone(rule), reqid);
-        reqid
     }
 }

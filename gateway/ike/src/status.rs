@@ -101,7 +101,7 @@ impl Endpoint {
     pub fn status(&self, now: Instant) -> Status {
         let rules = self.shared().policies.rules.values().map(|rule| RuleStatus {
             name: RuleName::clone(&rule.name),
-            reqid: self.shared().reqids.get(&rule.name).copied(),
+            reqid: self.shared().reqids.get(&rule.name),
             action: match rule.action {
                 Action::Protect(_) => "protect",
                 Action::Bypass => "bypass",

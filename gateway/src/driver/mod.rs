@@ -9,6 +9,7 @@
 mod error;
 mod inbound;
 mod linux;
+mod load;
 mod notify;
 mod privileges;
 mod reload;
@@ -40,6 +41,7 @@ use crate::log;
 use crate::net::{Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, TokenBucket};
 
 pub use self::error::RunError;
+pub use self::load::load;
 pub use self::reload::Reloader;
 pub use self::seam::{Kernel, Monitor, RulePackets};
 pub use self::signals::Signal;

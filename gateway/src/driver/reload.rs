@@ -7,9 +7,10 @@ use std::sync::Arc;
 use gateway_ike::config::PolicySet;
 use tokio::task::JoinHandle;
 
+use super::load;
 use crate::clock;
 use crate::control::{PoliciesReport, ReloadReport};
-use crate::policy::{self, Loaded, PolicyError, Settings};
+use crate::policy::{Loaded, PolicyError, Settings};
 
 /// The outcome of reading the files.
 pub(super) type Outcome = Result<Loaded, Vec<PolicyError>>;
@@ -48,7 +49,7 @@ impl Reloader {
             return;
         }
         let directory = self.directory.clone();
-        self.running = Some(tokio::task::spawn_blocking(move || policy::load(&directory)));
+        self.running = Some(tokio::task::spawn_blocking(move || load(&directory)));
     }
 
     /// Whether a reload is running.

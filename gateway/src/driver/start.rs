@@ -11,14 +11,14 @@ use gateway_ike::random::SystemSource;
 use tokio::time::interval;
 use tracing::level_filters::LevelFilter;
 
-use super::{Driver, Parts, Reloader, RunError, privileges, signals, underlay};
+use super::{Driver, Parts, Reloader, RunError, load, privileges, signals, underlay};
 use crate::cli::RunArgs;
 use crate::control::Server;
 use crate::kernel::bpf::{BpfLog, LogLevel};
 use crate::kernel::{KernelConfig, LinuxKernel};
 use crate::log;
 use crate::net::{OpenError, Ports, Reinjector, Sockets};
-use crate::policy::{self, Loaded, Settings};
+use crate::policy::{Loaded, Settings};
 
 /// Runs the gateway until a signal ends it.
 ///
@@ -26,7 +26,7 @@ use crate::policy::{self, Loaded, Settings};
 /// Everything that keeps it from starting or going on.
 pub fn run(args: &RunArgs) -> Result<(), RunError> {
     log::init(&args.log, args.log_format)?;
-    let loaded = policy::load(&args.policies).map_err(RunError::Policies)?;
+    let loaded = load(&args.policies).map_err(RunError::Policies)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -8,6 +8,7 @@
 pub mod bpf;
 mod claims;
 mod executor;
+mod limits;
 mod linux;
 mod monitor;
 mod netlink;
@@ -23,6 +24,7 @@ mod testing;
 mod transaction;
 pub mod xfrm;
 
+pub use limits::{Excess, beyond_limits};
 pub use linux::LinuxKernel;
 pub use monitor::{Monitor, Notice};
 pub use overhead::{inner_mtu, overhead, worst_overhead};

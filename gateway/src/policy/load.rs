@@ -35,6 +35,21 @@ pub struct Loaded {
     pub warnings: Vec<PolicyError>,
     /// How many files there were.
     pub files: usize,
+    directory: PathBuf,
+    rule_places: BTreeMap<RuleName, Place>,
+}
+
+impl Loaded {
+    /// An error about a rule, at its place, or about the directory as a whole: for whoever can
+    /// judge better than this module.
+    #[must_use]
+    pub fn error(&self, rule: Option<&RuleName>, message: &str, hint: &str) -> PolicyError {
+        let fault = Fault::new(message).hint(hint);
+        match rule.and_then(|name| Some((name, self.rule_places.get(name)?))) {
+            Some((name, place)) => PolicyError::at(place, Some(format!("rule.{name}")), fault),
+            None => PolicyError::of_file(&self.directory, fault),
+        }
+    }
 }
 
 /// Loads `DIR/*.toml` in the order of the names, and the secrets that they refer to. Names that
@@ -216,6 +231,8 @@ impl Loader {
             policies: PolicySet { peers: peers.collect(), rules: rules.collect() },
             warnings: self.warnings,
             files,
+            directory: dir.to_owned(),
+            rule_places: self.rule_places,
         })
     }
 }

@@ -71,6 +71,9 @@ pub(super) fn read<'p>(
         }
         None => None,
     };
+    if let (Some(Action::Protect(_)), Some(local), Some(remote)) = (&action, &local, &remote) {
+        check_pairs(section, local, remote);
+    }
     if section.failed() {
         return None;
     }
@@ -103,6 +106,19 @@ fn read_ports(section: &mut Section<'_>, key: &str, protocol: Option<u8>) -> Por
         section.fault(key, fault.hint("set `protocol` to \"tcp\", \"udp\" or \"sctp\""));
     }
     ports
+}
+
+/// A Child SA has only so many selectors.
+fn check_pairs(section: &mut Section<'_>, local: &[IpNet], remote: &[IpNet]) {
+    let of = |nets: &[IpNet], v4: bool| nets.iter().filter(|n| n.addr().is_ipv4() == v4).count();
+    let pairs = |v4| of(local, v4).saturating_mul(of(remote, v4));
+    let count = pairs(true).saturating_add(pairs(false));
+    if count > Rule::MAX_PAIRS {
+        let most = Rule::MAX_PAIRS;
+        let message =
+            format!("combines local and remote prefixes in {count} ways, more than {most}");
+        section.whole_fault(Fault::new(message).hint("split the rule, or use wider prefixes"));
+    }
 }
 
 /// Each family on one side must be on the other, or its prefixes would select nothing.

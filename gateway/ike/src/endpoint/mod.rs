@@ -221,12 +221,7 @@ impl Endpoint {
     /// The kernel wants an SA for traffic that met a trap.
     fn acquire(&mut self, now: Instant, reqid: u32, seq: u32) {
         self.shared.count(Counter::Acquire);
-        let rule = self
-            .shared
-            .reqids
-            .iter()
-            .find(|(_, r)| **r == reqid)
-            .map(|(name, _)| RuleName::clone(name));
+        let rule = self.shared.reqids.rule(reqid).map(RuleName::clone);
         let started = rule.is_some_and(|rule| self.start_rule(now, &rule, Some(seq)));
         if !started {
             self.shared.count(Counter::AcquireIgnored);

@@ -313,7 +313,7 @@ impl Terms {
         keys: &ChildKeys,
         initiator: bool,
     ) -> (ChildSa, Box<ChildSpec>) {
-        let reqid = shared.reqid(&self.rule.name);
+        let reqid = shared.reqids.give(&self.rule.name);
         let behind_nat = matches!(&sa.state, State::Established(e) if e.nat.any());
         let encapsulation = behind_nat.then(|| Encapsulation {
             local_port: sa.path.local.port(),

@@ -9,9 +9,6 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use crate::config::{PortRange, Rule};
 use crate::io::Selector;
 
-/// A Child SA with more pairs of prefixes than this is refused: each becomes three kernel policies.
-pub(crate) const MAX_PAIRS: usize = 64;
-
 /// The selectors of a rule: ours and the peer's.
 pub(crate) fn of_rule(rule: &Rule) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
     let side = |nets: &[IpNet], ports: &PortRange| {
@@ -79,7 +76,7 @@ fn contains(outer: &TrafficSelector, inner: &TrafficSelector) -> bool {
 }
 
 /// The agreed selectors as pairs of prefixes, each with the rule's precedence for it; `None`
-/// when there are more than [`MAX_PAIRS`] or none.
+/// when there are more than [`Rule::MAX_PAIRS`] or none.
 pub(crate) fn pairs(
     rule: &Rule,
     local: &[TrafficSelector],
@@ -95,7 +92,7 @@ pub(crate) fn pairs(
             };
             for local_net in prefixes(l.start, l.end) {
                 for remote_net in prefixes(r.start, r.end) {
-                    if pairs.len() == MAX_PAIRS {
+                    if pairs.len() == Rule::MAX_PAIRS {
                         return None;
                     }
                     let selector = Selector {
@@ -129,9 +126,9 @@ pub(crate) fn rule_pairs(rule: &Rule) -> Vec<(Selector, u32)> {
     rule.prefix_pairs().map(selector).collect()
 }
 
-/// The fewest prefixes that cover a range of addresses exactly, one above [`MAX_PAIRS`] at most.
+/// The fewest prefixes that cover a range of addresses exactly, one above [`Rule::MAX_PAIRS`] at most.
 fn prefixes(start: IpAddr, end: IpAddr) -> Vec<IpNet> {
-    let most = MAX_PAIRS.saturating_add(1);
+    let most = Rule::MAX_PAIRS.saturating_add(1);
     match (start, end) {
         (IpAddr::V4(s), IpAddr::V4(e)) => {
             Ipv4Subnets::new(s, e, 0).take(most).map(IpNet::V4).collect()

@@ -132,13 +132,13 @@ fn the_number_of_pairs_is_limited() {
             .map(|n| range(&format!("10.0.0.{}", 2 * n), &format!("10.0.0.{}", 2 * n)))
             .collect()
     };
-    assert_eq!(pairs(&rule, &hosts(8), &hosts(8)).unwrap().len(), MAX_PAIRS);
+    assert_eq!(pairs(&rule, &hosts(8), &hosts(8)).unwrap().len(), Rule::MAX_PAIRS);
     assert_eq!(pairs(&rule, &hosts(8), &hosts(9)), None);
     assert_eq!(pairs(&rule, &[], &hosts(1)), None);
     // The longest list of prefixes that a range can have is cut before it is made.
     let worst = range("::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe");
     assert_eq!(pairs(&rule, &[worst], &[worst]), None);
-    assert_eq!(prefixes(worst.start, worst.end).len(), MAX_PAIRS + 1);
+    assert_eq!(prefixes(worst.start, worst.end).len(), Rule::MAX_PAIRS + 1);
 }
 
 #[test]
@@ -262,7 +262,7 @@ proptest! {
         let rule = rule(&["10.0.0.0/8"], &["10.0.0.0/8"]);
         let pairs = pairs(&rule, &[selector(l)], &[selector(r)]);
         let count = prefix_count(l.0, l.1) * prefix_count(r.0, r.1);
-        prop_assert_eq!(pairs.as_ref().map(Vec::len), (count <= MAX_PAIRS).then_some(count));
+        prop_assert_eq!(pairs.as_ref().map(Vec::len), (count <= Rule::MAX_PAIRS).then_some(count));
         let edges = ends.iter().flat_map(|a| ends.iter().map(|b| (*a, *b)));
         for (a, b) in samples.into_iter().chain(edges) {
             let (a, b) = (base + u32::from(a), base + u32::from(b));

@@ -111,8 +111,7 @@ pub enum RuleError {
 
     /// Too many combinations of prefix lengths.
     #[error(
-        "the {} rules combine prefix lengths in {count} ways, more than {}: \
-         use fewer different prefix lengths",
+        "the {} rules combine prefix lengths in {count} ways, more than {}",
         name(*family),
         Tuples::MAX
     )]
@@ -124,10 +123,7 @@ pub enum RuleError {
     },
 
     /// Too many rules that differ only by ports.
-    #[error(
-        "rule {rule}: more than {} rules differ from it only by ports: merge port ranges",
-        Entry::MAX
-    )]
+    #[error("more than {} rules differ from rule {rule} only by ports", Entry::MAX)]
     Alternatives {
         /// The first rule that has no room.
         rule: u32,

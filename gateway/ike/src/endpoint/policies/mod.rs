@@ -77,7 +77,7 @@ impl Endpoint {
         self.end_stale(now, &delta, &new);
         for name in &delta.removed {
             self.rules.remove(name);
-            if let Some(reqid) = self.shared.reqids.remove(name) {
+            if let Some(reqid) = self.shared.reqids.take(name) {
                 self.remove_trap(name, reqid);
             }
         }
@@ -139,13 +139,13 @@ impl Endpoint {
     fn install_trap(&mut self, rule: &Rule, policies: &PolicySet) {
         let Some(protect) = protect_of(rule) else {
             // It may have been a protecting rule before.
-            if let Some(reqid) = self.shared.reqids.remove(&rule.name) {
+            if let Some(reqid) = self.shared.reqids.take(&rule.name) {
                 self.remove_trap(&rule.name, reqid);
             }
             return;
         };
-        let known = self.shared.reqids.contains_key(&rule.name);
-        let reqid = self.shared.reqid(&rule.name);
+        let known = self.shared.reqids.get(&rule.name).is_some();
+        let reqid = self.shared.reqids.give(&rule.name);
         let peer = policies.peers.get(&protect.peer);
         let Some((peer, remote)) = peer.and_then(|p| p.remote_address.map(|remote| (p, remote)))
         else {
