@@ -7,6 +7,7 @@ use clap_mangen::Man;
 
 use crate::control::DEFAULT_SOCKET;
 use crate::log;
+use crate::policy::DEFAULT_PIN_DIR;
 
 /// How the program ends.
 pub mod exit {
@@ -57,6 +58,9 @@ pub enum Command {
     /// Show what the running gateway does
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Remove the eBPF guard that stays when the gateway ends
+    #[command(after_help = UNGUARD_HELP)]
+    Unguard(UnguardArgs),
     /// Print the version
     Version,
     /// Print the manual page in troff
@@ -101,6 +105,17 @@ Examples:
 Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on the command line,
 3 if there is none.";
 
+const UNGUARD_HELP: &str = "\
+What the policies protected passes in the clear from then on. SAs and policies in the kernel are not
+touched: the gateway takes its own away when it ends in good order or starts again.
+
+Examples:
+  systemctl disable --now gateway && gateway unguard
+  gateway unguard --pin-dir /sys/fs/bpf/gateway-test
+
+Exit status: 0 if there is no guard (any more), 1 if a gateway is running or the guard cannot be
+removed, 2 for a mistake on the command line.";
+
 /// Arguments of `gateway run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -133,6 +148,19 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
     /// The gateway's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub socket: PathBuf,
+}
+
+/// Arguments of `gateway unguard`.
+#[derive(Debug, Args)]
+pub struct UnguardArgs {
+    /// Where the guard is pinned: `pin-dir` in the policy files
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PIN_DIR)]
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    pub pin_dir: PathBuf,
+    /// The control socket of a gateway that may still be running
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     #[arg(value_hint = clap::ValueHint::FilePath)]
     pub socket: PathBuf,
@@ -232,7 +260,7 @@ mod tests {
         for expected in ["Examples:", "kill -HUP", "Exit status:", "3  `gateway status`", "check"] {
             assert!(help.contains(expected), "{expected} in\n{help}");
         }
-        for sub in ["run", "check", "status"] {
+        for sub in ["run", "check", "status", "unguard"] {
             let help = command.find_subcommand_mut(sub).unwrap().render_long_help().to_string();
             assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
         }

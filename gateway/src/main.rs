@@ -5,9 +5,10 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use gateway::cli::{CheckArgs, Cli, Command, StatusArgs, completions, exit, manual};
+use gateway::cli::{CheckArgs, Cli, Command, StatusArgs, UnguardArgs, completions, exit, manual};
 use gateway::control::{QueryError, Request, Response, query, render};
 use gateway::driver;
+use gateway::kernel::bpf::remove;
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
         Command::Run(args) => driver::run(&args).map_or_else(|e| failed(&e), |()| exit::OK),
         Command::Check(args) => check(&args),
         Command::Status(args) => status(&args),
+        Command::Unguard(args) => unguard(&args),
         Command::Version => print(concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         Command::Man => manual().map_or_else(|e| failed(&e), |page| print(&page)),
         Command::Completions { shell } => print(&completions(shell)),
@@ -69,6 +71,26 @@ fn status(args: &StatusArgs) -> u8 {
             failed(&error);
             exit::NO_DAEMON
         }
+        Err(error) => failed(&error),
+    }
+}
+
+/// `gateway unguard`.
+fn unguard(args: &UnguardArgs) -> u8 {
+    match query(&args.socket, &Request::Status {}) {
+        Err(QueryError::NoDaemon { source, .. })
+            if source.kind() != io::ErrorKind::PermissionDenied => {}
+        Ok(_) | Err(_) => {
+            let socket = args.socket.display();
+            return failed(&format!("a gateway is running (it has {socket}): stop it first"));
+        }
+    }
+    let pin_dir = &args.pin_dir;
+    if !pin_dir.exists() {
+        return print(format!("nothing is pinned at {}\n", pin_dir.display()).as_bytes());
+    }
+    match remove(pin_dir) {
+        Ok(()) => print(format!("the guard at {} is removed\n", pin_dir.display()).as_bytes()),
         Err(error) => failed(&error),
     }
 }

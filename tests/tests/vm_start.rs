@@ -4,10 +4,11 @@
 use gateway_tests::Result;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::namespace::Namespace;
-use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{between_sites, capture, exercise};
+use gateway_tests::requirements::{Requirement, gateway_binary, met};
+use gateway_tests::scenario::{between_sites, capture, exercise, none_answered};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::ping_until_answered;
+use nix::sys::signal::Signal;
 
 use Family::V4;
 
@@ -47,6 +48,33 @@ fn an_interface_that_is_not_there_is_named() -> Result {
     let topology = Topology::new(Between::Switch)?;
     let policy = Policy::of_client(&topology, V4, V4).to_string().replace("eth0", "eth7");
     refused(&topology.client.gateway, &policy, &["eth7"])
+}
+
+#[test]
+fn the_guard_is_removed_on_purpose_and_not_from_under_a_running_gateway() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let namespace = &topology.client.gateway;
+    let program = gateway_binary().to_string_lossy().into_owned();
+    let policy = Policy::of_client(&topology, V4, V4);
+    let mut gateway = Gateway::start(namespace, &policy)?;
+    let refused = namespace.run(&program, &["unguard"]).unwrap_err().to_string();
+    assert!(refused.contains("a gateway is running"), "{refused}");
+
+    gateway.daemon().signal(Signal::SIGKILL)?;
+    gateway.daemon().wait(PATIENCE)?;
+    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
+    none_answered(host, target)?;
+    let said = namespace.run(&program, &["unguard"])?;
+    assert!(said.contains("is removed"), "{said}");
+    // What its policies said is over: the routes of the dead gateway are all that is left.
+    namespace.ip("link delete ipsec0")?;
+    ping_until_answered(host, target, PATIENCE)?;
+    let said = namespace.run(&program, &["unguard"])?;
+    assert!(said.contains("nothing is pinned"), "{said}");
+    Ok(())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use gateway_wire::IkeSpi;
+use gateway_wire::{Header, IkeSpi};
 
 use crate::config::{EndpointConfig, PeerName, PolicySet, RuleName};
 use crate::counters::{Counter, Counters};
@@ -133,6 +133,12 @@ impl Shared {
     /// An event that concerns no IKE SA.
     pub(crate) fn report(&mut self, path: Option<Path>, kind: EventKind) {
         self.event(Event { ike_sa: None, spis: None, peer: None, path, kind });
+    }
+
+    /// An event about a message that belongs to no IKE SA of ours.
+    pub(crate) fn report_stray(&mut self, header: &Header, path: Path, kind: EventKind) {
+        let spis = Some((header.initiator_spi, header.responder_spi));
+        self.event(Event { ike_sa: None, spis, peer: None, path: Some(path), kind });
     }
 
     pub(crate) fn command(&mut self, owner: Owner, command: KernelCommand) {

@@ -44,7 +44,7 @@ impl Default for KernelConfig {
         Self {
             interfaces: Vec::new(),
             xfrm_interface: "ipsec0".to_owned(),
-            if_id: 0x6777,
+            if_id: 71,
             own_mark: 0x6777,
             routes: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),

@@ -84,7 +84,7 @@ pub(super) const GATEWAY: &[Key] = &[
         "if-id",
         Number(1, 0xffff_ffff),
         Default("71"),
-        "XFRM interface ID of that interface, its SAs and its policies.",
+        "XFRM interface ID of that interface, and of the SAs and policies of tunnel mode.",
     ),
     key(
         "pin-dir",

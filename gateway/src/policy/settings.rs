@@ -27,13 +27,16 @@ pub struct Settings {
     pub endpoint: EndpointConfig,
 }
 
+/// Where programs, links and maps are pinned unless the files say otherwise.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/gateway";
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
             xfrm_interface: "ipsec0".to_owned(),
             if_id: 71,
-            pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
+            pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
             endpoint: EndpointConfig::default(),
         }

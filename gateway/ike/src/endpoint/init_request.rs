@@ -123,7 +123,7 @@ impl Endpoint {
         if let Some(words) = notification_for(error) {
             self.answer_outside(header, path, &[notify(words.kind, &words.data)]);
         }
-        self.shared.report(Some(path), EventKind::InitRefused(error.clone()));
+        self.shared.report_stray(header, path, EventKind::InitRefused(error.clone()));
     }
 
     fn answer_outside(&mut self, header: &Header, path: Path, payloads: &[Payload<'_>]) {
@@ -153,7 +153,7 @@ impl Endpoint {
         if let Ok(octets) = encode_message(&answer, &[notification]) {
             self.shared.transmit(path, octets);
         }
-        self.shared.report(Some(path), EventKind::OtherVersion(version.major));
+        self.shared.report_stray(header, path, EventKind::OtherVersion(version.major));
     }
 }
 
