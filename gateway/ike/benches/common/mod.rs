@@ -8,7 +8,7 @@ use gateway_ike::algorithms::{Encryption, EspSuite, Group, IkeSuite, Prf};
 use gateway_ike::crypto::key_exchange::{KeyExchange as _, SystemKeyExchange};
 use gateway_ike::crypto::prf::{equal, sha1};
 use gateway_ike::crypto::protect::{Opener, Sealer};
-use gateway_ike::keys::{ChildKeys, IkeKeys, psk_auth};
+use gateway_ike::keys::{ChildKeys, IkeKeys, shared_key_auth, signed_octets};
 use gateway_ike::random::SystemSource;
 use gateway_wire::IkeSpi;
 
@@ -78,10 +78,12 @@ impl Floor {
 
         let mut request = self.auth_request.clone();
         black_box(opener.open(black_box(&mut request), HEADERS).unwrap());
-        let theirs = psk_auth(SUITE.prf, PSK, keys.sk_pi(), &self.init, &NONCE, ID);
+        let octets = signed_octets(SUITE.prf, keys.sk_pi(), &self.init, &NONCE, ID);
+        let theirs = shared_key_auth(SUITE.prf, PSK, &octets);
         black_box(equal(&theirs, black_box(&NONCE)));
         black_box(ChildKeys::derive(SUITE.prf, keys.sk_d(), None, &NONCE, &NONCE, CHILD));
-        black_box(psk_auth(SUITE.prf, PSK, keys.sk_pr(), &self.init, &NONCE, ID));
+        let octets = signed_octets(SUITE.prf, keys.sk_pr(), &self.init, &NONCE, ID);
+        black_box(shared_key_auth(SUITE.prf, PSK, &octets));
         let mut response = vec![9; HEADERS];
         sealer
             .seal(&mut SystemSource::default(), &mut response, black_box(&self.plaintext))

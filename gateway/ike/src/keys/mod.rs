@@ -186,23 +186,27 @@ impl fmt::Debug for ChildKeys {
     }
 }
 
-/// The AUTH data with a pre-shared key (RFC 7296 2.15): of the initiator with `SK_pi`, its own
-/// first message, the responder's nonce and the body of IDi; of the responder likewise.
+/// The octets that the AUTH of one side covers, whatever the method (RFC 7296 2.15): its first
+/// message, the other side's nonce, and its identity under `sk_p`, which is `SK_pi` for the
+/// initiator and `SK_pr` for the responder.
 ///
 /// `message` is the whole IKE_SA_INIT message as it was sent, without a non-ESP marker; `id_body`
 /// is the ID payload without its generic header.
 #[must_use]
-pub fn psk_auth(
+pub fn signed_octets(
     algorithm: Prf,
-    psk: &[u8],
     sk_p: &[u8],
     message: &[u8],
     peer_nonce: &[u8],
     id_body: &[u8],
-) -> Key {
-    let padded = prf(algorithm, psk, &[b"Key Pad for IKEv2"]);
-    let id = prf(algorithm, sk_p, &[id_body]);
-    prf(algorithm, &padded, &[message, peer_nonce, &id])
+) -> Vec<u8> {
+    [message, peer_nonce, &prf(algorithm, sk_p, &[id_body])].concat()
+}
+
+/// The AUTH data with a key that both ends share, over [`signed_octets`] (RFC 7296 2.15).
+#[must_use]
+pub fn shared_key_auth(algorithm: Prf, key: &[u8], octets: &[u8]) -> Key {
+    prf(algorithm, &prf(algorithm, key, &[b"Key Pad for IKEv2"]), &[octets])
 }
 
 /// `prf+(key, seed)` cut into keys of the given lengths.

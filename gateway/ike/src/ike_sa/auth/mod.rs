@@ -1,4 +1,8 @@
-//! IKE_AUTH with a pre-shared key, both roles (RFC 7296 1.2, 2.15, 2.21.2).
+//! IKE_AUTH, both roles (RFC 7296 1.2, 2.15, 2.21.2): the exchange, and the proof that it yields.
+//! What AUTH covers is in `transcript`; how it is made and checked, in a module for each method.
+
+mod psk;
+mod transcript;
 
 use core::mem;
 use std::sync::Arc;
@@ -10,6 +14,7 @@ use gateway_wire::{
 };
 use zeroize::Zeroizing;
 
+pub(crate) use self::transcript::Transcript;
 use super::child::{self, ChildOffer, Withheld};
 use super::init::candidates;
 use super::{Established, IkeSa, Job, State, notify};
@@ -17,24 +22,14 @@ use crate::algorithms::IkeSuite;
 use crate::channel::{Channel, Opened, RequestId};
 use crate::config::{Identity, PeerConfig};
 use crate::counters::Counter;
-use crate::crypto::prf::equal;
 use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::identity;
 use crate::io::Path;
-use crate::keys::psk_auth;
+use crate::keys::shared_key_auth;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::shared::{Effect, Shared};
-
-/// What IKE_SA_INIT leaves for AUTH and for the first Child SA's keys.
-pub(crate) struct Transcript {
-    /// The request as it was sent last: with the cookie, if there was one.
-    pub(super) request: Vec<u8>,
-    pub(super) response: Vec<u8>,
-    pub(super) initiator_nonce: Vec<u8>,
-    pub(super) responder_nonce: Vec<u8>,
-}
 
 /// Responder: IKE_SA_INIT is answered.
 pub(crate) struct HalfOpen {
@@ -62,33 +57,8 @@ pub(crate) struct AwaitAuth {
     pub(super) child: ChildOffer,
 }
 
-/// Proof that the peer showed who it is: only the two checks of this file make one.
+/// Proof that the peer showed who it is: only [`verify`] makes one.
 pub(super) struct PeerAuthenticated(Arc<PeerConfig>);
-
-impl Transcript {
-    /// The AUTH data of the initiator (`initiator`) or the responder with a pre-shared key.
-    fn auth(
-        &self,
-        channel: &Channel,
-        initiator: bool,
-        psk: &[u8],
-        id: &[u8],
-    ) -> Zeroizing<Vec<u8>> {
-        let suite = channel.suite;
-        if initiator {
-            psk_auth(suite.prf, psk, channel.keys.sk_pi(), &self.request, &self.responder_nonce, id)
-        } else {
-            psk_auth(
-                suite.prf,
-                psk,
-                channel.keys.sk_pr(),
-                &self.response,
-                &self.initiator_nonce,
-                id,
-            )
-        }
-    }
-}
 
 impl IkeSa {
     /// Initiator: sends IKE_AUTH, with the first job that is a Child SA.
@@ -112,8 +82,8 @@ impl IkeSa {
                 None => return Err(Error::Internal("nothing is wanted of the peer any more")),
             }
         };
-        let our_id = peer.local_id.body();
-        let auth = transcript.auth(&channel, true, peer.psk.expose(), &our_id);
+        let octets = transcript.signed_octets(&channel, true, &peer.local_id.body());
+        let auth = shared_key_auth(channel.suite.prf, peer.psk.expose(), &octets);
         let (ours, theirs) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
         let mut payloads = vec![Payload::IdInitiator(Identification::new(ours.0, &ours.1))];
         if shared.is_first_contact(&peer.name) {
@@ -186,7 +156,7 @@ impl IkeSa {
             };
             return Err(Error::Authentication(fault));
         }
-        verify(&peer, auth, &transcript.auth(channel, false, peer.psk.expose(), &id.body()))
+        verify(&peer, channel, auth, &transcript.signed_octets(channel, false, &id.body()))
     }
 
     /// RFC 7296 2.21.2: the responder believes that the SA stands; it must hear that it does not.
@@ -246,8 +216,8 @@ impl IkeSa {
             Ok(authenticated) => authenticated,
             Err(error) => return self.refuse_initiator(now, shared, channel, request, error),
         };
-        let our_auth =
-            transcript.auth(&channel, false, peer.0.psk.expose(), &peer.0.local_id.body());
+        let octets = transcript.signed_octets(&channel, false, &peer.0.local_id.body());
+        let our_auth = shared_key_auth(channel.suite.prf, peer.0.psk.expose(), &octets);
         self.establish(now, shared, channel, nat, &peer);
         if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
             shared.effects.push(Effect::InitialContact {
@@ -367,7 +337,7 @@ fn check_initiator(
         || Error::Authentication(AuthenticationFault::UnknownIdentity(identity::describe(id)));
     let auth = payloads.auth.ok_or(Error::Authentication(AuthenticationFault::Eap))?;
     let peer = peer.ok_or_else(unknown)?;
-    verify(peer, auth, &transcript.auth(channel, true, peer.psk.expose(), &id.body()))
+    verify(peer, channel, auth, &transcript.signed_octets(channel, true, &id.body()))
 }
 
 /// IKE_SA_INIT chose the suite for some peer at this address; the true one may be stricter.
@@ -380,16 +350,13 @@ fn accepts(peer: &PeerConfig, suite: IkeSuite) -> bool {
     })
 }
 
+/// Whether AUTH shows, over these octets, that the other end is the peer.
 fn verify(
     peer: &Arc<PeerConfig>,
+    channel: &Channel,
     auth: &Authentication<'_>,
-    expected: &[u8],
+    octets: &[u8],
 ) -> Result<PeerAuthenticated, Error> {
-    if auth.method != AuthMethod::SHARED_KEY {
-        return Err(Error::Authentication(AuthenticationFault::Method(auth.method.to_string())));
-    }
-    if !equal(auth.data, expected) {
-        return Err(Error::Authentication(AuthenticationFault::WrongAuth(peer.name.to_string())));
-    }
+    psk::verify(channel.suite.prf, peer, auth, octets)?;
     Ok(PeerAuthenticated(Arc::clone(peer)))
 }
