@@ -274,6 +274,16 @@ impl<'a> Gateway<'a> {
         Ok(counters.get(name).and_then(Value::as_u64).unwrap_or(0))
     }
 
+    /// A counter of the daemon; 0 where there is none of that name.
+    ///
+    /// # Errors
+    /// As [`Gateway::status`].
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let status = self.status()?;
+        let counters = status.get("counters").context("no counters")?;
+        Ok(counters.get(name).and_then(Value::as_u64).unwrap_or(0))
+    }
+
     fn with_log(&self, error: &Error) -> Error {
         Error::new(format!("{error}\n{}", tail(&self.daemon.log())))
     }

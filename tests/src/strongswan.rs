@@ -43,6 +43,8 @@ pub struct Connection {
     pub esp_proposals: &'static str,
     /// `none`, `trap` or `start`.
     pub start_action: &'static str,
+    /// Octets of an IP packet above which IKE messages are fragmented.
+    pub fragment_size: u16,
 }
 
 impl Connection {
@@ -60,6 +62,7 @@ impl Connection {
             proposals: "aes128gcm16-prfsha256-x25519",
             esp_proposals: "aes128gcm16",
             start_action: "none",
+            fragment_size: 1280,
         }
     }
 
@@ -157,6 +160,7 @@ impl<'a> StrongSwan<'a> {
             "strongswan.conf",
             &format!(
                 "charon-systemd {{
+  fragment_size = {}
   load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp kdf kernel-netlink \
                  socket-default vici
   journal {{
@@ -182,7 +186,8 @@ impl<'a> StrongSwan<'a> {
 swanctl {{
   load = random openssl aes sha2 hmac
 }}
-"
+",
+                connection.fragment_size
             ),
         )?;
         write("swanctl.conf", &connection.render()?)?;

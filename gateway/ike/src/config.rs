@@ -246,7 +246,18 @@ pub struct EndpointConfig {
     pub install_timeout: Duration,
     /// The replay window that we ask the kernel for, in packets.
     pub replay_window: u32,
+    /// An IKE message that would make a longer IP packet is sent in fragments, if the peer can
+    /// (RFC 7383), each in a packet of at most so many octets; at least [`SMALLEST_FRAGMENT`].
+    /// Zero: nothing is fragmented, in neither direction.
+    pub fragment_size: usize,
+    /// Octets that we keep, for each IKE SA and direction, of a message whose fragments have not
+    /// all come.
+    pub reassembly_limit: usize,
 }
+
+/// The smallest [`EndpointConfig::fragment_size`] but zero: it leaves room for some octets beside
+/// the headers.
+pub const SMALLEST_FRAGMENT: usize = 200;
 
 impl Default for EndpointConfig {
     /// Retransmits after 1, 1.8, 3.2 … s, and gives up after about a minute and a half.
@@ -261,6 +272,9 @@ impl Default for EndpointConfig {
             ike_sa_limit: 65_536,
             install_timeout: Duration::from_secs(5),
             replay_window: 128,
+            // RFC 7383 2.5.1: the smallest MTU of IPv6, which IPv4 has nearly everywhere too.
+            fragment_size: 1280,
+            reassembly_limit: 32_768,
         }
     }
 }

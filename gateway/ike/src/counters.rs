@@ -49,6 +49,18 @@ counters! {
     Retransmission => "ike_retransmission_answered",
     /// A request that was sent again.
     Retransmitted => "ike_request_retransmitted",
+    /// A fragment of a message that is not whole yet.
+    FragmentReceived => "ike_fragment_received",
+    /// A fragment that was there already, or belongs to a request that has been answered.
+    FragmentDuplicate => "ike_fragment_duplicate",
+    /// A fragment that does not belong to the others.
+    FragmentMismatch => "ike_fragment_mismatch",
+    /// A message dropped because it has too many fragments, or too many octets.
+    FragmentLimit => "ike_fragment_limit",
+    /// A fragment on an IKE SA on which nobody fragments.
+    FragmentNotNegotiated => "ike_fragment_not_negotiated",
+    /// A message that was sent in fragments.
+    MessageFragmented => "ike_message_fragmented",
     /// An authenticated message that breaks the protocol.
     InvalidMessage => "ike_invalid_message",
     /// An IKE_SA_INIT message that breaks the protocol.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use gateway_wire::{Header, IkeSpi};
 
+use crate::channel::Datagrams;
 use crate::config::{EndpointConfig, PeerName, PolicySet, RuleName};
 use crate::counters::{Counter, Counters};
 use crate::crypto::key_exchange::KeyExchange;
@@ -122,8 +123,13 @@ impl Shared {
         }
     }
 
-    pub(crate) fn transmit(&mut self, path: Path, octets: Vec<u8>) {
-        self.outputs.push_back(Output::Transmit { path, octets });
+    /// Sends a message, which may be in several datagrams.
+    pub(crate) fn transmit(&mut self, path: Path, message: impl Into<Datagrams>) {
+        let message = message.into();
+        if message.len() > 1 {
+            self.count(Counter::MessageFragmented);
+        }
+        self.outputs.extend(message.into_iter().map(|octets| Output::Transmit { path, octets }));
     }
 
     pub(crate) fn event(&mut self, event: Event) {

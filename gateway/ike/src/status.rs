@@ -51,6 +51,8 @@ pub struct IkeSaStatus {
     pub nat_local: bool,
     /// The peer is behind NAT.
     pub nat_remote: bool,
+    /// Both ends send long messages in fragments (RFC 7383).
+    pub fragmentation: bool,
     /// Its Child SAs.
     pub children: Vec<ChildStatus>,
 }
@@ -138,6 +140,7 @@ fn of_sa(now: Instant, sa: &IkeSa) -> IkeSaStatus {
         age: now.saturating_duration_since(sa.begun),
         nat_local: nat.local,
         nat_remote: nat.remote,
+        fragmentation: sa.fragments(),
         children: sa.children().map(|c| of_child(now, c)).collect(),
     }
 }

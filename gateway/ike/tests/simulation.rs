@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_ike::Input;
-use gateway_ike::config::{PeerConfig, Start};
+use gateway_ike::config::{EndpointConfig, PeerConfig, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::testing::{Faults, SeededRandom, Simulation, peer, policies, protect};
 
@@ -33,7 +33,10 @@ fn live_peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>
 }
 
 fn pair(seed: u64, faults: Faults, start: (Start, Start), nat: bool) -> Simulation {
-    let mut simulation = Simulation::new(&[A, B], faults, seed);
+    // Every third pair sends all but the shortest messages in fragments.
+    let fragment_size = if seed.is_multiple_of(3) { 200 } else { 1280 };
+    let config = EndpointConfig { fragment_size, ..EndpointConfig::default() };
+    let mut simulation = Simulation::with_config(&[A, B], &config, faults, seed);
     if nat {
         simulation.network.translate(A, NAT);
     }

@@ -111,6 +111,9 @@ pub struct IkeSaReport {
     pub nat_local: bool,
     /// Whether the peer is behind NAT.
     pub nat_remote: bool,
+    /// Whether both ends send long messages in fragments.
+    #[serde(default)]
+    pub fragmentation: bool,
     /// Seconds since it was made.
     pub age_seconds: u64,
     /// Its Child SAs.

@@ -104,7 +104,11 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
             format!("{}\n{}", sa.remote, sa.remote_id.as_deref().unwrap_or("")),
             nat.to_owned(),
             format!("{}\n{}", sa.initiator_spi, sa.responder_spi),
-            sa.suite.clone().unwrap_or_default(),
+            format!(
+                "{}{}",
+                sa.suite.as_deref().unwrap_or(""),
+                if sa.fragmentation { "\nfragmentation" } else { "" }
+            ),
             duration(sa.age_seconds),
         ]);
     }

@@ -63,6 +63,7 @@ fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {
         suite: sa.suite.as_ref().map(ToString::to_string),
         nat_local: sa.nat_local,
         nat_remote: sa.nat_remote,
+        fragmentation: sa.fragmentation,
         age_seconds: sa.age.as_secs(),
         children: Vec::new(),
     }

@@ -129,6 +129,18 @@ pub(super) const GATEWAY: &[Key] = &[
         "IKE SAs above which requests for more are refused.",
     ),
     key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
+    key(
+        "fragment-size",
+        Number(0, 65_535),
+        Default("1280"),
+        "IKE messages that would make longer IP packets than so many octets (200 or more) are sent in fragments, if the peer can; 0: no fragments in either direction.",
+    ),
+    key(
+        "reassembly-limit",
+        Number(4096, 1_048_576),
+        Default("32768"),
+        "Octets kept for each IKE SA and direction of a message of which fragments are missing.",
+    ),
 ];
 
 /// The keys of `[peer.NAME]`.

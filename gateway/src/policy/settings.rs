@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::path::PathBuf;
 
-use gateway_ike::config::EndpointConfig;
+use gateway_ike::config::{EndpointConfig, SMALLEST_FRAGMENT};
 
 use super::document::Section;
 use super::error::Fault;
@@ -66,6 +66,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
             half_open_limit: section.number("half-open-limit").unwrap_or(limits.half_open_limit),
             ike_sa_limit: section.number("ike-sa-limit").unwrap_or(limits.ike_sa_limit),
             replay_window: section.number("replay-window").unwrap_or(limits.replay_window),
+            fragment_size: section.number("fragment-size").unwrap_or(limits.fragment_size),
+            reassembly_limit: section.number("reassembly-limit").unwrap_or(limits.reassembly_limit),
             ..limits
         },
     };
@@ -76,6 +78,12 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
             "xfrm-interface",
             Fault::expected(message, "the name of an interface of its own"),
         );
+    }
+    let fragment_size = settings.endpoint.fragment_size;
+    if (1..SMALLEST_FRAGMENT).contains(&fragment_size) {
+        let message = format!("{fragment_size} octets leave no room beside the headers");
+        let expected = format_args!("{SMALLEST_FRAGMENT} or more, or 0 for no fragments");
+        section.fault("fragment-size", Fault::expected(message, expected));
     }
     let EndpointConfig { cookie_threshold, half_open_limit, .. } = settings.endpoint;
     if cookie_threshold > half_open_limit {

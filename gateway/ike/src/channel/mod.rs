@@ -1,17 +1,23 @@
-//! The protected channel of one IKE SA: keys, SPIs, message IDs and retransmission live here
-//! and nowhere else (RFC 7296 2.1 to 2.3, 3.14).
+//! The protected channel of one IKE SA: keys, SPIs, message IDs, retransmission and fragments
+//! live here and nowhere else (RFC 7296 2.1 to 2.3, 3.14, RFC 7383).
+
+mod fragment;
 
 use core::time::Duration;
 use std::time::Instant;
 
 use gateway_wire::{
-    ChainError, ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Payload, PayloadType,
-    decode_chain, encode_chain, encode_sk_prefix,
+    ChainError, EncodeError, EncryptedFragment, ExchangeType, Flags, Header, IkeSpi, Message,
+    MessageId, Payload, PayloadType, decode_chain, encode_chain, encode_sk_prefix,
+    encode_skf_prefix,
 };
 use zeroize::Zeroizing;
 
+pub(crate) use self::fragment::{Datagrams, Fragmentation};
+use self::fragment::{Reassembly, Whole};
 use crate::algorithms::IkeSuite;
 use crate::config::EndpointConfig;
+use crate::counters::Counter;
 use crate::crypto::prf::sha1;
 use crate::crypto::protect::{Opener, Sealer};
 use crate::error::Error;
@@ -19,17 +25,34 @@ use crate::keys::IkeKeys;
 use crate::random::Random;
 use crate::time::after;
 
-/// A message whose integrity has been verified: only [`Channel::open`] makes one.
+/// A message whose integrity has been verified: only [`Channel::receive`] makes one.
 pub(crate) struct Opened {
     pub(crate) header: Header,
     first: PayloadType,
     plaintext: Zeroizing<Vec<u8>>,
+    /// Its first datagram, by which a repetition is known, if it came in several.
+    first_fragment: Option<Vec<u8>>,
+}
+
+/// What a datagram that has its place in the window turns out to be.
+pub(crate) enum Received {
+    /// A whole message.
+    Message(Opened),
+    /// A fragment; others are missing.
+    Fragment,
+    /// Nothing of use, for a reason that is counted.
+    Dropped(Counter),
 }
 
 impl Opened {
     /// The payloads inside the SK payload.
     pub(crate) fn payloads(&self) -> Result<Vec<Payload<'_>>, ChainError> {
         decode_chain(self.first, &self.plaintext)
+    }
+
+    /// The datagram that stands for the whole message, given the one that came last.
+    pub(crate) fn representative<'a>(&'a self, last: &'a [u8]) -> &'a [u8] {
+        self.first_fragment.as_deref().unwrap_or(last)
     }
 }
 
@@ -38,8 +61,10 @@ impl Opened {
 pub(crate) enum Place<'a> {
     /// The request that comes next.
     NextRequest,
-    /// The request that was answered last, octet for octet: the answer to send again.
-    Repeated(&'a [u8]),
+    /// The request that was answered last: the answer to send again.
+    Repeated(&'a Datagrams),
+    /// A later fragment of the request that was answered last: its first one gets the answer.
+    RepeatedInPart,
     /// The response that we wait for.
     AwaitedResponse,
     /// None of these.
@@ -50,7 +75,7 @@ pub(crate) enum Place<'a> {
 struct Awaiting {
     id: u32,
     exchange: ExchangeType,
-    datagram: Vec<u8>,
+    datagrams: Datagrams,
     backoff: Backoff,
 }
 
@@ -108,9 +133,9 @@ impl Backoff {
 /// The answer to the peer's last request, kept to be sent again.
 struct Answered {
     id: u32,
-    /// Only the very same request gets it.
+    /// Only the very same request gets it; of one in fragments this is the first one's digest.
     request: [u8; 20],
-    response: Vec<u8>,
+    response: Datagrams,
 }
 
 /// The protected channel of one IKE SA. The window is one message each way (RFC 7296 2.3).
@@ -127,6 +152,11 @@ pub(crate) struct Channel {
     awaiting: Option<Awaiting>,
     next_expected: u32,
     answered: Option<Answered>,
+    /// Whether both ends fragment (RFC 7383 2.3).
+    fragmentation: Option<Fragmentation>,
+    /// What has come of the request that is next, and of the response that we wait for.
+    request_parts: Option<Box<Reassembly>>,
+    response_parts: Option<Box<Reassembly>>,
 }
 
 impl Channel {
@@ -160,7 +190,19 @@ impl Channel {
             awaiting: None,
             next_expected: u32::from(!initiator),
             answered: None,
+            fragmentation: None,
+            request_parts: None,
+            response_parts: None,
         })
+    }
+
+    /// Both ends have said that they fragment; an IKE SA that replaces another inherits it.
+    pub(crate) const fn set_fragmentation(&mut self, fragmentation: Option<Fragmentation>) {
+        self.fragmentation = fragmentation;
+    }
+
+    pub(crate) const fn fragmentation(&self) -> Option<Fragmentation> {
+        self.fragmentation
     }
 
     /// Where a message stands, from its header alone; nothing is changed.
@@ -179,24 +221,84 @@ impl Channel {
         }
         match &self.answered {
             Some(a) if a.id == id && a.request == sha1(&[datagram]) => Place::Repeated(&a.response),
+            Some(a) if a.id == id => self.place_fragment(datagram, &a.response),
             _ => Place::Outside,
         }
     }
 
-    /// Verifies and decrypts; nothing is changed, whatever the datagram holds. `None`: it has no
-    /// SK payload, or does not authenticate. What is wrong inside is found by
-    /// [`Opened::payloads`].
-    pub(crate) fn open(&self, header: Header, datagram: &[u8]) -> Option<Opened> {
-        let message = Message::decode(datagram).ok()?;
-        // RFC 7296 3.14: SK is the last payload; nothing outside it is trusted, so nothing is read.
-        let Some(Payload::Encrypted(sk)) = message.payloads.last() else { return None };
-        let (first, offset) = (sk.first, sk.body_offset);
-        let mut copy = datagram.to_vec();
-        let plaintext = self.opener.open(&mut copy, offset).ok()?.to_vec();
-        Some(Opened { header, first, plaintext: Zeroizing::new(plaintext) })
+    /// A fragment of the request that was answered last. Only its first one gets the answer
+    /// again, or as many answers as there are fragments would leave (RFC 7383 2.6.1). It need not
+    /// be the one of before, since the peer may have cut its request anew: authentic is enough.
+    fn place_fragment<'a>(&self, datagram: &[u8], response: &'a Datagrams) -> Place<'a> {
+        let Ok(message) = Message::decode(datagram) else { return Place::Outside };
+        let Some(Payload::EncryptedFragment(fragment)) = message.payloads.last() else {
+            return Place::Outside;
+        };
+        if self.fragmentation.is_none() {
+            Place::Outside
+        } else if fragment.number != 1 {
+            Place::RepeatedInPart
+        } else if self.decrypt(datagram, fragment.body_offset).is_some() {
+            Place::Repeated(response)
+        } else {
+            Place::Outside
+        }
     }
 
-    /// Sends the next request: seals it, keeps it for retransmission, and gives the datagram.
+    /// Verifies and decrypts a datagram that [`Self::place`] has found to be the next request or
+    /// the awaited response. What is not authentic changes nothing, and of what is authentic only
+    /// a fragment is kept. What is wrong inside is found by [`Opened::payloads`].
+    pub(crate) fn receive(&mut self, header: Header, datagram: &[u8]) -> Received {
+        let Ok(message) = Message::decode(datagram) else {
+            return Received::Dropped(Counter::NotAuthentic);
+        };
+        // RFC 7296 3.14: SK is the last payload; nothing outside it is trusted, so nothing is read.
+        match message.payloads.last() {
+            Some(Payload::Encrypted(sk)) => match self.decrypt(datagram, sk.body_offset) {
+                Some(plaintext) => {
+                    let first = sk.first;
+                    Received::Message(Opened { header, first, plaintext, first_fragment: None })
+                }
+                None => Received::Dropped(Counter::NotAuthentic),
+            },
+            Some(Payload::EncryptedFragment(fragment)) => {
+                match self.receive_fragment(&header, datagram, fragment) {
+                    Ok(Some(Whole { first, plaintext, first_fragment })) => {
+                        let first_fragment = Some(first_fragment);
+                        Received::Message(Opened { header, first, plaintext, first_fragment })
+                    }
+                    Ok(None) => Received::Fragment,
+                    Err(counter) => Received::Dropped(counter),
+                }
+            }
+            _ => Received::Dropped(Counter::NotAuthentic),
+        }
+    }
+
+    fn receive_fragment(
+        &mut self,
+        header: &Header,
+        datagram: &[u8],
+        fragment: &EncryptedFragment<'_>,
+    ) -> Result<Option<Whole>, Counter> {
+        let limit = self.fragmentation.ok_or(Counter::FragmentNotNegotiated)?.limit;
+        let response = header.flags.response;
+        let parts = if response { &self.response_parts } else { &self.request_parts };
+        Reassembly::check(parts.as_deref(), limit, header, fragment)?;
+        let plaintext =
+            self.decrypt(datagram, fragment.body_offset).ok_or(Counter::NotAuthentic)?;
+        let parts = if response { &mut self.response_parts } else { &mut self.request_parts };
+        Reassembly::add(parts, limit, header, fragment, plaintext, datagram)
+    }
+
+    /// The plaintext of an SK or SKF payload whose body begins at `offset`, if it is authentic.
+    fn decrypt(&self, datagram: &[u8], offset: usize) -> Option<Zeroizing<Vec<u8>>> {
+        let mut copy = datagram.to_vec();
+        let plaintext = self.opener.open(&mut copy, offset).ok()?.to_vec();
+        Some(Zeroizing::new(plaintext))
+    }
+
+    /// Sends the next request: seals it, keeps it for retransmission, and gives the datagrams.
     pub(crate) fn request(
         &mut self,
         now: Instant,
@@ -204,15 +306,15 @@ impl Channel {
         random: &mut dyn Random,
         exchange: ExchangeType,
         payloads: &[Payload<'_>],
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Datagrams, Error> {
         let id = self.next_request;
         // RFC 7296 2.2: message IDs must not wrap; the SA is long rekeyed before.
         let following = id.checked_add(1).ok_or(Error::Internal("message IDs are used up"))?;
-        let datagram = self.seal(random, exchange, false, id, payloads)?;
+        let datagrams = self.seal(random, exchange, false, id, payloads)?;
         self.next_request = following;
         let backoff = Backoff::new(now, config);
-        self.awaiting = Some(Awaiting { id, exchange, datagram: datagram.clone(), backoff });
-        Ok(datagram)
+        self.awaiting = Some(Awaiting { id, exchange, datagrams: datagrams.clone(), backoff });
+        Ok(datagrams)
     }
 
     /// Whether a request of ours is under way: then no other may be sent.
@@ -223,6 +325,7 @@ impl Channel {
     /// The awaited response has come and was authentic.
     pub(crate) fn response_received(&mut self) {
         self.awaiting = None;
+        self.response_parts = None;
     }
 
     /// When the request under way is due again.
@@ -235,11 +338,11 @@ impl Channel {
         &mut self,
         now: Instant,
         config: &EndpointConfig,
-    ) -> Option<Result<&[u8], (ExchangeType, u32)>> {
+    ) -> Option<Result<&Datagrams, (ExchangeType, u32)>> {
         let awaiting = self.awaiting.as_mut()?;
         match awaiting.backoff.poll(now, config) {
             Retry::Wait => None,
-            Retry::Again => Some(Ok(&awaiting.datagram)),
+            Retry::Again => Some(Ok(&awaiting.datagrams)),
             Retry::GiveUp { tries } => Some(Err((awaiting.exchange, tries))),
         }
     }
@@ -251,9 +354,10 @@ impl Channel {
         random: &mut dyn Random,
         request: RequestId,
         payloads: &[Payload<'_>],
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Datagrams, Error> {
         let response = self.seal(random, request.exchange, true, request.id, payloads)?;
         self.next_expected = request.id.saturating_add(1);
+        self.request_parts = None;
         self.answered =
             Some(Answered { id: request.id, request: request.digest, response: response.clone() });
         Ok(response)
@@ -266,8 +370,7 @@ impl Channel {
         response: bool,
         id: u32,
         payloads: &[Payload<'_>],
-    ) -> Result<Vec<u8>, Error> {
-        let too_long = |_| Error::Internal("the message is too long");
+    ) -> Result<Datagrams, Error> {
         let header = Header {
             initiator_spi: self.initiator_spi,
             responder_spi: self.responder_spi,
@@ -277,13 +380,60 @@ impl Channel {
         };
         let (first, plaintext) = encode_chain(payloads).map_err(too_long)?;
         let plaintext = Zeroizing::new(plaintext);
-        let mut message = encode_sk_prefix(&header, first, self.sealer.body_len(plaintext.len()))
-            .map_err(too_long)?;
+        let prefix = encode_sk_prefix(&header, first, self.sealer.body_len(plaintext.len()));
+        let whole_len = self.sealer.body_len(plaintext.len()).saturating_add(SK_PREFIX);
+        match self.fragmentation {
+            Some(fragmentation) if whole_len > fragmentation.longest => {
+                let room = fragmentation.longest.saturating_sub(SKF_PREFIX);
+                self.seal_fragments(random, &header, first, &plaintext, room)
+            }
+            _ => Ok(self.seal_body(random, prefix.map_err(too_long)?, &plaintext)?.into()),
+        }
+    }
+
+    /// RFC 7383 2.5: the plaintext is cut, and each piece is sealed by itself.
+    fn seal_fragments(
+        &mut self,
+        random: &mut dyn Random,
+        header: &Header,
+        first: PayloadType,
+        plaintext: &[u8],
+        room: usize,
+    ) -> Result<Datagrams, Error> {
+        let pieces = plaintext.chunks(self.sealer.text_room(room).max(1));
+        let total = u16::try_from(pieces.len())
+            .map_err(|_count| Error::Internal("the message has too many fragments"))?;
+        let mut datagrams = Vec::with_capacity(pieces.len());
+        for (number, piece) in (1..=total).zip(pieces) {
+            let first = if number == 1 { first } else { PayloadType::NONE };
+            let body_len = self.sealer.body_len(piece.len());
+            let prefix =
+                encode_skf_prefix(header, first, number, total, body_len).map_err(too_long)?;
+            datagrams.push(self.seal_body(random, prefix, piece)?);
+        }
+        Ok(Datagrams(datagrams))
+    }
+
+    fn seal_body(
+        &mut self,
+        random: &mut dyn Random,
+        mut message: Vec<u8>,
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         self.sealer
-            .seal(random, &mut message, &plaintext)
+            .seal(random, &mut message, plaintext)
             .map_err(|_sealing| Error::Internal("the message could not be encrypted"))?;
         Ok(message)
     }
+}
+
+/// Octets before the body of an SK payload: the IKE header and the generic payload header.
+const SK_PREFIX: usize = Header::LEN + 4;
+/// The same of a fragment, which has its number and their total too (RFC 7383 2.5).
+const SKF_PREFIX: usize = SK_PREFIX + 4;
+
+const fn too_long(_error: EncodeError) -> Error {
+    Error::Internal("the message is too long")
 }
 
 /// Names a request that is to be answered.

@@ -12,7 +12,7 @@ use gateway_wire::{
 
 use super::{HalfOpen, IkeSa, Job, State, notify};
 use crate::algorithms::{Group, IkeProposal, IkeSuite};
-use crate::channel::{Backoff, Channel, Retry};
+use crate::channel::{Backoff, Channel, Fragmentation, Retry};
 use crate::config::{PeerConfig, PolicySet};
 use crate::counters::Counter;
 use crate::crypto::key_exchange::PendingKeyExchange;
@@ -138,8 +138,10 @@ impl IkeSa {
         let header = init_header(self.initiator_spi, IkeSpi::ZERO, false);
         // RFC 7296 2.6: the cookie comes first, the rest stays as it was.
         let cookie_payload = cookie.as_deref().map(|c| notify(NotifyType::COOKIE, c));
+        let extensions = extensions(shared);
+        let ke = KeyExchange { method: pending.group().id(), data: pending.public() };
         let request =
-            init_message(&header, cookie_payload, &sa, pending.as_ref(), &nonce, Some(self.path))?;
+            init_message(&header, cookie_payload, &sa, ke, &nonce, Some(self.path), extensions)?;
         shared.transmit(self.path, request.clone());
         let backoff = Backoff::new(now, &shared.config);
         self.state = State::AwaitInit(Box::new(AwaitInit {
@@ -223,7 +225,9 @@ impl IkeSa {
             let keys = IkeKeys::derive(suite, &secret, &our_nonce, &nonce, spis.0, spis.1);
             Channel::new(spis, true, suite, keys)
         });
-        let next = established.and_then(|channel| {
+        let fragmentation = fragmentation(shared, path, &payloads);
+        let next = established.and_then(|mut channel| {
+            channel.set_fragmentation(fragmentation);
             if nat.any() {
                 // RFC 7296 2.23: from here on both ends use 4500.
                 self.path.local.set_port(NATT_PORT);
@@ -369,11 +373,15 @@ pub(crate) fn answer_init(
     let nat = natt::detect(spis.0, IkeSpi::ZERO, path, &payloads.notifies);
     let does_natt = payloads.notify(NotifyType::NAT_DETECTION_SOURCE_IP).is_some();
     let keys = IkeKeys::derive(suite, &secret, nonce, &our_nonce, spis.0, spis.1);
-    let channel = Channel::new(spis, false, suite, keys)?;
+    let mut channel = Channel::new(spis, false, suite, keys)?;
+    channel.set_fragmentation(fragmentation(shared, path, payloads));
+    // RFC 7383 2.3: we say so only to an initiator that has.
+    let extensions = if channel.fragmentation().is_some() { extensions(shared) } else { &[] };
     let answer_header = init_header(spis.0, spis.1, true);
     let ke = KeyExchange { method: suite.group.id(), data: &our_value };
+    let path_if_natt = does_natt.then_some(path);
     let response =
-        init_payloads(&answer_header, None, &chosen, ke, &our_nonce, does_natt.then_some(path))?;
+        init_message(&answer_header, None, &chosen, ke, &our_nonce, path_if_natt, extensions)?;
     shared.transmit(path, response.clone());
     let transcript = super::auth::Transcript {
         request: datagram.to_vec(),
@@ -462,25 +470,29 @@ pub(crate) const fn init_header(
     }
 }
 
-fn init_message(
-    header: &Header,
-    first: Option<Payload<'_>>,
-    sa: &SecurityAssociation,
-    pending: &dyn PendingKeyExchange,
-    nonce: &[u8],
-    path: Option<Path>,
-) -> Result<Vec<u8>, Error> {
-    let ke = KeyExchange { method: pending.group().id(), data: pending.public() };
-    init_payloads(header, first, sa, ke, nonce, path)
+/// What we can beyond RFC 7296, as IKE_SA_INIT says it.
+const fn extensions(shared: &Shared) -> &'static [NotifyType] {
+    if shared.config.fragment_size == 0 {
+        &[]
+    } else {
+        &[NotifyType::IKEV2_FRAGMENTATION_SUPPORTED]
+    }
 }
 
-fn init_payloads<'a>(
+/// How messages are fragmented, if the peer has said that it can and we want to (RFC 7383 2.3).
+fn fragmentation(shared: &Shared, path: Path, payloads: &Payloads<'_>) -> Option<Fragmentation> {
+    payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)?;
+    Fragmentation::new(&shared.config, path)
+}
+
+fn init_message<'a>(
     header: &Header,
     first: Option<Payload<'a>>,
     sa: &SecurityAssociation,
     ke: KeyExchange<'a>,
     nonce: &'a [u8],
     path: Option<Path>,
+    extensions: &[NotifyType],
 ) -> Result<Vec<u8>, Error> {
     let nat = path.map(|path| natt::hashes(header.initiator_spi, header.responder_spi, path));
     let payloads: Vec<Payload<'_>> = first
@@ -491,6 +503,7 @@ fn init_payloads<'a>(
             Payload::Nonce(Nonce(nonce)),
         ])
         .chain(nat.iter().flatten().map(|(kind, hash)| notify(*kind, hash)))
+        .chain(extensions.iter().map(|kind| notify(*kind, &[])))
         .collect();
     encode_message(header, &payloads)
         .map_err(|_too_long| Error::Internal("the message is too long"))

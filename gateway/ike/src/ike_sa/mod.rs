@@ -25,7 +25,7 @@ pub(crate) use self::established::{Closing, Established};
 pub(crate) use self::init::{AwaitInit, answer_init, init_header};
 pub(crate) use self::jobs::{Job, Wish};
 use crate::algorithms::IkeSuite;
-use crate::channel::{Channel, Opened, Place};
+use crate::channel::{Channel, Opened, Place, Received};
 use crate::config::{PeerConfig, PeerName, RuleName};
 use crate::counters::Counter;
 use crate::error::Error;
@@ -130,20 +130,27 @@ impl IkeSa {
             return;
         }
         match channel.place(&header, datagram) {
-            Place::Outside => shared.count(Counter::OutsideWindow),
+            Place::Outside => return shared.count(Counter::OutsideWindow),
+            Place::RepeatedInPart => return shared.count(Counter::FragmentDuplicate),
             Place::Repeated(response) => {
-                let response = response.to_vec();
+                let response = response.clone();
                 shared.count(Counter::Retransmission);
-                shared.transmit(path, response);
+                return shared.transmit(path, response);
             }
-            Place::NextRequest => match channel.open(header, datagram) {
-                None => shared.count(Counter::NotAuthentic),
-                Some(opened) => self.handle_request(now, shared, path, &opened, datagram),
-            },
-            Place::AwaitedResponse => match channel.open(header, datagram) {
-                None => shared.count(Counter::NotAuthentic),
-                Some(opened) => self.handle_response(now, shared, path, &opened),
-            },
+            Place::NextRequest | Place::AwaitedResponse => {}
+        }
+        let Some(channel) = self.state.channel_mut() else { return };
+        let response = header.flags.response;
+        match channel.receive(header, datagram) {
+            Received::Dropped(reason) => shared.count(reason),
+            Received::Fragment => shared.count(Counter::FragmentReceived),
+            Received::Message(opened) if response => {
+                self.handle_response(now, shared, path, &opened);
+            }
+            Received::Message(opened) => {
+                let datagram = opened.representative(datagram);
+                self.handle_request(now, shared, path, &opened, datagram);
+            }
         }
     }
 
@@ -260,13 +267,12 @@ impl IkeSa {
     fn retransmit(&mut self, now: Instant, shared: &mut Shared) {
         let path = self.path;
         let Some(channel) = self.state.channel_mut() else { return };
-        let due =
-            channel.poll_retransmission(now, &shared.config).map(|due| due.map(<[u8]>::to_vec));
+        let due = channel.poll_retransmission(now, &shared.config).map(|due| due.cloned());
         match due {
             None => {}
-            Some(Ok(datagram)) => {
+            Some(Ok(datagrams)) => {
                 shared.count(Counter::Retransmitted);
-                shared.transmit(path, datagram);
+                shared.transmit(path, datagrams);
             }
             Some(Err((exchange, tries))) => {
                 shared.count(Counter::PeerDead);
@@ -286,9 +292,9 @@ impl IkeSa {
     ) -> Result<(), Error> {
         let path = self.path;
         let channel = self.state.channel_mut().ok_or(Error::Internal("no channel"))?;
-        let datagram =
+        let datagrams =
             channel.request(now, &shared.config, shared.random.as_mut(), exchange, payloads)?;
-        shared.transmit(path, datagram);
+        shared.transmit(path, datagrams);
         Ok(())
     }
 
@@ -375,6 +381,11 @@ impl IkeSa {
             }
         };
         (self.state.channel().map(|c| c.suite), nat)
+    }
+
+    /// Whether both ends fragment their messages.
+    pub(crate) fn fragments(&self) -> bool {
+        self.state.channel().is_some_and(|c| c.fragmentation().is_some())
     }
 
     /// Whether we are the original initiator.

@@ -49,12 +49,23 @@ impl Simulation {
     /// Hosts with addresses, and nothing configured.
     #[must_use]
     pub fn new(addresses: &[IpAddr], faults: Faults, seed: u64) -> Self {
+        Self::with_config(addresses, &EndpointConfig::default(), faults, seed)
+    }
+
+    /// As [`Self::new`], with other limits.
+    #[must_use]
+    pub fn with_config(
+        addresses: &[IpAddr],
+        config: &EndpointConfig,
+        faults: Faults,
+        seed: u64,
+    ) -> Self {
         let node = |(n, address): (u64, &IpAddr)| {
             let seed = seed.wrapping_mul(31).wrapping_add(n);
             Node {
                 address: *address,
                 endpoint: Endpoint::new(
-                    EndpointConfig::default(),
+                    config.clone(),
                     Box::new(SeededRandom::new(seed)),
                     Box::new(FastKeyExchange::new(seed.wrapping_shl(20))),
                 ),

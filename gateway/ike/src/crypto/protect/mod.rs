@@ -99,6 +99,19 @@ impl Sealer {
         padded.saturating_add(iv.saturating_add(1).saturating_add(icv))
     }
 
+    /// Octets of the longest plaintext that fits a body of `body_len` octets.
+    #[must_use]
+    pub fn text_room(&self, body_len: usize) -> usize {
+        match &self.keys {
+            Keys::Aead { .. } => body_len.saturating_sub(AEAD_IV + 1 + TAG),
+            Keys::CbcHmac { icv_len, .. } => {
+                let blocks = body_len.saturating_sub(BLOCK.saturating_add(*icv_len));
+                // Whole blocks, less the pad length.
+                (blocks & !(BLOCK - 1)).saturating_sub(1)
+            }
+        }
+    }
+
     /// Appends IV, ciphertext and ICV to `message`, which holds everything before them, with the
     /// final lengths in the headers.
     ///
