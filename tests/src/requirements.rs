@@ -22,6 +22,8 @@ pub enum Requirement {
     NoEsp,
     /// strongSwan's packages.
     StrongSwan,
+    /// A newer strongSwan in a directory of its own; `GATEWAY_PEERS` names what holds it.
+    NewerStrongSwan,
     /// Our daemon.
     Gateway,
 }
@@ -35,10 +37,15 @@ impl Requirement {
             Self::StrongSwan if !StrongSwan::is_installed() => {
                 Some("charon-systemd and strongswan-swanctl are not installed")
             }
+            Self::NewerStrongSwan if StrongSwan::newer().is_none() => {
+                Some("there is no newer strongSwan; cargo xtask test fetches it")
+            }
             Self::Gateway if !gateway_binary().exists() => {
                 Some("there is no gateway binary; GATEWAY_BIN names it")
             }
-            Self::Esp | Self::NoEsp | Self::StrongSwan | Self::Gateway => None,
+            Self::Esp | Self::NoEsp | Self::StrongSwan | Self::NewerStrongSwan | Self::Gateway => {
+                None
+            }
         })
     }
 }

@@ -4,8 +4,10 @@
 use core::fmt::Write as _;
 use core::net::IpAddr;
 use core::time::Duration;
+use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::daemon::{Daemon, tail, wait_for};
 use crate::error::{Context as _, Error, Result};
@@ -130,8 +132,23 @@ secrets {{
 #[derive(Debug)]
 pub struct StrongSwan<'a> {
     namespace: &'a Namespace,
+    /// Whose programs: this machine's, or those of another root directory.
+    root: Option<PathBuf>,
     daemon: Daemon,
     directory: PathBuf,
+}
+
+/// Runs a program with another root directory, which sees what the system is made of and the
+/// directories of the tests.
+const CHROOT: &str = "root=$1; shift; \
+    for dir in dev proc run sys tmp; do mount --rbind /$dir $root/$dir || exit 1; done; \
+    exec chroot $root \"$@\"";
+
+fn command(namespace: &Namespace, root: Option<&Path>, program: &str) -> Command {
+    let Some(root) = root else { return namespace.command(program) };
+    let mut command = namespace.command("unshare");
+    command.args(["--mount", "sh", "-c", CHROOT, "chroot"]).arg(root).arg(program);
+    command
 }
 
 impl<'a> StrongSwan<'a> {
@@ -143,11 +160,35 @@ impl<'a> StrongSwan<'a> {
             .all(|program| fs::exists(format!("/usr/sbin/{program}")).unwrap_or(false))
     }
 
+    /// The root directory of a newer one, if it was fetched.
+    #[must_use]
+    pub fn newer() -> Option<PathBuf> {
+        let root = PathBuf::from(env::var_os("GATEWAY_PEERS")?).join("strongswan");
+        root.is_dir().then_some(root)
+    }
+
     /// Starts it and loads the connection.
     ///
     /// # Errors
     /// It does not start, or refuses the configuration.
     pub fn start(namespace: &'a Namespace, connection: &Connection) -> Result<Self> {
+        Self::start_from(namespace, None, connection)
+    }
+
+    /// The same with the newer one.
+    ///
+    /// # Errors
+    /// It is not there, does not start, or refuses the configuration.
+    pub fn start_newer(namespace: &'a Namespace, connection: &Connection) -> Result<Self> {
+        let root = Self::newer().context("a newer strongSwan")?;
+        Self::start_from(namespace, Some(root), connection)
+    }
+
+    fn start_from(
+        namespace: &'a Namespace,
+        root: Option<PathBuf>,
+        connection: &Connection,
+    ) -> Result<Self> {
         let directory = namespace.directory().to_owned();
         let write = |name: &str, text: &str| {
             let path = directory.join(name);
@@ -161,7 +202,7 @@ impl<'a> StrongSwan<'a> {
             &format!(
                 "charon-systemd {{
   fragment_size = {}
-  load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp kdf kernel-netlink \
+  load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf kernel-netlink \
                  socket-default vici
   journal {{
     default = -1
@@ -191,10 +232,10 @@ swanctl {{
             ),
         )?;
         write("swanctl.conf", &connection.render()?)?;
-        let mut command = namespace.command("/usr/sbin/charon-systemd");
+        let mut command = command(namespace, root.as_deref(), "/usr/sbin/charon-systemd");
         command.env("STRONGSWAN_CONF", &conf);
         let daemon = Daemon::start(namespace, "strongswan", &mut command)?;
-        let mut strongswan = Self { namespace, daemon, directory };
+        let mut strongswan = Self { namespace, root, daemon, directory };
         let socket = strongswan.directory.join("vici");
         wait_for("strongSwan's control socket", PATIENCE, || {
             if strongswan.daemon.is_running() {
@@ -266,7 +307,7 @@ swanctl {{
     }
 
     fn swanctl(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = self.namespace.command("/usr/sbin/swanctl");
+        let mut command = command(self.namespace, self.root.as_deref(), "/usr/sbin/swanctl");
         command.env("STRONGSWAN_CONF", self.directory.join("strongswan.conf"));
         command.args(arguments);
         command.arg("--uri").arg(format!("unix://{}", self.directory.join("vici").display()));

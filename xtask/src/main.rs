@@ -1,6 +1,7 @@
 //! Building, testing and showing the gateway: `cargo xtask --help`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod apt;
 mod bench;
 mod check;
 mod demo;
@@ -8,6 +9,7 @@ mod doctor;
 mod ebpf;
 mod error;
 mod fuzz;
+mod peers;
 mod progress;
 mod setup;
 mod shell;

@@ -12,6 +12,7 @@ mod tally;
 use std::fs;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, stderr};
 use std::num::NonZero;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -28,7 +29,7 @@ use crate::doctor::Purpose;
 use crate::error::{Context as _, Error, Result};
 use crate::progress::{heading, say, seconds};
 use crate::shell::{capture, cargo, describe, find_tool, is_root, root, succeeds};
-use crate::{setup, vm};
+use crate::{peers, setup, vm};
 
 /// How long all tests may take on one kernel of the third level.
 const VM_LIMIT: Duration = Duration::from_secs(1800);
@@ -165,6 +166,9 @@ fn levels(args: &Args) -> Report {
 /// keeps one busy. The first prints as it goes, each other one when those before it have ended.
 fn guests(built: &Built, args: &Args) -> Vec<Row> {
     let abreast = thread::available_parallelism().map_or(1, NonZero::get);
+    // Tests that need them say so and are skipped.
+    let newer = peers::ensure().inspect_err(|error| say(error.to_string())).ok();
+    let newer = newer.as_deref();
     let mut rows = Vec::new();
     for group in args.kernels.chunks(abreast) {
         // One at a time: what is fetched goes to the same places.
@@ -178,7 +182,7 @@ fn guests(built: &Built, args: &Args) -> Vec<Row> {
                     let name = format!("vm {series}");
                     let run = move |reader: &mut Reader| {
                         fetched?;
-                        guest(built, series, args, reader, &printer)
+                        guest(built, series, newer, args, reader, &printer)
                     };
                     (series, lines, scope.spawn(move || Row::of(&name, run)))
                 })
@@ -290,6 +294,7 @@ fn machine(series: &str) -> vm::Machine {
 fn guest(
     built: &Built,
     series: &str,
+    newer: Option<&Path>,
     args: &Args,
     reader: &mut Reader,
     printer: &Sender<String>,
@@ -303,7 +308,9 @@ fn guest(
     if programs.is_empty() {
         return Ok(Tally::default());
     }
-    let script = script(&programs, &root().join("tests"), &environment(built), &args.filter);
+    let mut environment = environment(built);
+    environment.extend(newer.map(|dir| ("GATEWAY_PEERS".to_owned(), dir.display().to_string())));
+    let script = script(&programs, &root().join("tests"), &environment, &args.filter);
     let job = vm::Job {
         command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
         ..vm::Job::default()
@@ -337,7 +344,7 @@ fn guest(
 
 /// What every test program finds in its environment.
 fn environment(built: &Built) -> Vec<(String, String)> {
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let text = |path: &Path| path.to_string_lossy().into_owned();
     vec![
         ("GATEWAY_BIN".to_owned(), text(&built.gateway)),
         ("CARGO_MANIFEST_DIR".to_owned(), text(&root().join("tests"))),

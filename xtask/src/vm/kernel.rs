@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::apt;
+use super::package;
 use crate::error::{Context as _, Error, Result};
 use crate::progress::Step;
 use crate::shell::{cache_dir, capture, find_tool, tool};
@@ -60,7 +60,7 @@ pub(crate) fn get(series: &str, flavour: &str) -> Result<Kernel> {
         .context(|| "cannot create a directory in the cache")?;
     let debs = work.path().join("debs");
     fs::create_dir(&debs).context(|| "cannot create a directory in the cache")?;
-    let release = apt::fetch(series, flavour, &debs)?.release;
+    let release = package::fetch(series, flavour, &debs)?.release;
     let tree = kernels.join(&release);
     if !tree.is_dir() {
         let step = Step::start(format!("unpacking the kernel {release}"));

@@ -4,11 +4,11 @@
 //! memory. So what is installed and built here runs there, at the same paths, as root.
 
 mod accel;
-mod apt;
 mod cpio;
 mod image;
 mod kernel;
 mod modules;
+mod package;
 mod qemu;
 mod share;
 

@@ -1,0 +1,86 @@
+//! Newer IKE implementations than this machine's Debian has, to test against: unpacked in the
+//! cache, never installed.
+//!
+//! `peers/<suite>/<name>` is the root directory of a system that has one implementation and all
+//! that it needs; the tests run it with `chroot`. It stays until the cache is cleared, so that
+//! test results do not change under our feet.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::apt::Lists;
+use crate::error::{Context as _, Result};
+use crate::progress::Step;
+use crate::shell::{cache_dir, capture, tool};
+
+/// The suite that has them.
+const SUITE: &str = "forky";
+
+/// Each implementation and its packages.
+const PEERS: &[(&str, &[&str])] = &[
+    (
+        "strongswan",
+        &[
+            "charon-systemd",
+            "strongswan-swanctl",
+            "libstrongswan-standard-plugins",
+            "libstrongswan-extra-plugins",
+            "libcharon-extra-plugins",
+        ],
+    ),
+    ("libreswan", &["libreswan"]),
+];
+
+/// The directory that holds them, with whatever was missing fetched into it.
+///
+/// # Errors
+/// The suite cannot be reached, or no longer has the packages.
+pub(crate) fn ensure() -> Result<PathBuf> {
+    let suite = cache_dir()?.join("peers").join(SUITE);
+    let missing: Vec<_> = PEERS.iter().filter(|(name, _)| !suite.join(name).exists()).collect();
+    if missing.is_empty() {
+        return Ok(suite);
+    }
+    fs::create_dir_all(&suite).context(|| format!("cannot create {}", suite.display()))?;
+    let mirror = Lists::of_the_machine().debian_mirror()?;
+    let lists = Lists::of_suite(&mirror, SUITE)?;
+    for (name, packages) in missing {
+        let step = Step::start(format!("fetching and unpacking {name} of Debian {SUITE}"));
+        let work = tempfile::Builder::new()
+            .prefix("unpacking.")
+            .tempdir_in(&suite)
+            .context(|| "cannot create a directory in the cache")?;
+        let (debs, root) = (work.path().join("debs"), work.path().join("root"));
+        fs::create_dir(&debs).context(|| "cannot create a directory in the cache")?;
+        lists.download(&lists.closure(packages)?, &debs)?;
+        unpack(&debs, &root)?;
+        // In place at once, and only when complete.
+        let place = suite.join(name);
+        fs::rename(&root, &place).context(|| format!("cannot create {}", place.display()))?;
+        step.done();
+    }
+    Ok(suite)
+}
+
+/// Unpacks packages to a root directory in which their programs run.
+fn unpack(debs: &Path, root: &Path) -> Result {
+    fs::create_dir(root).context(|| format!("cannot create {}", root.display()))?;
+    // Made by the installer of a system, and in no package.
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        symlink(format!("usr/{name}"), root.join(name)).context(|| "cannot create a link")?;
+    }
+    for name in ["dev", "proc", "run", "sys", "tmp"] {
+        fs::create_dir(root.join(name)).context(|| "cannot create a directory")?;
+    }
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        fs::create_dir_all(root.join("usr").join(name)).context(|| "cannot create a directory")?;
+    }
+    let list = fs::read_dir(debs).context(|| format!("cannot read {}", debs.display()))?;
+    for deb in list {
+        let deb = deb.context(|| "cannot read the downloaded packages")?.path();
+        capture(Command::new(tool("dpkg-deb")?).arg("-x").arg(deb).arg(root))?;
+    }
+    Ok(())
+}
