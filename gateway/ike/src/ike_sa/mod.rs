@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    fn channel(&self) -> Option<&Channel> {
+    pub(crate) fn channel(&self) -> Option<&Channel> {
         match self {
             Self::AwaitAuth(s) => Some(&s.channel),
             Self::HalfOpen(s) => Some(&s.channel),

@@ -3,11 +3,13 @@
 //! Everything follows from a seed: randomness, loss, duplication, order. A run that fails is
 //! replayed by its seed.
 
+mod forge;
 mod kernel;
 mod network;
 mod seeded;
 mod simulation;
 
+pub use forge::{Forge, Opened};
 pub use kernel::{FakeKernel, Refusal};
 pub use network::{Faults, Network};
 pub use seeded::{FastKeyExchange, SeededRandom};
