@@ -55,6 +55,7 @@ pub(crate) fn select_ike(
             let mut transforms = chosen_cipher(suite.encryption, suite.integrity);
             transforms.push(transform(TransformType::PRF, suite.prf.id().0));
             transforms.push(transform(TransformType::KE, suite.group.id().0));
+            decline(theirs, &mut transforms);
             Some((answer(theirs, Vec::new(), transforms), suite))
         })
     })
@@ -73,6 +74,7 @@ pub(crate) fn select_esp(
             let suite = match_esp(mine, theirs)?;
             let mut transforms = chosen_cipher(suite.encryption, suite.integrity);
             transforms.push(transform(TransformType::ESN, esn(suite.esn).0));
+            decline(theirs, &mut transforms);
             Some((answer(theirs, our_spi.to_be_bytes().to_vec(), transforms), suite, spi))
         })
     })
@@ -166,11 +168,10 @@ fn match_esp(mine: &EspProposal, theirs: &Proposal) -> Option<EspSuite> {
     }
     let (encryption, integrity) = match_cipher(&mine.encryption, &mine.integrity, theirs)?;
     let has = |esn: EsnId| offers(theirs, T::ESN, esn.0, None);
-    // An absent ESN transform means 32-bit sequence numbers (RFC 7296 3.3.3 has it mandatory,
-    // RFC 7296 3.3.2 lets old peers omit it).
+    // RFC 7296 3.3.3: mandatory, so a proposal without it is not acceptable (3.3.6).
     let esn = if has(EsnId::YES) {
         true
-    } else if has(EsnId::NO) || lacks(theirs, T::ESN) {
+    } else if has(EsnId::NO) {
         false
     } else {
         return None;
@@ -242,6 +243,18 @@ fn integrity(algorithms: &[Integrity]) -> impl Iterator<Item = Transform> + '_ {
 
 fn chosen_cipher(cipher: Encryption, mac: Option<Integrity>) -> Vec<Transform> {
     encryption(&[cipher]).chain(integrity(mac.as_slice())).collect()
+}
+
+/// RFC 7296 2.7: the answer has one transform of each type of the proposal, so an optional type
+/// that we can do without is answered with "NONE", which is then among what was offered.
+fn decline(theirs: &Proposal, transforms: &mut Vec<Transform>) {
+    for (kind, none) in
+        [(TransformType::INTEG, IntegId::NONE.0), (TransformType::KE, KeMethod::NONE.0)]
+    {
+        if !lacks(theirs, kind) && transforms.iter().all(|t| t.kind != kind) {
+            transforms.push(transform(kind, none));
+        }
+    }
 }
 
 fn answer(theirs: &Proposal, spi: Vec<u8>, transforms: Vec<Transform>) -> SecurityAssociation {

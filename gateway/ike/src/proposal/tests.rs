@@ -159,11 +159,15 @@ fn an_esp_offer_with_a_key_exchange_is_taken_only_if_it_can_do_without() {
         let extra = methods.iter().map(|m| transform(TransformType::KE, m.0)).collect::<Vec<_>>();
         let (answer, ..) =
             select_esp(&[cbc()], &offer_changed(&cbc(), |p| p.transforms.extend(extra)), 0x1000)?;
-        Some(answer.proposals[0].transforms.iter().any(|t| t.kind == TransformType::KE))
+        let is_ke = |t: &&Transform| t.kind == TransformType::KE;
+        Some(answer.proposals[0].transforms.iter().filter(is_ke).map(|t| t.id).collect::<Vec<_>>())
     };
     assert_eq!(with(&[KeMethod::CURVE25519]), None);
-    assert_eq!(with(&[KeMethod::CURVE25519, KeMethod::NONE]), Some(false));
-    assert_eq!(with(&[KeMethod::NONE]), Some(false));
+    // RFC 7296 2.7: then the answer has the type, too.
+    let none = Some(vec![KeMethod::NONE.0]);
+    assert_eq!(with(&[KeMethod::CURVE25519, KeMethod::NONE]), none);
+    assert_eq!(with(&[KeMethod::NONE]), none);
+    assert_eq!(with(&[]), Some(Vec::new()));
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn extended_sequence_numbers_are_chosen_where_they_are_offered() {
     assert_eq!(with(&[EsnId::NO, EsnId::YES]), Some(true));
     assert_eq!(with(&[EsnId::YES]), Some(true));
     assert_eq!(with(&[EsnId::NO]), Some(false));
-    assert_eq!(with(&[]), Some(false));
+    assert_eq!(with(&[]), None, "RFC 7296 3.3.3: mandatory");
     assert_eq!(with(&[EsnId(9)]), None);
 }
 
