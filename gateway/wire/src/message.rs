@@ -60,6 +60,7 @@ enum Place {
 
 fn walk(first: PayloadType, octets: &[u8], place: Place) -> Result<Vec<Payload<'_>>, ChainError> {
     let mut payloads = Vec::new();
+    let mut refused = None;
     let mut reader = Reader::new("payload chain", octets);
     let mut next = first;
     while next != PayloadType::NONE {
@@ -73,14 +74,24 @@ fn walk(first: PayloadType, octets: &[u8], place: Place) -> Result<Vec<Payload<'
                 let inside = core::mem::replace(&mut next, PayloadType::NONE);
                 encrypted(kind, inside, &mut body, place)?
             }
-            None if flags & CRITICAL != 0 => return Err(ChainError::UnsupportedCritical(kind)),
-            None => Payload::Unknown(Unknown { kind, critical: false, data: body.rest() }),
+            None => {
+                let critical = flags & CRITICAL != 0;
+                if critical {
+                    refused = refused.or(Some(kind));
+                }
+                Payload::Unknown(Unknown { kind, critical, data: body.rest() })
+            }
         };
         body.finish()?;
         payloads.push(payload);
     }
     reader.finish()?;
-    Ok(payloads)
+    let protected = payloads.last().is_some_and(|last: &Payload<'_>| last.inside().is_some());
+    match refused {
+        // What an Encrypted payload protects may be answered once it is known to be authentic.
+        Some(kind) if !protected => Err(ChainError::UnsupportedCritical(kind)),
+        _ => Ok(payloads),
+    }
 }
 
 fn encrypted<'a>(

@@ -7,9 +7,9 @@ use core::time::Duration;
 use std::time::Instant;
 
 use gateway_wire::{
-    ChainError, EncodeError, EncryptedFragment, ExchangeType, Flags, Header, IkeSpi, Message,
-    MessageId, Payload, PayloadType, decode_chain, encode_chain, encode_sk_prefix,
-    encode_skf_prefix,
+    ChainError, DecodeError, DecodeErrorKind, EncodeError, EncryptedFragment, ExchangeType, Flags,
+    Header, IkeSpi, Message, MessageId, Payload, PayloadType, decode_chain, encode_chain,
+    encode_sk_prefix, encode_skf_prefix,
 };
 use zeroize::Zeroizing;
 
@@ -19,7 +19,7 @@ use crate::algorithms::IkeSuite;
 use crate::config::EndpointConfig;
 use crate::counters::Counter;
 use crate::crypto::prf::sha1;
-use crate::crypto::protect::{Opener, Sealer};
+use crate::crypto::protect::{OpenError, Opener, Sealer};
 use crate::error::Error;
 use crate::keys::IkeKeys;
 use crate::random::Random;
@@ -28,8 +28,7 @@ use crate::time::after;
 /// A message whose integrity has been verified: only [`Channel::receive`] makes one.
 pub(crate) struct Opened {
     pub(crate) header: Header,
-    first: PayloadType,
-    plaintext: Zeroizing<Vec<u8>>,
+    content: Result<(PayloadType, Zeroizing<Vec<u8>>), ChainError>,
     /// Its first datagram, by which a repetition is known, if it came in several.
     first_fragment: Option<Vec<u8>>,
 }
@@ -47,7 +46,10 @@ pub(crate) enum Received {
 impl Opened {
     /// The payloads inside the SK payload.
     pub(crate) fn payloads(&self) -> Result<Vec<Payload<'_>>, ChainError> {
-        decode_chain(self.first, &self.plaintext)
+        match &self.content {
+            Ok((first, plaintext)) => decode_chain(*first, plaintext),
+            Err(error) => Err(*error),
+        }
     }
 
     /// The datagram that stands for the whole message, given the one that came last.
@@ -150,7 +152,8 @@ pub(crate) struct Channel {
     opener: Opener,
     next_request: u32,
     awaiting: Option<Awaiting>,
-    next_expected: u32,
+    /// `None`: the peer's numbers are used up (RFC 7296 2.2).
+    next_expected: Option<u32>,
     answered: Option<Answered>,
     /// Whether both ends fragment (RFC 7383 2.3).
     fragmentation: Option<Fragmentation>,
@@ -188,7 +191,7 @@ impl Channel {
             opener,
             next_request: u32::from(initiator),
             awaiting: None,
-            next_expected: u32::from(!initiator),
+            next_expected: Some(u32::from(!initiator)),
             answered: None,
             fragmentation: None,
             request_parts: None,
@@ -216,7 +219,7 @@ impl Channel {
                 Place::Outside
             };
         }
-        if id == self.next_expected {
+        if Some(id) == self.next_expected {
             return Place::NextRequest;
         }
         match &self.answered {
@@ -238,7 +241,7 @@ impl Channel {
             Place::Outside
         } else if fragment.number != 1 {
             Place::RepeatedInPart
-        } else if self.decrypt(datagram, fragment.body_offset).is_some() {
+        } else if self.decrypt(datagram, fragment.body_offset).is_ok() {
             Place::Repeated(response)
         } else {
             Place::Outside
@@ -254,18 +257,24 @@ impl Channel {
         };
         // RFC 7296 3.14: SK is the last payload; nothing outside it is trusted, so nothing is read.
         match message.payloads.last() {
-            Some(Payload::Encrypted(sk)) => match self.decrypt(datagram, sk.body_offset) {
-                Some(plaintext) => {
-                    let first = sk.first;
-                    Received::Message(Opened { header, first, plaintext, first_fragment: None })
-                }
-                None => Received::Dropped(Counter::NotAuthentic),
-            },
+            Some(Payload::Encrypted(sk)) => {
+                let decrypted = self.decrypt(datagram, sk.body_offset);
+                let content = match (decrypted, refused_outside(&message)) {
+                    (Err(OpenError::TooShort | OpenError::NotAuthentic), _) => {
+                        return Received::Dropped(Counter::NotAuthentic);
+                    }
+                    (_, Some(kind)) => Err(ChainError::UnsupportedCritical(kind)),
+                    (Err(OpenError::BadPadding), None) => Err(BAD_PADDING.into()),
+                    (Ok(plaintext), None) => Ok((sk.first, plaintext)),
+                };
+                Received::Message(Opened { header, content, first_fragment: None })
+            }
             Some(Payload::EncryptedFragment(fragment)) => {
                 match self.receive_fragment(&header, datagram, fragment) {
                     Ok(Some(Whole { first, plaintext, first_fragment })) => {
-                        let first_fragment = Some(first_fragment);
-                        Received::Message(Opened { header, first, plaintext, first_fragment })
+                        let (content, first_fragment) =
+                            (Ok((first, plaintext)), Some(first_fragment));
+                        Received::Message(Opened { header, content, first_fragment })
                     }
                     Ok(None) => Received::Fragment,
                     Err(counter) => Received::Dropped(counter),
@@ -286,16 +295,16 @@ impl Channel {
         let parts = if response { &self.response_parts } else { &self.request_parts };
         Reassembly::check(parts.as_deref(), limit, header, fragment)?;
         let plaintext =
-            self.decrypt(datagram, fragment.body_offset).ok_or(Counter::NotAuthentic)?;
+            self.decrypt(datagram, fragment.body_offset).ok().ok_or(Counter::NotAuthentic)?;
         let parts = if response { &mut self.response_parts } else { &mut self.request_parts };
         Reassembly::add(parts, limit, header, fragment, plaintext, datagram)
     }
 
     /// The plaintext of an SK or SKF payload whose body begins at `offset`, if it is authentic.
-    fn decrypt(&self, datagram: &[u8], offset: usize) -> Option<Zeroizing<Vec<u8>>> {
+    fn decrypt(&self, datagram: &[u8], offset: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let mut copy = datagram.to_vec();
-        let plaintext = self.opener.open(&mut copy, offset).ok()?.to_vec();
-        Some(Zeroizing::new(plaintext))
+        let plaintext = self.opener.open(&mut copy, offset)?.to_vec();
+        Ok(Zeroizing::new(plaintext))
     }
 
     /// Sends the next request: seals it, keeps it for retransmission, and gives the datagrams.
@@ -356,7 +365,7 @@ impl Channel {
         payloads: &[Payload<'_>],
     ) -> Result<Datagrams, Error> {
         let response = self.seal(random, request.exchange, true, request.id, payloads)?;
-        self.next_expected = request.id.saturating_add(1);
+        self.next_expected = request.id.checked_add(1);
         self.request_parts = None;
         self.answered =
             Some(Answered { id: request.id, request: request.digest, response: response.clone() });
@@ -434,6 +443,18 @@ const SKF_PREFIX: usize = SK_PREFIX + 4;
 
 const fn too_long(_error: EncodeError) -> Error {
     Error::Internal("the message is too long")
+}
+
+/// What is wrong with a message that is authentic and has more padding than octets.
+const BAD_PADDING: DecodeError =
+    DecodeError { what: "SK padding", kind: DecodeErrorKind::BadValue };
+
+/// The payload before SK that is not known and must not be passed over (RFC 7296 2.5).
+fn refused_outside(message: &Message<'_>) -> Option<PayloadType> {
+    message.payloads.iter().find_map(|payload| {
+        let Payload::Unknown(unknown) = payload else { return None };
+        unknown.critical.then_some(unknown.kind)
+    })
 }
 
 /// Names a request that is to be answered.

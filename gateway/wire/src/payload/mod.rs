@@ -76,8 +76,9 @@ pub enum Payload<'a> {
 pub struct Unknown<'a> {
     /// Its type.
     pub kind: PayloadType,
-    /// Whether the receiver must refuse the message if it does not know the type. Never set in
-    /// one that was received: such a chain is a [`crate::ChainError::UnsupportedCritical`].
+    /// Whether the receiver must refuse the message if it does not know the type. Such a chain is
+    /// a [`crate::ChainError::UnsupportedCritical`]; only before an Encrypted payload it is left to
+    /// the receiver, who first has to know whether the message is authentic.
     pub critical: bool,
     /// Its body.
     pub data: &'a [u8],
