@@ -242,6 +242,8 @@ pub struct EndpointConfig {
     pub half_open_limit: usize,
     /// IKE SAs above which requests for new ones are refused.
     pub ike_sa_limit: usize,
+    /// Errors a second that are answered to messages that nothing protects (RFC 7296 2.21.4).
+    pub unprotected_answers_per_second: u32,
     /// How long a positive answer may wait for the kernel.
     pub install_timeout: Duration,
     /// The replay window that we ask the kernel for, in packets.
@@ -270,6 +272,7 @@ impl Default for EndpointConfig {
             cookie_threshold: 64,
             half_open_limit: 4096,
             ike_sa_limit: 65_536,
+            unprotected_answers_per_second: 100,
             install_timeout: Duration::from_secs(5),
             replay_window: 128,
             // RFC 7383 2.5.1: the smallest MTU of IPv6, which IPv4 has nearly everywhere too.

@@ -41,6 +41,8 @@ counters! {
     LaterVersion => "ike_later_version",
     /// A message for an IKE SA that we do not have.
     UnknownIkeSpi => "ike_unknown_spi",
+    /// An error was not answered, since strangers got too many of such answers already.
+    UnprotectedAnswerLimited => "ike_unprotected_answer_limited",
     /// A message that does not authenticate.
     NotAuthentic => "ike_not_authentic",
     /// A message outside the window, or a response to nothing.

@@ -16,6 +16,9 @@ use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
 use crate::random::{Random, RandomFailed};
 use crate::reqids::Reqids;
 
+/// The SHA-1 hash of a message, to tell it from others.
+pub(crate) type Digest = [u8; 20];
+
 /// Whom the answer to a command concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -76,8 +79,8 @@ pub(crate) enum Effect {
     },
     /// A half-open IKE SA of a responder is no longer half-open.
     NoLongerHalfOpen {
-        /// The initiator's SPI and address, by which repeated requests find it.
-        key: (IkeSpi, Path),
+        /// Its request and its path, by which repeated requests find it.
+        key: (Digest, Path),
     },
 }
 

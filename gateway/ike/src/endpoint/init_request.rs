@@ -9,6 +9,7 @@ use gateway_wire::{
 
 use super::Endpoint;
 use crate::counters::Counter;
+use crate::crypto::prf::sha1;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
 use crate::ike_sa::{State, answer_init, init_header, notify};
@@ -29,16 +30,24 @@ impl Endpoint {
         if !first || header.initiator_spi.is_zero() || self.shutting_down {
             return self.shared.count(Counter::InvalidInit);
         }
-        if let Some(id) = self.half_open.get(&(header.initiator_spi, path)).copied() {
+        // RFC 7296 2.1: told apart by the whole request, since peers behind one NAT may choose the
+        // same SPI.
+        let digest = sha1(&[datagram]);
+        if let Some(id) = self.half_open.get(&(digest, path)).copied() {
             return self.repeated_init(id, path, datagram);
+        }
+        if let Some(id) = self.answered.get(&digest)
+            && self.sas.get(id).is_some_and(|sa| !matches!(sa.state, State::HalfOpen(_)))
+        {
+            return self.shared.count(Counter::OutsideWindow);
         }
         let message = match Message::decode(datagram) {
             Ok(message) => message,
-            Err(error) => return self.refuse_init(header, path, &Error::from(error)),
+            Err(error) => return self.refuse_init(now, header, path, &Error::from(error)),
         };
         let payloads = match Payloads::collect(ExchangeType::IKE_SA_INIT, &message.payloads) {
             Ok(payloads) => payloads,
-            Err(error) => return self.refuse_init(header, path, &error),
+            Err(error) => return self.refuse_init(now, header, path, &error),
         };
         if self.half_open.len() >= self.shared.config.half_open_limit
             || self.sas.len() >= self.shared.config.ike_sa_limit
@@ -52,16 +61,16 @@ impl Endpoint {
         match answer_init(now, &mut self.shared, id, header, path, datagram, &payloads) {
             Ok(sa) => {
                 self.by_spi.insert(sa.responder_spi, id);
-                self.half_open.insert((header.initiator_spi, path), id);
+                self.half_open.insert((digest, path), id);
+                self.answered.insert(digest, id);
                 self.put_back(sa);
                 self.watch_half_open();
             }
-            Err(error) => self.refuse_init(header, path, &error),
+            Err(error) => self.refuse_init(now, header, path, &error),
         }
     }
 
-    /// The very same request again gets the very same answer (RFC 7296 2.1); another request
-    /// with the same SPI from the same address gets none.
+    /// The very same request again gets the very same answer (RFC 7296 2.1).
     fn repeated_init(&mut self, id: crate::io::IkeSaId, path: Path, datagram: &[u8]) {
         let answer = self.sas.get(&id).and_then(|sa| {
             let State::HalfOpen(half_open) = &sa.state else { return None };
@@ -117,10 +126,12 @@ impl Endpoint {
     }
 
     /// RFC 7296 2.21.1: the answer is not protected and leaves nothing behind.
-    fn refuse_init(&mut self, header: &Header, path: Path, error: &Error) {
+    fn refuse_init(&mut self, now: Instant, header: &Header, path: Path, error: &Error) {
         let refused = matches!(error, Error::NoProposalChosen { .. });
         self.shared.count(if refused { Counter::NoProposalChosen } else { Counter::InvalidInit });
-        if let Some(words) = notification_for(error) {
+        if let Some(words) = notification_for(error)
+            && self.may_answer(now)
+        {
             self.answer_outside(header, path, &[notify(words.kind, &words.data)]);
         }
         self.shared.report_stray(header, path, EventKind::InitRefused(error.clone()));
@@ -133,9 +144,33 @@ impl Endpoint {
         }
     }
 
+    /// Whether there may be one more answer to a message that nothing protects.
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let allowed = self.unprotected.take(now, self.shared.config.unprotected_answers_per_second);
+        if !allowed {
+            self.shared.count(Counter::UnprotectedAnswerLimited);
+        }
+        allowed
+    }
+
+    /// RFC 7296 2.21.4: a request for an IKE SA that we do not have is told so, which may be what
+    /// a peer needs to know after we lost our state; a response never is.
+    pub(super) fn unknown_spi(&mut self, now: Instant, header: &Header, path: Path) {
+        self.shared.count(Counter::UnknownIkeSpi);
+        if header.flags.response || !self.may_answer(now) {
+            return;
+        }
+        let flags = Flags { response: true, version: false, initiator: !header.flags.initiator };
+        let words = notify(NotifyType::INVALID_IKE_SPI, &[]);
+        if let Ok(octets) = encode_message(&Header { flags, ..*header }, &[words]) {
+            self.shared.transmit(path, octets);
+        }
+    }
+
     /// RFC 7296 2.5: a request of another major version is answered with the version that we
-    /// speak. Nothing else is, so that two ends never answer each other for ever.
-    pub(super) fn other_version(&mut self, path: Path, version: &OtherVersion) {
+    /// speak, which stands in the header (1.5). Nothing else is, so that two ends never answer
+    /// each other for ever.
+    pub(super) fn other_version(&mut self, now: Instant, path: Path, version: &OtherVersion) {
         if version.major == 0 {
             return self.shared.count(Counter::MalformedHeader);
         }
@@ -144,12 +179,12 @@ impl Endpoint {
         let header = &version.header;
         // IKEv1 has no response flag; its first message has no responder cookie (RFC 2408 3.1).
         let request = if old { header.responder_spi.is_zero() } else { !header.flags.response };
-        if !request {
+        if !request || !self.may_answer(now) {
             return;
         }
         let answer =
             Header { flags: Flags { response: true, version: false, initiator: false }, ..*header };
-        let notification = notify(NotifyType::INVALID_MAJOR_VERSION, &[0x20]);
+        let notification = notify(NotifyType::INVALID_MAJOR_VERSION, &[]);
         if let Ok(octets) = encode_message(&answer, &[notification]) {
             self.shared.transmit(path, octets);
         }

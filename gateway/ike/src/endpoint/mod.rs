@@ -1,6 +1,7 @@
 //! The endpoint: finds the IKE SA that a message, an answer or an event belongs to, begins new
 //! ones, and keeps the rules served.
 
+mod allowance;
 mod init_request;
 mod policies;
 
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use gateway_wire::{ExchangeType, Header, HeaderError, IkeSpi};
 
+use self::allowance::Allowance;
 use crate::config::{Action, EndpointConfig, PeerName, RuleName, Start};
 use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
@@ -19,7 +21,7 @@ use crate::event::EventKind;
 use crate::ike_sa::{IkeSa, Job, State, Wish};
 use crate::io::{CommandId, Done, IkeSaId, Input, KernelError, KernelEvent, Output, Path};
 use crate::random::Random;
-use crate::shared::{Effect, Owner, Shared};
+use crate::shared::{Digest, Effect, Owner, Shared};
 use crate::time::{after, earlier};
 
 /// After a failure a rule that is always up is tried again after this long, then twice as long …
@@ -37,14 +39,18 @@ pub struct Endpoint {
     sas: BTreeMap<IkeSaId, IkeSa>,
     /// IKE SAs by our own SPI.
     by_spi: BTreeMap<IkeSpi, IkeSaId>,
-    /// Half-open IKE SAs that we answered, by the initiator's SPI and address.
-    half_open: BTreeMap<(IkeSpi, Path), IkeSaId>,
+    /// Half-open IKE SAs that we answered, by their request and its path.
+    half_open: BTreeMap<(Digest, Path), IkeSaId>,
+    /// Every IKE SA that we answered, by its IKE_SA_INIT request.
+    answered: BTreeMap<Digest, IkeSaId>,
     /// One deadline for each IKE SA that has one.
     deadlines: BTreeSet<(Instant, IkeSaId)>,
     deadline_of: BTreeMap<IkeSaId, Instant>,
     rules: BTreeMap<RuleName, RuleState>,
     cookies: Cookies,
     demanding_cookies: bool,
+    /// What is left for answers to messages that nothing protects.
+    unprotected: Allowance,
     next_sa: u64,
     shutting_down: bool,
 }
@@ -73,11 +79,13 @@ impl Endpoint {
             sas: BTreeMap::new(),
             by_spi: BTreeMap::new(),
             half_open: BTreeMap::new(),
+            answered: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             deadline_of: BTreeMap::new(),
             rules: BTreeMap::new(),
             cookies: Cookies::default(),
             demanding_cookies: false,
+            unprotected: Allowance::default(),
             next_sa: 1,
             shutting_down: false,
         }
@@ -129,6 +137,7 @@ impl Endpoint {
     pub fn is_empty(&self) -> bool {
         self.sas.is_empty()
             && self.half_open.is_empty()
+            && self.answered.is_empty()
             && self.by_spi.is_empty()
             && self.shared.spis.is_empty()
     }
@@ -153,7 +162,7 @@ impl Endpoint {
         let header = match Header::decode(datagram) {
             Ok((header, ..)) => header,
             Err(HeaderError::Decode(_)) => return self.shared.count(Counter::MalformedHeader),
-            Err(HeaderError::Version(version)) => return self.other_version(path, &version),
+            Err(HeaderError::Version(version)) => return self.other_version(now, path, &version),
         };
         if header.exchange == ExchangeType::IKE_SA_INIT && !header.flags.response {
             return self.init_request(now, &header, path, datagram);
@@ -161,9 +170,7 @@ impl Endpoint {
         // The sender says whether it was the original initiator; the other SPI is ours.
         let ours = if header.flags.initiator { header.responder_spi } else { header.initiator_spi };
         match self.by_spi.get(&ours).copied() {
-            // RFC 7296 2.21.4 allows an answer outside of any SA; it would only tell an attacker
-            // which SPIs exist, and help nobody that liveness does not help as well.
-            None => self.shared.count(Counter::UnknownIkeSpi),
+            None => self.unknown_spi(now, &header, path),
             Some(id) => self
                 .with_sa(id, |sa, shared| sa.handle_datagram(now, shared, header, path, datagram)),
         }
@@ -350,6 +357,11 @@ impl Endpoint {
                 if self.by_spi.get(&spi) == Some(&id) {
                     self.by_spi.remove(&spi);
                 }
+            }
+            if let Some(request) = sa.init_request
+                && self.answered.get(&request) == Some(&id)
+            {
+                self.answered.remove(&request);
             }
         } else {
             self.sas.insert(id, sa);

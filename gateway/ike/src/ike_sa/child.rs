@@ -8,6 +8,7 @@ use std::time::Instant;
 use gateway_wire::{NotifyType, Payload, SecurityAssociation, TrafficSelector, TrafficSelectors};
 
 use super::auth::AuthAnswer;
+use super::init::IKE_PORT;
 use super::jobs::Wish;
 use super::{IkeSa, Job, State, notify};
 use crate::algorithms::EspSuite;
@@ -20,6 +21,7 @@ use crate::io::{
     ChildId, ChildSpec, Encapsulation, IkeSaId, KernelCommand, KernelError, Path, SaSpec, Selector,
 };
 use crate::keys::ChildKeys;
+use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::proposal;
 use crate::selector;
@@ -118,11 +120,16 @@ impl ChildOffer {
     }
 
     /// The peer's answer must be one of our proposals and lie within our selectors.
-    pub(super) fn check_answer(&self, payloads: &Payloads<'_>) -> Result<ChildAnswer, Error> {
-        if payloads.sa.is_none()
-            && let Some(error) = payloads.error()
-        {
-            return Err(Error::Refused(error.kind));
+    pub(super) fn check_answer(
+        &self,
+        payloads: &Payloads<'_>,
+        nat: NatDetected,
+    ) -> Result<ChildAnswer, Error> {
+        // RFC 7296 3.10.1: an error in a response means that the request has failed, known or not.
+        match payloads.error() {
+            Some(error) if payloads.sa.is_none() => return Err(Error::Refused(error.kind)),
+            Some(_) => return Err(Error::BadAnswer("an error beside a Child SA")),
+            None => {}
         }
         let (suite, peer_spi) =
             proposal::accept_esp(&self.protect.proposals, payloads.require_sa()?)?;
@@ -130,6 +137,9 @@ impl ChildOffer {
         let granted = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
         if granted != (self.protect.mode == Mode::Transport) {
             return Err(Error::Mode("the peer does not use the mode that the rule demands"));
+        }
+        if granted && nat.any() {
+            return Err(Error::Mode("transport mode does not pass NAT"));
         }
         if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
             return Err(Error::BadAnswer("traffic selectors outside those that we offered"));
@@ -246,8 +256,11 @@ pub(super) fn negotiate(
     Ok(Negotiated { child, spec, answer })
 }
 
+/// Whether a rule covers a request whole, and what the request names first.
+type Fit = (bool, bool);
+
 /// The first rule of the peer, by name, that shares traffic with the request; one that covers
-/// it whole is preferred (RFC 7296 2.9).
+/// it whole is preferred, and then one that covers what it names first (RFC 7296 2.9).
 fn find_rule(
     shared: &Shared,
     sa: &IkeSa,
@@ -257,7 +270,7 @@ fn find_rule(
 ) -> Result<(Arc<Rule>, Protect, Narrowed), Error> {
     let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
     let mut mode_differs = false;
-    let mut best: Option<(bool, Arc<Rule>, Protect, Narrowed)> = None;
+    let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
     for rule in shared.policies.rules.values() {
         let Action::Protect(protect) = &rule.action else { continue };
         if protect.peer != peer.name {
@@ -275,9 +288,14 @@ fn find_rule(
             }
         }
         let whole = selector::within(ours, &local) && selector::within(theirs, &remote);
-        if best.as_ref().is_none_or(|(was_whole, ..)| whole && !was_whole) {
+        // RFC 7296 2.9: what the initiator names first must be in the subset, if it can be.
+        let first = |proposed: &[TrafficSelector], narrowed: &[TrafficSelector]| {
+            selector::within(proposed.get(..1).unwrap_or_default(), narrowed)
+        };
+        let fit = (whole, first(ours, &local) && first(theirs, &remote));
+        if best.as_ref().is_none_or(|(before, ..)| fit > *before) {
             best =
-                Some((whole, Arc::clone(rule), protect.clone(), Narrowed { local, remote, pairs }));
+                Some((fit, Arc::clone(rule), protect.clone(), Narrowed { local, remote, pairs }));
         }
     }
     match best {
@@ -315,7 +333,9 @@ impl Terms {
     ) -> (ChildSa, Box<ChildSpec>) {
         let reqid = shared.reqids.give(&self.rule.name);
         let behind_nat = matches!(&sa.state, State::Established(e) if e.nat.any());
-        let encapsulation = behind_nat.then(|| Encapsulation {
+        // RFC 7296 2.23: never on port 500, whatever the peer does.
+        let encapsulate = behind_nat && sa.path.local.port() != IKE_PORT;
+        let encapsulation = encapsulate.then(|| Encapsulation {
             local_port: sa.path.local.port(),
             remote_port: sa.path.remote.port(),
         });

@@ -66,9 +66,10 @@ impl IkeSa {
         offer: ChildOffer,
         our_nonce: &[u8],
     ) {
+        let nat = self.negotiated().1;
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::CREATE_CHILD_SA, &payloads)?;
-            let answer = offer.check_answer(&payloads)?;
+            let answer = offer.check_answer(&payloads, nat)?;
             Ok((answer, payloads.require_nonce()?.to_vec()))
         });
         match checked {

@@ -32,11 +32,14 @@ pub(crate) struct Established {
     queries: usize,
     /// Whether the lifetime has been noticed.
     expired: bool,
+    /// Whether the initiator may yet say that it did not accept our IKE_AUTH (RFC 7296 2.21.2).
+    pub(super) unconfirmed: bool,
 }
 
 impl Established {
     pub(super) const fn new(now: Instant, channel: Channel, nat: NatDetected) -> Self {
         Self {
+            unconfirmed: !channel.initiator,
             channel,
             nat,
             since: now,

@@ -42,7 +42,10 @@ impl IkeSa {
             Err(error) => return self.refuse_request(now, shared, path, opened, datagram, &error),
         };
         let ends = payloads.deletes.iter().any(|d| d.protocol == ProtocolId::IKE);
-        let failed = payloads.notify(NotifyType::AUTHENTICATION_FAILED).is_some();
+        let State::Established(established) = &mut self.state else { return };
+        let failed = mem::take(&mut established.unconfirmed)
+            .then(|| payloads.notifies.iter().map(|n| n.kind).find(|k| refuses_auth(*k)))
+            .flatten();
         let deleted = if ends { Vec::new() } else { self.delete_named(shared, &payloads) };
         let answer = if deleted.is_empty() {
             Vec::new()
@@ -58,13 +61,9 @@ impl IkeSa {
             Ok(answer) => shared.transmit(path, answer),
             Err(error) => return self.fail(shared, error),
         }
-        if failed {
-            // RFC 7296 2.21.2: the initiator did not believe us.
-            self.event(
-                shared,
-                EventKind::Failed(Error::Refused(NotifyType::AUTHENTICATION_FAILED)),
-            );
-            self.end(now, shared, "the peer did not authenticate us");
+        if let Some(kind) = failed {
+            self.event(shared, EventKind::Failed(Error::Refused(kind)));
+            self.end(now, shared, "the peer did not accept our IKE_AUTH");
         } else if ends {
             self.end(now, shared, "deleted by the peer");
         } else {
@@ -122,4 +121,15 @@ impl IkeSa {
             self.state = State::Closing(Box::new(Closing::new(now, shared, established.channel)));
         }
     }
+}
+
+/// The errors that end an IKE SA without a Delete when they follow IKE_AUTH at once; later they
+/// change nothing (RFC 7296 2.21.2, 2.21.4).
+const fn refuses_auth(kind: NotifyType) -> bool {
+    matches!(
+        kind,
+        NotifyType::AUTHENTICATION_FAILED
+            | NotifyType::INVALID_SYNTAX
+            | NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD
+    )
 }

@@ -16,6 +16,7 @@ use crate::channel::{Backoff, Channel, Fragmentation, Retry};
 use crate::config::{PeerConfig, PolicySet};
 use crate::counters::Counter;
 use crate::crypto::key_exchange::PendingKeyExchange;
+use crate::crypto::prf::sha1;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{Done, IkeSaId, KernelCommand, KernelError, Path};
@@ -69,6 +70,7 @@ impl IkeSa {
             initiator_spi: shared.ike_spi()?,
             responder_spi: IkeSpi::ZERO,
             begun: now,
+            init_request: None,
             jobs,
             supersedes: None,
             state: State::FindingAddress,
@@ -141,7 +143,7 @@ impl IkeSa {
         let extensions = extensions(shared);
         let ke = KeyExchange { method: pending.group().id(), data: pending.public() };
         let request =
-            init_message(&header, cookie_payload, &sa, ke, &nonce, Some(self.path), extensions)?;
+            init_message(&header, cookie_payload, &sa, ke, &nonce, self.path, extensions)?;
         shared.transmit(self.path, request.clone());
         let backoff = Backoff::new(now, &shared.config);
         self.state = State::AwaitInit(Box::new(AwaitInit {
@@ -371,7 +373,6 @@ pub(crate) fn answer_init(
     let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
     let spis = (header.initiator_spi, shared.ike_spi()?);
     let nat = natt::detect(spis.0, IkeSpi::ZERO, path, &payloads.notifies);
-    let does_natt = payloads.notify(NotifyType::NAT_DETECTION_SOURCE_IP).is_some();
     let keys = IkeKeys::derive(suite, &secret, nonce, &our_nonce, spis.0, spis.1);
     let mut channel = Channel::new(spis, false, suite, keys)?;
     channel.set_fragmentation(fragmentation(shared, path, payloads));
@@ -379,9 +380,8 @@ pub(crate) fn answer_init(
     let extensions = if channel.fragmentation().is_some() { extensions(shared) } else { &[] };
     let answer_header = init_header(spis.0, spis.1, true);
     let ke = KeyExchange { method: suite.group.id(), data: &our_value };
-    let path_if_natt = does_natt.then_some(path);
     let response =
-        init_message(&answer_header, None, &chosen, ke, &our_nonce, path_if_natt, extensions)?;
+        init_message(&answer_header, None, &chosen, ke, &our_nonce, path, extensions)?;
     shared.transmit(path, response.clone());
     let transcript = super::auth::Transcript {
         request: datagram.to_vec(),
@@ -389,12 +389,13 @@ pub(crate) fn answer_init(
         initiator_nonce: nonce.to_vec(),
         responder_nonce: our_nonce.to_vec(),
     };
+    let digest = sha1(&[datagram]);
     let half_open = HalfOpen {
         channel,
         transcript,
         nat,
         deadline: after(now, shared.config.half_open_timeout),
-        key: (spis.0, path),
+        key: (digest, path),
     };
     let sa = IkeSa {
         id,
@@ -403,6 +404,7 @@ pub(crate) fn answer_init(
         initiator_spi: spis.0,
         responder_spi: spis.1,
         begun: now,
+        init_request: Some(digest),
         jobs: VecDeque::new(),
         supersedes: None,
         state: State::HalfOpen(Box::new(half_open)),
@@ -491,10 +493,10 @@ fn init_message<'a>(
     sa: &SecurityAssociation,
     ke: KeyExchange<'a>,
     nonce: &'a [u8],
-    path: Option<Path>,
+    path: Path,
     extensions: &[NotifyType],
 ) -> Result<Vec<u8>, Error> {
-    let nat = path.map(|path| natt::hashes(header.initiator_spi, header.responder_spi, path));
+    let nat = natt::hashes(header.initiator_spi, header.responder_spi, path);
     let payloads: Vec<Payload<'_>> = first
         .into_iter()
         .chain([
@@ -502,7 +504,7 @@ fn init_message<'a>(
             Payload::KeyExchange(ke),
             Payload::Nonce(Nonce(nonce)),
         ])
-        .chain(nat.iter().flatten().map(|(kind, hash)| notify(*kind, hash)))
+        .chain(nat.iter().map(|(kind, hash)| notify(*kind, hash)))
         .chain(extensions.iter().map(|kind| notify(*kind, &[])))
         .collect();
     encode_message(header, &payloads)

@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::io::{Done, IkeSaId, KernelError, Path};
 use crate::natt::NatDetected;
-use crate::shared::{Effect, Purpose, Shared};
+use crate::shared::{Digest, Effect, Purpose, Shared};
 
 /// One IKE SA.
 pub(crate) struct IkeSa {
@@ -44,6 +44,8 @@ pub(crate) struct IkeSa {
     /// Zero until the responder's is known.
     pub(crate) responder_spi: IkeSpi,
     pub(crate) begun: Instant,
+    /// The IKE_SA_INIT request that we answered (RFC 7296 2.1).
+    pub(crate) init_request: Option<Digest>,
     /// What is to be done on it, in order; before it stands, what it is wanted for.
     pub(crate) jobs: VecDeque<Job>,
     /// The IKE SA that ends when this one has taken over.
@@ -172,6 +174,7 @@ impl IkeSa {
                 if established.withheld.is_some() {
                     return; // The same request again: its answer waits for the kernel.
                 }
+                established.unconfirmed &= exchange == ExchangeType::INFORMATIONAL;
                 // RFC 7296 2.23: whoever is not behind NAT follows the address of a peer that is.
                 if established.nat.remote && !established.nat.local {
                     self.path = path;
@@ -207,6 +210,10 @@ impl IkeSa {
             State::AwaitAuth(_) => self.auth_response(now, shared, path, opened),
             State::Established(established) => {
                 established.last_inbound = now;
+                if says_invalid_syntax(opened) {
+                    // RFC 7296 2.21.3: fatal at both ends, without a Delete.
+                    return self.close(shared, "the peer found our request malformed");
+                }
                 self.job_response(now, shared, opened);
             }
             State::Closing(closing) if closing.owes_delete => self.say_goodbye(now, shared),
@@ -408,6 +415,14 @@ impl IkeSa {
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
+}
+
+/// Whether a response says that our request could not be read.
+fn says_invalid_syntax(opened: &Opened) -> bool {
+    opened.payloads().is_ok_and(|payloads| {
+        let is = |n: &Notify<'_>| n.kind == NotifyType::INVALID_SYNTAX;
+        payloads.iter().any(|p| matches!(p, Payload::Notify(n) if is(n)))
+    })
 }
 
 /// A notification that concerns no Child SA.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gateway_wire::{
-    AuthMethod, Authentication, ExchangeType, IdType, Identification, IkeSpi, NotifyType, Payload,
+    AuthMethod, Authentication, ExchangeType, IdType, Identification, NotifyType, Payload,
     PayloadType,
 };
 use zeroize::Zeroizing;
@@ -29,7 +29,7 @@ use crate::io::Path;
 use crate::keys::shared_key_auth;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
-use crate::shared::{Effect, Shared};
+use crate::shared::{Digest, Effect, Shared};
 
 /// Responder: IKE_SA_INIT is answered.
 pub(crate) struct HalfOpen {
@@ -38,7 +38,7 @@ pub(crate) struct HalfOpen {
     pub(super) nat: NatDetected,
     pub(super) deadline: Instant,
     /// By which a repeated request finds this SA.
-    pub(crate) key: (IkeSpi, Path),
+    pub(crate) key: (Digest, Path),
 }
 
 impl HalfOpen {
@@ -115,7 +115,7 @@ impl IkeSa {
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
             let peer = self.check_responder(&channel, &transcript, &payloads)?;
-            Ok((peer, child.check_answer(&payloads)))
+            Ok((peer, child.check_answer(&payloads, nat)))
         });
         let (peer, answer) = match checked {
             Ok(checked) => checked,
