@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use gateway_wire::{
     ExchangeType, Flags, Header, IkeSpi, Message, MessageError, NotifyType, OtherVersion, Payload,
-    encode_message,
+    PayloadType, encode_message,
 };
 
 use super::Endpoint;
@@ -153,11 +153,19 @@ impl Endpoint {
         allowed
     }
 
-    /// RFC 7296 2.21.4: a request for an IKE SA that we do not have is told so, which may be what
-    /// a peer needs to know after we lost our state; a response never is.
-    pub(super) fn unknown_spi(&mut self, now: Instant, header: &Header, path: Path) {
+    /// RFC 7296 1.5, 2.21.4: an encrypted request for an IKE SA that we do not have is told so,
+    /// which may be what a peer needs to know after we lost our state. A response never is, and
+    /// what is not encrypted may be such a notification itself.
+    pub(super) fn unknown_spi(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        first: PayloadType,
+        path: Path,
+    ) {
         self.shared.count(Counter::UnknownIkeSpi);
-        if header.flags.response || !self.may_answer(now) {
+        let encrypted = matches!(first, PayloadType::SK | PayloadType::SKF);
+        if header.flags.response || !encrypted || !self.may_answer(now) {
             return;
         }
         let flags = Flags { response: true, version: false, initiator: !header.flags.initiator };

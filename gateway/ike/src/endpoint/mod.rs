@@ -159,8 +159,8 @@ impl Endpoint {
     }
 
     fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
-        let header = match Header::decode(datagram) {
-            Ok((header, ..)) => header,
+        let (header, first) = match Header::decode(datagram) {
+            Ok((header, first, _)) => (header, first),
             Err(HeaderError::Decode(_)) => return self.shared.count(Counter::MalformedHeader),
             Err(HeaderError::Version(version)) => return self.other_version(now, path, &version),
         };
@@ -170,7 +170,7 @@ impl Endpoint {
         // The sender says whether it was the original initiator; the other SPI is ours.
         let ours = if header.flags.initiator { header.responder_spi } else { header.initiator_spi };
         match self.by_spi.get(&ours).copied() {
-            None => self.unknown_spi(now, &header, path),
+            None => self.unknown_spi(now, &header, first, path),
             Some(id) => self
                 .with_sa(id, |sa, shared| sa.handle_datagram(now, shared, header, path, datagram)),
         }

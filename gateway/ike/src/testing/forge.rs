@@ -1,8 +1,8 @@
 //! Authentic messages that no good peer sends: made with the keys of an endpoint under test.
 
 use gateway_wire::{
-    ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Payload, PayloadType, encode_chain,
-    encode_sk_prefix,
+    ChainError, ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Payload, PayloadType,
+    decode_chain, encode_chain, encode_sk_prefix,
 };
 
 use super::SeededRandom;
@@ -29,8 +29,18 @@ pub struct Opened {
     pub header: Header,
     /// The type of the first payload inside.
     pub first: PayloadType,
-    /// The payloads inside; [`gateway_wire::decode_chain`] reads them.
+    /// The payloads inside, as octets.
     pub plaintext: Vec<u8>,
+}
+
+impl Opened {
+    /// The payloads inside.
+    ///
+    /// # Errors
+    /// As [`decode_chain`].
+    pub fn payloads(&self) -> Result<Vec<Payload<'_>>, ChainError> {
+        decode_chain(self.first, &self.plaintext)
+    }
 }
 
 impl Forge {

@@ -1,0 +1,136 @@
+//! Deletes (RFC 7296 1.4.1, 2.4, 2.25.1, 2.25.2, 3.11).
+
+use gateway_ike::io::KernelEvent;
+use gateway_wire::Delete;
+
+use super::*;
+
+const INFORMATIONAL: ExchangeType = ExchangeType::INFORMATIONAL;
+
+fn delete(protocol: ProtocolId, spis: Vec<u32>) -> Payload<'static> {
+    Payload::Delete(Delete { protocol, spis })
+}
+
+/// The inbound SPI of a node's one Child SA.
+fn inbound(simulation: &Simulation, node: usize) -> u32 {
+    simulation.nodes[node].kernel.children.values().next().unwrap().inbound.spi
+}
+
+/// A's Child SA reaches its end; gives the request that says so.
+fn expired(simulation: &mut Simulation) -> Vec<u8> {
+    let before = simulation.nodes[0].sent.len();
+    let expire = KernelEvent::Expire { spi: inbound(simulation, 0), destination: A, hard: true };
+    simulation.input(0, Input::Kernel(expire));
+    only(simulation.nodes[0].sent[before..].iter().map(|(_, o)| o.clone()).collect())
+}
+
+#[test]
+fn a_delete_closes_the_pair_and_is_answered_with_the_other_half() {
+    let mut simulation = connected();
+    let (of_a, of_b) = (inbound(&simulation, 0), inbound(&simulation, 1));
+    let request = expired(&mut simulation);
+    assert_eq!(children(&simulation, 0), 0, "both directions are gone");
+    let forge = forge(&simulation, 0);
+    let sent = forge.open(&request).unwrap();
+    assert_eq!(sent.header.exchange, INFORMATIONAL);
+    assert_eq!(sent.payloads().unwrap(), [delete(ProtocolId::ESP, vec![of_a])]);
+    let answer = forge.open(&only(deliver(&mut simulation, 1, &request))).unwrap();
+    assert_eq!(answer.payloads().unwrap(), [delete(ProtocolId::ESP, vec![of_b])]);
+    assert_eq!(children(&simulation, 1), 0);
+    assert_eq!(states(&simulation, 1), ["established"]);
+}
+
+#[test]
+fn deletes_that_cross_are_answered_without_a_delete() {
+    let mut simulation = connected();
+    let of_b = inbound(&simulation, 1);
+    expired(&mut simulation);
+    let crossing = [delete(ProtocolId::ESP, vec![of_b])];
+    let answer = ask(&mut simulation, 1, INFORMATIONAL, NEXT_OF_B, &crossing);
+    assert!(answer.payloads().unwrap().is_empty());
+}
+
+#[test]
+fn a_delete_of_what_is_not_there_is_answered_without_a_delete() {
+    let mut simulation = connected();
+    let (of_a, of_b) = (inbound(&simulation, 0), inbound(&simulation, 1));
+    // Not there, of another protocol, and named from the wrong end.
+    let spis = vec![of_a ^ 1, of_b];
+    let payloads = [delete(ProtocolId::ESP, spis), delete(ProtocolId::AH, vec![of_a])];
+    let answer = ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A, &payloads);
+    assert!(answer.payloads().unwrap().is_empty());
+    assert_eq!(children(&simulation, 1), 1);
+}
+
+#[test]
+fn a_delete_may_name_several_and_there_may_be_several() {
+    let more = |policies: PolicySet, peer: &str, local: &str, remote: &str, start| {
+        let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+        with_more(policies, protect("more", peer, local, remote, start))
+    };
+    let (net_a, net_b) = ("10.1.9.0/24", "10.2.9.0/24");
+    let a = more(policies_of_a(), "b", net_a, net_b, Start::Always);
+    let b = more(policies_of_b(), "a", net_b, net_a, Start::Respond);
+    for together in [true, false] {
+        let mut simulation = connect(a.clone(), b.clone());
+        assert_eq!(children(&simulation, 1), 2);
+        let of = |node: usize| {
+            let children = simulation.nodes[node].kernel.children.values();
+            children.map(|c| c.inbound.spi).collect::<std::collections::BTreeSet<_>>()
+        };
+        let (spis, expected) = (of(0), of(1));
+        let payloads = if together {
+            vec![delete(ProtocolId::ESP, spis.iter().copied().collect())]
+        } else {
+            spis.iter().map(|spi| delete(ProtocolId::ESP, vec![*spi])).collect()
+        };
+        // IKE_AUTH was 1 and the second Child SA 2.
+        let answer = ask(&mut simulation, 0, INFORMATIONAL, 3, &payloads);
+        let payloads = answer.payloads().unwrap();
+        let [Payload::Delete(answer)] = &payloads[..] else { panic!("one Delete") };
+        assert_eq!(
+            answer.spis.iter().copied().collect::<std::collections::BTreeSet<_>>(),
+            expected
+        );
+        assert_eq!(children(&simulation, 1), 0);
+    }
+}
+
+#[test]
+fn a_delete_of_the_ike_sa_closes_its_children_and_gets_an_empty_answer() {
+    let mut simulation = connected();
+    let spis = vec![inbound(&simulation, 0)];
+    let payloads = [delete(ProtocolId::ESP, spis), delete(ProtocolId::IKE, Vec::new())];
+    let answer = ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A, &payloads);
+    assert!(answer.payloads().unwrap().is_empty());
+    assert_eq!(children(&simulation, 1), 0);
+    assert_eq!(states(&simulation, 1), ["closing"], "to repeat its last answer");
+    simulation.run(MINUTE);
+    assert!(simulation.nodes[1].endpoint.is_empty());
+}
+
+#[test]
+fn closing_an_ike_sa_says_so() {
+    let mut simulation = connected();
+    let forge = forge(&simulation, 0);
+    simulation.input(0, Input::Shutdown);
+    let opened = forge.open(&simulation.nodes[0].sent.last().unwrap().1).unwrap();
+    assert_eq!(opened.payloads().unwrap(), [delete(ProtocolId::IKE, Vec::new())]);
+}
+
+#[test]
+fn deletes_of_the_ike_sa_that_cross_are_both_answered() {
+    let mut simulation = connected();
+    simulation.network.set_faults(Faults::default());
+    simulation.input(0, Input::Shutdown);
+    simulation.input(1, Input::Shutdown);
+    simulation.run(Duration::from_secs(1));
+    for node in &simulation.nodes {
+        let sent = node.sent.iter().filter(|(_, octets)| {
+            let header = header(octets);
+            header.exchange == INFORMATIONAL && header.flags.response
+        });
+        assert_eq!(sent.count(), 1);
+        assert!(node.endpoint.is_closed());
+    }
+}
