@@ -380,8 +380,7 @@ pub(crate) fn answer_init(
     let extensions = if channel.fragmentation().is_some() { extensions(shared) } else { &[] };
     let answer_header = init_header(spis.0, spis.1, true);
     let ke = KeyExchange { method: suite.group.id(), data: &our_value };
-    let response =
-        init_message(&answer_header, None, &chosen, ke, &our_nonce, path, extensions)?;
+    let response = init_message(&answer_header, None, &chosen, ke, &our_nonce, path, extensions)?;
     shared.transmit(path, response.clone());
     let transcript = super::auth::Transcript {
         request: datagram.to_vec(),
