@@ -179,6 +179,16 @@ mod tests {
         assert_eq!(key(b" a \n\n", 0o400).unwrap(), b" a \n");
     }
 
+    /// RFC 7296 2.15 wants 64 octets at least, and no terminator.
+    #[test]
+    fn a_long_key_is_taken_whole() {
+        let printable: Vec<u8> = (b' '..=b'~').collect();
+        for length in [64, 95, 1000] {
+            let long: Vec<u8> = printable.iter().copied().cycle().take(length).collect();
+            assert_eq!(key(&long, 0o600).unwrap(), long);
+        }
+    }
+
     #[test]
     fn a_key_may_be_hexadecimal_or_base64() {
         assert_eq!(key(b"0x00fFa0\n", 0o600).unwrap(), [0, 0xff, 0xa0]);

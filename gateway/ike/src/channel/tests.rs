@@ -230,6 +230,47 @@ fn a_message_without_an_sk_payload_is_not_opened() {
     assert!(open(&mut responder, header, &datagram).is_none());
 }
 
+#[test]
+fn the_last_number_is_not_taken_twice() {
+    let (mut initiator, mut responder) = ends(Encryption::Aes256Gcm16);
+    responder.next_expected = Some(u32::MAX);
+    let mut last = || {
+        let exchange = ExchangeType::INFORMATIONAL;
+        whole(initiator.seal(&mut random(), exchange, false, u32::MAX, &[]).unwrap())
+    };
+    let first = last();
+    assert_eq!(place(&responder, &first), Place::NextRequest);
+    answer(&mut responder, &first);
+    assert!(matches!(place(&responder, &first), Place::Repeated(_)));
+    assert_eq!(place(&responder, &last()), Place::Outside, "it has another IV");
+}
+
+#[test]
+fn an_authentic_message_with_wrong_padding_is_malformed() {
+    let (initiator, mut responder) = ends(Encryption::Aes256Gcm16);
+    let header = Header {
+        initiator_spi: SPIS.0,
+        responder_spi: SPIS.1,
+        exchange: ExchangeType::INFORMATIONAL,
+        flags: Flags { response: false, version: false, initiator: true },
+        message_id: MessageId(1),
+    };
+    // The plaintext is a pad length, and nothing that it could count.
+    let (key, salt) = initiator.keys.sk_ei().split_at(32);
+    let key = ring::aead::UnboundKey::new(&ring::aead::AES_256_GCM, key).unwrap();
+    let key = ring::aead::LessSafeKey::new(key);
+    let nonce = [salt, &[0; 8]].concat().try_into().unwrap();
+    let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
+    let mut message = encode_sk_prefix(&header, PayloadType::NONE, 8 + 1 + 16).unwrap();
+    let mut text = vec![9];
+    let covered = ring::aead::Aad::from(message.as_slice());
+    key.seal_in_place_append_tag(nonce, covered, &mut text).unwrap();
+    message.extend([0; 8]);
+    message.extend(text);
+    let opened = open(&mut responder, header, &message).unwrap();
+    assert_eq!(opened.payloads(), Err(ChainError::Decode(BAD_PADDING)));
+}
+
 proptest! {
     #[test]
     fn a_changed_or_cut_message_is_not_opened(

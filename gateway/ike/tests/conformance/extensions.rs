@@ -1,7 +1,9 @@
 //! What is not known: payloads, critical ones, notifications, vendor IDs, orders (RFC 7296 2.5,
 //! 3.2, 3.10.1, 3.12).
 
-use gateway_wire::{Delete, PayloadType, Unknown};
+use gateway_wire::{
+    Configuration, ConfigurationAttribute, CpAttribute, CpType, Delete, PayloadType, Unknown,
+};
 
 use super::*;
 
@@ -184,4 +186,50 @@ fn a_protocol_without_an_spi_means_nothing_in_a_notification() {
     let answer = only(deliver(&mut simulation, 1, &with));
     assert!(!header(&answer).responder_spi.is_zero());
     assert!(!simulation.nodes[1].endpoint.status(simulation.now).ike_sas[0].nat_remote);
+}
+
+#[test]
+fn an_offer_of_compression_is_passed_over() {
+    let offer = notification(NotifyType::IPCOMP_SUPPORTED, &[0x12, 0x34, 2]);
+    let (mut simulation, auth) = half_open();
+    let with = resealed(&simulation, 0, &auth, |payloads| payloads.push(offer.clone()));
+    let answer = only(deliver(&mut simulation, 1, &with));
+    let opened = forge(&simulation, 0).open(&answer).unwrap();
+    assert!(notified(&opened.payloads().unwrap()).is_empty());
+    assert_eq!(children(&simulation, 1), 1);
+    // Nor is one taken over that the peer adds.
+    let with = resealed(&simulation, 1, &answer, |payloads| payloads.push(offer.clone()));
+    deliver(&mut simulation, 0, &with);
+    assert_eq!(children(&simulation, 0), 1);
+}
+
+fn configuration(kind: CpType, attribute: CpAttribute, value: &[u8]) -> Payload<'_> {
+    let attributes = vec![ConfigurationAttribute { kind: attribute, value }];
+    Payload::Configuration(Configuration { kind, attributes })
+}
+
+#[test]
+fn a_question_for_our_version_is_answered_without_one() {
+    let mut simulation = connected();
+    let question = configuration(CpType::CFG_REQUEST, CpAttribute::APPLICATION_VERSION, &[]);
+    let exchange = ExchangeType::INFORMATIONAL;
+    let answer = ask(&mut simulation, 0, exchange, NEXT_OF_A, &[question]);
+    for payload in answer.payloads().unwrap() {
+        if let Payload::Configuration(answer) = payload {
+            assert!(answer.attributes.iter().all(|a| a.value.is_empty()));
+        }
+    }
+}
+
+#[test]
+fn settings_that_the_peer_pushes_are_not_accepted() {
+    let mut simulation = connected();
+    let push = configuration(CpType::CFG_SET, CpAttribute::INTERNAL_IP4_DNS, &[192, 0, 2, 53]);
+    let exchange = ExchangeType::INFORMATIONAL;
+    let answer = ask(&mut simulation, 0, exchange, NEXT_OF_A, &[push]);
+    for payload in answer.payloads().unwrap() {
+        if let Payload::Configuration(answer) = payload {
+            assert!(answer.attributes.is_empty());
+        }
+    }
 }

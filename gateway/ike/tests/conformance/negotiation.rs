@@ -238,15 +238,17 @@ fn the_identity_types_are_all_sent_and_accepted() {
     }
 }
 
+/// Transport mode between A and B.
+fn transport(policies: PolicySet, local: IpAddr, remote: IpAddr) -> PolicySet {
+    let between = with_rule(policies, |r| {
+        r.local = vec![local.into()];
+        r.remote = vec![remote.into()];
+    });
+    with_protect(between, |p| p.mode = Mode::Transport)
+}
+
 #[test]
 fn an_answer_without_transport_mode_or_with_it_unasked_is_deleted() {
-    let transport = |p: PolicySet, local: IpAddr, remote: IpAddr| {
-        let p = with_rule(p, |r| {
-            r.local = vec![local.into()];
-            r.remote = vec![remote.into()];
-        });
-        with_protect(p, |p| p.mode = Mode::Transport)
-    };
     for asked in [true, false] {
         let (a, b) = if asked {
             (transport(policies_of_a(), A, B), transport(policies_of_b(), B, A))
@@ -273,13 +275,6 @@ fn an_answer_without_transport_mode_or_with_it_unasked_is_deleted() {
 
 #[test]
 fn transport_mode_is_answered_with_transport_mode_where_both_want_it() {
-    let transport = |p: PolicySet, local: IpAddr, remote: IpAddr| {
-        let p = with_rule(p, |r| {
-            r.local = vec![local.into()];
-            r.remote = vec![remote.into()];
-        });
-        with_protect(p, |p| p.mode = Mode::Transport)
-    };
     let (a, b) = (transport(policies_of_a(), A, B), transport(policies_of_b(), B, A));
     let (mut simulation, auth) = half_open_with(a.clone(), b);
     let answer = only(deliver(&mut simulation, 1, &auth));
@@ -295,4 +290,32 @@ fn transport_mode_is_answered_with_transport_mode_where_both_want_it() {
     let opened = forge(&simulation, 0).open(&answer).unwrap();
     assert!(notified(&opened.payloads().unwrap()).is_empty());
     assert_eq!(children(&simulation, 1), 1, "as tunnel mode");
+}
+
+#[test]
+fn transport_mode_through_nat_is_refused_by_either_end() {
+    let nat = SocketAddr::new(IpAddr::from([198, 51, 100, 1]), 40_001);
+    let path = Path { remote: nat, ..path_to(1) };
+    let any_a = |p| with_peer(p, |p| p.remote_address = None);
+    // The responder does not grant it.
+    let (a, b) = (transport(policies_of_a(), A, B), any_a(transport(policies_of_b(), B, A)));
+    let (mut simulation, init) = begun(a.clone(), b);
+    let answer = only(deliver_by(&mut simulation, 1, path, &init));
+    let auth = only(deliver(&mut simulation, 0, &answer));
+    let answer = only(deliver_by(&mut simulation, 1, path, &auth));
+    let opened = forge(&simulation, 0).open(&answer).unwrap();
+    assert_eq!(notified(&opened.payloads().unwrap()), [NotifyType::NO_PROPOSAL_CHOSEN]);
+    // The initiator does not take it from one that does.
+    let tunnel = with_protect(any_a(transport(policies_of_b(), B, A)), |p| p.mode = Mode::Tunnel);
+    let (mut simulation, init) = begun(a, tunnel);
+    let answer = only(deliver_by(&mut simulation, 1, path, &init));
+    let auth = only(deliver(&mut simulation, 0, &answer));
+    let answer = only(deliver_by(&mut simulation, 1, path, &auth));
+    let granted = resealed(&simulation, 1, &answer, |payloads| {
+        payloads.push(notification(NotifyType::USE_TRANSPORT_MODE, &[]));
+    });
+    let sent = only(deliver(&mut simulation, 0, &granted));
+    let opened = forge(&simulation, 0).open(&sent).unwrap();
+    assert!(matches!(opened.payloads().unwrap()[..], [Payload::Delete(_)]));
+    assert_eq!(children(&simulation, 0), 0);
 }

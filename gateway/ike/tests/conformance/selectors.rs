@@ -175,3 +175,20 @@ fn any_ports_are_0_to_65535() {
         }
     }
 }
+
+#[test]
+fn a_selector_is_only_granted_to_its_peer() {
+    // B protects another prefix for another peer; A, authenticated as itself, asks for that.
+    let mut b = policies_of_b();
+    let other = peer("c", "b.test", "c.test", Some(IpAddr::from([192, 0, 2, 3])));
+    b.peers.insert(Arc::clone(&other.name), Arc::new(other));
+    let (local, remote) = ("10.2.0.0/24".parse().unwrap(), "10.3.0.0/24".parse().unwrap());
+    let b = with_more(b, protect("to-c", "c", local, remote, Start::Respond));
+    let (mut simulation, auth) = half_open_with(policies_of_a(), b);
+    let tsi = known(&["10.3.0.0/24"]);
+    let stolen = with_selectors(&simulation, &auth, tsi, known(&["10.2.0.0/24"]));
+    let answer = only(deliver(&mut simulation, 1, &stolen));
+    let opened = forge(&simulation, 0).open(&answer).unwrap();
+    assert_eq!(notified(&opened.payloads().unwrap()), [NotifyType::TS_UNACCEPTABLE]);
+    assert_eq!(children(&simulation, 1), 0);
+}
