@@ -38,6 +38,7 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
     let server = Gateway::start(&topology.server.gateway, &policy)?;
     let policy = Policy::of_client(&topology, outer, inner);
     let policy = policy.with_rules(|rule| rule.esp_proposals = vec![esp]);
+    let policy = Policy { settings: "keepalive-interval = \"1s\"".to_owned(), ..policy };
     let mut client = Gateway::start(&topology.client.gateway, &policy)?;
     assert_eq!(client.children(RULE)?.len(), 0, "nobody has asked for it yet");
 
@@ -50,11 +51,17 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
     let (one, other) = (&topology.client, &topology.server);
     all_answered(&one.gateway, other.inner(inner), &PingOptions::default())?;
     all_answered(&other.gateway, one.inner(inner), &PingOptions::default())?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    let summary = capture.summary(Mark::START)?;
+    encrypted(&topology, &summary)?;
+    // Behind NAT, and only there, keepalives are sent, and end in the peer's XDP program.
+    let nat = between == Between::Nat;
+    assert_eq!(client.counter("udp_keepalives_sent")? > 0, nat);
+    assert_eq!(summary.count(Kind::Keepalive) > 0, nat, "on the wire were {summary}");
+    assert_eq!(server.bpf_counter("nat_keepalive")? > 0, nat);
     assert!(client.bpf_counter("egress_protected")? > 0);
     for gateway in [&client, &server] {
         let stripped = gateway.bpf_counter("esp_in_udp_stripped")?;
-        assert_eq!(stripped > 0, between == Between::Nat, "{stripped} stripped by XDP");
+        assert_eq!(stripped > 0, nat, "{stripped} stripped by XDP");
         assert_eq!(gateway.children(RULE)?.len(), 1, "one SA serves all of it");
     }
 

@@ -43,7 +43,7 @@ impl Host {
                     let done = if local { Done::LocalAddress(self.address) } else { Done::Ok };
                     self.endpoint.handle(now, Input::CommandDone(id, Ok(done)));
                 }
-                Output::Event(_) => {}
+                Output::Event(_) | Output::Keepalive { .. } => {}
             }
         }
         sent

@@ -248,6 +248,9 @@ pub struct EndpointConfig {
     pub install_timeout: Duration,
     /// The replay window that we ask the kernel for, in packets.
     pub replay_window: u32,
+    /// Behind NAT, after this long without an IKE message of ours, a keepalive is sent
+    /// (RFC 3948 4); zero: never.
+    pub keepalive_interval: Duration,
     /// An IKE message that would make a longer IP packet is sent in fragments, if the peer can
     /// (RFC 7383), each in a packet of at most so many octets; at least [`SMALLEST_FRAGMENT`].
     /// Zero: nothing is fragmented, in neither direction.
@@ -275,6 +278,7 @@ impl Default for EndpointConfig {
             unprotected_answers_per_second: 100,
             install_timeout: Duration::from_secs(5),
             replay_window: 128,
+            keepalive_interval: Duration::from_secs(20),
             // RFC 7383 2.5.1: the smallest MTU of IPv6, which IPv4 has nearly everywhere too.
             fragment_size: 1280,
             reassembly_limit: 32_768,

@@ -63,6 +63,8 @@ counters! {
     FragmentNotNegotiated => "ike_fragment_not_negotiated",
     /// A message that was sent in fragments.
     MessageFragmented => "ike_message_fragmented",
+    /// A keepalive was sent, because we are behind NAT.
+    KeepaliveSent => "ike_keepalive_sent",
     /// An authenticated message that breaks the protocol.
     InvalidMessage => "ike_invalid_message",
     /// An IKE_SA_INIT message that breaks the protocol.

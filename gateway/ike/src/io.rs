@@ -62,6 +62,11 @@ pub enum Output {
         /// The message, from the first octet of the IKE header.
         octets: Vec<u8>,
     },
+    /// Send the one octet that keeps a NAT's mapping alive (RFC 3948 2.3), without a marker.
+    Keepalive {
+        /// From our port 4500 to the peer's.
+        path: Path,
+    },
     /// Have the kernel do something, and hand in the result.
     Kernel(CommandId, KernelCommand),
     /// Something that an operator may want to read.

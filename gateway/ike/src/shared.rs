@@ -135,6 +135,11 @@ impl Shared {
         self.outputs.extend(message.into_iter().map(|octets| Output::Transmit { path, octets }));
     }
 
+    pub(crate) fn keepalive(&mut self, path: Path) {
+        self.count(Counter::KeepaliveSent);
+        self.outputs.push_back(Output::Keepalive { path });
+    }
+
     pub(crate) fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
     }

@@ -303,7 +303,7 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
     let answer = loop {
         match b.endpoint.poll_output().expect("an answer to IKE_SA_INIT") {
             Output::Transmit { octets, .. } => break octets,
-            Output::Kernel(..) | Output::Event(_) => {}
+            Output::Kernel(..) | Output::Event(_) | Output::Keepalive { .. } => {}
         }
     };
     while b.endpoint.poll_output().is_some() {}
@@ -317,7 +317,7 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
         match output {
             Output::Transmit { .. } => panic!("answered before the kernel has the SA"),
             Output::Kernel(id, command) => commands.push((id, command)),
-            Output::Event(_) => {}
+            Output::Event(_) | Output::Keepalive { .. } => {}
         }
     }
     let [(id, command)] = <[_; 1]>::try_from(commands).unwrap();

@@ -196,6 +196,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         while let Some(output) = self.endpoint.poll_output() {
             match output {
                 Output::Transmit { path, octets } => self.transmit(&path, &octets),
+                Output::Keepalive { path } => self.keep_alive(&path),
                 Output::Kernel(id, command) => {
                     let result = self.execute(command).await;
                     self.endpoint.handle(clock::now(), Input::CommandDone(id, result));
@@ -218,6 +219,14 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             && self.complaints.take(clock::now())
         {
             tracing::warn!(%path, octets = octets.len(), %error, "Cannot send an IKE message");
+        }
+    }
+
+    fn keep_alive(&mut self, path: &Path) {
+        if let Err(error) = self.parts.sockets.send_keepalive(path)
+            && self.complaints.take(clock::now())
+        {
+            tracing::warn!(%path, %error, "Cannot send a NAT keepalive");
         }
     }
 

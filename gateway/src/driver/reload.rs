@@ -136,6 +136,7 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("half-open-limit", endpoint.half_open_limit != limits.half_open_limit),
         ("ike-sa-limit", endpoint.ike_sa_limit != limits.ike_sa_limit),
         ("replay-window", endpoint.replay_window != limits.replay_window),
+        ("keepalive-interval", endpoint.keepalive_interval != limits.keepalive_interval),
         ("fragment-size", endpoint.fragment_size != limits.fragment_size),
         ("reassembly-limit", endpoint.reassembly_limit != limits.reassembly_limit),
     ]

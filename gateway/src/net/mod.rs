@@ -77,10 +77,12 @@ pub struct Counters {
     pub received: u64,
     /// IKE messages sent.
     pub sent: u64,
-    /// IKE messages that the system refused to send.
+    /// IKE messages and keepalives that the system refused to send.
     pub send_failed: u64,
     /// NAT keepalives (RFC 3948 2.3), dropped.
     pub keepalives: u64,
+    /// NAT keepalives sent.
+    pub keepalives_sent: u64,
     /// Datagrams on port 4500 that are too short to be anything.
     pub short: u64,
     /// Datagrams without a unicast destination, or whose destination is not known; dropped.
@@ -99,6 +101,7 @@ impl Counters {
             ("udp_sent", self.sent),
             ("udp_send_failed", self.send_failed),
             ("udp_keepalives", self.keepalives),
+            ("udp_keepalives_sent", self.keepalives_sent),
             ("udp_short", self.short),
             ("udp_not_unicast", self.not_unicast),
             ("udp_receive_failed", self.receive_failed),
@@ -202,18 +205,34 @@ impl Sockets {
     /// The system's, already counted: a datagram may get lost anyway, so the caller at most
     /// writes it down. `NotFound` where there is no socket for `path.local`.
     pub fn send(&mut self, path: &Path, octets: &[u8]) -> io::Result<()> {
-        let result = self
-            .sockets
-            .iter()
-            .find(|s| s.serves(path.local))
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no socket has this port"))
-            .and_then(|s| s.send(path, octets));
+        let result = self.serving(path).and_then(|s| s.send(path, octets));
         let counter = match result {
             Ok(()) => &mut self.counters.sent,
             Err(_) => &mut self.counters.send_failed,
         };
         *counter = counter.saturating_add(1);
         result
+    }
+
+    /// Sends a NAT keepalive from `path.local` to `path.remote`.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_keepalive(&mut self, path: &Path) -> io::Result<()> {
+        let result = self.serving(path).and_then(|s| s.send_keepalive(path));
+        let counter = match result {
+            Ok(()) => &mut self.counters.keepalives_sent,
+            Err(_) => &mut self.counters.send_failed,
+        };
+        *counter = counter.saturating_add(1);
+        result
+    }
+
+    fn serving(&self, path: &Path) -> io::Result<&IkeSocket> {
+        self.sockets
+            .iter()
+            .find(|s| s.serves(path.local))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no socket has this port"))
     }
 
     /// What the sockets have seen so far.

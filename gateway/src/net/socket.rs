@@ -180,7 +180,16 @@ impl IkeSocket {
     /// Sends one IKE message, with the marker where this socket has it.
     pub(super) fn send(&self, path: &Path, octets: &[u8]) -> io::Result<()> {
         let marker: &[u8] = if self.natt { &natt::NON_ESP_MARKER } else { &[] };
-        let iov = [IoSlice::new(marker), IoSlice::new(octets)];
+        self.send_parts(path, marker, octets)
+    }
+
+    /// Sends one octet that says nothing, to a NAT on the way (RFC 3948 2.3).
+    pub(super) fn send_keepalive(&self, path: &Path) -> io::Result<()> {
+        self.send_parts(path, &[], &[natt::KEEPALIVE])
+    }
+
+    fn send_parts(&self, path: &Path, first: &[u8], second: &[u8]) -> io::Result<()> {
+        let iov = [IoSlice::new(first), IoSlice::new(second)];
         let fd = self.socket.as_raw_fd();
         let flags = MsgFlags::MSG_DONTWAIT;
         match (path.local.ip(), path.remote) {

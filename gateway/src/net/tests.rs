@@ -101,6 +101,11 @@ async fn the_marker_lives_on_the_second_port_only() {
     let mut answer = [0; 64];
     let length = peer.recv(&mut answer).unwrap();
     assert_eq!(&answer[..length], b"\0\0\0\0answer");
+    sockets.send_keepalive(&path).unwrap();
+    let (length, from) = peer.recv_from(&mut answer).unwrap();
+    assert_eq!((&answer[..length], from), (&b"\xff"[..], local));
+    let unserved = Path { local: SocketAddr::new(local.ip(), 1), ..path };
+    assert!(sockets.send_keepalive(&unserved).is_err());
     let counters = *sockets.counters();
     assert_eq!(
         (counters.received, counters.keepalives, counters.short, counters.esp),

@@ -130,6 +130,12 @@ pub(super) const GATEWAY: &[Key] = &[
     ),
     key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
     key(
+        "keepalive-interval",
+        Text,
+        Default("\"20s\""),
+        "Behind NAT, a keepalive is sent after this long without an IKE message of ours; `\"0s\"`: never.",
+    ),
+    key(
         "fragment-size",
         Number(0, 65_535),
         Default("1280"),

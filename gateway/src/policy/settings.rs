@@ -66,6 +66,9 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
             half_open_limit: section.number("half-open-limit").unwrap_or(limits.half_open_limit),
             ike_sa_limit: section.number("ike-sa-limit").unwrap_or(limits.ike_sa_limit),
             replay_window: section.number("replay-window").unwrap_or(limits.replay_window),
+            keepalive_interval: section
+                .optional("keepalive-interval", value::interval)
+                .unwrap_or(limits.keepalive_interval),
             fragment_size: section.number("fragment-size").unwrap_or(limits.fragment_size),
             reassembly_limit: section.number("reassembly-limit").unwrap_or(limits.reassembly_limit),
             ..limits

@@ -165,12 +165,14 @@ fn the_two_sides_of_the_site_to_site_example_mirror_each_other() {
 }
 
 #[test]
-fn the_keys_about_fragments_say_what_they_set() {
+fn the_keys_about_fragments_and_keepalives_say_what_they_set() {
     let endpoint = |keys: &str| loaded(&format!("[gateway]\n{keys}\n")).settings.endpoint;
     let set = endpoint("fragment-size = 576\nreassembly-limit = 9999");
     assert_eq!((set.fragment_size, set.reassembly_limit), (576, 9999));
     assert_eq!(endpoint("fragment-size = 0").fragment_size, 0);
     assert_eq!(endpoint("").fragment_size, 1280);
+    assert_eq!(endpoint("keepalive-interval = \"7s\"").keepalive_interval.as_secs(), 7);
+    assert_eq!(endpoint("").keepalive_interval.as_secs(), 20);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::child::{ChildSa, Withheld};
+use super::init::NATT_PORT;
 use super::jobs::Current;
 use super::{ChildState, IkeSa, Job, State};
 use crate::channel::Channel;
@@ -28,6 +29,8 @@ pub(crate) struct Established {
     pub(super) withheld: Option<Withheld>,
     /// When the peer last proved that it lives, by IKE or by ESP.
     pub(super) last_inbound: Instant,
+    /// When we last sent the peer an IKE message or a keepalive.
+    pub(super) last_sent: Instant,
     /// Answers of the kernel that are awaited before the peer is asked whether it lives.
     queries: usize,
     /// Whether the lifetime has been noticed.
@@ -47,6 +50,7 @@ impl Established {
             current: None,
             withheld: None,
             last_inbound: now,
+            last_sent: now,
             queries: 0,
             expired: false,
         }
@@ -55,14 +59,19 @@ impl Established {
     pub(super) fn next_timeout(
         &self,
         peer: Option<&PeerConfig>,
-        _shared: &Shared,
+        shared: &Shared,
     ) -> Option<Instant> {
         let retransmission = self.channel.next_retransmission();
         let withheld = self.withheld.as_ref().map(|w| w.deadline);
-        earlier(
-            earlier(retransmission, withheld),
-            earlier(self.liveness_due(peer), self.lifetime_due(peer)),
-        )
+        let asks = earlier(self.liveness_due(peer), self.lifetime_due(peer));
+        earlier(earlier(retransmission, withheld), earlier(asks, self.keepalive_due(shared)))
+    }
+
+    /// RFC 3948 4: whoever is behind NAT keeps its mapping alive. ESP would do that too, but the
+    /// octet costs less than to ask the kernel for it.
+    fn keepalive_due(&self, shared: &Shared) -> Option<Instant> {
+        let interval = shared.config.keepalive_interval;
+        (self.nat.local && !interval.is_zero()).then(|| after(self.last_sent, interval))
     }
 
     /// While a request is under way its retransmission asks the question already.
@@ -121,7 +130,14 @@ impl IkeSa {
     /// What time brings to an IKE SA that stands.
     pub(super) fn established_timeout(&mut self, now: Instant, shared: &mut Shared) {
         let peer = self.peer.clone();
+        let path = self.path;
         let State::Established(established) = &mut self.state else { return };
+        if established.keepalive_due(shared).is_some_and(|due| due <= now) {
+            established.last_sent = now;
+            if path.local.port() == NATT_PORT {
+                shared.keepalive(path);
+            }
+        }
         if established.withheld.as_ref().is_some_and(|w| w.deadline <= now) {
             return self.install_timed_out(now, shared);
         }

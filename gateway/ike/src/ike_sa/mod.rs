@@ -171,6 +171,7 @@ impl IkeSa {
             }
             (State::Established(established), exchange) => {
                 established.last_inbound = now;
+                established.last_sent = now; // by the answer
                 if established.withheld.is_some() {
                     return; // The same request again: its answer waits for the kernel.
                 }
@@ -280,6 +281,7 @@ impl IkeSa {
             Some(Ok(datagrams)) => {
                 shared.count(Counter::Retransmitted);
                 shared.transmit(path, datagrams);
+                self.sent(now);
             }
             Some(Err((exchange, tries))) => {
                 shared.count(Counter::PeerDead);
@@ -302,7 +304,15 @@ impl IkeSa {
         let datagrams =
             channel.request(now, &shared.config, shared.random.as_mut(), exchange, payloads)?;
         shared.transmit(path, datagrams);
+        self.sent(now);
         Ok(())
+    }
+
+    /// A message of ours is on its way: a NAT between us has seen it.
+    const fn sent(&mut self, now: Instant) {
+        if let State::Established(established) = &mut self.state {
+            established.last_sent = now;
+        }
     }
 
     /// Ends the IKE SA without a word to the peer: children, SPIs and reservations go, and the

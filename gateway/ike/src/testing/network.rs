@@ -35,8 +35,17 @@ pub(super) struct Datagram {
 struct Nat {
     inside: IpAddr,
     outside: IpAddr,
-    ports: BTreeMap<u16, u16>,
+    mappings: BTreeMap<u16, Mapping>,
     next_port: u16,
+    /// How long a mapping lasts after the last packet from inside.
+    lifetime: Duration,
+}
+
+/// What a translator makes of an inner port.
+#[derive(Debug)]
+struct Mapping {
+    outside: u16,
+    until: Instant,
 }
 
 /// What is under way.
@@ -62,9 +71,22 @@ impl Network {
         }
     }
 
-    /// Hides `inside` behind `outside` from now on.
+    /// Hides `inside` behind `outside` from now on, for ever.
     pub fn translate(&mut self, inside: IpAddr, outside: IpAddr) {
-        self.nat = Some(Nat { inside, outside, ports: BTreeMap::new(), next_port: 40_000 });
+        self.translate_for(inside, outside, Duration::from_secs(1_000_000));
+    }
+
+    /// The same, by mappings that are forgotten when nothing is sent from inside for so long.
+    pub fn translate_for(&mut self, inside: IpAddr, outside: IpAddr, lifetime: Duration) {
+        let mappings = BTreeMap::new();
+        self.nat = Some(Nat { inside, outside, mappings, next_port: 40_000, lifetime });
+    }
+
+    /// A keepalive: it may be lost, and ends at the receiver's edge.
+    pub(super) fn keep_alive(&mut self, now: Instant, path: Path) {
+        if !self.random.percent(self.faults.loss) {
+            self.translate_out(now, path.local);
+        }
     }
 
     /// Changes how bad the network is.
@@ -73,8 +95,8 @@ impl Network {
     }
 
     pub(super) fn send(&mut self, now: Instant, path: Path, octets: Vec<u8>) {
-        let mut datagram = Datagram { from: path.local, to: path.remote, octets };
-        self.translate_out(&mut datagram);
+        let from = self.translate_out(now, path.local);
+        let mut datagram = Datagram { from, to: path.remote, octets };
         if self.random.percent(self.faults.loss) {
             return;
         }
@@ -109,27 +131,31 @@ impl Network {
             return None;
         }
         let mut datagram = self.under_way.remove(&key)?;
-        self.translate_in(&mut datagram);
+        self.translate_in(now, &mut datagram);
         Some(datagram)
     }
 
-    fn translate_out(&mut self, datagram: &mut Datagram) {
-        let Some(nat) = &mut self.nat else { return };
-        if datagram.from.ip() == nat.inside {
-            let port = datagram.from.port();
-            let mapped = *nat.ports.entry(port).or_insert_with(|| {
-                nat.next_port = nat.next_port.saturating_add(1);
-                nat.next_port
-            });
-            datagram.from = SocketAddr::new(nat.outside, mapped);
+    fn translate_out(&mut self, now: Instant, from: SocketAddr) -> SocketAddr {
+        let Some(nat) = &mut self.nat else { return from };
+        if from.ip() != nat.inside {
+            return from;
         }
+        let until = after(now, nat.lifetime);
+        let kept = nat.mappings.get(&from.port()).filter(|m| now <= m.until).map(|m| m.outside);
+        let outside = kept.unwrap_or_else(|| {
+            nat.next_port = nat.next_port.saturating_add(1);
+            nat.next_port
+        });
+        nat.mappings.insert(from.port(), Mapping { outside, until });
+        SocketAddr::new(nat.outside, outside)
     }
 
-    fn translate_in(&self, datagram: &mut Datagram) {
+    fn translate_in(&self, now: Instant, datagram: &mut Datagram) {
         let Some(nat) = &self.nat else { return };
+        let port = datagram.to.port();
         if datagram.to.ip() == nat.outside
             && let Some((inner, _)) =
-                nat.ports.iter().find(|(_, mapped)| **mapped == datagram.to.port())
+                nat.mappings.iter().find(|(_, m)| m.outside == port && now <= m.until)
         {
             datagram.to = SocketAddr::new(nat.inside, *inner);
         }

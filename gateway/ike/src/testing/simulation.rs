@@ -33,6 +33,8 @@ pub struct Node {
     pub events: Vec<Event>,
     /// Every datagram that it sent.
     pub sent: Vec<(Path, Vec<u8>)>,
+    /// The path of every keepalive that it sent.
+    pub keepalives: Vec<Path>,
 }
 
 /// Some hosts and the network between them.
@@ -72,6 +74,7 @@ impl Simulation {
                 kernel: FakeKernel::new(*address),
                 events: Vec::new(),
                 sent: Vec::new(),
+                keepalives: Vec::new(),
             }
         };
         #[expect(
@@ -96,6 +99,10 @@ impl Simulation {
                 Output::Transmit { path, octets } => {
                     node.sent.push((path, octets.clone()));
                     self.network.send(now, path, octets);
+                }
+                Output::Keepalive { path } => {
+                    node.keepalives.push(path);
+                    self.network.keep_alive(now, path);
                 }
                 Output::Kernel(id, command) => {
                     if let Some(result) = node.kernel.execute(command) {
