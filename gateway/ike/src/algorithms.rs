@@ -4,9 +4,11 @@
 //! copied from one to the other). What runs an algorithm is in [`crate::crypto`].
 
 use core::fmt;
+use core::iter;
 use core::str::FromStr;
+use std::collections::BTreeMap;
 
-use gateway_wire::{EncrId, IntegId, KeMethod, PrfId};
+use gateway_wire::{EncrId, IntegId, KeMethod, PrfId, TransformType};
 
 /// A keyword that names no algorithm of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,8 +108,36 @@ algorithms! {
         EcpP256 => "ecp256",
         /// The 384-bit random ECP group (RFC 5903).
         EcpP384 => "ecp384",
+        /// The 521-bit random ECP group (RFC 5903).
+        EcpP521 => "ecp521",
         /// The 2048-bit MODP group (RFC 3526).
         Modp2048 => "modp2048",
+        /// ML-KEM-512 (FIPS 203).
+        MlKem512 => "mlkem512",
+        /// ML-KEM-768 (FIPS 203).
+        MlKem768 => "mlkem768",
+        /// ML-KEM-1024 (FIPS 203).
+        MlKem1024 => "mlkem1024",
+    }
+}
+
+algorithms! {
+    /// The place of an additional key exchange (RFC 9370 2.2.1): they are done in this order.
+    Round, "additional key exchange" {
+        /// Transform type 6.
+        Ke1 => "ke1",
+        /// Transform type 7.
+        Ke2 => "ke2",
+        /// Transform type 8.
+        Ke3 => "ke3",
+        /// Transform type 9.
+        Ke4 => "ke4",
+        /// Transform type 10.
+        Ke5 => "ke5",
+        /// Transform type 11.
+        Ke6 => "ke6",
+        /// Transform type 12.
+        Ke7 => "ke7",
     }
 }
 
@@ -256,7 +286,11 @@ impl Group {
             Self::X25519 => KeMethod::CURVE25519,
             Self::EcpP256 => KeMethod::ECP_256,
             Self::EcpP384 => KeMethod::ECP_384,
+            Self::EcpP521 => KeMethod::ECP_521,
             Self::Modp2048 => KeMethod::MODP_2048,
+            Self::MlKem512 => KeMethod::ML_KEM_512,
+            Self::MlKem768 => KeMethod::ML_KEM_768,
+            Self::MlKem1024 => KeMethod::ML_KEM_1024,
         }
     }
 
@@ -266,15 +300,99 @@ impl Group {
         Self::ALL.iter().copied().find(|g| g.id() == id)
     }
 
-    /// Octets of the public value in the KE payload.
+    /// Octets of the initiator's value in the KE payload.
     #[must_use]
     pub const fn public_len(self) -> usize {
         match self {
             Self::X25519 => 32,
             Self::EcpP256 => 64,
             Self::EcpP384 => 96,
+            Self::EcpP521 => 132,
             Self::Modp2048 => 256,
+            Self::MlKem512 => 800,
+            Self::MlKem768 => 1184,
+            Self::MlKem1024 => 1568,
         }
+    }
+
+    /// Octets of the responder's value: the same, but for a key encapsulation mechanism.
+    #[must_use]
+    pub const fn answer_len(self) -> usize {
+        match self {
+            Self::X25519 | Self::EcpP256 | Self::EcpP384 | Self::EcpP521 | Self::Modp2048 => {
+                self.public_len()
+            }
+            Self::MlKem512 => 768,
+            Self::MlKem768 => 1088,
+            Self::MlKem1024 => 1568,
+        }
+    }
+
+    /// Whether no quantum computer is known to break it.
+    #[must_use]
+    pub const fn is_quantum_safe(self) -> bool {
+        match self {
+            Self::MlKem512 | Self::MlKem768 | Self::MlKem1024 => true,
+            Self::X25519 | Self::EcpP256 | Self::EcpP384 | Self::EcpP521 | Self::Modp2048 => false,
+        }
+    }
+}
+
+impl Round {
+    /// The transform type on the wire.
+    #[must_use]
+    pub const fn transform_type(self) -> TransformType {
+        match self {
+            Self::Ke1 => TransformType::ADDKE1,
+            Self::Ke2 => TransformType::ADDKE2,
+            Self::Ke3 => TransformType::ADDKE3,
+            Self::Ke4 => TransformType::ADDKE4,
+            Self::Ke5 => TransformType::ADDKE5,
+            Self::Ke6 => TransformType::ADDKE6,
+            Self::Ke7 => TransformType::ADDKE7,
+        }
+    }
+}
+
+/// The additional key exchanges that a proposal offers: for each place the methods that we
+/// accept there, best first. `None` among them: it may also be left out.
+pub type AdditionalOffer = BTreeMap<Round, Vec<Option<Group>>>;
+
+/// The additional key exchanges that were negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Additional([Option<Group>; Round::ALL.len()]);
+
+impl Additional {
+    /// None.
+    pub const NONE: Self = Self([None; Round::ALL.len()]);
+
+    /// With one more; another in the same place is replaced.
+    #[must_use]
+    pub fn with(mut self, round: Round, group: Group) -> Self {
+        for (place, at) in self.0.iter_mut().zip(Round::ALL) {
+            if *at == round {
+                *place = Some(group);
+            }
+        }
+        self
+    }
+
+    /// The method in a place.
+    #[must_use]
+    pub fn at(self, round: Round) -> Option<Group> {
+        self.iter().find(|(at, _)| *at == round).map(|(_, group)| group)
+    }
+
+    /// They, in the order in which they are done.
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = (Round, Group)> {
+        let all = Round::ALL.iter().copied().zip(self.0);
+        all.filter_map(|(round, group)| Some((round, group?)))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.iter().next().is_none()
     }
 }
 
@@ -289,6 +407,8 @@ pub struct IkeProposal {
     pub prf: Vec<Prf>,
     /// Key exchange methods; the first is the one we send a KE payload for.
     pub groups: Vec<Group>,
+    /// Additional key exchanges (RFC 9370).
+    pub additional: AdditionalOffer,
 }
 
 /// One proposal for a Child SA: for each kind the algorithms we accept, best first.
@@ -311,6 +431,22 @@ pub struct IkeSuite {
     pub prf: Prf,
     /// Key exchange method of IKE_SA_INIT.
     pub group: Group,
+    /// Additional key exchanges.
+    pub additional: Additional,
+}
+
+impl IkeSuite {
+    /// Every key exchange, in the order in which they are done.
+    pub fn groups(&self) -> impl Iterator<Item = Group> {
+        iter::once(self.group).chain(self.additional.iter().map(|(_, group)| group))
+    }
+
+    /// Whether what is recorded today stays secret when there are quantum computers: one safe
+    /// key exchange is enough (RFC 9370 2).
+    #[must_use]
+    pub fn is_quantum_safe(&self) -> bool {
+        self.groups().any(Group::is_quantum_safe)
+    }
 }
 
 /// What was negotiated for a Child SA.
@@ -330,7 +466,8 @@ impl fmt::Display for IkeSuite {
         if let Some(integrity) = self.integrity {
             write!(f, "-{integrity}")?;
         }
-        write!(f, "-{}-{}", self.prf, self.group)
+        write!(f, "-{}-{}", self.prf, self.group)?;
+        self.additional.iter().try_for_each(|(round, group)| write!(f, "-{round}_{group}"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can be wrong with a message, and what the peer hears of it.
 
-use gateway_wire::{ChainError, DecodeError, NotifyType, PayloadType};
+use gateway_wire::{ChainError, DecodeError, KeMethod, NotifyType, PayloadType};
 
 use crate::algorithms::Group;
 use crate::crypto::key_exchange::KeyExchangeError;
@@ -39,6 +39,14 @@ pub enum Error {
     InvalidKePayload {
         /// The method that we chose.
         wanted: Group,
+    },
+    /// An additional key exchange is done with another method than the one agreed on.
+    #[error("key exchange with {found}, agreed was {agreed}")]
+    WrongKeyExchange {
+        /// The method of the KE payload.
+        found: KeMethod,
+        /// The method whose turn it is.
+        agreed: Group,
     },
     /// The peer's public value is bad, or key exchange failed here.
     #[error(transparent)]
@@ -135,6 +143,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         Error::Malformed(_)
         | Error::MissingPayload(_)
         | Error::RepeatedPayload(_)
+        | Error::WrongKeyExchange { .. }
         | Error::UnexpectedExchange => plain(NotifyType::INVALID_SYNTAX),
         Error::UnsupportedCriticalPayload(kind) => Some(Notification {
             kind: NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,

@@ -13,6 +13,7 @@ use crate::error::Error;
 /// where they are read, by the `require_*` methods.
 const RULES: &[(ExchangeType, &[PayloadType])] = &[
     (ExchangeType::IKE_SA_INIT, &[PayloadType::SA, PayloadType::KE, PayloadType::NONCE]),
+    (ExchangeType::IKE_INTERMEDIATE, &[PayloadType::KE]),
     (
         ExchangeType::IKE_AUTH,
         &[

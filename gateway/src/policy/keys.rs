@@ -51,10 +51,13 @@ pub(super) const MODES: &[&str] = &["tunnel", "transport"];
 /// The words of `start`.
 pub(super) const STARTS: &[&str] = &["on-demand", "always", "respond"];
 
-/// The proposals of a peer that names none: AEAD first, then CBC for those that lack it.
+/// The proposals of a peer that names none: quantum-safe first, then AEAD for peers that cannot do
+/// additional key exchanges (which refuse a proposal with such transforms as a whole: RFC 7296
+/// 3.3.6), then CBC for those that lack AEAD.
 pub(super) const IKE_PROPOSALS: &[&str] = &[
-    "aes256gcm16-chacha20poly1305-aes128gcm16-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-modp2048",
-    "aes256-aes128-sha256-sha384-sha512-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-modp2048",
+    "aes256gcm16-chacha20poly1305-aes128gcm16-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-ke1_mlkem768-ke1_mlkem1024-ke1_mlkem512",
+    "aes256gcm16-chacha20poly1305-aes128gcm16-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-ecp521-modp2048",
+    "aes256-aes128-sha256-sha384-sha512-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-ecp521-modp2048",
 ];
 /// The proposals of a rule that names none.
 pub(super) const ESP_PROPOSALS: &[&str] =

@@ -2,7 +2,9 @@
 
 use core::str::FromStr as _;
 
-use gateway_ike::algorithms::{Encryption, EspProposal, Group, IkeProposal, Integrity, Prf};
+use gateway_ike::algorithms::{
+    AdditionalOffer, Encryption, EspProposal, Group, IkeProposal, Integrity, Prf, Round,
+};
 
 use super::error::{Fault, nearest};
 use super::keys::{ESP_PROPOSALS, IKE_PROPOSALS};
@@ -19,7 +21,7 @@ pub(super) fn default_esp() -> Vec<EspProposal> {
 
 /// An IKE proposal. Without a PRF it gets those of its integrity algorithms, as in strongSwan.
 pub(super) fn ike(text: &str) -> Result<IkeProposal, Fault> {
-    let Suite { encryption, integrity, mut prf, groups } = Suite::parse(text)?;
+    let Suite { encryption, integrity, mut prf, groups, additional } = Suite::parse(text)?;
     if prf.is_empty() {
         prf = integrity.iter().map(|integrity| prf_of(*integrity)).collect();
     }
@@ -33,12 +35,19 @@ pub(super) fn ike(text: &str) -> Result<IkeProposal, Fault> {
             Group::ALL.iter().map(|group| group.name()),
         ));
     }
-    Ok(IkeProposal { encryption, integrity, prf, groups })
+    if let [group] = groups.as_slice()
+        && let Some(round) = additional.iter().find(|(_, methods)| ***methods == [Some(*group)])
+    {
+        let round = round.0;
+        return Err(Fault::new(format!("{text:?} has {group} again as {round}_{group}"))
+            .hint("a method that is used twice adds nothing (RFC 9370 2.2.1)"));
+    }
+    Ok(IkeProposal { encryption, integrity, prf, groups, additional })
 }
 
 /// An ESP proposal: encryption, and integrity unless that is AEAD.
 pub(super) fn esp(text: &str) -> Result<EspProposal, Fault> {
-    let Suite { encryption, integrity, prf, groups } = Suite::parse(text)?;
+    let Suite { encryption, integrity, prf, groups, additional } = Suite::parse(text)?;
     if let Some(prf) = prf.first() {
         return Err(Fault::new(format!(
             "{text:?} has the pseudo-random function {prf}, which ESP does not use"
@@ -47,6 +56,11 @@ pub(super) fn esp(text: &str) -> Result<EspProposal, Fault> {
     if let Some(group) = groups.first() {
         return Err(Fault::new(format!(
             "{text:?} has the key exchange method {group}: the keys of the SA come from the IKE SA"
+        )));
+    }
+    if let Some(round) = additional.keys().next() {
+        return Err(Fault::new(format!(
+            "{text:?} has the additional key exchange {round}: the keys of the SA come from the IKE SA"
         )));
     }
     Ok(EspProposal { encryption, integrity })
@@ -72,6 +86,7 @@ struct Suite {
     integrity: Vec<Integrity>,
     prf: Vec<Prf>,
     groups: Vec<Group>,
+    additional: AdditionalOffer,
 }
 
 impl Suite {
@@ -86,6 +101,8 @@ impl Suite {
                 add(&mut suite.prf, prf)
             } else if let Ok(group) = Group::from_str(word) {
                 add(&mut suite.groups, group)
+            } else if let Some((round, method)) = additional(text, word)? {
+                add(suite.additional.entry(round).or_default(), method)
             } else {
                 return Err(unknown(text, word));
             };
@@ -116,6 +133,30 @@ impl Suite {
         }
     }
 }
+
+/// `ke1_mlkem768`, or `ke1_none` where the place may stay empty, as in strongSwan. `None`: the word
+/// is of another kind.
+fn additional(text: &str, word: &str) -> Result<Option<(Round, Option<Group>)>, Fault> {
+    let Some((round, method)) = word.split_once('_') else { return Ok(None) };
+    let Ok(round) = Round::from_str(round) else { return Ok(None) };
+    if method == NONE {
+        return Ok(Some((round, None)));
+    }
+    match Group::from_str(method) {
+        Ok(group) => Ok(Some((round, Some(group)))),
+        Err(error) => {
+            let known = Group::ALL.iter().map(|group| group.name()).chain([NONE]);
+            let fault = Fault::new(format!("{text:?} has the additional key exchange {word:?}"));
+            Err(match nearest(method, known) {
+                Some(name) => fault.hint(format!("did you mean {round}_{name}?")),
+                None => fault.hint(format!("after {round}_ stands one of {}, {NONE}", error.known)),
+            })
+        }
+    }
+}
+
+/// The word for no additional key exchange.
+const NONE: &str = "none";
 
 /// Appends an algorithm unless it is there.
 fn add<T: PartialEq>(list: &mut Vec<T>, algorithm: T) -> bool {
@@ -152,7 +193,49 @@ mod tests {
             assert!(esp.iter().any(|proposal| proposal.encryption.contains(encryption)));
         }
         for group in Group::ALL {
-            assert!(ike.iter().all(|proposal| proposal.groups.contains(group)));
+            let classic = |proposal: &IkeProposal| proposal.groups.contains(group);
+            let hybrid = |proposal: &IkeProposal| {
+                proposal.additional.values().any(|methods| methods.contains(&Some(*group)))
+            };
+            assert!(ike.iter().any(|p| classic(p) || hybrid(p)), "{group}");
+        }
+    }
+
+    #[test]
+    fn the_first_default_is_quantum_safe_and_the_others_are_for_peers_that_cannot_do_that() {
+        let ike = default_ike();
+        let [first, others @ ..] = ike.as_slice() else { panic!("no default") };
+        assert_eq!(first.encryption.first(), Some(&Encryption::Aes256Gcm16));
+        assert_eq!(first.groups.first(), Some(&Group::X25519));
+        let methods = &first.additional[&Round::Ke1];
+        assert_eq!(methods.first(), Some(&Some(Group::MlKem768)));
+        assert!(methods.iter().flatten().all(|group| group.is_quantum_safe()));
+        assert!(!methods.contains(&None), "or it would not have to be quantum-safe");
+        assert!(!others.is_empty() && others.iter().all(|proposal| proposal.additional.is_empty()));
+    }
+
+    #[test]
+    fn additional_key_exchanges_are_written_as_in_strongswan() {
+        let proposal =
+            ike("aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke1_none-ke3_ecp521").unwrap();
+        assert_eq!(
+            proposal.additional,
+            AdditionalOffer::from([
+                (Round::Ke1, vec![Some(Group::MlKem768), None]),
+                (Round::Ke3, vec![Some(Group::EcpP521)]),
+            ])
+        );
+        for (text, part) in [
+            ("aes256gcm16-prfsha256-x25519-ke1_mlkem786", "did you mean ke1_mlkem768?"),
+            ("aes256gcm16-prfsha256-x25519-ke1_kyber", "after ke1_ stands one of x25519, "),
+            ("aes256gcm16-prfsha256-x25519-ke8_mlkem768", "unknown algorithm \"ke8_mlkem768\""),
+            ("aes256gcm16-prfsha256-x25519-ke1_x25519", "has x25519 again as ke1_x25519"),
+            ("aes256gcm16-prfsha256-x25519-ke1_none-ke1_none", "ke1_none twice"),
+            ("aes256gcm16-prfsha256-ke1_mlkem768", "no key exchange method"),
+        ] {
+            let Fault { message, hint } = ike(text).unwrap_err();
+            let whole = format!("{message}: {}", hint.unwrap_or_default());
+            assert!(whole.contains(part), "{whole}");
         }
     }
 
@@ -199,6 +282,7 @@ mod tests {
         assert!(esp("aes256gcm16").is_ok() && esp("aes128-sha256").is_ok());
         assert!(esp("aes256gcm16-prfsha256").is_err());
         assert!(esp("aes256gcm16-x25519").is_err());
+        assert!(esp("aes256gcm16-ke1_mlkem768").is_err());
         assert!(esp("aes128").is_err());
     }
 }

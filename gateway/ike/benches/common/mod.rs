@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use gateway_ike::algorithms::{Encryption, EspSuite, Group, IkeSuite, Prf};
+use gateway_ike::algorithms::{Additional, Encryption, EspSuite, Group, IkeSuite, Prf};
 use gateway_ike::crypto::key_exchange::{KeyExchange as _, SystemKeyExchange};
 use gateway_ike::crypto::prf::{equal, sha1};
 use gateway_ike::crypto::protect::{Opener, Sealer};
@@ -17,6 +17,7 @@ const SUITE: IkeSuite = IkeSuite {
     integrity: None,
     prf: Prf::HmacSha256,
     group: Group::X25519,
+    additional: Additional::NONE,
 };
 const CHILD: EspSuite =
     EspSuite { encryption: Encryption::Aes256Gcm16, integrity: None, esn: true };
@@ -78,11 +79,11 @@ impl Floor {
 
         let mut request = self.auth_request.clone();
         black_box(opener.open(black_box(&mut request), HEADERS).unwrap());
-        let octets = signed_octets(SUITE.prf, keys.sk_pi(), &self.init, &NONCE, ID);
+        let octets = signed_octets(SUITE.prf, keys.sk_pi(), &self.init, &NONCE, ID, &[]);
         let theirs = shared_key_auth(SUITE.prf, PSK, &octets);
         black_box(equal(&theirs, black_box(&NONCE)));
         black_box(ChildKeys::derive(SUITE.prf, keys.sk_d(), None, &NONCE, &NONCE, CHILD));
-        let octets = signed_octets(SUITE.prf, keys.sk_pr(), &self.init, &NONCE, ID);
+        let octets = signed_octets(SUITE.prf, keys.sk_pr(), &self.init, &NONCE, ID, &[]);
         black_box(shared_key_auth(SUITE.prf, PSK, &octets));
         let mut response = vec![9; HEADERS];
         sealer

@@ -2,7 +2,9 @@
 //! live here and nowhere else (RFC 7296 2.1 to 2.3, 3.14, RFC 7383).
 
 mod fragment;
+mod int_auth;
 
+use core::mem;
 use core::time::Duration;
 use std::time::Instant;
 
@@ -15,6 +17,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::fragment::{Datagrams, Fragmentation};
 use self::fragment::{Reassembly, Whole};
+use self::int_auth::IntAuth;
 use crate::algorithms::IkeSuite;
 use crate::config::EndpointConfig;
 use crate::counters::Counter;
@@ -150,6 +153,9 @@ pub(crate) struct Channel {
     pub(crate) keys: IkeKeys,
     sealer: Sealer,
     opener: Opener,
+    /// Opens the request that was answered last, if the keys have changed since.
+    opener_before: Option<Opener>,
+    int_auth: IntAuth,
     next_request: u32,
     awaiting: Option<Awaiting>,
     /// `None`: the peer's numbers are used up (RFC 7296 2.2).
@@ -171,16 +177,7 @@ impl Channel {
         suite: IkeSuite,
         keys: IkeKeys,
     ) -> Result<Self, Error> {
-        let (ours, theirs) = if initiator {
-            ((keys.sk_ei(), keys.sk_ai()), (keys.sk_er(), keys.sk_ar()))
-        } else {
-            ((keys.sk_er(), keys.sk_ar()), (keys.sk_ei(), keys.sk_ai()))
-        };
-        let bad_key = |_| Error::Internal("a derived key has the wrong length");
-        let sealer =
-            Sealer::new(suite.encryption, suite.integrity, ours.0, ours.1).map_err(bad_key)?;
-        let opener =
-            Opener::new(suite.encryption, suite.integrity, theirs.0, theirs.1).map_err(bad_key)?;
+        let (sealer, opener) = ciphers(initiator, suite, &keys)?;
         Ok(Self {
             initiator_spi: spis.0,
             responder_spi: spis.1,
@@ -189,6 +186,8 @@ impl Channel {
             keys,
             sealer,
             opener,
+            opener_before: None,
+            int_auth: IntAuth::default(),
             next_request: u32::from(initiator),
             awaiting: None,
             next_expected: Some(u32::from(!initiator)),
@@ -241,7 +240,7 @@ impl Channel {
             Place::Outside
         } else if fragment.number != 1 {
             Place::RepeatedInPart
-        } else if self.decrypt(datagram, fragment.body_offset).is_ok() {
+        } else if self.was_sealed_by_peer(datagram, fragment.body_offset) {
             Place::Repeated(response)
         } else {
             Place::Outside
@@ -256,6 +255,10 @@ impl Channel {
             return Received::Dropped(Counter::NotAuthentic);
         };
         // RFC 7296 3.14: SK is the last payload; nothing outside it is trusted, so nothing is read.
+        // In IKE_INTERMEDIATE AUTH would have to cover it (RFC 9242 3.3.2), and nobody sends any.
+        if header.exchange == ExchangeType::IKE_INTERMEDIATE && message.payloads.len() > 1 {
+            return Received::Dropped(Counter::NotAuthentic);
+        }
         match message.payloads.last() {
             Some(Payload::Encrypted(sk)) => {
                 let decrypted = self.decrypt(datagram, sk.body_offset);
@@ -302,9 +305,52 @@ impl Channel {
 
     /// The plaintext of an SK or SKF payload whose body begins at `offset`, if it is authentic.
     fn decrypt(&self, datagram: &[u8], offset: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let mut copy = datagram.to_vec();
-        let plaintext = self.opener.open(&mut copy, offset)?.to_vec();
-        Ok(Zeroizing::new(plaintext))
+        decrypt(&self.opener, datagram, offset)
+    }
+
+    /// Whether a message with the number of the last request is authentic, under the keys that
+    /// were in force then.
+    fn was_sealed_by_peer(&self, datagram: &[u8], offset: usize) -> bool {
+        let opener = self.opener_before.as_ref().unwrap_or(&self.opener);
+        decrypt(opener, datagram, offset).is_ok()
+    }
+
+    /// The secret of one more key exchange goes into all keys; numbers and the answer that is kept
+    /// stay (RFC 9370 2.2.2). The nonces are those of IKE_SA_INIT.
+    pub(crate) fn add_secret(&mut self, secret: &[u8], ni: &[u8], nr: &[u8]) -> Result<(), Error> {
+        let (suite, spis) = (self.suite, (self.initiator_spi, self.responder_spi));
+        let keys = self.keys.derive_rekeyed(suite.prf, suite, secret, ni, nr, spis.0, spis.1);
+        let (sealer, opener) = ciphers(self.initiator, suite, &keys)?;
+        self.opener_before = Some(mem::replace(&mut self.opener, opener));
+        self.sealer = sealer;
+        self.keys = keys;
+        Ok(())
+    }
+
+    /// The peer's message of IKE_INTERMEDIATE becomes part of what AUTH covers, under the keys
+    /// that it came with.
+    pub(crate) fn intermediate_received(&mut self, opened: &Opened) -> Result<(), Error> {
+        let (first, plaintext) = opened.content.as_ref().map_err(|error| Error::from(*error))?;
+        self.cover(!self.initiator, &opened.header, *first, plaintext)
+    }
+
+    /// What IKE_INTERMEDIATE adds to the octets that AUTH signs: for the initiator just before it
+    /// sends its first IKE_AUTH request, for the responder just before it answers that.
+    pub(crate) fn int_auth(&self) -> Vec<u8> {
+        let expected = self.next_expected.unwrap_or(u32::MAX);
+        let first_auth = if self.initiator { self.next_request } else { expected };
+        self.int_auth.octets(first_auth)
+    }
+
+    fn cover(
+        &mut self,
+        initiator: bool,
+        header: &Header,
+        first: PayloadType,
+        plaintext: &[u8],
+    ) -> Result<(), Error> {
+        let sk_p = if initiator { self.keys.sk_pi() } else { self.keys.sk_pr() };
+        self.int_auth.cover(self.suite.prf, sk_p, initiator, header, first, plaintext)
     }
 
     /// Sends the next request: seals it, keeps it for retransmission, and gives the datagrams.
@@ -367,6 +413,7 @@ impl Channel {
         let response = self.seal(random, request.exchange, true, request.id, payloads)?;
         self.next_expected = request.id.checked_add(1);
         self.request_parts = None;
+        self.opener_before = None;
         self.answered =
             Some(Answered { id: request.id, request: request.digest, response: response.clone() });
         Ok(response)
@@ -389,6 +436,9 @@ impl Channel {
         };
         let (first, plaintext) = encode_chain(payloads).map_err(too_long)?;
         let plaintext = Zeroizing::new(plaintext);
+        if exchange == ExchangeType::IKE_INTERMEDIATE {
+            self.cover(self.initiator, &header, first, &plaintext)?;
+        }
         let prefix = encode_sk_prefix(&header, first, self.sealer.body_len(plaintext.len()));
         let whole_len = self.sealer.body_len(plaintext.len()).saturating_add(SK_PREFIX);
         match self.fragmentation {
@@ -455,6 +505,30 @@ fn refused_outside(message: &Message<'_>) -> Option<PayloadType> {
         let Payload::Unknown(unknown) = payload else { return None };
         unknown.critical.then_some(unknown.kind)
     })
+}
+
+fn decrypt(
+    opener: &Opener,
+    datagram: &[u8],
+    offset: usize,
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let mut copy = datagram.to_vec();
+    let plaintext = opener.open(&mut copy, offset)?.to_vec();
+    Ok(Zeroizing::new(plaintext))
+}
+
+/// What seals our messages and opens the peer's.
+fn ciphers(initiator: bool, suite: IkeSuite, keys: &IkeKeys) -> Result<(Sealer, Opener), Error> {
+    let (ours, theirs) = if initiator {
+        ((keys.sk_ei(), keys.sk_ai()), (keys.sk_er(), keys.sk_ar()))
+    } else {
+        ((keys.sk_er(), keys.sk_ar()), (keys.sk_ei(), keys.sk_ai()))
+    };
+    let bad_key = |_| Error::Internal("a derived key has the wrong length");
+    let sealer = Sealer::new(suite.encryption, suite.integrity, ours.0, ours.1).map_err(bad_key)?;
+    let opener =
+        Opener::new(suite.encryption, suite.integrity, theirs.0, theirs.1).map_err(bad_key)?;
+    Ok((sealer, opener))
 }
 
 /// Names a request that is to be answered.

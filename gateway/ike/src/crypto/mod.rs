@@ -1,6 +1,8 @@
 //! What runs the algorithms: the only place that names an implementation.
 //!
-//! Everything is ring's, except what ring lacks: AES-CBC and the MODP group are RustCrypto's.
+//! Everything is ring's, except what ring lacks: AES-CBC, the MODP group, P-521 and ML-KEM are
+//! RustCrypto's, in Rust alone. (Others are faster at ML-KEM: aws-lc-rs, which would be a second
+//! cryptographic library in C beside ring, and libcrux, which promises no stable interface yet.)
 
 pub mod key_exchange;
 pub mod prf;

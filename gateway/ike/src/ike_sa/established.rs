@@ -241,6 +241,7 @@ impl IkeSa {
             }
             State::FindingAddress
             | State::AwaitInit(_)
+            | State::AwaitIntermediate(_)
             | State::HalfOpen(_)
             | State::Closing(_)
             | State::Closed => {}

@@ -10,6 +10,7 @@ use gateway_wire::{
     NotifyType, Payload, SecurityAssociation, encode_message,
 };
 
+use super::intermediate::KeyRounds;
 use super::{HalfOpen, IkeSa, Job, State, notify};
 use crate::algorithms::{Group, IkeProposal, IkeSuite};
 use crate::channel::{Backoff, Channel, Fragmentation, Retry};
@@ -23,7 +24,7 @@ use crate::io::{Done, IkeSaId, KernelCommand, KernelError, Path};
 use crate::keys::IkeKeys;
 use crate::natt;
 use crate::payloads::Payloads;
-use crate::proposal;
+use crate::proposal::{self, Rounds};
 use crate::shared::{Owner, Purpose, Shared};
 use crate::time::after;
 
@@ -140,10 +141,11 @@ impl IkeSa {
         let header = init_header(self.initiator_spi, IkeSpi::ZERO, false);
         // RFC 7296 2.6: the cookie comes first, the rest stays as it was.
         let cookie_payload = cookie.as_deref().map(|c| notify(NotifyType::COOKIE, c));
-        let extensions = extensions(shared);
+        let additional = peer.proposals.iter().any(|p| !p.additional.is_empty());
+        let extensions = extensions(shared.config.fragment_size > 0, additional);
         let ke = KeyExchange { method: pending.group().id(), data: pending.public() };
         let request =
-            init_message(&header, cookie_payload, &sa, ke, &nonce, self.path, extensions)?;
+            init_message(&header, cookie_payload, &sa, ke, &nonce, self.path, &extensions)?;
         shared.transmit(self.path, request.clone());
         let backoff = Backoff::new(now, &shared.config);
         self.state = State::AwaitInit(Box::new(AwaitInit {
@@ -240,8 +242,10 @@ impl IkeSa {
                 response: datagram.to_vec(),
                 initiator_nonce: our_nonce.to_vec(),
                 responder_nonce: nonce,
+                int_auth: Vec::new(),
             };
-            self.send_auth(now, shared, channel, transcript, nat)
+            let rounds = suite.additional.iter().map(|(_, group)| group).collect();
+            self.next_round(now, shared, KeyRounds { channel, transcript, nat, rounds })
         });
         if let Err(error) = next {
             self.fail(shared, error);
@@ -338,7 +342,8 @@ impl<'a> InitAnswer<'a> {
         proposals: &[IkeProposal],
         sent: Group,
     ) -> Result<Self, Error> {
-        let suite = proposal::accept_ike(proposals, payloads.require_sa()?)?;
+        let rounds = Rounds::of(payloads);
+        let suite = proposal::accept_ike(proposals, payloads.require_sa()?, rounds)?;
         let ke = payloads.require_ke()?;
         if suite.group != sent || ke.method != sent.id() {
             return Err(Error::BadAnswer("another key exchange method than the one we sent"));
@@ -363,36 +368,37 @@ pub(crate) fn answer_init(
     let (offered, ke, nonce) =
         (payloads.require_sa()?, payloads.require_ke()?, payloads.require_nonce()?);
     let policies = Arc::clone(&shared.policies);
-    let (chosen, suite) = choose(&policies, path, offered, ke.method)?;
+    let rounds = Rounds::of(payloads);
+    let (chosen, suite) = choose(&policies, path, offered, ke.method, rounds)?;
     if suite.group.id() != ke.method {
         return Err(Error::InvalidKePayload { wanted: suite.group });
     }
-    let pending = shared.key_exchange.generate(suite.group)?;
-    let our_value = pending.public().to_vec();
-    let secret = pending.agree(ke.data)?;
+    let agreed = shared.key_exchange.respond(suite.group, ke.data)?;
     let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
     let spis = (header.initiator_spi, shared.ike_spi()?);
     let nat = natt::detect(spis.0, IkeSpi::ZERO, path, &payloads.notifies);
-    let keys = IkeKeys::derive(suite, &secret, nonce, &our_nonce, spis.0, spis.1);
+    let keys = IkeKeys::derive(suite, &agreed.secret, nonce, &our_nonce, spis.0, spis.1);
     let mut channel = Channel::new(spis, false, suite, keys)?;
     channel.set_fragmentation(fragmentation(shared, path, payloads));
-    // RFC 7383 2.3: we say so only to an initiator that has.
-    let extensions = if channel.fragmentation().is_some() { extensions(shared) } else { &[] };
+    // RFC 7383 2.3, RFC 9242 3.1: we say so only to an initiator that has.
+    let extensions = extensions(channel.fragmentation().is_some(), !suite.additional.is_empty());
     let answer_header = init_header(spis.0, spis.1, true);
-    let ke = KeyExchange { method: suite.group.id(), data: &our_value };
-    let response = init_message(&answer_header, None, &chosen, ke, &our_nonce, path, extensions)?;
+    let ke = KeyExchange { method: suite.group.id(), data: &agreed.value };
+    let response = init_message(&answer_header, None, &chosen, ke, &our_nonce, path, &extensions)?;
     shared.transmit(path, response.clone());
     let transcript = super::auth::Transcript {
         request: datagram.to_vec(),
         response,
         initiator_nonce: nonce.to_vec(),
         responder_nonce: our_nonce.to_vec(),
+        int_auth: Vec::new(),
     };
     let digest = sha1(&[datagram]);
     let half_open = HalfOpen {
         channel,
         transcript,
         nat,
+        rounds: suite.additional.iter().map(|(_, group)| group).collect(),
         deadline: after(now, shared.config.half_open_timeout),
         key: (digest, path),
     };
@@ -419,9 +425,10 @@ fn choose(
     path: Path,
     offered: &SecurityAssociation,
     sent: KeMethod,
+    rounds: Rounds,
 ) -> Result<(SecurityAssociation, IkeSuite), Error> {
-    let chosen =
-        candidates(policies, path).find_map(|p| proposal::select_ike(&p.proposals, offered, sent));
+    let chosen = candidates(policies, path)
+        .find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds));
     chosen.ok_or_else(|| {
         let ours = candidates(policies, path)
             .map(|p| {
@@ -471,13 +478,14 @@ pub(crate) const fn init_header(
     }
 }
 
-/// What we can beyond RFC 7296, as IKE_SA_INIT says it.
-const fn extensions(shared: &Shared) -> &'static [NotifyType] {
-    if shared.config.fragment_size == 0 {
-        &[]
-    } else {
-        &[NotifyType::IKEV2_FRAGMENTATION_SUPPORTED]
-    }
+/// What we can beyond RFC 7296, as IKE_SA_INIT says it: only what this peer is to use, since what
+/// is not said cannot confuse it.
+fn extensions(fragmentation: bool, additional_key_exchanges: bool) -> Vec<NotifyType> {
+    let all = [
+        (fragmentation, NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
+        (additional_key_exchanges, NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED),
+    ];
+    all.into_iter().filter_map(|(wanted, kind)| wanted.then_some(kind)).collect()
 }
 
 /// How messages are fragmented, if the peer has said that it can and we want to (RFC 7383 2.3).

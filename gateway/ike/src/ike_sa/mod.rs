@@ -11,6 +11,7 @@ mod create_child;
 mod established;
 mod informational;
 mod init;
+mod intermediate;
 mod jobs;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ pub(crate) use self::auth::{AwaitAuth, HalfOpen};
 pub(crate) use self::child::{ChildSa, ChildState};
 pub(crate) use self::established::{Closing, Established};
 pub(crate) use self::init::{AwaitInit, answer_init, init_header};
+pub(crate) use self::intermediate::AwaitIntermediate;
 pub(crate) use self::jobs::{Job, Wish};
 use crate::algorithms::IkeSuite;
 use crate::channel::{Channel, Opened, Place, Received};
@@ -59,6 +61,8 @@ pub(crate) enum State {
     FindingAddress,
     /// Initiator: IKE_SA_INIT is sent.
     AwaitInit(Box<AwaitInit>),
+    /// Initiator: IKE_INTERMEDIATE is sent, for an additional key exchange.
+    AwaitIntermediate(Box<AwaitIntermediate>),
     /// Initiator: IKE_AUTH is sent.
     AwaitAuth(Box<AwaitAuth>),
     /// Responder: IKE_SA_INIT is answered.
@@ -75,6 +79,7 @@ impl State {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::FindingAddress | Self::AwaitInit(_) => "connecting",
+            Self::AwaitIntermediate(_) => "exchanging keys",
             Self::AwaitAuth(_) => "authenticating",
             Self::HalfOpen(_) => "half-open",
             Self::Established(_) => "established",
@@ -85,6 +90,7 @@ impl State {
 
     pub(crate) fn channel(&self) -> Option<&Channel> {
         match self {
+            Self::AwaitIntermediate(s) => Some(&s.rounds.channel),
             Self::AwaitAuth(s) => Some(&s.channel),
             Self::HalfOpen(s) => Some(&s.channel),
             Self::Established(s) => Some(&s.channel),
@@ -95,6 +101,7 @@ impl State {
 
     fn channel_mut(&mut self) -> Option<&mut Channel> {
         match self {
+            Self::AwaitIntermediate(s) => Some(&mut s.rounds.channel),
             Self::AwaitAuth(s) => Some(&mut s.channel),
             Self::HalfOpen(s) => Some(&mut s.channel),
             Self::Established(s) => Some(&mut s.channel),
@@ -169,6 +176,9 @@ impl IkeSa {
             (State::HalfOpen(_), ExchangeType::IKE_AUTH) => {
                 self.auth_request(now, shared, path, opened, datagram)
             }
+            (State::HalfOpen(_), ExchangeType::IKE_INTERMEDIATE) => {
+                self.intermediate_request(now, shared, path, opened, datagram)
+            }
             (State::Established(established), exchange) => {
                 established.last_inbound = now;
                 established.last_sent = now; // by the answer
@@ -208,6 +218,7 @@ impl IkeSa {
             channel.response_received();
         }
         match &mut self.state {
+            State::AwaitIntermediate(_) => self.intermediate_response(now, shared, opened),
             State::AwaitAuth(_) => self.auth_response(now, shared, path, opened),
             State::Established(established) => {
                 established.last_inbound = now;
@@ -249,7 +260,9 @@ impl IkeSa {
                 self.close(shared, "no IKE_AUTH in time");
             }
             State::Closing(closing) if closing.until <= now => self.state = State::Closed,
-            State::AwaitAuth(_) | State::Closing(_) => self.retransmit(now, shared),
+            State::AwaitIntermediate(_) | State::AwaitAuth(_) | State::Closing(_) => {
+                self.retransmit(now, shared)
+            }
             State::Established(_) => {
                 self.retransmit(now, shared);
                 self.established_timeout(now, shared);
@@ -263,6 +276,7 @@ impl IkeSa {
         match &self.state {
             State::FindingAddress | State::Closed => None,
             State::AwaitInit(s) => Some(s.backoff.next()),
+            State::AwaitIntermediate(s) => s.rounds.channel.next_retransmission(),
             State::AwaitAuth(s) => s.channel.next_retransmission(),
             State::HalfOpen(s) => Some(s.deadline),
             State::Established(s) => s.next_timeout(self.peer.as_deref(), shared),
@@ -351,6 +365,7 @@ impl IkeSa {
             State::Established(s) => s.serves(rule),
             State::FindingAddress
             | State::AwaitInit(_)
+            | State::AwaitIntermediate(_)
             | State::HalfOpen(_)
             | State::Closing(_)
             | State::Closed => false,
@@ -361,7 +376,10 @@ impl IkeSa {
     /// Whether a job given to it will be done: it stands and is to stay, or is being made by us.
     pub(crate) fn takes_jobs(&self, now: Instant) -> bool {
         match &self.state {
-            State::FindingAddress | State::AwaitInit(_) | State::AwaitAuth(_) => true,
+            State::FindingAddress
+            | State::AwaitInit(_)
+            | State::AwaitIntermediate(_)
+            | State::AwaitAuth(_) => true,
             State::Established(s) => {
                 let ending = self.jobs.iter().any(|j| matches!(j, Job::DeleteIke { .. }));
                 !ending && s.lifetime_left(now, self.peer.as_deref())
@@ -390,6 +408,7 @@ impl IkeSa {
     /// What was negotiated, and who is behind NAT.
     pub(crate) fn negotiated(&self) -> (Option<IkeSuite>, NatDetected) {
         let nat = match &self.state {
+            State::AwaitIntermediate(s) => s.rounds.nat,
             State::AwaitAuth(s) => s.nat,
             State::HalfOpen(s) => s.nat,
             State::Established(s) => s.nat,

@@ -46,6 +46,9 @@ impl IkeKeys {
 
     /// The keys of an IKE SA that takes the place of this one (RFC 7296 2.18). `old_prf` is the
     /// function of this SA; `shared`, the nonces and the SPIs come from the exchange that rekeys.
+    ///
+    /// An additional key exchange after IKE_SA_INIT gives the same IKE SA new keys by the same
+    /// formula, with the nonces and the SPIs that it has (RFC 9370 2.2.2).
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "the formula has as many")]
     pub fn derive_rekeyed(
@@ -191,7 +194,8 @@ impl fmt::Debug for ChildKeys {
 /// initiator and `SK_pr` for the responder.
 ///
 /// `message` is the whole IKE_SA_INIT message as it was sent, without a non-ESP marker; `id_body`
-/// is the ID payload without its generic header.
+/// is the ID payload without its generic header; `int_auth` authenticates the IKE_INTERMEDIATE
+/// messages, if there were any (RFC 9242 3.3.2).
 #[must_use]
 pub fn signed_octets(
     algorithm: Prf,
@@ -199,8 +203,9 @@ pub fn signed_octets(
     message: &[u8],
     peer_nonce: &[u8],
     id_body: &[u8],
+    int_auth: &[u8],
 ) -> Vec<u8> {
-    [message, peer_nonce, &prf(algorithm, sk_p, &[id_body])].concat()
+    [message, peer_nonce, &prf(algorithm, sk_p, &[id_body]), int_auth].concat()
 }
 
 /// The AUTH data with a key that both ends share, over [`signed_octets`] (RFC 7296 2.15).

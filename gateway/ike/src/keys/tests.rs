@@ -1,7 +1,7 @@
 //! Published vectors for the derivation of keys.
 
 use super::*;
-use crate::algorithms::{Encryption, Group, Integrity};
+use crate::algorithms::{Additional, Encryption, Group, Integrity};
 use crate::crypto::hex;
 
 fn spi(digits: &str) -> IkeSpi {
@@ -9,7 +9,8 @@ fn spi(digits: &str) -> IkeSpi {
 }
 
 const fn ike(encryption: Encryption, integrity: Option<Integrity>, prf: Prf) -> IkeSuite {
-    IkeSuite { encryption, integrity, prf, group: Group::X25519 }
+    let additional = Additional::NONE;
+    IkeSuite { encryption, integrity, prf, group: Group::X25519, additional }
 }
 
 impl IkeKeys {
@@ -192,7 +193,7 @@ fn the_keys_of_a_child_sa_are_the_initiators_first_and_encryption_first() {
 #[test]
 fn auth_covers_message_nonce_and_identity() {
     let auth = |prf, psk: &[u8], sk_p: &[u8], message: &[u8], nonce: &[u8], id: &[u8]| {
-        shared_key_auth(prf, psk, &signed_octets(prf, sk_p, message, nonce, id))
+        shared_key_auth(prf, psk, &signed_octets(prf, sk_p, message, nonce, id, &[]))
     };
     let vectors = [
         (Prf::HmacSha256, hex("2e203f2d5f3f6184841be32d1e28af451a7ecc6a4daf43e80d8104891358628c")),

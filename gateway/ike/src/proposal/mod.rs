@@ -1,5 +1,7 @@
 //! Proposals: what we offer, and the choice between what both ends offer (RFC 7296 2.7, 3.3).
 
+mod additional;
+
 use gateway_wire::{
     EncrId, EsnId, IntegId, KeMethod, PrfId, Proposal, ProtocolId, SecurityAssociation, Transform,
     TransformType,
@@ -9,6 +11,8 @@ use crate::algorithms::{
     Encryption, EspProposal, EspSuite, Group, IkeProposal, IkeSuite, Integrity, Prf,
 };
 use crate::error::Error;
+
+pub(crate) use self::additional::Rounds;
 
 /// Our proposals for an IKE SA as they stand in the SA payload.
 pub(crate) fn offer_ike(ours: &[IkeProposal]) -> SecurityAssociation {
@@ -20,6 +24,7 @@ pub(crate) fn offer_ike(ours: &[IkeProposal]) -> SecurityAssociation {
             .chain(p.prf.iter().map(|a| transform(TransformType::PRF, a.id().0)))
             .chain(integrity(&p.integrity))
             .chain(p.groups.iter().map(|g| transform(TransformType::KE, g.id().0)))
+            .chain(additional::transforms(&p.additional))
             .collect(),
     });
     SecurityAssociation { proposals: proposals.collect() }
@@ -43,19 +48,22 @@ pub(crate) fn offer_esp(ours: &[EspProposal], spi: u32) -> SecurityAssociation {
 /// The responder's choice for an IKE SA: our best proposal that the peer also offers.
 ///
 /// Among our key exchange methods the one that the peer has already sent a value for is
-/// preferred, since any other costs a round trip.
+/// preferred, since any other costs a round trip. `rounds` says whether the peer can do
+/// additional ones.
 pub(crate) fn select_ike(
     ours: &[IkeProposal],
     offered: &SecurityAssociation,
     sent: KeMethod,
+    rounds: Rounds,
 ) -> Option<(SecurityAssociation, IkeSuite)> {
     ours.iter().find_map(|mine| {
         offered.proposals.iter().find_map(|theirs| {
-            let suite = match_ike(mine, theirs, sent)?;
+            let suite = match_ike(mine, theirs, sent, rounds)?;
             let mut transforms = chosen_cipher(suite.encryption, suite.integrity);
             transforms.push(transform(TransformType::PRF, suite.prf.id().0));
             transforms.push(transform(TransformType::KE, suite.group.id().0));
             decline(theirs, &mut transforms);
+            transforms.extend(additional::chosen(suite.additional, theirs));
             Some((answer(theirs, Vec::new(), transforms), suite))
         })
     })
@@ -84,6 +92,7 @@ pub(crate) fn select_esp(
 pub(crate) fn accept_ike(
     ours: &[IkeProposal],
     answer: &SecurityAssociation,
+    rounds: Rounds,
 ) -> Result<IkeSuite, Error> {
     let (mine, theirs) = single(ours, answer)?;
     let group = theirs
@@ -91,7 +100,7 @@ pub(crate) fn accept_ike(
         .iter()
         .find(|t| t.kind == TransformType::KE)
         .map_or(KeMethod::NONE, |t| KeMethod(t.id));
-    match_ike(mine, theirs, group)
+    match_ike(mine, theirs, group, rounds)
         .ok_or(Error::BadAnswer("the chosen transforms are not among ours"))
 }
 
@@ -105,6 +114,17 @@ pub(crate) fn accept_esp(
     let suite = match_esp(mine, theirs)
         .ok_or(Error::BadAnswer("the chosen transforms are not among ours"))?;
     Ok((suite, spi))
+}
+
+/// Whether one of our proposals has this suite in it.
+pub(crate) fn accepts(ours: &[IkeProposal], suite: IkeSuite) -> bool {
+    ours.iter().any(|p| {
+        p.encryption.contains(&suite.encryption)
+            && suite.integrity.is_none_or(|i| p.integrity.contains(&i))
+            && p.prf.contains(&suite.prf)
+            && p.groups.contains(&suite.group)
+            && additional::accepts(&p.additional, suite.additional)
+    })
 }
 
 /// Proposals in words, for a log line about a refusal.
@@ -121,6 +141,7 @@ fn describe_transform(t: &Transform) -> String {
         TransformType::INTEG => format!("AUTH_{}", IntegId(t.id)),
         TransformType::KE => KeMethod(t.id).to_string(),
         TransformType::ESN => format!("ESN_{}", EsnId(t.id)),
+        kind if additional::is_additional(kind) => format!("{kind}_{}", KeMethod(t.id)),
         other => format!("transform{}_{}", other.0, t.id),
     };
     t.key_length.map_or_else(|| name.clone(), |bits| format!("{name}_{bits}"))
@@ -144,22 +165,33 @@ fn single<'a, P>(
     Ok((mine, theirs))
 }
 
-fn match_ike(mine: &IkeProposal, theirs: &Proposal, sent: KeMethod) -> Option<IkeSuite> {
+fn match_ike(
+    mine: &IkeProposal,
+    theirs: &Proposal,
+    sent: KeMethod,
+    rounds: Rounds,
+) -> Option<IkeSuite> {
     use TransformType as T;
-    if theirs.protocol != ProtocolId::IKE || !only(theirs, &[T::ENCR, T::PRF, T::INTEG, T::KE]) {
+    let known = |kind| {
+        matches!(kind, T::ENCR | T::PRF | T::INTEG | T::KE) || additional::is_additional(kind)
+    };
+    if theirs.protocol != ProtocolId::IKE || !only(theirs, known) {
         return None;
     }
     let (encryption, integrity) = match_cipher(&mine.encryption, &mine.integrity, theirs)?;
     let prf: Prf = mine.prf.iter().copied().find(|a| offers(theirs, T::PRF, a.id().0, None))?;
     let possible = |g: &Group| offers(theirs, T::KE, g.id().0, None);
     let groups = || mine.groups.iter().copied().filter(possible);
-    let group = groups().find(|g| g.id() == sent).or_else(|| groups().next())?;
-    Some(IkeSuite { encryption, integrity, prf, group })
+    let mut sent_first = groups().filter(|g| g.id() == sent).chain(groups());
+    let with_rounds = |group| Some((group, additional::choose(mine, theirs, group, rounds)?));
+    let (group, additional) = sent_first.find_map(with_rounds)?;
+    Some(IkeSuite { encryption, integrity, prf, group, additional })
 }
 
 fn match_esp(mine: &EspProposal, theirs: &Proposal) -> Option<EspSuite> {
     use TransformType as T;
-    if theirs.protocol != ProtocolId::ESP || !only(theirs, &[T::ENCR, T::INTEG, T::KE, T::ESN]) {
+    let known = [T::ENCR, T::INTEG, T::KE, T::ESN];
+    if theirs.protocol != ProtocolId::ESP || !only(theirs, |kind| known.contains(&kind)) {
         return None;
     }
     // Whoever insists on a further key exchange cannot have it; "NONE" or its absence will do.
@@ -212,8 +244,8 @@ fn lacks(proposal: &Proposal, kind: TransformType) -> bool {
 }
 
 /// A proposal with a transform type that we do not understand is refused whole (RFC 7296 3.3.6).
-fn only(proposal: &Proposal, kinds: &[TransformType]) -> bool {
-    proposal.transforms.iter().all(|t| kinds.contains(&t.kind))
+fn only(proposal: &Proposal, known: impl Fn(TransformType) -> bool) -> bool {
+    proposal.transforms.iter().all(|t| known(t.kind))
 }
 
 fn esp_spi(proposal: &Proposal) -> Option<u32> {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
+use crate::algorithms::{Additional, AdditionalOffer};
 
 fn ike(
     encryption: &[Encryption],
@@ -16,6 +17,7 @@ fn ike(
         integrity: integrity.to_vec(),
         prf: prf.to_vec(),
         groups: groups.to_vec(),
+        additional: AdditionalOffer::new(),
     }
 }
 
@@ -46,9 +48,11 @@ fn offer_changed(ours: &EspProposal, change: impl FnOnce(&mut Proposal)) -> Secu
 /// A good answer to `gcm(&[X25519])` after a change to it.
 fn ike_answer(change: impl FnOnce(&mut SecurityAssociation)) -> Result<IkeSuite, Error> {
     let ours = [gcm(&[Group::X25519])];
-    let (mut answer, _) = select_ike(&ours, &offer_ike(&ours), KeMethod::CURVE25519).unwrap();
+    let offered = offer_ike(&ours);
+    let (mut answer, _) =
+        select_ike(&ours, &offered, KeMethod::CURVE25519, Rounds::Possible).unwrap();
     change(&mut answer);
-    accept_ike(&ours, &answer)
+    accept_ike(&ours, &answer, Rounds::Possible)
 }
 
 #[test]
@@ -138,14 +142,14 @@ fn a_proposal_for_another_protocol_is_passed_over() {
     let ours = [gcm(&[Group::X25519])];
     let mut offered = offer_ike(&ours);
     offered.proposals[0].protocol = ProtocolId::ESP;
-    assert_eq!(select_ike(&ours, &offered, KeMethod::CURVE25519), None);
+    assert_eq!(select_ike(&ours, &offered, KeMethod::CURVE25519, Rounds::Possible), None);
 }
 
 #[test]
 fn the_key_exchange_that_the_peer_has_sent_is_preferred() {
     let ours = [gcm(&[Group::X25519, Group::EcpP256, Group::EcpP384])];
     let offered = offer_ike(&[gcm(&[Group::EcpP384, Group::EcpP256])]);
-    let group = |sent| select_ike(&ours, &offered, sent).unwrap().1.group;
+    let group = |sent| select_ike(&ours, &offered, sent, Rounds::Possible).unwrap().1.group;
     assert_eq!(group(KeMethod::ECP_384), Group::EcpP384);
     assert_eq!(group(KeMethod::ECP_256), Group::EcpP256);
     // One that was sent but not offered, or that we do not have: our own order.
@@ -298,7 +302,8 @@ fn all_ike_suites() -> Vec<IkeSuite> {
         let integrity = if encryption.is_aead() { vec![None] } else { with.collect() };
         for integrity in integrity {
             for &prf in Prf::ALL {
-                let suite = |&group| IkeSuite { encryption, integrity, prf, group };
+                let additional = Additional::NONE;
+                let suite = |&group| IkeSuite { encryption, integrity, prf, group, additional };
                 all.extend(Group::ALL.iter().map(suite));
             }
         }
@@ -309,13 +314,14 @@ fn all_ike_suites() -> Vec<IkeSuite> {
 #[test]
 fn every_combination_of_algorithms_is_offered_chosen_and_accepted() {
     let all = all_ike_suites();
-    assert_eq!(all.len(), (3 + 2 * 3) * 3 * 4);
+    assert_eq!(all.len(), (3 + 2 * 3) * 3 * Group::ALL.len());
     for suite in all {
         let ours =
             [ike(&[suite.encryption], suite.integrity.as_slice(), &[suite.prf], &[suite.group])];
-        let (answer, chosen) = select_ike(&ours, &offer_ike(&ours), suite.group.id()).unwrap();
+        let (offered, sent) = (offer_ike(&ours), suite.group.id());
+        let (answer, chosen) = select_ike(&ours, &offered, sent, Rounds::Possible).unwrap();
         assert_eq!(chosen, suite);
-        assert_eq!(accept_ike(&ours, &answer), Ok(suite));
+        assert_eq!(accept_ike(&ours, &answer, Rounds::Possible), Ok(suite));
         let ours = [esp(&[suite.encryption], suite.integrity.as_slice())];
         let (answer, chosen, _) = select_esp(&ours, &offer_esp(&ours, 0x2000), 0x1000).unwrap();
         assert_eq!((chosen.encryption, chosen.integrity), (suite.encryption, suite.integrity));
@@ -330,14 +336,14 @@ proptest! {
         theirs in ike_proposals(),
         sent in select(Group::ALL),
     ) {
-        let selected = select_ike(&ours, &offer_ike(&theirs), sent.id());
+        let selected = select_ike(&ours, &offer_ike(&theirs), sent.id(), Rounds::Possible);
         let both = |s: &IkeSuite| {
             ours.iter().any(|p| ike_has(p, s)) && theirs.iter().any(|p| ike_has(p, s))
         };
         prop_assert_eq!(selected.is_some(), all_ike_suites().iter().any(both));
         if let Some((answer, suite)) = selected {
             prop_assert!(both(&suite));
-            prop_assert_eq!(accept_ike(&theirs, &answer), Ok(suite));
+            prop_assert_eq!(accept_ike(&theirs, &answer, Rounds::Possible), Ok(suite));
         }
     }
 

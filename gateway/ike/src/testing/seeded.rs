@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::algorithms::{Group, Prf};
-use crate::crypto::key_exchange::{KeyExchange, KeyExchangeError, PendingKeyExchange};
+use crate::crypto::key_exchange::{Agreed, KeyExchange, KeyExchangeError, PendingKeyExchange};
 use crate::crypto::prf::prf;
 use crate::random::{Random, RandomFailed};
 
@@ -48,15 +48,24 @@ impl Random for SeededRandom {
     }
 }
 
-/// Both ends get the hash of both public values: no secret, but equal, and fast.
+/// Both ends get the hash of both values: no secret, but equal, and fast. The values have the
+/// lengths of the real ones.
 #[derive(Debug)]
 pub struct FastKeyExchange(std::sync::atomic::AtomicU64);
 
 impl FastKeyExchange {
-    /// Public values follow from the seed.
+    /// Values follow from the seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(std::sync::atomic::AtomicU64::new(seed))
+    }
+
+    fn value(&self, length: usize) -> Result<Vec<u8>, KeyExchangeError> {
+        let count = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut random = SeededRandom::new(count ^ 0x5eed);
+        let mut value = vec![0; length];
+        random.fill(&mut value).map_err(|RandomFailed| KeyExchangeError::RandomFailed)?;
+        Ok(value)
     }
 }
 
@@ -67,11 +76,15 @@ struct Pending {
 
 impl KeyExchange for FastKeyExchange {
     fn generate(&self, group: Group) -> Result<Box<dyn PendingKeyExchange>, KeyExchangeError> {
-        let count = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut random = SeededRandom::new(count ^ 0x5eed);
-        let mut public = vec![0; group.public_len()];
-        random.fill(&mut public).map_err(|RandomFailed| KeyExchangeError::RandomFailed)?;
-        Ok(Box::new(Pending { group, public }))
+        Ok(Box::new(Pending { group, public: self.value(group.public_len())? }))
+    }
+
+    fn respond(&self, group: Group, initiator: &[u8]) -> Result<Agreed, KeyExchangeError> {
+        if initiator.len() != group.public_len() {
+            return Err(KeyExchangeError::InvalidPublicValue);
+        }
+        let value = self.value(group.answer_len())?;
+        Ok(Agreed { secret: secret(initiator, &value), value })
     }
 }
 
@@ -85,14 +98,13 @@ impl PendingKeyExchange for Pending {
     }
 
     fn agree(self: Box<Self>, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyExchangeError> {
-        if peer.len() != self.group.public_len() {
+        if peer.len() != self.group.answer_len() {
             return Err(KeyExchangeError::InvalidPublicValue);
         }
-        let (first, second) = if self.public.as_slice() < peer {
-            (self.public.as_slice(), peer)
-        } else {
-            (peer, self.public.as_slice())
-        };
-        Ok(Zeroizing::new(prf(Prf::HmacSha256, b"fast", &[first, second]).to_vec()))
+        Ok(secret(&self.public, peer))
     }
+}
+
+fn secret(initiator: &[u8], responder: &[u8]) -> Zeroizing<Vec<u8>> {
+    prf(Prf::HmacSha256, b"fast", &[initiator, responder])
 }

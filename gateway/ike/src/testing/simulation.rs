@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{FakeKernel, FastKeyExchange, Faults, Network, SeededRandom};
 use crate::Endpoint;
-use crate::algorithms::{Encryption, EspProposal, Group, IkeProposal, Prf};
+use crate::algorithms::{AdditionalOffer, Encryption, EspProposal, Group, IkeProposal, Prf};
 use crate::config::{
     ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, Mode, PeerConfig, PolicySet,
     Protect, Rule, Secret, Start,
@@ -249,6 +249,7 @@ pub fn proposals() -> (Vec<IkeProposal>, Vec<EspProposal>) {
         integrity: Vec::new(),
         prf: vec![Prf::HmacSha256],
         groups: vec![Group::X25519, Group::EcpP256],
+        additional: AdditionalOffer::new(),
     };
     (
         vec![ike],

@@ -1,12 +1,13 @@
 //! Windows, retransmission, and what is opened.
 
 mod fragments;
+mod int_auth;
 
 use gateway_wire::{Delete, Nonce, ProtocolId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::algorithms::{Encryption, Group, Integrity, Prf};
+use crate::algorithms::{Additional, Encryption, Group, Integrity, Prf};
 use crate::testing::SeededRandom;
 use crate::time::start;
 
@@ -15,7 +16,13 @@ const SPIS: (IkeSpi, IkeSpi) = (IkeSpi([1; 8]), IkeSpi([2; 8]));
 /// Both ends of one IKE SA, the initiator first.
 fn ends(encryption: Encryption) -> (Channel, Channel) {
     let integrity = (!encryption.is_aead()).then_some(Integrity::HmacSha256);
-    let suite = IkeSuite { encryption, integrity, prf: Prf::HmacSha256, group: Group::X25519 };
+    let suite = IkeSuite {
+        encryption,
+        integrity,
+        prf: Prf::HmacSha256,
+        group: Group::X25519,
+        additional: Additional::NONE,
+    };
     let end = |initiator| {
         let keys = IkeKeys::derive(suite, &[7; 32], &[8; 32], &[9; 32], SPIS.0, SPIS.1);
         Channel::new(SPIS, initiator, suite, keys).unwrap()

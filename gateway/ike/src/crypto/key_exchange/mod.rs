@@ -1,12 +1,20 @@
 //! Key exchange: a seam, since ring takes neither our randomness nor a given private key, and
 //! without it no handshake could be replayed.
+//!
+//! The two roles differ: the initiator makes a key pair and waits, the responder answers at once.
+//! For a key encapsulation mechanism such as ML-KEM they differ in what they compute too.
 
+use core::fmt;
+
+use ml_kem::{MlKem512, MlKem768, MlKem1024};
 use ring::agreement::{self, EphemeralPrivateKey, UnparsedPublicKey};
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::algorithms::Group;
 
+mod ecp521;
+mod mlkem;
 mod modp;
 #[cfg(test)]
 mod tests;
@@ -28,14 +36,34 @@ pub enum KeyExchangeError {
 
 /// A source of ephemeral key pairs.
 pub trait KeyExchange: Send + Sync {
-    /// A fresh key pair for one exchange.
+    /// The initiator's part: a fresh key pair for one exchange.
     ///
     /// # Errors
     /// [`KeyExchangeError::Unsupported`] and [`KeyExchangeError::RandomFailed`].
     fn generate(&self, group: Group) -> Result<Box<dyn PendingKeyExchange>, KeyExchangeError>;
+
+    /// The responder's part: the answer to the initiator's KE payload data.
+    ///
+    /// # Errors
+    /// Those of [`Self::generate`], and [`KeyExchangeError::InvalidPublicValue`].
+    fn respond(&self, group: Group, initiator: &[u8]) -> Result<Agreed, KeyExchangeError>;
 }
 
-/// A key pair that waits for the peer's value. It serves once.
+/// What a responder has of a key exchange. Debug prints no secret octet.
+pub struct Agreed {
+    /// What goes into the KE payload: [`Group::answer_len`] octets.
+    pub value: Vec<u8>,
+    /// The shared secret, as [`PendingKeyExchange::agree`] gives it to the initiator.
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Agreed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Agreed […]")
+    }
+}
+
+/// An initiator's key pair that waits for the responder's value. It serves once.
 pub trait PendingKeyExchange: Send {
     /// The method.
     fn group(&self) -> Group;
@@ -43,7 +71,8 @@ pub trait PendingKeyExchange: Send {
     /// Our public value as it stands in the KE payload: [`Group::public_len`] octets.
     fn public(&self) -> &[u8];
 
-    /// The shared secret from the peer's KE payload data, as it enters SKEYSEED (RFC 7296 2.14).
+    /// The shared secret from the responder's KE payload data, as it enters SKEYSEED
+    /// (RFC 7296 2.14).
     ///
     /// # Errors
     /// [`KeyExchangeError::InvalidPublicValue`].
@@ -60,9 +89,36 @@ impl KeyExchange for SystemKeyExchange {
             Group::X25519 | Group::EcpP256 | Group::EcpP384 => {
                 Ok(Box::new(Curve::generate(group)?))
             }
+            Group::EcpP521 => Ok(Box::new(ecp521::KeyPair::generate()?)),
             Group::Modp2048 => Ok(Box::new(modp::KeyPair::generate()?)),
+            Group::MlKem512 => Ok(Box::new(mlkem::KeyPair::<MlKem512>::generate(group)?)),
+            Group::MlKem768 => Ok(Box::new(mlkem::KeyPair::<MlKem768>::generate(group)?)),
+            Group::MlKem1024 => Ok(Box::new(mlkem::KeyPair::<MlKem1024>::generate(group)?)),
         }
     }
+
+    fn respond(&self, group: Group, initiator: &[u8]) -> Result<Agreed, KeyExchangeError> {
+        match group {
+            Group::X25519 | Group::EcpP256 | Group::EcpP384 | Group::EcpP521 | Group::Modp2048 => {
+                // Diffie-Hellman is the same at both ends.
+                let pair = self.generate(group)?;
+                let value = pair.public().to_vec();
+                Ok(Agreed { value, secret: pair.agree(initiator)? })
+            }
+            Group::MlKem512 => mlkem::encapsulate::<MlKem512>(initiator),
+            Group::MlKem768 => mlkem::encapsulate::<MlKem768>(initiator),
+            Group::MlKem1024 => mlkem::encapsulate::<MlKem1024>(initiator),
+        }
+    }
+}
+
+/// Octets from the operating system, wiped when they go.
+fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, KeyExchangeError> {
+    let mut octets = Zeroizing::new([0; N]);
+    SystemRandom::new()
+        .fill(octets.as_mut())
+        .map_err(|ring::error::Unspecified| KeyExchangeError::RandomFailed)?;
+    Ok(octets)
 }
 
 /// A key pair on one of ring's curves.
@@ -103,10 +159,7 @@ impl PendingKeyExchange for Curve {
         if peer.len() != self.group.public_len() {
             return Err(KeyExchangeError::InvalidPublicValue);
         }
-        let prefix: &[u8] = match self.group {
-            Group::EcpP256 | Group::EcpP384 => &[UNCOMPRESSED],
-            Group::X25519 | Group::Modp2048 => &[],
-        };
+        let prefix: &[u8] = if self.group == Group::X25519 { &[] } else { &[UNCOMPRESSED] };
         // ring checks that the point is on the curve, and that X25519 does not give zero.
         let peer = UnparsedPublicKey::new(algorithm(self.group)?, [prefix, peer].concat());
         // RFC 5903 7, RFC 8031 2.1: the secret is the x coordinate alone, which is what ring gives.
@@ -120,6 +173,8 @@ const fn algorithm(group: Group) -> Result<&'static agreement::Algorithm, KeyExc
         Group::X25519 => Ok(&agreement::X25519),
         Group::EcpP256 => Ok(&agreement::ECDH_P256),
         Group::EcpP384 => Ok(&agreement::ECDH_P384),
-        Group::Modp2048 => Err(KeyExchangeError::Unsupported),
+        Group::EcpP521 | Group::Modp2048 | Group::MlKem512 | Group::MlKem768 | Group::MlKem1024 => {
+            Err(KeyExchangeError::Unsupported)
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use crypto_bigint::modular::ConstMontyForm;
 use crypto_bigint::{U256, U2048, Uint, const_monty_params};
-use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{KeyExchangeError, PendingKeyExchange};
@@ -34,10 +33,7 @@ pub(super) struct KeyPair {
 
 impl KeyPair {
     pub(super) fn generate() -> Result<Self, KeyExchangeError> {
-        let mut octets = Zeroizing::new([0; 32]);
-        SystemRandom::new()
-            .fill(octets.as_mut())
-            .map_err(|ring::error::Unspecified| KeyExchangeError::RandomFailed)?;
+        let octets = super::random::<32>()?;
         Ok(Self::from_exponent(U256::from_be_slice(octets.as_ref())))
     }
 

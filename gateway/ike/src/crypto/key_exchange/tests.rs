@@ -1,4 +1,5 @@
-//! Published vectors, the agreement with other implementations, and refusals.
+//! Published vectors, the agreement with other implementations, and refusals. Those of ML-KEM are
+//! in `mlkem`.
 
 use crypto_bigint::{U256, U2048};
 use p256::elliptic_curve::sec1::ToSec1Point as _;
@@ -10,33 +11,44 @@ fn agree(group: Group, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyExchangeErr
     SystemKeyExchange.generate(group)?.agree(peer)
 }
 
+fn respond(group: Group, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyExchangeError> {
+    SystemKeyExchange.respond(group, peer).map(|agreed| agreed.secret)
+}
+
 #[test]
-fn both_ends_get_the_same_secret_with_every_method() {
+fn both_ends_get_the_same_secret_with_every_method_and_another_each_time() {
     for group in Group::ALL {
-        let (a, b) = (
-            SystemKeyExchange.generate(*group).unwrap(),
-            SystemKeyExchange.generate(*group).unwrap(),
-        );
-        assert_eq!((a.group(), a.public().len()), (*group, group.public_len()));
-        assert_ne!(a.public(), b.public(), "{group}");
-        let (to_a, to_b) = (b.public().to_vec(), a.public().to_vec());
-        assert_eq!(a.agree(&to_a).unwrap(), b.agree(&to_b).unwrap(), "{group}");
+        let exchange = || {
+            let initiator = SystemKeyExchange.generate(*group).unwrap();
+            assert_eq!((initiator.group(), initiator.public().len()), (*group, group.public_len()));
+            let Agreed { value, secret } =
+                SystemKeyExchange.respond(*group, initiator.public()).unwrap();
+            assert_eq!(value.len(), group.answer_len(), "{group}");
+            assert_eq!(initiator.agree(&value).unwrap(), secret, "{group}");
+            (value, secret)
+        };
+        let (one, other) = (exchange(), exchange());
+        assert!(one.0 != other.0 && one.1 != other.1, "{group}");
     }
 }
 
 #[test]
-fn a_value_of_the_wrong_length_is_refused() {
+fn a_value_of_the_wrong_length_is_refused_in_both_roles() {
+    type Role = fn(Group, &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyExchangeError>;
     for group in Group::ALL {
-        let pair = SystemKeyExchange.generate(*group).unwrap();
-        let public = pair.public();
-        let longer = [public, &[0]].concat();
-        let prefixed = [&[4], public].concat();
-        let compressed = [&[2], &public[..public.len() / 2]].concat();
-        for wrong in
-            [&[], &public[1..], &public[..public.len() - 1], &longer, &prefixed, &compressed]
-        {
-            let error = agree(*group, wrong).unwrap_err();
-            assert_eq!(error, KeyExchangeError::InvalidPublicValue, "{group} {}", wrong.len());
+        let public = SystemKeyExchange.generate(*group).unwrap().public().to_vec();
+        let answer = SystemKeyExchange.respond(*group, &public).unwrap().value;
+        let roles: [(Role, &[u8]); 2] = [(respond, &public), (agree, &answer)];
+        for (role, value) in roles {
+            let longer = [value, &[0]].concat();
+            let prefixed = [&[4], value].concat();
+            let compressed = [&[2], &value[..value.len() / 2]].concat();
+            for wrong in
+                [&[], &value[1..], &value[..value.len() - 1], &longer, &prefixed, &compressed]
+            {
+                let error = role(*group, wrong).unwrap_err();
+                assert_eq!(error, KeyExchangeError::InvalidPublicValue, "{group} {}", wrong.len());
+            }
         }
     }
 }
@@ -73,8 +85,10 @@ fn an_x25519_secret_of_zero_is_refused() {
         "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
     ];
     for point in points {
-        let error = agree(Group::X25519, &hex(point)).unwrap_err();
-        assert_eq!(error, KeyExchangeError::InvalidPublicValue, "{point}");
+        for role in [agree, respond] {
+            let error = role(Group::X25519, &hex(point)).unwrap_err();
+            assert_eq!(error, KeyExchangeError::InvalidPublicValue, "{point}");
+        }
     }
 }
 
@@ -131,9 +145,44 @@ rfc_5903!(
      d603135569b9e9d09cf5d4a270f59746"
 );
 
+/// RFC 5903 8.3.
+#[test]
+fn ecp521_computes_the_keys_of_rfc_5903() {
+    let pair = |digits: &str| {
+        ecp521::KeyPair::from_private(p521::SecretKey::from_slice(&hex(digits)).unwrap())
+    };
+    let initiator = pair(
+        "0037ade9319a89f4dabdb3ef411aaccca5123c61acab57b5393dce47608172a0
+         95aa85a30fe1c2952c6771d937ba9777f5957b2639bab072462f68c27a57382d
+         4a52",
+    );
+    let responder = pair(
+        "0145ba99a847af43793fdd0e872e7cdfa16be30fdc780f97bccc3f078380201e
+         9c677d600b343757a3bdbf2a3163e4c2f869cca7458aa4a4effc311f5cb15168
+         5eb9",
+    );
+    let initiator_public = hex("0015417e84dbf28c0ad3c278713349dc7df153c897a1891bd98bab4357c9ecbe
+         e1e3bf42e00b8e380aeae57c2d107564941885942af5a7f4601723c4195d176c
+         ed3e017cae20b6641d2eeb695786d8c946146239d099e18e1d5a514c739d7cb4
+         a10ad8a788015ac405d7799dc75e7b7d5b6cf2261a6a7f1507438bf01beb6ca3
+         926f9582");
+    let responder_public = hex("00d0b3975ac4b799f5bea16d5e13e9af971d5e9b984c9f39728b5e5739735a21
+         9b97c356436adc6e95bb0352f6be64a6c2912d4ef2d0433ced2b6171640012d9
+         460f015c68226383956e3bd066e797b623c27ce0eac2f551a10c2c724d985207
+         7b87220b6536c5c408a1d2aebb8e86d678ae49cb57091f4732296579ab44fcd1
+         7f0fc56a");
+    let secret = hex("01144c7d79ae6956bc8edb8e7c787c4521cb086fa64407f97894e5e6b2d79b04
+         d1427e73ca4baa240a34786859810c06b3c715a3a8cc3151f2bee417996d19f3
+         ddea");
+    assert_eq!(initiator.public(), initiator_public);
+    assert_eq!(responder.public(), responder_public);
+    assert_eq!(*Box::new(initiator).agree(&responder_public).unwrap(), secret);
+    assert_eq!(*Box::new(responder).agree(&initiator_public).unwrap(), secret);
+}
+
 #[test]
 fn a_point_off_the_curve_is_refused() {
-    for group in [Group::EcpP256, Group::EcpP384] {
+    for group in [Group::EcpP256, Group::EcpP384, Group::EcpP521] {
         let other = SystemKeyExchange.generate(group).unwrap();
         let mut off = other.public().to_vec();
         *off.last_mut().unwrap() ^= 1;
@@ -141,7 +190,10 @@ fn a_point_off_the_curve_is_refused() {
         // Both coordinates above the field's prime.
         let above = vec![0xff; group.public_len()];
         for point in [off, zero, above] {
-            assert_eq!(agree(group, &point).unwrap_err(), KeyExchangeError::InvalidPublicValue);
+            for role in [agree, respond] {
+                let error = role(group, &point).unwrap_err();
+                assert_eq!(error, KeyExchangeError::InvalidPublicValue, "{group}");
+            }
         }
     }
 }

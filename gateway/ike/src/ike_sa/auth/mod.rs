@@ -5,6 +5,7 @@ mod psk;
 mod transcript;
 
 use core::mem;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ pub(crate) use self::transcript::Transcript;
 use super::child::{self, ChildOffer, Withheld};
 use super::init::candidates;
 use super::{Established, IkeSa, Job, State, notify};
-use crate::algorithms::IkeSuite;
+use crate::algorithms::Group;
 use crate::channel::{Channel, Opened, RequestId};
 use crate::config::{Identity, PeerConfig};
 use crate::counters::Counter;
@@ -29,6 +30,7 @@ use crate::io::Path;
 use crate::keys::shared_key_auth;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
+use crate::proposal;
 use crate::shared::{Digest, Effect, Shared};
 
 /// Responder: IKE_SA_INIT is answered.
@@ -36,6 +38,8 @@ pub(crate) struct HalfOpen {
     pub(super) channel: Channel,
     pub(super) transcript: Transcript,
     pub(super) nat: NatDetected,
+    /// The additional key exchanges that are still to come before IKE_AUTH.
+    pub(super) rounds: VecDeque<Group>,
     pub(super) deadline: Instant,
     /// By which a repeated request finds this SA.
     pub(crate) key: (Digest, Path),
@@ -67,9 +71,10 @@ impl IkeSa {
         now: Instant,
         shared: &mut Shared,
         channel: Channel,
-        transcript: Transcript,
+        mut transcript: Transcript,
         nat: NatDetected,
     ) -> Result<(), Error> {
+        transcript.int_auth = channel.int_auth();
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to authenticate to"))?;
         let offer = loop {
             match self.jobs.pop_front() {
@@ -199,8 +204,13 @@ impl IkeSa {
     ) {
         let request = RequestId::new(opened, datagram);
         let Some(half_open) = self.take_half_open(shared) else { return };
-        let HalfOpen { channel, transcript, nat, .. } = half_open;
+        let HalfOpen { channel, mut transcript, nat, rounds, .. } = half_open;
         self.path = path;
+        if !rounds.is_empty() {
+            let error = Error::UnexpectedExchange;
+            return self.refuse_initiator(now, shared, channel, request, error);
+        }
+        transcript.int_auth = channel.int_auth();
         let inner = match opened.payloads() {
             Ok(inner) => inner,
             Err(error) => {
@@ -239,7 +249,7 @@ impl IkeSa {
         }
     }
 
-    fn take_half_open(&mut self, shared: &mut Shared) -> Option<HalfOpen> {
+    pub(super) fn take_half_open(&mut self, shared: &mut Shared) -> Option<HalfOpen> {
         if !matches!(self.state, State::HalfOpen(_)) {
             return None;
         }
@@ -252,7 +262,7 @@ impl IkeSa {
 
     /// RFC 7296 2.21.2: the refusal is encrypted, and the IKE SA is over; what is left answers
     /// the same request in the same way until the initiator has heard.
-    fn refuse_initiator(
+    pub(super) fn refuse_initiator(
         &mut self,
         now: Instant,
         shared: &mut Shared,
@@ -330,7 +340,8 @@ fn check_initiator(
     let is_meant = |p: &&Arc<PeerConfig>| {
         p.remote_id.is(id)
             && payloads.id_r.is_none_or(|us| p.local_id.is(us))
-            && accepts(p, channel.suite)
+            // IKE_SA_INIT chose the suite for some peer at this address; this one may be stricter.
+            && proposal::accepts(&p.proposals, channel.suite)
     };
     let peer = candidates(&shared.policies, path).find(is_meant);
     let unknown =
@@ -338,16 +349,6 @@ fn check_initiator(
     let auth = payloads.auth.ok_or(Error::Authentication(AuthenticationFault::Eap))?;
     let peer = peer.ok_or_else(unknown)?;
     verify(peer, channel, auth, &transcript.signed_octets(channel, true, &id.body()))
-}
-
-/// IKE_SA_INIT chose the suite for some peer at this address; the true one may be stricter.
-fn accepts(peer: &PeerConfig, suite: IkeSuite) -> bool {
-    peer.proposals.iter().any(|p| {
-        p.encryption.contains(&suite.encryption)
-            && suite.integrity.is_none_or(|i| p.integrity.contains(&i))
-            && p.prf.contains(&suite.prf)
-            && p.groups.contains(&suite.group)
-    })
 }
 
 /// Whether AUTH shows, over these octets, that the other end is the peer.

@@ -10,6 +10,8 @@ pub(crate) struct Transcript {
     pub(in crate::ike_sa) response: Vec<u8>,
     pub(in crate::ike_sa) initiator_nonce: Vec<u8>,
     pub(in crate::ike_sa) responder_nonce: Vec<u8>,
+    /// What authenticates the IKE_INTERMEDIATE messages (RFC 9242 3.3.2); empty without any.
+    pub(in crate::ike_sa) int_auth: Vec<u8>,
 }
 
 impl Transcript {
@@ -26,6 +28,6 @@ impl Transcript {
         } else {
             (channel.keys.sk_pr(), &self.response, &self.initiator_nonce)
         };
-        signed_octets(channel.suite.prf, sk_p, message, nonce, id_body)
+        signed_octets(channel.suite.prf, sk_p, message, nonce, id_body, &self.int_auth)
     }
 }
