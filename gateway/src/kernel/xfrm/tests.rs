@@ -249,7 +249,7 @@ fn what_is_installed_is_read_back() {
 fn only_tunnel_mode_goes_through_the_xfrm_interface() {
     let mut spec = child(GCM);
     let has_if_id = |spec: &ChildSpec| {
-        attributes(spec, Outbound).iter().any(|attribute| *attribute == XfrmAttrs::IfId(IF_ID))
+        attributes(spec, Outbound).contains(&XfrmAttrs::IfId(IF_ID))
     };
     assert!(has_if_id(&spec));
     spec.mode = Mode::Transport;
