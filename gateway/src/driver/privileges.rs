@@ -11,6 +11,10 @@ const RUNNING: [Capability; 4] = [
     Capability::CAP_PERFMON,
 ];
 
+/// Lets root read policy files in a directory that is another user's alone, such as one below a
+/// home of mode 0700. Where the start had it, a reload needs it as well.
+const READING: Capability = Capability::CAP_DAC_READ_SEARCH;
+
 /// Which capabilities the start needs and this process lacks: those of [`RUNNING`], and the right
 /// to bind port 500. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON (capabilities(7)).
 ///
@@ -30,8 +34,8 @@ fn missing_of(effective: &CapsHashSet) -> Vec<Capability> {
     needed.filter(|capability| !has(capability)).collect()
 }
 
-/// Gives up every capability but [`RUNNING`], for this thread and those it starts, and the way
-/// to get any back by executing a program. CAP_SYS_ADMIN stays where it stands for CAP_BPF.
+/// Gives up every capability but [`RUNNING`] and [`READING`], for this thread and those it starts,
+/// and the way to get any back by executing a program. CAP_SYS_ADMIN stays where it stands for CAP_BPF.
 ///
 /// # Errors
 /// What could not be given up, in words.
@@ -55,8 +59,8 @@ pub(super) fn drop_the_rest() -> Result<(), String> {
 }
 
 fn kept_of(permitted: &CapsHashSet) -> CapsHashSet {
-    let mut keep: CapsHashSet =
-        RUNNING.into_iter().filter(|capability| permitted.contains(capability)).collect();
+    let kept = RUNNING.into_iter().chain([READING]);
+    let mut keep: CapsHashSet = kept.filter(|capability| permitted.contains(capability)).collect();
     if !keep.contains(&Capability::CAP_BPF) && permitted.contains(&Capability::CAP_SYS_ADMIN) {
         keep.insert(Capability::CAP_SYS_ADMIN);
     }
@@ -65,6 +69,8 @@ fn kept_of(permitted: &CapsHashSet) -> CapsHashSet {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -77,7 +83,8 @@ mod tests {
 
     #[test]
     fn only_what_is_needed_is_kept() {
-        assert_eq!(kept_of(&caps::all()), CapsHashSet::from(RUNNING));
+        let kept = CapsHashSet::from_iter(RUNNING.into_iter().chain([READING]));
+        assert_eq!(kept_of(&caps::all()), kept);
         let old = CapsHashSet::from([Capability::CAP_SYS_ADMIN, Capability::CAP_CHOWN]);
         assert_eq!(kept_of(&old), CapsHashSet::from([Capability::CAP_SYS_ADMIN]));
     }
@@ -91,8 +98,31 @@ mod tests {
         std::thread::spawn(|| {
             drop_the_rest().unwrap();
             let left = caps::read(None, CapSet::Permitted).unwrap();
-            assert!(left.is_subset(&CapsHashSet::from(RUNNING)), "{left:?}");
+            assert!(left.is_subset(&kept_of(&caps::all())), "{left:?}");
             assert!(std::fs::read("/proc/1/environ").is_err(), "CAP_SYS_PTRACE is gone");
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_another_user_alone_can_still_be_read() {
+        if !crate::testing::is_root("a_directory_of_another_user_alone_can_still_be_read") {
+            return;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("a.toml");
+        std::fs::write(&file, "").unwrap();
+        for path in [file.as_path(), home.path()] {
+            std::os::unix::fs::chown(path, Some(1000), Some(1000)).unwrap();
+        }
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        // Capabilities belong to a thread.
+        std::thread::spawn(move || {
+            drop_the_rest().unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
+            assert!(std::fs::write(&file, "x").is_err(), "CAP_DAC_OVERRIDE is gone");
         })
         .join()
         .unwrap();

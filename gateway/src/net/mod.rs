@@ -46,7 +46,10 @@ impl Default for Ports {
 pub enum OpenError {
     /// Somebody else has the port.
     #[error("UDP port {port} is in use{}: stop the other IKE daemon first",
-        .holder.as_ref().map(|h| format!(" by {h}")).unwrap_or_default())]
+        .holder.as_ref().map_or_else(
+            || format!(" (`ss -ulpn sport = :{port}` names the process)"),
+            |holder| format!(" by {holder}"),
+        ))]
     PortTaken {
         /// The port.
         port: u16,
