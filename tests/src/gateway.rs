@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -166,9 +167,22 @@ impl<'a> Gateway<'a> {
     /// # Errors
     /// There is no such program, or the policy cannot be written.
     pub fn spawn(namespace: &'a Namespace, policy: &impl fmt::Display) -> Result<Self> {
+        Self::spawn_with(namespace, policy, |_command| {})
+    }
+
+    /// Starts it after a change to its command, and does not wait.
+    ///
+    /// # Errors
+    /// As [`Gateway::spawn`].
+    pub fn spawn_with(
+        namespace: &'a Namespace,
+        policy: &impl fmt::Display,
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let directory = write_policies(namespace, policy)?;
         let mut command = namespace.command(gateway_binary());
         command.arg("run").arg("--policies").arg(&directory).args(["--log", "info"]);
+        change(&mut command);
         let daemon = Daemon::start(namespace, "gateway", &mut command)?;
         Ok(Self { namespace, daemon, directory })
     }
@@ -224,6 +238,17 @@ impl<'a> Gateway<'a> {
         let mut command = self.namespace.command(gateway_binary());
         command.arg("status").args(arguments).args(["--socket", SOCKET]);
         output(&mut command, "").map_err(|error| self.with_log(&error))
+    }
+
+    /// What it says of an interface of its own.
+    ///
+    /// # Errors
+    /// As [`Gateway::status`], or it does not know it.
+    pub fn interface(&self, name: &str) -> Result<Value> {
+        let status = self.status()?;
+        let all = status.pointer("/kernel/interfaces").and_then(Value::as_array);
+        let is_it = |interface: &&Value| interface.get("name").is_some_and(|n| n == name);
+        all.and_then(|all| all.iter().find(is_it)).cloned().context(format_args!("no {name}"))
     }
 
     /// The installed Child SAs of a rule.

@@ -66,6 +66,22 @@ impl Site {
 
     /// Addresses and routes, once `eth0` is there.
     fn configure(&self, other: &Self) -> Result {
+        let n = self.number;
+        self.gateway.ip(&format!(
+            "addr add 10.{n}.0.1/24 dev lan0\n\
+             addr add fd00:{n}::1/64 dev lan0 nodad"
+        ))?;
+        self.configure_outside(other)?;
+        self.host.ip(&format!(
+            "addr add 10.{n}.0.2/24 dev eth0\n\
+             addr add fd00:{n}::2/64 dev eth0 nodad\n\
+             route add default via 10.{n}.0.1\n\
+             route add default via fd00:{n}::1"
+        ))
+    }
+
+    /// Those of `eth0`.
+    fn configure_outside(&self, other: &Self) -> Result {
         let (v4, v6) = self.outer;
         let (via4, via6) = self.next_hop;
         let (n, m) = (self.number, other.number);
@@ -74,18 +90,10 @@ impl Site {
         self.gateway.ip(&format!(
             "addr add {v4}/24 dev eth0\n\
              addr add {v6}/64 dev eth0 nodad\n\
-             addr add 10.{n}.0.1/24 dev lan0\n\
-             addr add fd00:{n}::1/64 dev lan0 nodad\n\
              route add default via {via4}\n\
              route add default via {via6}\n\
              route add 10.{m}.0.0/24 via {via4} src 10.{n}.0.1\n\
              route add fd00:{m}::/64 via {via6} src fd00:{n}::1"
-        ))?;
-        self.host.ip(&format!(
-            "addr add 10.{n}.0.2/24 dev eth0\n\
-             addr add fd00:{n}::2/64 dev eth0 nodad\n\
-             route add default via 10.{n}.0.1\n\
-             route add default via fd00:{n}::1"
         ))
     }
 
@@ -153,6 +161,9 @@ impl Topology {
     pub const CLIENT_PORT: &'static str = "client";
     /// The device of the middle that leads to the server.
     pub const SERVER_PORT: &'static str = "server";
+    /// The device of the middle that both ports are on where it is a switch: what a gateway sends
+    /// to its router ends here.
+    pub const SWITCH: &'static str = "bridge";
     /// A second prefix behind the server, for a rule that comes later.
     pub const LATER_PREFIX: &'static str = "10.3.0.0/24";
     /// The host's address in [`Topology::LATER_PREFIX`].
@@ -199,12 +210,13 @@ impl Topology {
     fn switch(&self) -> Result {
         let (v4, v6) = self.client.next_hop;
         self.middle.ip(&format!(
-            "link add bridge type bridge\n\
-             link set {client} master bridge\n\
-             link set {server} master bridge\n\
-             link set bridge up\n\
-             addr add {v4}/24 dev bridge\n\
-             addr add {v6}/64 dev bridge nodad",
+            "link add {switch} type bridge\n\
+             link set {client} master {switch}\n\
+             link set {server} master {switch}\n\
+             link set {switch} up\n\
+             addr add {v4}/24 dev {switch}\n\
+             addr add {v6}/64 dev {switch} nodad",
+            switch = Self::SWITCH,
             client = Self::CLIENT_PORT,
             server = Self::SERVER_PORT,
         ))
@@ -233,6 +245,31 @@ impl Topology {
                 }}
             }}"
         ))
+    }
+
+    /// Deletes the client's `eth0`, and with it the wire.
+    ///
+    /// # Errors
+    /// `ip` refuses.
+    pub fn unplug_client(&self) -> Result {
+        self.client.gateway.ip("link del eth0")
+    }
+
+    /// Makes it anew, on the switch, without addresses and routes.
+    ///
+    /// # Errors
+    /// `ip` refuses.
+    pub fn plug_client(&self) -> Result {
+        self.client.gateway.link("eth0", &self.middle, Self::CLIENT_PORT)?;
+        self.middle.ip(&format!("link set {} master {}", Self::CLIENT_PORT, Self::SWITCH))
+    }
+
+    /// Gives it its addresses and routes.
+    ///
+    /// # Errors
+    /// `ip` refuses.
+    pub fn configure_client(&self) -> Result {
+        self.client.configure_outside(&self.server)
     }
 
     /// What lies between the gateways.

@@ -10,9 +10,11 @@
 #[path = "support/bpf.rs"]
 mod bpf;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -281,6 +283,75 @@ fn an_interface_that_was_made_anew_is_guarded_again() {
 }
 
 #[test]
+fn what_is_pinned_of_an_interface_that_is_gone_can_be_forgotten() {
+    on_a_wire(|wire, bpffs| {
+        let mut data_path = loaded(wire, bpffs);
+        attach(wire, &mut data_path);
+        let index = wire.index("eth0");
+        wire.us.ip("link del eth0").unwrap();
+        let links = bpf::config(bpffs).pin_dir.join("links");
+        let pins = &mut data_path;
+        wire.us.enter(move || pins.forget(index).unwrap()).unwrap();
+        assert_eq!(std::fs::read_dir(&links).unwrap().count(), 0);
+        let pins = &mut data_path;
+        wire.us.enter(move || pins.forget(index).unwrap()).unwrap();
+        wire.us.link("eth0", &wire.peer, "eth0").unwrap();
+        attach(wire, &mut data_path);
+    });
+}
+
+#[test]
+fn a_failed_start_takes_back_what_it_attached_and_nothing_else() {
+    on_a_wire(|wire, bpffs| {
+        let server = udp_socket(&wire.us, US, 7000);
+        let client = udp_socket(&wire.peer, PEER, 31_000);
+        let protect = rule(1, "192.0.2.1/32", "192.0.2.2/32", Action::Protect);
+        let mut first = loaded(wire, bpffs);
+        first.classify(std::slice::from_ref(&protect)).unwrap();
+        attach(wire, &mut first);
+        assert!(!arrives(&client, &server, A_WHILE));
+        wire.us.enter(|| first.take_back()).unwrap();
+        assert!(get_through(&client, &server));
+
+        // What an earlier run attached stays.
+        attach(wire, &mut first);
+        let mut second = loaded(wire, bpffs);
+        attach(wire, &mut second);
+        wire.us.enter(|| second.attach("sink").unwrap()).unwrap();
+        let links = bpf::config(bpffs).pin_dir.join("links");
+        let pinned = std::fs::read_dir(&links).unwrap().count();
+        wire.us.enter(|| second.take_back()).unwrap();
+        assert_eq!(std::fs::read_dir(&links).unwrap().count() * 2, pinned);
+        assert!(!arrives(&client, &server, A_WHILE));
+    });
+}
+
+#[test]
+fn the_programs_can_be_told_of_another_xfrm_interface_and_keep_everything_else() {
+    on_a_wire(|wire, bpffs| {
+        // No interface has this index.
+        let mut data_path = bpf::load(&bpf::config(bpffs));
+        let destination = PEER.parse().unwrap();
+        let sa = Sa { destination, spi: SPI, direction: SaDirection::Outbound };
+        data_path.insert_sa(&sa).unwrap();
+        data_path.classify(&[rule(1, "192.0.2.1/32", "192.0.2.2/32", Action::Protect)]).unwrap();
+        attach(wire, &mut data_path);
+        let client = udp_socket(&wire.us, US, 31_000);
+        let server = udp_socket(&wire.peer, PEER, 7000);
+        let before = wire.sunk();
+        assert!(!arrives(&client, &server, A_WHILE));
+        assert_eq!(wire.sunk(), before);
+
+        let sink = wire.index("sink");
+        wire.us.enter(|| data_path.steer_into(sink, &["eth0"]).unwrap()).unwrap();
+        assert!(!arrives(&client, &server, A_WHILE));
+        assert!(wire.sunk() > before);
+        assert_eq!(count(&data_path, Reason::Protected), 2);
+        assert_eq!(data_path.sas().unwrap(), [sa]);
+    });
+}
+
+#[test]
 fn a_link_without_ethernet_headers_is_guarded_too() {
     on_a_wire(|wire, bpffs| {
         // A stock kernel has it as a module, and no udev may be there to load it.
@@ -346,6 +417,14 @@ fn the_tc_programs_use_links_where_the_kernel_has_them() {
 #[test]
 fn what_the_programs_log_can_be_read() {
     on_a_wire(|wire, bpffs| {
+        // As the daemon writes its log, but that it can be read here; before anything is loaded.
+        let lines = Lines::default();
+        let writer = lines.clone();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .init();
         let config = DataPathConfig { log: LogLevel::Trace, ..bpf::config(bpffs) };
         let mut data_path = bpf::load(&config);
         data_path.classify(&[rule(1, "0.0.0.0/0", "0.0.0.0/0", Action::Discard)]).unwrap();
@@ -358,7 +437,31 @@ fn what_the_programs_log_can_be_read() {
         let mut fds = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLIN)];
         assert_eq!(nix::poll::poll(&mut fds, 5000_u16), Ok(1));
         log.flush();
+        let line = format!("reason {}, ", Reason::DiscardedOut.index());
+        let text = lines.text();
+        assert!(text.contains("TRACE") && text.contains(&line), "no `{line}` in: {text}");
     });
+}
+
+/// Keeps what is written to it.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().map_err(|error| io::Error::other(error.to_string()))?.extend(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gateway::kernel::xfrm::{PolicyDirection, PolicyValue, SaDirection, Xfrm, policy_keys};
-use gateway::kernel::{KernelConfig, KernelSetupError, LinuxKernel, Monitor, Notice, bpf};
+use gateway::kernel::{
+    KernelConfig, KernelSetupError, LinkChange, LinuxKernel, Monitor, Notice, bpf,
+};
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
 use gateway_ike::config::{
     ALL_PORTS, Action, ChildLifetime, Mode, PolicySet, Protect, Rule, Start,
@@ -114,10 +116,44 @@ impl Node {
     }
 
     fn notice(&mut self) -> Notice {
-        let next = self.monitor.next();
+        let next = async {
+            loop {
+                // Links may become ready meanwhile.
+                let notice = self.monitor.next().await;
+                if !matches!(notice, Notice::Links(_)) {
+                    return notice;
+                }
+            }
+        };
         self.runtime
             .block_on(async { tokio::time::timeout(Duration::from_secs(20), next).await })
             .unwrap()
+    }
+
+    /// Has the kernel looked after until it tells nothing more of interfaces, as the driver does.
+    fn tend(&mut self, namespace: &Namespace) -> Result {
+        let Self { kernel, monitor, runtime, .. } = self;
+        // Interfaces are looked up in the namespace of the thread.
+        namespace.enter(move || {
+            runtime.block_on(async {
+                let mut again = None;
+                for _ in 0..60 {
+                    let quiet = again.unwrap_or(Duration::from_secs(1));
+                    match tokio::time::timeout(quiet, monitor.next()).await {
+                        Ok(Notice::Links(change)) => again = kernel.check_links(&change).await,
+                        Ok(_) => {}
+                        Err(_quiet) if again.is_none() => break,
+                        Err(_quiet) => again = kernel.check_links(&LinkChange::default()).await,
+                    }
+                }
+            });
+        })
+    }
+
+    /// What is wrong with an interface.
+    fn problem(&self, name: &str) -> Option<String> {
+        let links = self.kernel.links();
+        links.into_iter().find(|link| link.name == name).unwrap().problem
     }
 
     /// Ends as by kill -9: nothing is taken back.
@@ -263,6 +299,99 @@ fn packets_pass_in_transport_mode() -> Result {
         try_tunnel(&child(GCM, Mode::Transport, v6), outer(v6))?;
     }
     Ok(())
+}
+
+fn index(namespace: &Namespace, name: &str) -> Result<String> {
+    let text = namespace.run("cat", &[&format!("/sys/class/net/{name}/ifindex")])?;
+    Ok(text.trim().to_owned())
+}
+
+fn mtu(namespace: &Namespace, name: &str) -> Result<String> {
+    namespace.run("cat", &[&format!("/sys/class/net/{name}/mtu")])
+}
+
+#[test]
+fn an_xfrm_interface_that_is_deleted_is_made_anew() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let [a, b] = machines()?;
+    let spec = child(GCM, Mode::Tunnel, false);
+    let other = mirrored(&spec);
+    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
+    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    one.install(&spec).context("a")?;
+    two.install(&other).context("b")?;
+    ping(&a, "10.2.0.1", &["56"])?;
+    let before = (index(&a, "ipsec0")?, mtu(&a, "ipsec0")?);
+
+    a.ip("link del ipsec0")?;
+    one.tend(&a)?;
+    assert_eq!((index(&a, "ipsec0")?, mtu(&a, "ipsec0")?), before);
+    ping(&a, "10.2.0.1", SIZES)?;
+
+    // Its index is taken, and for a while its name.
+    let taken = &before.0;
+    a.ip(&format!(
+        "link del ipsec0\n\
+         link add foreign index {taken} type veth peer name far\n\
+         link set far up\n\
+         link set foreign name ipsec0\n\
+         link set ipsec0 up"
+    ))?;
+    one.tend(&a)?;
+    let problem = one.problem("ipsec0").unwrap();
+    assert!(problem.starts_with("interface ipsec0 exists and is of kind veth"), "{problem}");
+    a.run("ping", &["-c", "1", "-W", "1", "10.2.0.1"]).unwrap_err();
+    a.ip("link set ipsec0 down\nlink set ipsec0 name foreign\nlink set foreign up")?;
+    one.tend(&a)?;
+    assert_eq!(one.problem("ipsec0"), None);
+    assert_ne!(index(&a, "ipsec0")?, *taken);
+    ping(&a, "10.2.0.1", SIZES)?;
+    ping(&b, "10.1.0.1", SIZES)?;
+    one.end()?;
+    two.end()
+}
+
+#[test]
+fn an_underlay_that_is_made_anew_gets_its_programs_and_routes_again() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let [a, b] = machines()?;
+    let spec = child(GCM, Mode::Tunnel, false);
+    let other = mirrored(&spec);
+    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
+    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    one.execute(trap(&spec)).context("trap")?;
+    one.install(&spec).context("a")?;
+    two.install(&other).context("b")?;
+    ping(&a, "10.2.0.1", &["56"])?;
+    let routes = || a.run("ip", &["route", "show", "proto", "171"]);
+    let before = routes()?;
+    assert!(before.contains("10.2.0.0/16"), "{before}");
+
+    // The wire has two ends.
+    a.ip("link del under")?;
+    one.tend(&a)?;
+    assert_eq!(routes()?, "");
+    assert_eq!(one.problem("under").unwrap(), "there is no such interface");
+    a.link("under", &b, "under")?;
+    for (namespace, n) in [(&a, 0), (&b, 1)] {
+        namespace.ip(&format!("address add {}/24 dev under", outer(false)[n]))?;
+    }
+    one.tend(&a)?;
+    two.tend(&b)?;
+    assert_eq!(one.problem("under"), None);
+    assert_eq!(routes()?, before);
+    ping(&a, "10.2.0.1", SIZES)?;
+    ping(&b, "10.1.0.1", SIZES)?;
+    one.remove(&spec)?;
+    one.execute(KernelCommand::RemoveTrap { reqid: spec.reqid }).context("trap")?;
+    assert_eq!(routes()?, "");
+    a.run("ping", &["-c", "1", "-W", "1", "10.2.0.1"]).unwrap_err();
+    one.end()?;
+    two.end()
 }
 
 fn trap(spec: &ChildSpec) -> KernelCommand {

@@ -1,13 +1,15 @@
 //! What keeps the daemon from starting, or does not, on a kernel with ESP.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
-use gateway_tests::Result;
+use std::os::unix::net::UnixDatagram;
+
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, gateway_binary, met};
 use gateway_tests::scenario::{between_sites, capture, exercise, none_answered};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::ping_until_answered;
+use gateway_tests::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use Family::V4;
@@ -25,6 +27,7 @@ fn refused(namespace: &Namespace, policy: &str, words: &[&str]) -> Result {
     }
     assert!(!log.contains("Ready"), "{log}");
     assert_eq!(namespace.run("ip", &["xfrm", "state"])?.trim(), "");
+    assert!(!namespace.run("ip", &["link"])?.contains("ipsec0"));
     Ok(())
 }
 
@@ -103,4 +106,84 @@ fn a_second_daemon_does_not_disturb_the_first() -> Result {
     assert_eq!(after.get("inbound_spi"), before.get("inbound_spi"));
     exercise(&topology, V4)?;
     capture.finish(&[between_sites(&topology, V4)?])
+}
+
+#[test]
+fn a_start_that_fails_at_the_last_underlay_leaves_the_others_alone() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let namespace = &topology.client.gateway;
+    let mut policy = Policy::of_client(&topology, V4, V4);
+    policy.settings = "pin-dir = \"/sys/fs/bpf/other\"".to_owned();
+    let other = policy.to_string().replace("\"eth0\"", "\"lan0\"");
+    let mut gateway = Gateway::start(namespace, &other)?;
+    gateway.daemon().stop(PATIENCE)?;
+    // Its guard stays.
+    namespace.ip("link del ipsec0")?;
+    policy.settings.clear();
+    let both = policy.to_string().replace("\"eth0\"", "\"eth0\", \"lan0\"");
+    refused(namespace, &both, &["another XDP program is attached to lan0"])?;
+    let link = |name| namespace.run("ip", &["-details", "link", "show", name]);
+    assert!(!link("eth0")?.contains("xdp"), "{}", link("eth0")?);
+    assert!(link("lan0")?.contains("xdp"), "{}", link("lan0")?);
+    assert_eq!(namespace.run("ls", &["/sys/fs/bpf"])?.trim(), "other");
+    for direction in ["ingress", "egress"] {
+        let filters = namespace.run("tc", &["filter", "show", "dev", "eth0", direction])?;
+        assert!(!filters.contains("bpf"), "{filters}");
+    }
+    Ok(())
+}
+
+/// What a service manager is told.
+struct Manager {
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    /// Waits for a message with this line, and gives the message.
+    fn told(&self, line: &str) -> Result<String> {
+        let mut heard = Vec::new();
+        let mut buffer = [0; 4096];
+        while !heard.iter().any(|message: &String| message.lines().any(|l| l == line)) {
+            let length =
+                self.socket.recv(&mut buffer).context(format_args!("{line}: {heard:?}"))?;
+            let octets = buffer.get(..length).unwrap_or_default();
+            heard.push(String::from_utf8_lossy(octets).into_owned());
+        }
+        heard.pop().context("nothing")
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_of_readiness_reloads_and_the_end() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let namespace = &topology.client.gateway;
+    let path = namespace.directory().join("notify");
+    let socket = UnixDatagram::bind(&path).context(path.display())?;
+    socket.set_read_timeout(Some(PATIENCE)).context("a time limit")?;
+    let manager = Manager { socket };
+    let policy = Policy::of_client(&topology, V4, V4);
+    let mut gateway = Gateway::spawn_with(namespace, &policy, |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000");
+    })?;
+    let ready = manager.told("READY=1")?;
+    assert!(ready.contains("STATUS=Policies: generation 1"), "{ready}");
+    assert!(gateway.daemon().log().contains("Kernel probed"), "{}", gateway.daemon().log());
+    manager.told("WATCHDOG=1")?;
+
+    gateway.daemon().signal(Signal::SIGHUP)?;
+    let reloading = manager.told("RELOADING=1")?;
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    let ready = manager.told("READY=1")?;
+    assert!(ready.contains("STATUS=Policies: generation 2"), "{ready}");
+
+    gateway.daemon().signal(Signal::SIGTERM)?;
+    manager.told("STOPPING=1")?;
+    assert!(gateway.daemon().wait(PATIENCE)?.success());
+    Ok(())
 }

@@ -64,13 +64,30 @@ pub struct ReloadReport {
     pub needs_restart: Vec<String>,
 }
 
-/// What the kernel can do.
+/// What the kernel can do, and the interfaces that the gateway looks after.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelReport {
     /// Its release, such as `6.12.9-amd64`.
     pub release: String,
+    /// The underlays and the XFRM interface.
+    pub interfaces: Vec<InterfaceReport>,
     /// What was probed at start.
     pub capabilities: Vec<CapabilityReport>,
+}
+
+/// An interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: String,
+    /// `underlay` or `xfrm`.
+    pub role: String,
+    /// Its index; absent while there is no such interface.
+    pub index: Option<u32>,
+    /// How the eBPF programs are attached to an underlay; absent while they are not.
+    pub programs: Option<String>,
+    /// What is wrong with it; absent while nothing is.
+    pub problem: Option<String>,
 }
 
 /// One thing that the kernel can or cannot do.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{ChildReport, IkeSaReport, PoliciesReport, RuleReport, StatusReport};
+use super::{ChildReport, IkeSaReport, InterfaceReport, PoliciesReport, RuleReport, StatusReport};
 
 /// The whole report as text, with one table for each kind of thing.
 #[must_use]
@@ -23,8 +23,14 @@ pub fn render(report: &StatusReport) -> String {
         format!("IKE SAs: {} ({} half open)", report.ike_sas.len(), report.half_open),
         format!("Child SAs: {children}"),
         format!("Rules: {}", report.rules.len()),
+        format!("Interfaces: {}", report.kernel.interfaces.len()),
     ];
-    let tables = [ike_sas(&report.ike_sas), child_sas(&report.ike_sas), rules(&report.rules)];
+    let tables = [
+        ike_sas(&report.ike_sas),
+        child_sas(&report.ike_sas),
+        rules(&report.rules),
+        interfaces(&report.kernel.interfaces),
+    ];
     for (title, table) in counts.into_iter().zip(tables) {
         section(&mut text, &title, &table);
     }
@@ -163,6 +169,20 @@ fn rules(rules: &[RuleReport]) -> Table {
     table
 }
 
+fn interfaces(interfaces: &[InterfaceReport]) -> Table {
+    let mut table = table(&["interface", "role", "index", "eBPF programs", "problem"]);
+    for interface in interfaces {
+        table.add_row([
+            interface.name.clone(),
+            interface.role.clone(),
+            interface.index.map(|index| index.to_string()).unwrap_or_default(),
+            interface.programs.clone().unwrap_or_default(),
+            interface.problem.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
 /// Counters that are not zero.
 fn counters(values: &BTreeMap<String, u64>) -> Table {
     let mut table = table(&["counter", "value"]);
@@ -259,6 +279,15 @@ mod tests {
                 ..Default::default()
             }],
             counters: BTreeMap::from([("seen".to_owned(), 5), ("unseen".to_owned(), 0)]),
+            kernel: super::super::KernelReport {
+                interfaces: vec![InterfaceReport {
+                    name: "eth0".to_owned(),
+                    role: "underlay".to_owned(),
+                    problem: Some("there is no such interface".to_owned()),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            },
             ..Default::default()
         };
         let text = render(&report);
@@ -271,6 +300,8 @@ mod tests {
             "c0ffee00",
             "2.0 KiB, 3 packets",
             "seen",
+            "eth0",
+            "there is no such interface",
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }

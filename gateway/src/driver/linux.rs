@@ -1,13 +1,14 @@
 //! The kernel that the gateway runs on, behind the driver's seam.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use gateway_common::RuleCount;
 use gateway_ike::io::{Done, KernelCommand, KernelError, KernelEvent};
 
 use super::seam::{Kernel, Monitor, RulePackets};
-use crate::control::CapabilityReport;
-use crate::kernel::{self, LinuxKernel, Notice};
+use crate::control::{CapabilityReport, InterfaceReport};
+use crate::kernel::{self, LinkChange, LinkStatus, LinuxKernel, Notice};
 
 impl Kernel for LinuxKernel {
     async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
@@ -16,6 +17,14 @@ impl Kernel for LinuxKernel {
 
     async fn resync(&mut self) -> Vec<KernelEvent> {
         Self::resync(self).await
+    }
+
+    async fn check_links(&mut self, change: &LinkChange) -> Option<Duration> {
+        Self::check_links(self, change).await
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceReport> {
+        self.links().into_iter().map(report).collect()
     }
 
     fn capabilities(&self) -> Vec<CapabilityReport> {
@@ -53,6 +62,17 @@ impl Kernel for LinuxKernel {
 
     async fn clean_up(&mut self) {
         self.remove_everything_of_ours().await;
+    }
+}
+
+fn report(link: LinkStatus) -> InterfaceReport {
+    let LinkStatus { name, index, is_xfrm, attached, problem } = link;
+    InterfaceReport {
+        name,
+        role: if is_xfrm { "xfrm" } else { "underlay" }.to_owned(),
+        index,
+        programs: attached.map(|attached| attached.to_string()),
+        problem,
     }
 }
 

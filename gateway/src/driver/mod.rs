@@ -36,7 +36,7 @@ use self::inbound::Inbound;
 use self::reload::Outcome as ReloadOutcome;
 use crate::clock;
 use crate::control::{Call, KernelReport, Request, Response, Server, StatusReport};
-use crate::kernel::Notice;
+use crate::kernel::{LinkChange, Notice};
 use crate::log;
 use crate::net::{Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, TokenBucket};
 
@@ -89,6 +89,8 @@ pub struct Driver<K, M> {
     started: Instant,
     /// When peers have had enough time to say goodbye; set once the gateway is ending.
     ending: Option<Instant>,
+    /// When to look after the interfaces again, without being told that they have changed.
+    look_at_links: Option<Instant>,
 }
 
 /// Why the loop woke up.
@@ -123,6 +125,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             watchdog,
             started: clock::now(),
             ending: None,
+            look_at_links: None,
         }
     }
 
@@ -157,7 +160,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     }
 
     async fn wait(&mut self) -> Wake {
-        let timeout = [self.endpoint.next_timeout(), self.ending].into_iter().flatten().min();
+        let timeouts = [self.endpoint.next_timeout(), self.ending, self.look_at_links];
+        let timeout = timeouts.into_iter().flatten().min();
         let Parts { monitor, sockets, control, signals, reload, .. } = &mut self.parts;
         tokio::select! {
             Some(signal) = signals.recv() => Wake::Signal(signal),
@@ -177,11 +181,17 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             Wake::Datagrams(ready) => self.receive(ready).await,
             Wake::Kernel(Notice::Event(event)) => self.handle(Input::Kernel(event)).await,
             Wake::Kernel(Notice::Overrun) => self.resync().await,
+            Wake::Kernel(Notice::Links(change)) => self.check_links(&change).await,
             Wake::Kernel(Notice::Failed(error)) => return Err(RunError::Monitor(error)),
             Wake::Call(call) => self.answer(call).await,
             Wake::Loaded(outcome) => self.finish_reload(*outcome).await,
             Wake::Watchdog => notify::alive(),
-            Wake::Timeout => self.handle(Input::Timeout).await,
+            Wake::Timeout => {
+                if self.look_at_links.is_some_and(|time| time <= clock::now()) {
+                    self.check_links(&LinkChange::default()).await;
+                }
+                self.handle(Input::Timeout).await;
+            }
         }
         Ok(())
     }
@@ -284,6 +294,11 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         }
     }
 
+    async fn check_links(&mut self, change: &LinkChange) {
+        let again = self.parts.kernel.check_links(change).await;
+        self.look_at_links = again.and_then(|delay| clock::now().checked_add(delay));
+    }
+
     async fn end(&mut self) -> Result<(), RunError> {
         if self.ending.is_some() {
             return Err(RunError::Interrupted);
@@ -348,6 +363,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             policies: reload.report().clone(),
             kernel: KernelReport {
                 release: status::kernel_release(),
+                interfaces: kernel.interfaces(),
                 capabilities: kernel.capabilities(),
             },
             half_open: snapshot.half_open,

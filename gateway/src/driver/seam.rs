@@ -1,13 +1,14 @@
 //! What the driver wants of the kernel: a seam, so that the loop runs in tests without one that
 //! has ESP.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::future::Future;
 
 use gateway_ike::io::{Done, KernelCommand, KernelError, KernelEvent};
 
-use crate::control::CapabilityReport;
-use crate::kernel::Notice;
+use crate::control::{CapabilityReport, InterfaceReport};
+use crate::kernel::{LinkChange, Notice};
 
 /// Executes commands.
 pub trait Kernel {
@@ -22,6 +23,12 @@ pub trait Kernel {
 
     /// Finds out what has changed while events were lost.
     fn resync(&mut self) -> impl Future<Output = Vec<KernelEvent>>;
+
+    /// Looks after the interfaces, which have changed. Gives the time after which to do so again.
+    fn check_links(&mut self, change: &LinkChange) -> impl Future<Output = Option<Duration>>;
+
+    /// The interfaces as they are now, for status.
+    fn interfaces(&self) -> Vec<InterfaceReport>;
 
     /// What was probed at start, for status.
     fn capabilities(&self) -> Vec<CapabilityReport>;

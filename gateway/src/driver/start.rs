@@ -1,20 +1,18 @@
 //! From the command line to the running loop. Whatever fails here fails before the gateway has
 //! said that it is ready, with one line that says what to do.
 
-use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
 
 use gateway_ike::Endpoint;
 use gateway_ike::crypto::key_exchange::SystemKeyExchange;
 use gateway_ike::random::SystemSource;
-use tokio::time::interval;
 use tracing::level_filters::LevelFilter;
 
 use super::{Driver, Parts, Reloader, RunError, load, privileges, signals, underlay};
 use crate::cli::RunArgs;
 use crate::control::Server;
-use crate::kernel::bpf::{BpfLog, LogLevel};
+use crate::kernel::bpf::LogLevel;
 use crate::kernel::{KernelConfig, LinuxKernel};
 use crate::log;
 use crate::net::{OpenError, Ports, Reinjector, Sockets};
@@ -48,10 +46,7 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     let config = kernel_config(&settings);
     let sockets = Sockets::open(Ports::default(), Some(config.own_mark))?;
     let reinjector = Reinjector::open().map_err(OpenError::Raw)?;
-    let (mut kernel, monitor) = LinuxKernel::open(config, &policies).await?;
-    if let Some(programs) = kernel.data_path().take_log() {
-        drop(tokio::spawn(follow(programs)));
-    }
+    let (kernel, monitor) = LinuxKernel::open(config, &policies).await?;
     tracing::info!(control = %control.path().display(), "Kernel and sockets are set up");
 
     let random = Box::new(SystemSource::default());
@@ -87,14 +82,5 @@ fn kernel_config(settings: &Settings) -> KernelConfig {
             LogLevel::Off
         },
         ..KernelConfig::default()
-    }
-}
-
-/// Passes on what the eBPF programs log, a few times a second: it is for debugging only.
-async fn follow(mut programs: BpfLog) {
-    let mut ticks = interval(Duration::from_millis(200));
-    loop {
-        ticks.tick().await;
-        programs.flush();
     }
 }

@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::*;
-use crate::control::{CapabilityReport, query};
+use crate::control::{CapabilityReport, InterfaceReport, query};
 use crate::net::Ports;
 use crate::policy;
 use crate::testing::{enter_namespace, ip, is_root, runtime};
@@ -25,6 +25,10 @@ use crate::testing::{enter_namespace, ip, is_root, runtime};
 struct Record {
     commands: Vec<KernelCommand>,
     cleaned_up: bool,
+    /// What a resync finds.
+    lost: Vec<KernelEvent>,
+    /// What was told about interfaces.
+    links: Vec<LinkChange>,
 }
 
 impl Record {
@@ -65,7 +69,18 @@ impl Kernel for FakeKernel {
     }
 
     async fn resync(&mut self) -> Vec<KernelEvent> {
-        Vec::new()
+        std::mem::take(&mut self.record.lock().unwrap().lost)
+    }
+
+    async fn check_links(&mut self, change: &LinkChange) -> Option<Duration> {
+        let mut record = self.record.lock().unwrap();
+        record.links.push(change.clone());
+        // The first time something is still missing.
+        (record.links.len() == 1).then_some(Duration::from_millis(20))
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceReport> {
+        vec![InterfaceReport { name: "eth0".to_owned(), ..InterfaceReport::default() }]
     }
 
     fn capabilities(&self) -> Vec<CapabilityReport> {
@@ -85,12 +100,16 @@ impl Kernel for FakeKernel {
     }
 }
 
+/// Gives the notices of the test.
 #[derive(Debug)]
-struct Silence;
+struct FakeMonitor(mpsc::Receiver<Notice>);
 
-impl Monitor for Silence {
+impl Monitor for FakeMonitor {
     async fn next(&mut self) -> Notice {
-        std::future::pending().await
+        match self.0.recv().await {
+            Some(notice) => notice,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -103,6 +122,7 @@ struct Gateway {
     directory: tempfile::TempDir,
     record: Arc<Mutex<Record>>,
     signals: mpsc::Sender<Signal>,
+    notices: mpsc::Sender<Notice>,
     thread: Option<JoinHandle<Result<(), RunError>>>,
     /// The namespace, for `ip link set ... netns`.
     namespace: PathBuf,
@@ -120,6 +140,7 @@ impl Gateway {
 
         let record = Arc::new(Mutex::new(Record::default()));
         let (signals, receiver) = mpsc::channel(8);
+        let (notices, monitor) = mpsc::channel(8);
         let (report, namespace) = std_mpsc::channel();
         let address = address.parse().unwrap();
         let kernel = FakeKernel { address, record: Arc::clone(&record) };
@@ -134,7 +155,7 @@ impl Gateway {
                 let limits = loaded.settings.endpoint.clone();
                 let parts = Parts {
                     kernel,
-                    monitor: Silence,
+                    monitor: FakeMonitor(monitor),
                     sockets: Sockets::open(Ports::default(), None).unwrap(),
                     reinjector: Reinjector::open().unwrap(),
                     control: Server::bind(&path.join("control.sock")).unwrap(),
@@ -148,7 +169,7 @@ impl Gateway {
             })
         });
         let namespace = namespace.recv().unwrap();
-        Self { directory, record, signals, thread: Some(thread), namespace }
+        Self { directory, record, signals, notices, thread: Some(thread), namespace }
     }
 
     fn status(&self) -> StatusReport {
@@ -186,6 +207,10 @@ impl Gateway {
         self.signals.blocking_send(signal).unwrap();
     }
 
+    fn notice(&self, notice: Notice) {
+        self.notices.blocking_send(notice).unwrap();
+    }
+
     /// Waits for its end, which must be a good one.
     fn wait(&mut self) {
         let ended = self.thread.take().unwrap().join().unwrap();
@@ -213,6 +238,11 @@ start = \"{start}\"
 
 /// Two gateways on one wire: the first waits, the second initiates.
 fn pair() -> (Gateway, Gateway) {
+    pair_that_starts("always")
+}
+
+/// Two gateways on one wire: the first waits, the second initiates when its rule says.
+fn pair_that_starts(start: &'static str) -> (Gateway, Gateway) {
     let first = Gateway::start("10.9.0.1", &policies("1", "2", "respond"), || {
         ip("link add left type veth peer name right");
         ip("address add 10.9.0.1/24 dev left");
@@ -222,7 +252,7 @@ fn pair() -> (Gateway, Gateway) {
     let (ready, wired) = std_mpsc::channel();
     let (name, namespace) = std_mpsc::channel();
     let second = std::thread::spawn(move || {
-        Gateway::start("10.9.0.2", &policies("2", "1", "always"), move || {
+        Gateway::start("10.9.0.2", &policies("2", "1", start), move || {
             name.send(namespace_of_this_thread()).unwrap();
             wired.recv().unwrap();
             ip("address add 10.9.0.2/24 dev right");
@@ -299,6 +329,66 @@ fn a_broken_file_changes_nothing_and_a_mended_one_is_applied() {
     gateway.signal(Signal::Reload);
     let report = gateway.until("applied", |report| report.policies.generation == 2);
     assert_eq!(report.rules[0].name, "renamed");
+    gateway.signal(Signal::End);
+    gateway.wait();
+}
+
+fn reqid(gateway: &Gateway) -> u32 {
+    let record = gateway.record.lock().unwrap();
+    let trap = record.commands.iter().find_map(|command| {
+        if let KernelCommand::InstallTrap(trap) = command { Some(trap.reqid) } else { None }
+    });
+    trap.unwrap()
+}
+
+fn acquire(reqid: u32, seq: u32) -> KernelEvent {
+    KernelEvent::Acquire {
+        reqid,
+        seq,
+        source: [10, 2, 0, 1].into(),
+        destination: [10, 1, 0, 1].into(),
+        protocol: 17,
+        source_port: 7,
+        destination_port: 7,
+    }
+}
+
+#[test]
+fn what_a_resync_finds_after_lost_events_is_acted_on() {
+    if !is_root("what_a_resync_finds_after_lost_events_is_acted_on") {
+        return;
+    }
+    let (mut first, mut second) = pair_that_starts("on-demand");
+    second.until("a trap", |report| report.rules.len() == 1);
+    // The acquire itself never arrived.
+    second.record.lock().unwrap().lost = vec![acquire(reqid(&second), 77)];
+    second.notice(Notice::Overrun);
+    second.until("established", |report| report.ike_sas.iter().any(|sa| !sa.children.is_empty()));
+    let child = second.record.lock().unwrap().children().remove(0);
+    assert_eq!(child.acquire_seq, Some(77), "the packet that waits is let go");
+
+    // The SA went without a word: it is taken down with the peer.
+    let vanished = KernelEvent::Vanished { child: child.child };
+    second.record.lock().unwrap().lost = vec![vanished];
+    second.notice(Notice::Overrun);
+    second.until("gone", |report| report.ike_sas.iter().all(|sa| sa.children.is_empty()));
+    for gateway in [&mut second, &mut first] {
+        gateway.signal(Signal::End);
+        gateway.wait();
+    }
+}
+
+#[test]
+fn the_kernel_is_told_of_changed_interfaces_until_nothing_is_missing() {
+    if !is_root("the_kernel_is_told_of_changed_interfaces_until_nothing_is_missing") {
+        return;
+    }
+    let mut gateway = Gateway::start("10.9.0.1", &policies("1", "2", "respond"), || {});
+    let change = LinkChange { gone: [7].into(), lost: false };
+    gateway.notice(Notice::Links(change.clone()));
+    let report = gateway.until("looked again", |_| gateway.record.lock().unwrap().links.len() > 1);
+    assert_eq!(report.kernel.interfaces[0].name, "eth0");
+    assert_eq!(gateway.record.lock().unwrap().links, [change, LinkChange::default()]);
     gateway.signal(Signal::End);
     gateway.wait();
 }

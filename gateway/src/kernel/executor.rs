@@ -1,6 +1,7 @@
 //! Carries out the steps of a transaction on the kernel itself.
 
 use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_ike::io::{ChildSpec, KernelError, SaSpec};
 use ipnet::IpNet;
@@ -143,6 +144,35 @@ impl Tables {
                 Err(KernelError::Refused(format!("cannot add {}: {error}", value.route)))
             }
         }
+    }
+
+    /// Sees to it that the kernel has these routes of ours, which may have gone with an interface.
+    /// Those that it will not take are given back with its reason.
+    pub(super) async fn restore_routes(
+        &mut self,
+        wanted: &[(Owner, RouteValue)],
+    ) -> std::io::Result<Vec<(RouteValue, std::io::Error)>> {
+        let present: BTreeSet<IpNet> = self.network.our_routes().await?.into_iter().collect();
+        // First all claims, and then the kernel: what is best is known only then.
+        let mut before = BTreeMap::new();
+        for (owner, value) in wanted {
+            let prefix = value.route.prefix;
+            before.entry(prefix).or_insert_with(|| self.routes.effective(&prefix).copied());
+            self.routes.set(&prefix, *owner, Some(*value));
+        }
+        let mut refused = Vec::new();
+        for (prefix, before) in before {
+            let Some(best) = self.routes.effective(&prefix).copied() else { continue };
+            let change = match (present.contains(&prefix), before == Some(best)) {
+                (true, true) => Change::Keep,
+                (true, false) => Change::Replace(best),
+                (false, _) => Change::Add(best),
+            };
+            if let Err(error) = self.change_route(prefix, change).await {
+                refused.push((best, error));
+            }
+        }
+        Ok(refused)
     }
 
     async fn change_route(&self, prefix: IpNet, change: Change<RouteValue>) -> std::io::Result<()> {

@@ -10,11 +10,13 @@ use gateway_ike::io::{
     ChildId, ChildSpec, Done, KernelCommand, KernelError, KernelEvent, Selector, TrapSpec,
 };
 use ipnet::IpNet;
+use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::bpf::DataPath;
 use super::claims::Owner;
 use super::executor::{Tables, bpf_error, peer, side};
+use super::links::{LinkStatus, Links, RouteWish};
 use super::network::{Interface, NextHop, Route};
 use super::overhead::{inner_mtu, overhead, worst_overhead};
 use super::rules::{RuleIds, class_rules};
@@ -26,13 +28,24 @@ use crate::clock;
 
 /// XFRM, BPF maps and routes, joined: every command changes all of them, or none.
 pub struct LinuxKernel {
-    config: KernelConfig,
+    pub(super) config: KernelConfig,
     capabilities: Capabilities,
-    xfrm_interface: u32,
-    tables: Tables,
+    pub(super) xfrm_interface: u32,
+    pub(super) tables: Tables,
     rule_ids: RuleIds,
     children: BTreeMap<ChildId, Child>,
     traps: BTreeMap<u32, Vec<Undo>>,
+    pub(super) links: Links,
+    /// Passes on what the BPF programs log.
+    log: Option<JoinHandle<()>>,
+}
+
+impl Drop for LinuxKernel {
+    fn drop(&mut self) {
+        if let Some(log) = &self.log {
+            log.abort();
+        }
+    }
 }
 
 impl core::fmt::Debug for LinuxKernel {
@@ -82,9 +95,35 @@ impl LinuxKernel {
         xfrm_interface: u32,
         tables: Tables,
         rule_ids: RuleIds,
+        links: Links,
     ) -> Self {
         let (children, traps) = (BTreeMap::new(), BTreeMap::new());
-        Self { config, capabilities, xfrm_interface, tables, rule_ids, children, traps }
+        Self {
+            config,
+            capabilities,
+            xfrm_interface,
+            tables,
+            rule_ids,
+            children,
+            traps,
+            links,
+            log: None,
+        }
+    }
+
+    /// Begins to pass on what the BPF programs log, if they were loaded to do so.
+    pub(super) fn follow_log(&mut self) {
+        if let Some(log) = self.tables.data_path.take_log()
+            && let Some(before) = self.log.replace(tokio::spawn(log.follow()))
+        {
+            before.abort();
+        }
+    }
+
+    /// The underlays and the XFRM interface, as they are now.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.links.status(&self.config.xfrm_interface, self.xfrm_interface)
     }
 
     /// What was probed at start.
@@ -230,7 +269,7 @@ impl LinuxKernel {
     /// The routes that a trap or Child SA in tunnel mode wants. What cannot be found out costs a
     /// route, not the SA: without it packets still go the right way, only larger than they should.
     async fn routes(
-        &self,
+        &mut self,
         owner: Owner,
         peer: IpAddr,
         overhead: u32,
@@ -239,13 +278,28 @@ impl LinuxKernel {
         if !self.config.routes {
             return Vec::new();
         }
-        let (hop, underlay) = match self.way(peer).await {
-            Ok(way) => way,
-            Err(why) => {
-                warn!(%peer, why, "No routes are set for protected prefixes");
-                return Vec::new();
-            }
-        };
+        let wish = RouteWish { peer, overhead, selectors: selectors.to_vec() };
+        let planned = self.planned_routes(owner, &wish).await;
+        let living = self.children.len().saturating_add(self.traps.len());
+        // Wishes of those that are gone are dropped when they are many.
+        if self.links.wishes() > living.saturating_mul(2).saturating_add(16) {
+            let wishes = self.living_wishes();
+            self.links.set_wishes(wishes);
+        }
+        self.links.wish(owner, wish);
+        planned.unwrap_or_else(|why| {
+            warn!(%peer, why, "No routes are set for protected prefixes");
+            Vec::new()
+        })
+    }
+
+    async fn planned_routes(
+        &self,
+        owner: Owner,
+        wish: &RouteWish,
+    ) -> Result<Vec<RouteValue>, String> {
+        let RouteWish { peer, overhead, ref selectors } = *wish;
+        let (hop, underlay) = self.way(peer).await?;
         let addresses = self.tables.network.addresses().await.unwrap_or_else(|error| {
             warn!(%error, "Cannot list our addresses");
             Vec::new()
@@ -264,7 +318,62 @@ impl LinuxKernel {
             let route = Route { prefix, interface, gateway, source, mtu };
             routes.push(RouteValue { route, negotiated });
         }
-        routes
+        Ok(routes)
+    }
+
+    /// Sets the routes again that went with an interface. Whether all are there; not so while
+    /// there is no way to a peer.
+    pub(super) async fn restore_routes(&mut self) -> bool {
+        let wishes = self.living_wishes();
+        let mut is_whole = true;
+        let mut wanted = Vec::new();
+        for (owner, wish) in &wishes {
+            match self.planned_routes(*owner, wish).await {
+                Ok(planned) => wanted.extend(planned.into_iter().map(|value| (*owner, value))),
+                Err(why) => {
+                    debug!(peer = %wish.peer, why, "Routes of protected prefixes are still missing");
+                    is_whole = false;
+                }
+            }
+        }
+        self.links.set_wishes(wishes);
+        match self.tables.restore_routes(&wanted).await {
+            Ok(refused) => {
+                for (value, error) in refused {
+                    debug!(route = %value.route, %error, "Cannot set a route again");
+                    // Somebody else's will not go away.
+                    is_whole &= error.raw_os_error() == Some(libc::EEXIST);
+                }
+            }
+            Err(error) => {
+                warn!(%error, "Cannot list our routes");
+                is_whole = false;
+            }
+        }
+        for (owner, value) in wanted {
+            self.remember(owner, Undo::Route(value.route.prefix, owner, None));
+        }
+        is_whole
+    }
+
+    /// Takes out the wishes of traps and Child SAs that are still there.
+    fn living_wishes(&mut self) -> BTreeMap<Owner, RouteWish> {
+        let (children, traps) = (&self.children, &self.traps);
+        self.links.take_wishes(|owner| match owner {
+            Owner::Child(child) => children.contains_key(child),
+            Owner::Trap(reqid) => traps.contains_key(reqid),
+        })
+    }
+
+    /// Adds to what takes back a trap or Child SA.
+    fn remember(&mut self, owner: Owner, undo: Undo) {
+        let undos = match owner {
+            Owner::Child(child) => self.children.get_mut(&child).map(|child| &mut child.undo),
+            Owner::Trap(reqid) => self.traps.get_mut(&reqid),
+        };
+        if let Some(undos) = undos.filter(|undos| !undos.contains(&undo)) {
+            undos.push(undo);
+        }
     }
 
     /// The way to a peer, which must lead over an underlay: elsewhere no program steers.

@@ -3,12 +3,13 @@
 //! [`LinuxKernel`] executes the commands of the IKE core, each as one transaction over all of
 //! these: BPF entries first, then SAs, policies and routes, and on failure back again
 //! (`transaction`). [`Monitor`] tells what the kernel says by itself. [`probe()`] finds out what
-//! this kernel can do.
+//! this kernel can do. `links` looks after the interfaces, which come and go.
 
 pub mod bpf;
 mod claims;
 mod executor;
 mod limits;
+mod links;
 mod linux;
 mod monitor;
 mod netlink;
@@ -25,6 +26,7 @@ mod transaction;
 pub mod xfrm;
 
 pub use limits::{Excess, beyond_limits};
+pub use links::{LinkChange, LinkStatus};
 pub use linux::LinuxKernel;
 pub use monitor::{Monitor, Notice};
 pub use overhead::{inner_mtu, overhead, worst_overhead};

@@ -1,4 +1,5 @@
-//! What the kernel tells by itself: acquires and expires, by multicast netlink.
+//! What the kernel tells by itself, by multicast netlink: acquires, expires, and changes of
+//! interfaces.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -9,6 +10,7 @@ use netlink_packet_xfrm::{XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE};
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_XFRM};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
+use super::links::{LinkChange, LinkEvents};
 use super::netlink::messages;
 use super::xfrm::{Ours, event};
 
@@ -23,19 +25,23 @@ pub enum Notice {
     /// The kernel tells something.
     Event(KernelEvent),
     /// The kernel had to drop events: what it has must be compared with what we believe
-    /// ([`super::LinuxKernel::resync`]). Lost acquires come again with the next packet.
+    /// ([`super::LinuxKernel::resync`]). Nothing that was lost comes again by itself: while an
+    /// acquire waits for its answer, the kernel raises no other for the same traffic.
     Overrun,
+    /// Interfaces have changed: [`super::LinuxKernel::check_links`] wants to know.
+    Links(LinkChange),
     /// The socket failed; nothing will come any more.
     Failed(io::Error),
 }
 
-/// Listens to the kernel's XFRM events about what is ours.
+/// Listens to the kernel's XFRM events about what is ours, and to those about interfaces.
 pub struct Monitor {
     socket: TokioSocket,
     ours: Ours,
     datagram: Vec<u8>,
     /// Events of the last datagram that have not been given yet.
     waiting: VecDeque<KernelEvent>,
+    links: LinkEvents,
 }
 
 impl fmt::Debug for Monitor {
@@ -63,7 +69,8 @@ impl Monitor {
         }
         let datagram = Vec::with_capacity(RECEIVE_LEN);
         let ours = Ours { if_id };
-        Ok(Self { socket, ours, datagram, waiting: VecDeque::new() })
+        let links = LinkEvents::open()?;
+        Ok(Self { socket, ours, datagram, waiting: VecDeque::new(), links })
     }
 
     /// Waits for the next notice. Cancelling loses nothing.
@@ -73,7 +80,13 @@ impl Monitor {
                 return Notice::Event(event);
             }
             self.datagram.clear();
-            match self.socket.recv_from(&mut self.datagram).await {
+            let received = tokio::select! {
+                received = self.socket.recv_from(&mut self.datagram) => received,
+                change = self.links.next() => {
+                    return change.map_or_else(Notice::Failed, Notice::Links);
+                }
+            };
+            match received {
                 // Port 0 is the kernel; nobody else has a say.
                 Ok(sender) if sender.port_number() != 0 => {}
                 Ok(_kernel) => {

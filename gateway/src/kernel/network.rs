@@ -15,7 +15,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
     RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::{Error, Handle, LinkUnspec, LinkXfrm};
+use rtnetlink::{Error, Handle, LinkGetRequest, LinkMessageBuilder, LinkUnspec, LinkXfrm};
 use tokio::task::JoinHandle;
 
 /// The protocol number that marks our routes (`rtm_protocol`, rtnetlink(7)): free for any use.
@@ -34,6 +34,8 @@ pub(super) struct Interface {
     pub(super) kind: Option<InfoKind>,
     /// The `if_id` of an XFRM interface.
     pub(super) if_id: Option<u32>,
+    /// The index of the interface that an XFRM interface is over; `None`: of none in particular.
+    pub(super) link: Option<u32>,
 }
 
 /// The way to an address.
@@ -91,7 +93,16 @@ impl Network {
 
     /// The interface with this name, if there is one.
     pub(super) async fn interface(&self, name: &str) -> io::Result<Option<Interface>> {
-        let mut answers = Box::pin(self.handle.link().get().match_name(name).execute());
+        self.find(self.handle.link().get().match_name(name)).await
+    }
+
+    /// The interface with this index, if there is one.
+    pub(super) async fn interface_at(&self, index: u32) -> io::Result<Option<Interface>> {
+        self.find(self.handle.link().get().match_index(index)).await
+    }
+
+    async fn find(&self, request: LinkGetRequest) -> io::Result<Option<Interface>> {
+        let mut answers = Box::pin(request.execute());
         match answers.try_next().await {
             Ok(message) => Ok(message.as_ref().map(interface)),
             Err(error) => match io_error(error) {
@@ -101,14 +112,18 @@ impl Network {
         }
     }
 
-    /// Creates an XFRM interface over another one.
+    /// Creates an XFRM interface, under an index that is free if one is given.
+    ///
+    /// It is over no other interface: over one, it would look for the way to every peer there, and
+    /// find none once that has been deleted.
     pub(super) async fn add_xfrm_interface(
         &self,
         name: &str,
-        underlay: u32,
         if_id: u32,
+        index: Option<u32>,
     ) -> io::Result<()> {
-        let message = LinkXfrm::new(name, underlay, if_id).build();
+        let mut message = LinkMessageBuilder::<LinkXfrm>::new(name).if_id(if_id).build();
+        message.header.index = index.unwrap_or_default();
         self.handle.link().add(message).execute().await.map_err(io_error)
     }
 
@@ -233,6 +248,7 @@ fn interface(message: &LinkMessage) -> Interface {
         up: message.header.flags.contains(LinkFlags::Up),
         kind: None,
         if_id: None,
+        link: None,
     };
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
@@ -244,10 +260,13 @@ fn interface(message: &LinkMessage) -> Interface {
                 if let LinkInfo::Kind(kind) = info {
                     found.kind = Some(kind.clone());
                 } else if let LinkInfo::Data(InfoData::Xfrm(items)) = info {
-                    found.if_id = items.iter().find_map(|item| {
-                        let InfoXfrm::IfId(if_id) = item else { return None };
-                        Some(*if_id)
-                    });
+                    for item in items {
+                        if let InfoXfrm::IfId(if_id) = item {
+                            found.if_id = Some(*if_id);
+                        } else if let InfoXfrm::Link(link) = item {
+                            found.link = Some(*link).filter(|link| *link != 0);
+                        }
+                    }
                 }
             }
         }

@@ -11,6 +11,7 @@ use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
 use gateway_ike::config::{ChildLifetime, Mode};
 use gateway_ike::io::{ChildId, ChildSpec, SaSpec};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::network::Network;
@@ -48,7 +49,50 @@ impl Capabilities {
     pub fn has_esp(&self) -> bool {
         self.esp_v4 || self.esp_v6
     }
+
+    /// Writes to the log what was found: one line, and one more for each thing whose absence an
+    /// operator may come to feel.
+    pub(super) fn log(&self) {
+        let Self { release, esp_v4, esp_v6, state_direction, .. } = self;
+        let tc = if self.has(TCX) { "tcx" } else { "clsact" };
+        info!(%release, esp_v4, esp_v6, sa_direction = state_direction, tc, "Kernel probed");
+        for missing in self.missed() {
+            warn!("Kernel {missing}");
+        }
+    }
+
+    /// Whether a thing is there, by its name.
+    fn has(&self, name: &str) -> bool {
+        self.features.iter().any(|feature| feature.name == name && feature.available)
+    }
+
+    /// What is missing and matters, in words that say what follows: there is a way round the other
+    /// things.
+    fn missed(&self) -> Vec<String> {
+        let mut missed = Vec::new();
+        for (over, there) in [("IPv4", self.esp_v4), ("IPv6", self.esp_v6)] {
+            if !there {
+                missed.push(format!(
+                    "has no ESP over {over}: no tunnel to a peer with such an address"
+                ));
+                continue;
+            }
+            let of_family = |feature: &&Feature| {
+                feature.name.starts_with(ESP) && feature.name.ends_with(over) && !feature.available
+            };
+            for Feature { name, detail, .. } in self.features.iter().filter(of_family) {
+                missed
+                    .push(format!("lacks {name}: Child SAs that agree on it will fail ({detail})"));
+            }
+        }
+        missed
+    }
 }
+
+/// How the names of the features begin that are suites of ESP.
+const ESP: &str = "ESP with ";
+/// The name of the feature that TC programs have links.
+const TCX: &str = "tcx";
 
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,7 +155,7 @@ pub(super) async fn capabilities(network: &Network, xfrm: &mut Xfrm) -> Capabili
             any |= outcome.is_ok();
             state_direction |= outcome.as_ref().is_ok_and(|has_direction| *has_direction);
             features.push(Feature {
-                name: format!("ESP with {suite} over {over}"),
+                name: format!("{ESP}{suite} over {over}"),
                 available: outcome.is_ok(),
                 detail: outcome.err().map(|e| e.to_string()).unwrap_or_default(),
             });
@@ -127,7 +171,7 @@ pub(super) async fn capabilities(network: &Network, xfrm: &mut Xfrm) -> Capabili
     feature("XFRM interfaces", xfrm_interface.is_ok(), &missing);
     feature("direction of SAs", state_direction, "since 6.10; not needed");
     let tcx = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0));
-    feature("tcx", tcx, "since 6.6; clsact is used");
+    feature(TCX, tcx, "since 6.6; clsact is used");
     let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
     feature("BTF", btf, "CONFIG_DEBUG_INFO_BTF; not needed");
     let bpffs = statfs("/sys/fs/bpf").is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
@@ -183,10 +227,56 @@ fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
 /// Creates an XFRM interface and removes it.
 async fn try_xfrm_interface(network: &Network) -> io::Result<()> {
     let name = format!("gwprobe{}", process::id());
-    // The link need not exist; the loopback interface always does.
-    network.add_xfrm_interface(&name, 1, process::id() | 0x4000_0000).await?;
+    network.add_xfrm_interface(&name, process::id() | 0x4000_0000, None).await?;
     match network.interface(&name).await? {
         Some(interface) => network.delete_interface(interface.index).await,
         None => Err(io::Error::other("the interface that was created is not there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(missing: &[&str]) -> Capabilities {
+        let names = [
+            "ESP with aes128gcm16-esn over IPv4",
+            "ESP with chacha20poly1305-esn over IPv4",
+            "ESP with aes128gcm16-esn over IPv6",
+            "BTF",
+            TCX,
+        ];
+        let features = names.iter().map(|name| Feature {
+            name: (*name).to_owned(),
+            available: !missing.contains(name),
+            detail: "why".to_owned(),
+        });
+        Capabilities {
+            release: "6.1".to_owned(),
+            esp_v4: true,
+            esp_v6: !missing.contains(&names[2]),
+            state_direction: false,
+            features: features.collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_an_operator_would_miss_is_a_warning() {
+        assert_eq!(found(&[]).missed(), [""; 0]);
+        assert_eq!(found(&["BTF", TCX]).missed(), [""; 0]);
+        assert!(found(&[]).has(TCX) && !found(&[TCX]).has(TCX));
+    }
+
+    #[test]
+    fn a_family_or_a_suite_without_esp_is_a_warning() {
+        assert_eq!(
+            found(&["ESP with aes128gcm16-esn over IPv6"]).missed(),
+            ["has no ESP over IPv6: no tunnel to a peer with such an address"]
+        );
+        assert_eq!(
+            found(&["ESP with chacha20poly1305-esn over IPv4"]).missed(),
+            ["lacks ESP with chacha20poly1305-esn over IPv4: \
+              Child SAs that agree on it will fail (why)"]
+        );
     }
 }

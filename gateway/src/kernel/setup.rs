@@ -9,9 +9,10 @@ use gateway_ike::config::{Mode, PolicySet};
 use netlink_packet_route::link::InfoKind;
 use tracing::{info, warn};
 
-use super::bpf::{BpfError, DataPath, DataPathConfig, LogLevel};
+use super::bpf::{self, Attached, BpfError, DataPath, DataPathConfig, LogLevel};
 use super::claims::Claims;
 use super::executor::Tables;
+use super::links::Links;
 use super::network::{Interface, Network};
 use super::overhead::{inner_mtu, worst_overhead};
 use super::rules::{RuleIds, class_rules};
@@ -140,29 +141,83 @@ pub(super) async fn open(
     if !capabilities.has_esp() {
         return Err(KernelSetupError::NoEsp(Box::new(capabilities)));
     }
-    let interface = xfrm_interface(&network, &config, &underlays).await?;
+    capabilities.log();
+    let smallest = underlays.iter().map(|underlay| underlay.mtu).min();
+    let mtu = xfrm_mtu(smallest.ok_or(KernelSetupError::NoInterfaces)?);
+    let (interface, is_new) = xfrm_interface(&network, &config, mtu, None).await?;
     xfrm.set_state_direction(capabilities.state_direction);
-    tune(&interface.name);
-
-    let mut data_path = DataPath::load(&DataPathConfig {
-        pin_dir: config.pin_dir.clone(),
-        xfrm_ifindex: interface.index,
-        own_mark: config.own_mark,
-        log: config.bpf_log,
-    })?;
-    // The rules stand before the first packet is looked at.
-    let mut rule_ids = RuleIds::default();
-    data_path.classify(&class_rules(policies, &mut rule_ids))?;
-    for name in &config.interfaces {
-        let attached = data_path.attach(name)?;
-        info!(interface = %name, xdp = ?attached.xdp, tc = ?attached.tc, "BPF programs attached");
-    }
+    let (data_path, rule_ids, attached) = match guard(&config, interface.index, policies) {
+        Ok(guard) => guard,
+        Err(error) => {
+            if is_new {
+                remove(&network, &interface).await;
+            }
+            return Err(error.into());
+        }
+    };
     let (policies, routes) = (Claims::default(), Claims::default());
     let mut tables = Tables { xfrm, network, data_path, policies, routes };
     // What an earlier run left: its keys are lost to us, so that its SAs cannot be rekeyed.
     tables.remove_all().await;
-    let kernel = LinuxKernel::new(config, capabilities, interface.index, tables, rule_ids);
+    let links = Links::new(underlays.into_iter().zip(attached).collect(), mtu);
+    let mut kernel =
+        LinuxKernel::new(config, capabilities, interface.index, tables, rule_ids, links);
+    kernel.follow_log();
     Ok((kernel, monitor))
+}
+
+/// Loads the BPF programs, has them classify by the policies, and attaches them. On failure what
+/// this run has attached and pinned is taken back; what an earlier run left goes on guarding.
+fn guard(
+    config: &KernelConfig,
+    xfrm_ifindex: u32,
+    policies: &PolicySet,
+) -> Result<(DataPath, RuleIds, Vec<Attached>), BpfError> {
+    let is_first = !config.pin_dir.exists();
+    let outcome = DataPath::load(&DataPathConfig {
+        pin_dir: config.pin_dir.clone(),
+        xfrm_ifindex,
+        own_mark: config.own_mark,
+        log: config.bpf_log,
+    })
+    .and_then(|mut data_path| match attach(&mut data_path, config, policies) {
+        Ok((rule_ids, attached)) => Ok((data_path, rule_ids, attached)),
+        Err(error) => {
+            data_path.take_back();
+            Err(error)
+        }
+    });
+    if outcome.is_err()
+        && is_first
+        && let Err(error) = bpf::remove_maps(&config.pin_dir)
+    {
+        warn!(%error, "Cannot remove what was pinned");
+    }
+    outcome
+}
+
+fn attach(
+    data_path: &mut DataPath,
+    config: &KernelConfig,
+    policies: &PolicySet,
+) -> Result<(RuleIds, Vec<Attached>), BpfError> {
+    // The rules stand before the first packet is looked at.
+    let mut rule_ids = RuleIds::default();
+    data_path.classify(&class_rules(policies, &mut rule_ids))?;
+    let mut all = Vec::with_capacity(config.interfaces.len());
+    for name in &config.interfaces {
+        let attached = data_path.attach(name)?;
+        info!(interface = %name, xdp = ?attached.xdp, tc = ?attached.tc, "BPF programs attached");
+        all.push(attached);
+    }
+    Ok((rule_ids, all))
+}
+
+/// Removes an interface that this run has made.
+async fn remove(network: &Network, interface: &Interface) {
+    if let Err(error) = network.delete_interface(interface.index).await {
+        warn!(interface = %interface.name, %error, "Cannot remove the interface again");
+    }
 }
 
 async fn underlay(network: &Network, name: &str) -> Result<Interface, KernelSetupError> {
@@ -175,61 +230,94 @@ async fn underlay(network: &Network, name: &str) -> Result<Interface, KernelSetu
     Ok(interface)
 }
 
-/// The XFRM interface, adopted or created, with its MTU and up.
-async fn xfrm_interface(
+/// The MTU of the XFRM interface over underlays of this one: what is left by the worst that may be
+/// negotiated, so that packets routed into the interface are fragmented before they are encrypted.
+/// A fragment of an outer packet could not be stripped by XDP.
+pub(super) fn xfrm_mtu(underlay: u32) -> u32 {
+    inner_mtu(underlay, worst_overhead(Mode::Tunnel, true))
+}
+
+/// The XFRM interface, adopted or created, with its MTU and up; and whether it is new. A new one
+/// gets the index `wanted`, if that is free.
+pub(super) async fn xfrm_interface(
     network: &Network,
     config: &KernelConfig,
-    underlays: &[Interface],
-) -> Result<Interface, KernelSetupError> {
+    mtu: u32,
+    wanted: Option<u32>,
+) -> Result<(Interface, bool), KernelSetupError> {
     let name = &config.xfrm_interface;
     let look_up = || async {
         network.interface(name).await.map_err(cannot(format!("look up interface {name}")))
     };
-    let first = underlays.first().ok_or(KernelSetupError::NoInterfaces)?;
-    let existing = match look_up().await? {
-        Some(existing) => existing,
+    let mut existing = look_up().await?;
+    if let Some(found) = &existing {
+        is_ours(found, config)?;
+        if has_lost_its_link(network, found).await {
+            info!(interface = %name, "The interface below the XFRM interface is gone");
+            remove(network, found).await;
+            existing = look_up().await?;
+        }
+    }
+    let (interface, is_new) = match existing {
+        Some(existing) => (existing, false),
         None => {
-            create(network, name, first.index, config.if_id).await?;
-            look_up().await?.ok_or_else(|| KernelSetupError::NoSuchInterface(name.clone()))?
+            create(network, name, config.if_id, wanted).await?;
+            let made = look_up().await?;
+            (made.ok_or_else(|| KernelSetupError::NoSuchInterface(name.clone()))?, true)
         }
     };
-    if existing.kind != Some(InfoKind::Xfrm) {
-        let found = existing.kind.map_or_else(
+    tune(name);
+    if let Err(error) = network.bring_up(interface.index, mtu).await {
+        if is_new {
+            remove(network, &interface).await;
+        }
+        return Err(cannot(format!("set MTU {mtu} of interface {name} and bring it up"))(error));
+    }
+    Ok((Interface { mtu, up: true, ..interface }, is_new))
+}
+
+/// Whether an XFRM interface is over another one that is not there any more, where it would look
+/// for the way to peers.
+pub(super) async fn has_lost_its_link(network: &Network, interface: &Interface) -> bool {
+    match interface.link {
+        Some(link) => matches!(network.interface_at(link).await, Ok(None)),
+        None => false,
+    }
+}
+
+/// Whether an interface of the name is an XFRM interface with our `if_id`.
+pub(super) fn is_ours(existing: &Interface, config: &KernelConfig) -> Result<(), KernelSetupError> {
+    let found = if existing.kind != Some(InfoKind::Xfrm) {
+        existing.kind.as_ref().map_or_else(
             || "no XFRM interface".to_owned(),
             |kind| format!("of kind {kind:?}").to_lowercase(),
-        );
-        return Err(KernelSetupError::NameTaken { name: name.clone(), found });
-    }
-    if existing.if_id != Some(config.if_id) {
-        let found = existing.if_id.map_or_else(
+        )
+    } else if existing.if_id != Some(config.if_id) {
+        existing.if_id.map_or_else(
             || "an XFRM interface without if_id".to_owned(),
             |if_id| format!("an XFRM interface with if_id {if_id}"),
-        );
-        return Err(KernelSetupError::NameTaken { name: name.clone(), found });
-    }
-    // The worst that may be negotiated, so that packets routed into the interface are fragmented
-    // before they are encrypted: a fragment of an outer packet could not be stripped by XDP.
-    let smallest = underlays.iter().map(|underlay| underlay.mtu).min().unwrap_or(first.mtu);
-    let mtu = inner_mtu(smallest, worst_overhead(Mode::Tunnel, true));
-    network
-        .bring_up(existing.index, mtu)
-        .await
-        .map_err(cannot(format!("set MTU {mtu} of interface {name} and bring it up")))?;
-    Ok(Interface { mtu, up: true, ..existing })
+        )
+    } else {
+        return Ok(());
+    };
+    Err(KernelSetupError::NameTaken { name: config.xfrm_interface.clone(), found })
 }
 
 async fn create(
     network: &Network,
     name: &str,
-    underlay: u32,
     if_id: u32,
+    wanted: Option<u32>,
 ) -> Result<(), KernelSetupError> {
-    network.add_xfrm_interface(name, underlay, if_id).await.map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => KernelSetupError::NoXfrmInterfaces,
-            Some(libc::EEXIST) => KernelSetupError::IfIdTaken(if_id),
-            _ => cannot(format!("create XFRM interface {name} with if_id {if_id}"))(error),
-        }
+    let mut outcome = network.add_xfrm_interface(name, if_id, wanted).await;
+    // The kernel says the same of an index and of an if_id that is taken.
+    if wanted.is_some() && outcome.is_err() {
+        outcome = network.add_xfrm_interface(name, if_id, None).await;
+    }
+    outcome.map_err(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => KernelSetupError::NoXfrmInterfaces,
+        Some(libc::EEXIST) => KernelSetupError::IfIdTaken(if_id),
+        _ => cannot(format!("create XFRM interface {name} with if_id {if_id}"))(error),
     })
 }
 

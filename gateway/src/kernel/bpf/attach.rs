@@ -54,6 +54,28 @@ pub struct Attached {
     pub tc: TcMode,
 }
 
+/// An attachment that was not there before, so that it can be taken back.
+pub(super) enum Made {
+    /// A link, by its pin.
+    Link(PathBuf),
+    /// A filter.
+    Filter { interface: String, program: &'static str, direction: TcAttachType },
+}
+
+impl Made {
+    /// Detaches what was attached.
+    pub(super) fn take_back(self) -> Result<(), BpfError> {
+        match self {
+            // With its last reference the kernel detaches it.
+            Self::Link(path) => fs::remove_file(&path).map_err(|error| pin_error(&path, error)),
+            Self::Filter { interface, program, direction } => {
+                qdisc_detach_program(&interface, direction, program)
+                    .map_err(|error| BpfError::Attach { program, interface, why: chain(&error) })
+            }
+        }
+    }
+}
+
 /// An interface.
 pub(super) struct Interface {
     pub(super) name: String,
@@ -94,20 +116,32 @@ impl Interface {
             | ARPHRD_RAWIP => false,
             kind => return Err(BpfError::UnknownLink { name: name.to_owned(), kind }),
         };
-        let namespace = Path::new("/proc/thread-self/ns/net");
-        let namespace = namespace.metadata().map_err(|error| pin_error(namespace, error))?.ino();
-        Ok(Self { name: name.to_owned(), index, namespace, ethernet })
+        Ok(Self { name: name.to_owned(), index, namespace: namespace()?, ethernet })
     }
 
     /// Where a link of this kind is pinned.
     fn pin(&self, links: &Path, kind: &str) -> PathBuf {
-        links.join(format!("{kind}-{}-{}", self.namespace, self.index))
+        pin_of(links, kind, self.namespace, self.index)
     }
 
     fn error(&self, program: &'static str, error: &ProgramError) -> BpfError {
         BpfError::Attach { program, interface: self.name.clone(), why: chain(error) }
     }
 }
+
+/// The inode of this thread's network namespace.
+fn namespace() -> Result<u64, BpfError> {
+    let namespace = Path::new("/proc/thread-self/ns/net");
+    Ok(namespace.metadata().map_err(|error| pin_error(namespace, error))?.ino())
+}
+
+fn pin_of(links: &Path, kind: &str, namespace: u64, index: u32) -> PathBuf {
+    links.join(format!("{kind}-{namespace}-{index}"))
+}
+
+/// The kinds of the links of TC programs.
+const TCX_EGRESS: &str = "tcx-egress";
+const TCX_INGRESS: &str = "tcx-ingress";
 
 /// The `ARPHRD_*` number of an interface in this thread's network namespace.
 fn link_type(name: &str) -> Option<u16> {
@@ -135,7 +169,11 @@ const ARPHRD_IP6GRE: u16 = 823;
 const ARPHRD_RAWIP: u16 = 519;
 
 /// Attaches the XDP program, in the driver if that can.
-pub(super) fn xdp(xdp: &mut Xdp, interface: &Interface, links: &Path) -> Result<XdpMode, BpfError> {
+pub(super) fn xdp(
+    xdp: &mut Xdp,
+    interface: &Interface,
+    links: &Path,
+) -> Result<(XdpMode, Option<Made>), BpfError> {
     for (mode, _, name) in XDP_MODES {
         let pin = interface.pin(links, name);
         let replaced = take_over(&pin, |link| {
@@ -143,7 +181,7 @@ pub(super) fn xdp(xdp: &mut Xdp, interface: &Interface, links: &Path) -> Result<
             xdp.attach_to_link(link).map(drop::<XdpLinkId>)
         });
         if replaced.map_err(|error| interface.error(program::NATT_INGRESS, &error))? {
-            return Ok(mode);
+            return Ok((mode, None));
         }
     }
     let mut refused = None;
@@ -152,8 +190,9 @@ pub(super) fn xdp(xdp: &mut Xdp, interface: &Interface, links: &Path) -> Result<
             Ok(id) => {
                 let link = xdp.take_link(id).and_then(|link| link.try_into().map_err(link_error));
                 let link = link.map_err(|error| interface.error(program::NATT_INGRESS, &error))?;
-                pin(link, &interface.pin(links, name))?;
-                return Ok(mode);
+                let path = interface.pin(links, name);
+                pin(link, &path)?;
+                return Ok((mode, Some(Made::Link(path))));
             }
             Err(error) if matches!(errno(&error), Some(libc::EBUSY | libc::EEXIST)) => {
                 return Err(BpfError::OtherXdp(interface.name.clone()));
@@ -176,15 +215,15 @@ pub(super) fn tc(
     direction: TcAttachType,
     interface: &Interface,
     links: &Path,
-) -> Result<TcMode, BpfError> {
+) -> Result<(TcMode, Option<Made>), BpfError> {
     let is_egress = matches!(direction, TcAttachType::Egress);
-    let path = interface.pin(links, if is_egress { "tcx-egress" } else { "tcx-ingress" });
+    let path = interface.pin(links, if is_egress { TCX_EGRESS } else { TCX_INGRESS });
     let replaced = take_over(&path, |link| {
         let link = SchedClassifierLink::try_from(link).map_err(link_error)?;
         classifier.attach_to_link(link).map(drop::<SchedClassifierLinkId>)
     });
     if replaced.map_err(|error| interface.error(program, &error))? {
-        return Ok(TcMode::Tcx);
+        return Ok((TcMode::Tcx, None));
     }
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
     match classifier.attach_with_options(&interface.name, direction, first) {
@@ -192,40 +231,57 @@ pub(super) fn tc(
             let link =
                 classifier.take_link(id).and_then(|link| link.try_into().map_err(link_error));
             pin(link.map_err(|error| interface.error(program, &error))?, &path)?;
-            Ok(TcMode::Tcx)
+            Ok((TcMode::Tcx, Some(Made::Link(path))))
         }
         // Kernels before 6.6 do not know the attach type.
         Err(error) if errno(&error) == Some(libc::EINVAL) => {
-            clsact(classifier, direction, interface)
+            let is_new = clsact(classifier, direction, interface)
                 .map_err(|error| interface.error(program, &error))?;
-            Ok(TcMode::Clsact)
+            let made = || Made::Filter { interface: interface.name.clone(), program, direction };
+            Ok((TcMode::Clsact, is_new.then(made)))
         }
         Err(error) => Err(interface.error(program, &error)),
     }
 }
 
-/// Puts the program in the place of our filter, or adds the filter.
+/// Puts the program in the place of our filter, or adds the filter: `true`.
 fn clsact(
     classifier: &mut SchedClassifier,
     direction: TcAttachType,
     interface: &Interface,
-) -> Result<(), ProgramError> {
+) -> Result<bool, ProgramError> {
     match qdisc_add_clsact(&interface.name) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }
     let ours = SchedClassifierLink::attached(&interface.name, direction, PRIORITY, HANDLE, None)?;
-    let id = match classifier.attach_to_link(ours) {
-        Ok(id) => id,
+    let (id, is_new) = match classifier.attach_to_link(ours) {
+        Ok(id) => (id, false),
         Err(_no_filter_of_ours) => {
             let new = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
             let new = TcAttachOptions::Netlink(new);
-            classifier.attach_with_options(&interface.name, direction, new)?
+            (classifier.attach_with_options(&interface.name, direction, new)?, true)
         }
     };
     // A dropped link would take the filter away; it is to outlive us.
     std::mem::forget(classifier.take_link(id)?);
+    Ok(is_new)
+}
+
+/// Forgets the links of an interface that is gone, whose index another one may get.
+pub(super) fn forget(index: u32, links: &Path) -> Result<(), BpfError> {
+    let namespace = namespace()?;
+    let kinds = XDP_MODES.iter().map(|(_, _, name)| *name).chain([TCX_EGRESS, TCX_INGRESS]);
+    for kind in kinds {
+        let path = pin_of(links, kind, namespace, index);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(pin_error(&path, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod outer;
 mod rules;
 
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
@@ -28,13 +29,14 @@ use gateway_common::{
     Count, Entry, Reason, RuleCount, SaKey, SaValue, Tuples, global, map, program,
 };
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use tracing::warn;
 
 pub use attach::{Attached, TcMode, XdpMode};
 pub use error::{BpfError, RuleError};
 pub use gateway_common::Action;
 pub use rules::{ClassRule, Generation};
 
-use attach::{Interface, pin_error};
+use attach::{Interface, Made, pin_error};
 use error::chain;
 use outer::Inner;
 use rules::address;
@@ -117,6 +119,10 @@ pub struct DataPath {
     counters: PerCpuArray<MapData, Count>,
     rule_counters: PerCpuHashMap<MapData, u32, RuleCount>,
     log: Option<BpfLog>,
+    /// How it was loaded.
+    config: DataPathConfig,
+    /// What was attached where nothing of ours was before.
+    made: Vec<Made>,
 }
 
 /// What the programs log. Readable when there is something.
@@ -135,6 +141,15 @@ impl BpfLog {
     /// Hands what is there to the logger of the crate `log`.
     pub fn flush(&mut self) {
         (self.flush)();
+    }
+
+    /// Does so a few times a second, for ever: it is for debugging only.
+    pub(super) async fn follow(mut self) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            ticks.tick().await;
+            self.flush();
+        }
     }
 }
 
@@ -180,6 +195,8 @@ impl DataPath {
             rule_counters: typed(&mut ebpf, map::RULE_COUNTERS)?,
             log,
             ebpf,
+            config: config.clone(),
+            made: Vec::new(),
         };
         // Those that every underlay needs, so that a refusal is seen before anything changes.
         data_path.xdp(program::NATT_INGRESS)?;
@@ -203,19 +220,58 @@ impl DataPath {
         };
         // The way out first: a leak is worse than a clear packet taken in.
         let egress = TcAttachType::Egress;
-        let tc = attach::tc(self.classifier(steer)?, steer, egress, &interface, &links)?;
+        let (tc, made) = attach::tc(self.classifier(steer)?, steer, egress, &interface, &links)?;
+        self.made.extend(made);
         let ingress = TcAttachType::Ingress;
-        attach::tc(self.classifier(guard)?, guard, ingress, &interface, &links)?;
+        let (_, made) = attach::tc(self.classifier(guard)?, guard, ingress, &interface, &links)?;
+        self.made.extend(made);
         let xdp = if interface.ethernet {
-            attach::xdp(self.xdp(program::NATT_INGRESS)?, &interface, &links)?
+            let (xdp, made) = attach::xdp(self.xdp(program::NATT_INGRESS)?, &interface, &links)?;
+            self.made.extend(made);
+            xdp
         } else {
             XdpMode::None
         };
         Ok(Attached { xdp, tc })
     }
 
+    /// Detaches what this value attached, for a start that failed. Programs of an earlier run that
+    /// it has replaced stay: they were guarding before.
+    pub fn take_back(&mut self) {
+        for made in std::mem::take(&mut self.made).into_iter().rev() {
+            if let Err(error) = made.take_back() {
+                warn!(%error, "Cannot detach a BPF program again");
+            }
+        }
+    }
+
+    /// Forgets what is pinned of an interface that is gone.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    pub fn forget(&self, index: u32) -> Result<(), BpfError> {
+        attach::forget(index, &self.links)
+    }
+
+    /// Has the programs steer into another XFRM interface: loads them anew, in the place of the
+    /// old ones on these underlays. Rules, SAs and counters stay. What the new ones log is to be
+    /// taken again.
+    ///
+    /// # Errors
+    /// As [`DataPath::load`] and [`DataPath::attach`]. The old programs then stay where the new
+    /// ones are not yet attached.
+    pub fn steer_into(&mut self, xfrm_ifindex: u32, underlays: &[&str]) -> Result<(), BpfError> {
+        let mut new = Self::load(&DataPathConfig { xfrm_ifindex, ..self.config.clone() })?;
+        for underlay in underlays {
+            new.attach(underlay)?;
+        }
+        *self = new;
+        Ok(())
+    }
+
     /// Puts a whole new generation of rules in force, in one step: no packet sees half of it, and
-    /// when this returns none is still under the old one.
+    /// when this returns none is still under the old one. A counter of a rule that is gone and that
+    /// cannot be removed is only logged.
     ///
     /// # Errors
     /// A rule cannot be expressed, or the kernel refuses memory. The old rules then stay.
@@ -245,7 +301,13 @@ impl DataPath {
         // (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
         self.generation.set(0, &new, 0).map_err(failed("the rules cannot be put in force"))?;
         for rule in known.difference(&wanted) {
-            self.rule_counters.remove(rule).map_err(no_counter)?;
+            match self.rule_counters.remove(rule) {
+                Err(error) if !is_absent(&error) => {
+                    let error = chain(&error);
+                    warn!(rule, error, "The counter of a rule that is gone cannot be removed");
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         Ok(())
     }
@@ -374,8 +436,16 @@ impl DataPath {
 /// # Errors
 /// Something cannot be removed.
 pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
+    attach::detach_all(&pin_dir.join(LINKS))?;
+    remove_maps(pin_dir)
+}
+
+/// Removes the directory with the maps, if nothing is attached any more.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(super) fn remove_maps(pin_dir: &Path) -> Result<(), BpfError> {
     let links = pin_dir.join(LINKS);
-    attach::detach_all(&links)?;
     let remove = |path: &Path, result: std::io::Result<()>| match result {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(pin_error(path, error)),
         Ok(()) | Err(_) => Ok(()),
