@@ -252,3 +252,24 @@ fn events_that_had_to_be_dropped_are_reported_as_an_overrun_and_then_it_goes_on(
     assert!(seen.1 >= 1 && seen.2, "{seen:?}");
     Ok(())
 }
+
+#[test]
+fn an_acquire_that_was_lost_is_found_in_the_kernel() -> Result {
+    let (namespace, _peer) = trapped(Mode::Tunnel)?;
+    let told = run(&namespace, async || {
+        let mut monitor = Monitor::open(0).unwrap();
+        send(core::iter::once("10.2.0.9".parse().unwrap()));
+        let told = next(&mut monitor).await;
+        // The kernel says it once: more packets raise no more.
+        send(core::iter::once("10.2.0.9".parse().unwrap()));
+        let again = tokio::time::timeout(Duration::from_millis(300), next(&mut monitor)).await;
+        assert!(again.is_err(), "{told:?} {again:?}");
+        told
+    })?;
+    let Notice::Event(told) = told else { panic!("{told:?}") };
+    let mut xfrm = namespace.enter(|| Xfrm::open(0))?.context("open")?;
+    let survey = xfrm.survey().context("survey")?;
+    assert_eq!(survey.events, [told]);
+    assert!(survey.sas.is_empty());
+    Ok(())
+}

@@ -22,7 +22,7 @@ use super::overhead::{inner_mtu, overhead, worst_overhead};
 use super::rules::{RuleIds, class_rules};
 use super::setup::{self, KernelConfig, KernelSetupError};
 use super::transaction::{RouteValue, Undo, carry_out, child_steps, take_back, trap_steps};
-use super::xfrm::{SaDirection, SaId, Usage};
+use super::xfrm::{SaDirection, SaId, Survey, Usage};
 use super::{Capabilities, Monitor};
 use crate::clock;
 
@@ -409,23 +409,23 @@ impl LinuxKernel {
         }
     }
 
-    /// Compares what the kernel has with what it should have, after events were lost.
+    /// Compares what the kernel has with what it should have, after events were lost: SAs that are
+    /// gone, and what the kernel has said and will not say again.
     pub async fn resync(&mut self) -> Vec<KernelEvent> {
-        let present: BTreeSet<_> = match self.tables.xfrm.sas() {
-            Ok(sas) => sas.into_iter().collect(),
+        let Survey { sas, mut events } = match self.tables.xfrm.survey() {
+            Ok(survey) => survey,
             Err(error) => {
                 warn!(%error, "Cannot list the SAs after events were lost");
                 return Vec::new();
             }
         };
         // Their keys were wiped when they had been installed: they cannot come back.
-        self.children
+        let vanished = self
+            .children
             .iter()
-            .filter(|(_, child)| {
-                !present.contains(&child.inbound) || !present.contains(&child.outbound)
-            })
-            .map(|(child, _)| KernelEvent::Vanished { child: *child })
-            .collect()
+            .filter(|(_, child)| !sas.contains(&child.inbound) || !sas.contains(&child.outbound));
+        events.extend(vanished.map(|(child, _)| KernelEvent::Vanished { child: *child }));
+        events
     }
 
     /// Removes our SAs, policies and routes, for an orderly end. The BPF programs stay: they keep

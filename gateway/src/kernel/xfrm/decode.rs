@@ -9,11 +9,11 @@ use gateway_ike::config::Mode;
 use gateway_ike::io::KernelEvent;
 use ipnet::IpNet;
 use netlink_packet_xfrm::{
-    AF_INET, AF_INET6, Address, IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, UserAcquire,
-    UserExpire, UserPolicyInfo, UserSaInfo, UserTemplate, XFRM_MODE_TRANSPORT, XFRM_MSG_ACQUIRE,
-    XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_POLICY_FWD, XFRM_POLICY_IN,
-    XFRM_POLICY_OUT, XFRM_USER_ACQUIRE_LEN, XFRM_USER_POLICY_INFO_LEN, XFRM_USER_SA_INFO_LEN,
-    XFRMA_IF_ID, XFRMA_LASTUSED, XFRMA_TMPL,
+    AF_INET, AF_INET6, Address, IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Selector,
+    UserAcquire, UserExpire, UserPolicyInfo, UserSaInfo, UserTemplate, XFRM_MODE_TRANSPORT,
+    XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_POLICY_FWD,
+    XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRM_USER_ACQUIRE_LEN, XFRM_USER_POLICY_INFO_LEN,
+    XFRM_USER_SA_INFO_LEN, XFRMA_IF_ID, XFRMA_LASTUSED, XFRMA_TMPL,
 };
 
 use super::{Ours, PolicyDirection, PolicyKey, PortBlock, SaId, encode};
@@ -56,6 +56,30 @@ pub(super) fn sa(message: &Message<'_>, ours: Ours) -> Option<Option<(SaId, Usag
         has_direction: attribute(attributes, encode::XFRMA_SA_DIR).is_some(),
     };
     Some(Some((sa_id(&info)?, usage)))
+}
+
+/// What a dump shows of one SA of ours.
+pub(super) enum Seen {
+    /// Traffic that met a trap waits for it: the event that told so, once more.
+    Larval(KernelEvent),
+    /// It is there; with the event that tells of a soft limit, if it is beyond one.
+    Sa(SaId, Option<KernelEvent>),
+}
+
+/// An SA of ours as a dump shows it; `now` in seconds since 1970.
+pub(super) fn seen(message: &Message<'_>, ours: Ours, now: u64) -> Option<Seen> {
+    let (id, _) = sa(message, ours)??;
+    let info = UserSaInfo::parse(message.body).ok()?;
+    if id.spi == 0 {
+        return acquired(&info.selector, info.reqid, info.seq).map(Seen::Larval);
+    }
+    let (limits, used) = (&info.lifetime_cfg, &info.lifetime_cur);
+    let age = now.saturating_sub(used.add_time);
+    let is_over = used.bytes >= limits.soft_byte_limit
+        || used.packets >= limits.soft_packet_limit
+        || limits.soft_add_expires_seconds != 0 && age >= limits.soft_add_expires_seconds;
+    let SaId { destination, spi } = id;
+    Some(Seen::Sa(id, is_over.then_some(KernelEvent::Expire { spi, destination, hard: false })))
 }
 
 /// A policy of ours with its priority.
@@ -106,8 +130,11 @@ fn acquire(body: &[u8], ours: Ours) -> Option<KernelEvent> {
     if !ours.has(if_id(attributes), template.mode, template.reqid) {
         return None;
     }
-    // The selector of an acquire is that of the packet.
-    let packet = &acquire.selector;
+    acquired(&acquire.selector, template.reqid, acquire.seq)
+}
+
+/// The acquire for a packet: its selector is all that is kept of it.
+fn acquired(packet: &Selector, reqid: u32, seq: u32) -> Option<KernelEvent> {
     let has_ports = matches!(
         packet.proto,
         IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP | IPPROTO_DCCP | IPPROTO_UDPLITE
@@ -115,8 +142,8 @@ fn acquire(body: &[u8], ours: Ours) -> Option<KernelEvent> {
     // For ICMP the kernel puts type and code in the place of ports.
     let port = |port| if has_ports { port } else { 0 };
     Some(KernelEvent::Acquire {
-        reqid: template.reqid,
-        seq: acquire.seq,
+        reqid,
+        seq,
         source: ip(packet.family, &packet.saddr)?,
         destination: ip(packet.family, &packet.daddr)?,
         protocol: packet.proto,

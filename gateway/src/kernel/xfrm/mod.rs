@@ -14,10 +14,11 @@ mod tests;
 
 use core::fmt;
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 use std::io;
 
 use gateway_ike::config::Mode;
-use gateway_ike::io::{ChildSpec, REQIDS, Selector};
+use gateway_ike::io::{ChildSpec, KernelEvent, REQIDS, Selector};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::{
@@ -32,6 +33,7 @@ use super::netlink::Connection;
 pub use super::netlink::NetlinkError;
 pub use super::ports::PortBlock;
 use super::ports::port_blocks;
+use crate::clock;
 
 /// Policies that one selector may need for its port ranges.
 pub const MAX_BLOCKS: usize = 32;
@@ -209,6 +211,17 @@ impl Ours {
     }
 }
 
+/// What [`Xfrm::survey`] finds.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Every SA of ours, larval ones excepted.
+    pub sas: BTreeSet<SaId>,
+    /// An acquire for each larval SA: it waits for an answer, and until it expires the kernel
+    /// raises no other. A soft expire for each SA beyond a soft limit, of which the kernel tells
+    /// once. Either may have been told before.
+    pub events: Vec<KernelEvent>,
+}
+
 /// The kernel's IPsec databases, as far as they are ours.
 pub struct Xfrm {
     connection: Connection,
@@ -289,6 +302,28 @@ impl Xfrm {
         self.connection.dump(XFRM_MSG_GETSA, &encode::everything(), |message| {
             decode::sa(&message, ours).flatten().map(|(id, _)| id).filter(|id| id.spi != 0)
         })
+    }
+
+    /// What the kernel has of ours, and what it has told, or was about to, if that was lost.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump.
+    pub fn survey(&mut self) -> Result<Survey, NetlinkError> {
+        let (ours, now) = (self.ours, clock::unix_seconds());
+        let seen = self.connection.dump(XFRM_MSG_GETSA, &encode::everything(), |message| {
+            decode::seen(&message, ours, now)
+        })?;
+        let mut survey = Survey::default();
+        for seen in seen {
+            match seen {
+                decode::Seen::Larval(event) => survey.events.push(event),
+                decode::Seen::Sa(id, event) => {
+                    survey.sas.insert(id);
+                    survey.events.extend(event);
+                }
+            }
+        }
+        Ok(survey)
     }
 
     /// Installs a policy that is not there yet.

@@ -248,9 +248,7 @@ fn what_is_installed_is_read_back() {
 #[test]
 fn only_tunnel_mode_goes_through_the_xfrm_interface() {
     let mut spec = child(GCM);
-    let has_if_id = |spec: &ChildSpec| {
-        attributes(spec, Outbound).contains(&XfrmAttrs::IfId(IF_ID))
-    };
+    let has_if_id = |spec: &ChildSpec| attributes(spec, Outbound).contains(&XfrmAttrs::IfId(IF_ID));
     assert!(has_if_id(&spec));
     spec.mode = Mode::Transport;
     assert!(!has_if_id(&spec));
@@ -323,6 +321,69 @@ fn type_and_code_of_icmp_are_not_taken_for_ports() {
         event,
         Some(KernelEvent::Acquire { source_port: 0, destination_port: 0, .. })
     ));
+}
+
+/// An SA in a dump: `change` makes it what it is.
+fn dumped(change: impl FnOnce(&mut UserSaInfo)) -> Vec<u8> {
+    let mut info = UserSaInfo { reqid: 12, seq: 5, ..info(&child(GCM), Outbound) };
+    info.lifetime_cur.add_time = 1000;
+    change(&mut info);
+    let mut body = octets(&info);
+    body.extend(octets(&[XfrmAttrs::IfId(IF_ID)].as_slice()));
+    body
+}
+
+/// What a survey at 1100 s after 1970 makes of it.
+fn surveyed(body: &[u8]) -> Option<(Option<SaId>, Option<KernelEvent>)> {
+    let seen = receive(XFRM_MSG_NEWSA, body, |message| decode::seen(message, OURS, 1100))?;
+    Some(match seen {
+        decode::Seen::Larval(event) => (None, Some(event)),
+        decode::Seen::Sa(id, event) => (Some(id), event),
+    })
+}
+
+#[test]
+fn a_larval_sa_tells_what_its_acquire_told() {
+    let body = dumped(|info| {
+        info.id.spi = 0;
+        info.selector.source_prefix(&"10.1.0.1".parse().unwrap(), 32);
+        info.selector.destination_prefix(&"10.2.0.2".parse().unwrap(), 32);
+        info.selector.proto = 6;
+        info.selector.sport = 4000;
+        info.selector.dport = 80;
+    });
+    let told = receive(XFRM_MSG_ACQUIRE, &acquire(IF_ID, 6), |m| event(m, OURS));
+    assert!(told.is_some());
+    assert_eq!(surveyed(&body), Some((None, told)));
+}
+
+#[test]
+fn an_sa_beyond_a_soft_limit_expires_once_more() {
+    let id = SaId { destination: "192.0.2.2".parse().unwrap(), spi: 0x2002 };
+    let SaId { destination, spi } = id;
+    let expire = KernelEvent::Expire { spi, destination, hard: false };
+    let limits = |bytes: u64, packets: u64, seconds: u64| {
+        surveyed(&dumped(|info| {
+            info.lifetime_cfg.soft_byte_limit = bytes;
+            info.lifetime_cfg.soft_packet_limit = packets;
+            info.lifetime_cfg.soft_add_expires_seconds = seconds;
+            info.lifetime_cur.bytes = 500;
+            info.lifetime_cur.packets = 50;
+        }))
+    };
+    assert_eq!(limits(XFRM_INF, XFRM_INF, 0), Some((Some(id), None)));
+    assert_eq!(limits(501, 51, 101), Some((Some(id), None)));
+    for (bytes, packets, seconds) in [(500, 51, 101), (501, 50, 101), (501, 51, 100)] {
+        assert_eq!(limits(bytes, packets, seconds), Some((Some(id), Some(expire.clone()))));
+    }
+}
+
+#[test]
+fn what_a_dump_shows_of_others_is_ignored() {
+    let mut body = dumped(|info| info.id.spi = 0);
+    let if_id = body.len() - 4;
+    body[if_id] = 8;
+    assert_eq!(surveyed(&body), None);
 }
 
 fn expire(if_id: u32, spi: u32, hard: u8) -> Vec<u8> {
