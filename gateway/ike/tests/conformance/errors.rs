@@ -142,9 +142,14 @@ fn later_errors_in_requests_change_nothing() {
         NotifyType::INVALID_SPI,
         NotifyType::INVALID_SELECTORS,
     ] {
+        let words = [notification(kind, &[])];
+        let mut simulation = connected();
+        ask(&mut simulation, 0, ExchangeType::CREATE_CHILD_SA, NEXT_OF_A, &[]);
+        ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A + 1, &words);
+        assert_eq!(states(&simulation, 1), ["established"], "{kind}");
+
         let mut simulation = connected();
         ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A, &[]);
-        let words = [notification(kind, &[])];
         let answer = ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A + 1, &words);
         assert!(answer.payloads().unwrap().is_empty());
         assert_eq!(states(&simulation, 1), ["established"], "{kind}");

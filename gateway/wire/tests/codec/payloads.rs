@@ -500,3 +500,31 @@ fn eap_requests_have_a_type_and_results_have_none() {
     let failure = Eap { code: EapCode::FAILURE, identifier: 7, data: &[1] };
     assert_eq!(unencodable(Payload::Eap(failure)), EncodeErrorKind::BadValue);
 }
+
+#[test]
+fn reserved_octets_are_ignored_and_written_as_zero() {
+    let address = [10, 0, 0, 1];
+    let selector = [&[7, 0, 0, 16, 0, 0, 0xff, 0xff][..], &address, &address].concat();
+    // The kind, where its reserved octets stand, and a body.
+    let samples = [
+        (PayloadType::KE, 2..4, vec![0, 31, 0, 0, 1, 2, 3]),
+        (PayloadType::AUTH, 1..4, vec![2, 0, 0, 0, 1, 2, 3]),
+        (PayloadType::TS_I, 1..4, [&[1, 0, 0, 0], selector.as_slice()].concat()),
+        (PayloadType::TS_R, 1..4, [&[1, 0, 0, 0], selector.as_slice()].concat()),
+        (PayloadType::CP, 1..4, vec![1, 0, 0, 0]),
+    ];
+    for (kind, reserved, octets) in samples {
+        let mut filled = octets.clone();
+        filled[reserved].fill(0xff);
+        let (plain, other) = (read(kind, &octets).unwrap(), read(kind, &filled).unwrap());
+        assert_eq!(plain, other, "{kind}");
+        assert_eq!(body(&other), octets, "{kind}");
+    }
+    // Those of ID are kept, since AUTH covers them as they came; ours are zero.
+    let Ok(Payload::IdInitiator(id)) = read(PayloadType::ID_I, &[2, 7, 8, 9, b'a']) else {
+        panic!("reserved octets are ignored");
+    };
+    assert_eq!((id.data, id.body()), (&b"a"[..], vec![2, 7, 8, 9, b'a']));
+    let ours = Payload::IdInitiator(Identification::new(IdType::FQDN, b"a"));
+    assert_eq!(body(&ours), [2, 0, 0, 0, b'a']);
+}
