@@ -1,12 +1,12 @@
-//! The least that a responder must compute for one handshake with X25519, a pre-shared key and
-//! AES-256-GCM: the primitives alone, without any protocol around them.
+//! The least that a responder must compute for one handshake with X25519 (and one additional key
+//! exchange, if there is to be one), a pre-shared key and AES-256-GCM: the primitives alone, without any protocol around them.
 #![expect(clippy::unwrap_used, reason = "a failure must stop the bench")]
 
 use std::hint::black_box;
 
 use gateway_ike::algorithms::{Additional, Encryption, EspSuite, Group, IkeSuite, Prf};
 use gateway_ike::crypto::key_exchange::{KeyExchange as _, SystemKeyExchange};
-use gateway_ike::crypto::prf::{equal, sha1};
+use gateway_ike::crypto::prf::{equal, prf, sha1};
 use gateway_ike::crypto::protect::{Opener, Sealer};
 use gateway_ike::keys::{ChildKeys, IkeKeys, shared_key_auth, signed_octets};
 use gateway_ike::random::SystemSource;
@@ -41,19 +41,30 @@ pub(crate) struct Floor {
     auth_request: Vec<u8>,
     plaintext: Vec<u8>,
     address: Vec<u8>,
+    /// The initiator's value of an additional key exchange, and the request that it comes in.
+    additional: Option<(Group, Vec<u8>, Vec<u8>)>,
 }
 
 impl Floor {
     /// Makes what the initiator would have sent.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(additional: Option<Group>) -> Self {
         let peer = SystemKeyExchange.generate(Group::X25519).unwrap();
         let key = vec![4; 36];
         let plaintext = vec![5; AUTH_LEN];
-        let mut auth_request = vec![6; HEADERS];
-        Sealer::new(SUITE.encryption, None, &key, &[])
-            .unwrap()
-            .seal(&mut SystemSource::default(), &mut auth_request, &plaintext)
-            .unwrap();
+        let sealed = |plaintext: &[u8]| {
+            let mut request = vec![6; HEADERS];
+            Sealer::new(SUITE.encryption, None, &key, &[])
+                .unwrap()
+                .seal(&mut SystemSource::default(), &mut request, plaintext)
+                .unwrap();
+            request
+        };
+        let auth_request = sealed(&plaintext);
+        let additional = additional.map(|group| {
+            let public = SystemKeyExchange.generate(group).unwrap().public().to_vec();
+            let request = sealed(&public);
+            (group, public, request)
+        });
         Self {
             peer_public: peer.public().to_vec(),
             init: vec![7; INIT_LEN],
@@ -61,21 +72,24 @@ impl Floor {
             auth_request,
             plaintext,
             address: vec![8; 6],
+            additional,
         }
     }
 
-    /// Computes it once: IKE_SA_INIT, then IKE_AUTH.
+    /// Computes it once: IKE_SA_INIT, IKE_INTERMEDIATE if there is one, then IKE_AUTH.
     pub(crate) fn run(&self) {
-        let pair = SystemKeyExchange.generate(Group::X25519).unwrap();
-        black_box(pair.public());
-        let shared = pair.agree(black_box(&self.peer_public)).unwrap();
+        let agreed = SystemKeyExchange.respond(Group::X25519, &self.peer_public).unwrap();
+        black_box(&agreed.value);
         for _source_and_destination_both_ways in 0..4 {
             black_box(sha1(&[&SPI_I.0, &SPI_R.0, black_box(&self.address)]));
         }
-        let keys = IkeKeys::derive(SUITE, &shared, &NONCE, &NONCE, SPI_I, SPI_R);
+        let mut keys = IkeKeys::derive(SUITE, &agreed.secret, &NONCE, &NONCE, SPI_I, SPI_R);
         // The peer's key does not follow from this run's secret, but costs the same to set up.
         let opener = Opener::new(SUITE.encryption, None, &self.key, keys.sk_ai()).unwrap();
         let mut sealer = Sealer::new(SUITE.encryption, None, keys.sk_er(), keys.sk_ar()).unwrap();
+        if let Some(additional) = &self.additional {
+            (keys, sealer) = round(&opener, sealer, &keys, additional);
+        }
 
         let mut request = self.auth_request.clone();
         black_box(opener.open(black_box(&mut request), HEADERS).unwrap());
@@ -91,4 +105,27 @@ impl Floor {
             .unwrap();
         black_box(response);
     }
+}
+
+/// One additional key exchange: opened, computed, covered by AUTH in both directions, answered,
+/// and put into new keys.
+fn round(
+    opener: &Opener,
+    mut sealer: Sealer,
+    keys: &IkeKeys,
+    (group, public, request): &(Group, Vec<u8>, Vec<u8>),
+) -> (IkeKeys, Sealer) {
+    black_box(opener.open(black_box(&mut request.clone()), HEADERS).unwrap());
+    let agreed = SystemKeyExchange.respond(*group, black_box(public)).unwrap();
+    for (key, message) in [(keys.sk_pi(), public), (keys.sk_pr(), &agreed.value)] {
+        black_box(prf(SUITE.prf, key, &[message]));
+    }
+    let mut response = vec![9; HEADERS];
+    sealer.seal(&mut SystemSource::default(), &mut response, black_box(&agreed.value)).unwrap();
+    black_box(response);
+    let secret = &agreed.secret;
+    let keys = keys.derive_rekeyed(SUITE.prf, SUITE, secret, &NONCE, &NONCE, SPI_I, SPI_R);
+    black_box(Opener::new(SUITE.encryption, None, keys.sk_ei(), keys.sk_ai()).unwrap());
+    let sealer = Sealer::new(SUITE.encryption, None, keys.sk_er(), keys.sk_ar()).unwrap();
+    (keys, sealer)
 }
