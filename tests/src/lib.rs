@@ -6,10 +6,12 @@
 )]
 
 pub mod capture;
+pub mod chroot;
 pub mod daemon;
 pub mod error;
 pub mod frame;
 pub mod gateway;
+pub mod libreswan;
 pub mod namespace;
 pub mod packet;
 pub mod requirements;

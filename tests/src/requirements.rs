@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use crate::error::{Context as _, Result};
+use crate::libreswan::Libreswan;
 use crate::namespace::Namespace;
 use crate::strongswan::StrongSwan;
 
@@ -24,6 +25,8 @@ pub enum Requirement {
     StrongSwan,
     /// A newer strongSwan in a directory of its own; `GATEWAY_PEERS` names what holds it.
     NewerStrongSwan,
+    /// libreswan, in the same place.
+    Libreswan,
     /// Our daemon.
     Gateway,
 }
@@ -40,12 +43,18 @@ impl Requirement {
             Self::NewerStrongSwan if StrongSwan::newer().is_none() => {
                 Some("there is no newer strongSwan; cargo xtask test fetches it")
             }
+            Self::Libreswan if Libreswan::root().is_none() => {
+                Some("there is no libreswan; cargo xtask test fetches it")
+            }
             Self::Gateway if !gateway_binary().exists() => {
                 Some("there is no gateway binary; GATEWAY_BIN names it")
             }
-            Self::Esp | Self::NoEsp | Self::StrongSwan | Self::NewerStrongSwan | Self::Gateway => {
-                None
-            }
+            Self::Esp
+            | Self::NoEsp
+            | Self::StrongSwan
+            | Self::NewerStrongSwan
+            | Self::Libreswan
+            | Self::Gateway => None,
         })
     }
 }

@@ -6,9 +6,9 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
+use crate::chroot;
 use crate::daemon::{Daemon, tail, wait_for};
 use crate::error::{Context as _, Error, Result};
 use crate::namespace::{Namespace, output};
@@ -138,19 +138,6 @@ pub struct StrongSwan<'a> {
     directory: PathBuf,
 }
 
-/// Runs a program with another root directory, which sees what the system is made of and the
-/// directories of the tests.
-const CHROOT: &str = "root=$1; shift; \
-    for dir in dev proc run sys tmp; do mount --rbind /$dir $root/$dir || exit 1; done; \
-    exec chroot $root \"$@\"";
-
-fn command(namespace: &Namespace, root: Option<&Path>, program: &str) -> Command {
-    let Some(root) = root else { return namespace.command(program) };
-    let mut command = namespace.command("unshare");
-    command.args(["--mount", "sh", "-c", CHROOT, "chroot"]).arg(root).arg(program);
-    command
-}
-
 impl<'a> StrongSwan<'a> {
     /// Whether it is installed.
     #[must_use]
@@ -232,7 +219,7 @@ swanctl {{
             ),
         )?;
         write("swanctl.conf", &connection.render()?)?;
-        let mut command = command(namespace, root.as_deref(), "/usr/sbin/charon-systemd");
+        let mut command = chroot::command(namespace, root.as_deref(), "/usr/sbin/charon-systemd");
         command.env("STRONGSWAN_CONF", &conf);
         let daemon = Daemon::start(namespace, "strongswan", &mut command)?;
         let mut strongswan = Self { namespace, root, daemon, directory };
@@ -307,7 +294,8 @@ swanctl {{
     }
 
     fn swanctl(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = command(self.namespace, self.root.as_deref(), "/usr/sbin/swanctl");
+        let mut command =
+            chroot::command(self.namespace, self.root.as_deref(), "/usr/sbin/swanctl");
         command.env("STRONGSWAN_CONF", self.directory.join("strongswan.conf"));
         command.args(arguments);
         command.arg("--uri").arg(format!("unix://{}", self.directory.join("vici").display()));

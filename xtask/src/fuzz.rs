@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: the fuzz targets of `tests/fuzz` for a bounded time.
 //!
-//! The crate has cargo-fuzz's layout, and `cargo +nightly fuzz run` works on it. Here the same
+//! The crate has cargo-fuzz's layout, and `cargo +nightly fuzz run --fuzz-dir tests/fuzz` works on it. Here the same
 //! instrumentation is asked of the stable compiler: what needs a nightly is the address
 //! sanitizer, and the code under test forbids `unsafe`. The search is for panics, endless
 //! loops and exhausted memory.
