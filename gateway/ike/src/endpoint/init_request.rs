@@ -129,8 +129,11 @@ impl Endpoint {
     fn refuse_init(&mut self, now: Instant, header: &Header, path: Path, error: &Error) {
         let refused = matches!(error, Error::NoProposalChosen { .. });
         self.shared.count(if refused { Counter::NoProposalChosen } else { Counter::InvalidInit });
+        // The method that we want is, like a cookie, a step on the way and shorter than what it
+        // answers: a flood of nonsense must not keep it from those who need it.
+        let leads_on = matches!(error, Error::InvalidKePayload { .. });
         if let Some(words) = notification_for(error)
-            && self.may_answer(now)
+            && (leads_on || self.may_answer(now))
         {
             self.answer_outside(header, path, &[notify(words.kind, &words.data)]);
         }

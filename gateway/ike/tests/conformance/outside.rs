@@ -86,7 +86,18 @@ fn answers_to_strangers_have_a_limit() {
     assert_eq!(counter(&simulation, 1, Counter::UnprotectedAnswerLimited), 500);
     simulation.run(Duration::from_secs(2));
     assert_eq!(count(&mut simulation).iter().sum::<usize>(), 100);
-    // What belongs to an IKE SA has no part in it.
+    // What leads on to an IKE SA, or belongs to one, has no part in it.
+    let init = simulation.nodes[0].sent[0].1.clone();
+    let other_group = rewritten(&init, |payloads| {
+        for payload in payloads.iter_mut() {
+            if let Payload::KeyExchange(ke) = payload {
+                ke.method = gateway_wire::KeMethod(14);
+            }
+        }
+    });
+    let answer = only(deliver(&mut simulation, 1, &other_group));
+    let payloads = Message::decode(&answer).unwrap().payloads;
+    assert_eq!(notified(&payloads), [NotifyType::INVALID_KE_PAYLOAD]);
     ask(&mut simulation, 0, ExchangeType::INFORMATIONAL, NEXT_OF_A, &[]);
 }
 
