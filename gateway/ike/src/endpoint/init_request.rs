@@ -132,7 +132,9 @@ impl Endpoint {
         // The method that we want is, like a cookie, a step on the way and shorter than what it
         // answers: a flood of nonsense must not keep it from those who need it.
         let leads_on = matches!(error, Error::InvalidKePayload { .. });
-        if let Some(words) = notification_for(error)
+        // RFC 7296 3.10.1: INVALID_SYNTAX only ever goes to, and in, an encrypted message.
+        let words = notification_for(error).filter(|w| w.kind != NotifyType::INVALID_SYNTAX);
+        if let Some(words) = words
             && (leads_on || self.may_answer(now))
         {
             self.answer_outside(header, path, &[notify(words.kind, &words.data)]);

@@ -73,11 +73,17 @@ fn answers_to_strangers_have_a_limit() {
     request[8..16].fill(0x77);
     let mut later = request.clone();
     later[17] = 0x30;
-    let mut broken = simulation.nodes[0].sent[0].1.clone();
-    broken[16] = 40; // a Nonce, which it is not
+    let unsuitable = rewritten(&simulation.nodes[0].sent[0].1, |payloads| {
+        for payload in payloads.iter_mut() {
+            if let Payload::SecurityAssociation(sa) = payload {
+                sa.proposals.iter_mut().for_each(|p| p.transforms[0].id = 4711);
+                sa.proposals.iter_mut().for_each(|p| p.transforms.truncate(1));
+            }
+        }
+    });
     let count = |simulation: &mut Simulation| {
         (0..200)
-            .map(|_| [&request, &later, &broken].map(|m| deliver(simulation, 1, m).len()))
+            .map(|_| [&request, &later, &unsuitable].map(|m| deliver(simulation, 1, m).len()))
             .fold([0; 3], |sum, each| [sum[0] + each[0], sum[1] + each[1], sum[2] + each[2]])
     };
     let each = count(&mut simulation);
