@@ -96,6 +96,9 @@ pub(crate) struct Shared {
     /// Inbound SPIs in use or reserved, with their owners.
     pub(crate) spis: BTreeMap<u32, (IkeSaId, ChildId)>,
     pub(crate) reqids: Reqids,
+    /// Inbound SPIs that are gone here and whose Delete the peer has not answered, with the IKE SA
+    /// that waits: they are not used again before (RFC 7296 1.4.1).
+    half_closed: BTreeMap<u32, IkeSaId>,
     /// How many established IKE SAs each peer has.
     contacts: BTreeMap<PeerName, usize>,
     commands: BTreeMap<CommandId, Owner>,
@@ -118,6 +121,7 @@ impl Shared {
             outputs: VecDeque::new(),
             effects: Vec::new(),
             spis: BTreeMap::new(),
+            half_closed: BTreeMap::new(),
             reqids: Reqids::default(),
             contacts: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -214,7 +218,8 @@ impl Shared {
         loop {
             let spi = u32::from_be_bytes(self.octets()?);
             // RFC 4303 2.1: 0 to 255 are reserved.
-            if spi >= 256 && !self.spis.contains_key(&spi) {
+            let taken = self.spis.contains_key(&spi) || self.half_closed.contains_key(&spi);
+            if spi >= 256 && !taken {
                 self.spis.insert(spi, (owner, child));
                 return Ok(spi);
             }
@@ -225,9 +230,67 @@ impl Shared {
         self.spis.remove(&spi);
     }
 
+    /// The peer is yet to hear that the SA with this inbound SPI is gone.
+    pub(crate) fn half_close(&mut self, spi: u32, sa: IkeSaId) {
+        self.half_closed.insert(spi, sa);
+    }
+
+    /// Of the SPIs for which an IKE SA waited, only these are still waited for.
+    pub(crate) fn keep_half_closed(&mut self, sa: IkeSaId, waiting: &[u32]) {
+        self.half_closed.retain(|spi, of| *of != sa || waiting.contains(spi));
+    }
+
+    /// Whether every inbound SPI is free again.
+    pub(crate) fn has_no_spis(&self) -> bool {
+        self.spis.is_empty() && self.half_closed.is_empty()
+    }
+
     pub(crate) fn child_id(&mut self) -> ChildId {
         let id = ChildId(self.next_child);
         self.next_child = self.next_child.saturating_add(1);
         id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FastKeyExchange, SeededRandom};
+
+    /// Gives the same SPI time and again, and then another.
+    #[derive(Debug)]
+    struct Stuck(u8);
+
+    impl Random for Stuck {
+        fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomFailed> {
+            self.0 = self.0.saturating_add(1);
+            buffer.fill(if self.0 < 4 { 0x11 } else { 0x22 });
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_spi_is_not_used_again_before_its_delete_is_answered() {
+        let key_exchange = Box::new(FastKeyExchange::new(1));
+        let mut shared =
+            Shared::new(EndpointConfig::default(), Box::new(SeededRandom::new(1)), key_exchange);
+        let (sa, child) = (IkeSaId(1), ChildId(1));
+        let fresh = |shared: &mut Shared| {
+            shared.random = Box::new(Stuck(0));
+            shared.child_spi(sa, child).unwrap()
+        };
+        assert_eq!(fresh(&mut shared), 0x1111_1111);
+        assert_eq!(fresh(&mut shared), 0x2222_2222, "one in use is not given again");
+        shared.release_spi(0x1111_1111);
+        shared.release_spi(0x2222_2222);
+        shared.half_close(0x1111_1111, sa);
+        assert_eq!(fresh(&mut shared), 0x2222_2222);
+        shared.release_spi(0x2222_2222);
+        assert!(!shared.has_no_spis());
+        shared.keep_half_closed(IkeSaId(2), &[]);
+        shared.keep_half_closed(sa, &[0x1111_1111]);
+        assert_eq!(fresh(&mut shared), 0x2222_2222);
+        shared.keep_half_closed(sa, &[]);
+        assert_eq!(fresh(&mut shared), 0x1111_1111);
     }
 }

@@ -139,7 +139,7 @@ impl Endpoint {
             && self.half_open.is_empty()
             && self.answered.is_empty()
             && self.by_spi.is_empty()
-            && self.shared.spis.is_empty()
+            && self.shared.has_no_spis()
     }
 
     pub(crate) fn sas(&self) -> impl Iterator<Item = &IkeSa> {
@@ -353,6 +353,7 @@ impl Endpoint {
             self.deadline_of.insert(id, at);
         }
         if closed {
+            self.shared.keep_half_closed(id, &[]);
             for spi in [sa.initiator_spi, sa.responder_spi] {
                 if self.by_spi.get(&spi) == Some(&id) {
                     self.by_spi.remove(&spi);

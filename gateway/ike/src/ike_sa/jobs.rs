@@ -64,6 +64,9 @@ pub(super) enum Current {
 impl IkeSa {
     /// Adds a job unless the same one waits already.
     pub(crate) fn add_job(&mut self, now: Instant, shared: &mut Shared, job: Job) {
+        if let Job::DeleteChild { spi } = job {
+            shared.half_close(spi, self.id);
+        }
         if !self.jobs.contains(&job) {
             self.jobs.push_back(job);
         }
@@ -111,9 +114,19 @@ impl IkeSa {
             Some(Current::CreateChild { offer, nonce }) => {
                 self.create_child_response(now, shared, opened, *offer, &nonce);
             }
-            Some(Current::DeleteChild | Current::Liveness) | None => {}
+            Some(Current::DeleteChild) => self.deleted(shared),
+            Some(Current::Liveness) | None => {}
         }
         self.next_job(now, shared);
+    }
+
+    /// The peer has answered a Delete: only those that wait for their turn keep their SPIs.
+    fn deleted(&self, shared: &mut Shared) {
+        let waiting = self
+            .jobs
+            .iter()
+            .filter_map(|job| if let Job::DeleteChild { spi } = job { Some(*spi) } else { None });
+        shared.keep_half_closed(self.id, &waiting.collect::<Vec<_>>());
     }
 
     /// Says goodbye: the children go at once, the IKE SA when the peer has answered.

@@ -134,3 +134,16 @@ fn deletes_of_the_ike_sa_that_cross_are_both_answered() {
         assert!(node.endpoint.is_closed());
     }
 }
+
+#[test]
+fn nothing_is_left_of_an_sa_once_its_delete_is_answered() {
+    let mut simulation = connected();
+    let request = expired(&mut simulation);
+    let answer = only(deliver(&mut simulation, 1, &request));
+    deliver(&mut simulation, 0, &answer);
+    let ends = [delete(ProtocolId::IKE, Vec::new())];
+    // B's first request; A goes with it, and then holds neither an SA nor an SPI.
+    ask(&mut simulation, 1, INFORMATIONAL, NEXT_OF_B, &ends);
+    simulation.run(MINUTE);
+    assert!(simulation.nodes[0].endpoint.is_empty());
+}
