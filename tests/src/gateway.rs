@@ -24,6 +24,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const RULE: &str = "site";
 /// Where the daemon keeps its control socket; each namespace has a `/run` of its own.
 const SOCKET: &str = "/run/gateway/control.sock";
+/// And its state.
+const STATE: &str = "/run/gateway-state";
 
 /// The policy of a gateway with one peer. `Display` gives the file.
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// More keys of the `[gateway]` table.
     pub settings: String,
+    /// More keys of the `[peer.other]` table.
+    pub peer_keys: String,
 }
 
 /// One rule that protects.
@@ -80,6 +84,7 @@ impl Policy {
                 esp_proposals: Vec::new(),
             }],
             settings: String::new(),
+            peer_keys: String::new(),
         }
     }
 
@@ -115,7 +120,8 @@ impl Policy {
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "[gateway]\ninterfaces = [\"eth0\"]\n{}\n", self.settings)?;
+        writeln!(f, "[gateway]\ninterfaces = [\"eth0\"]\nstate-dir = \"{STATE}\"")?;
+        writeln!(f, "{}\n", self.settings)?;
         let address = self.address.map_or_else(|| "any".to_owned(), |a| a.to_string());
         writeln!(f, "[peer.other]\naddress = \"{address}\"")?;
         if let Some(local) = self.local_address {
@@ -126,6 +132,7 @@ impl fmt::Display for Policy {
         if !self.ike_proposals.is_empty() {
             writeln!(f, "ike-proposals = {:?}", self.ike_proposals)?;
         }
+        writeln!(f, "{}", self.peer_keys)?;
         self.rules.iter().try_for_each(|rule| write!(f, "\n{rule}"))
     }
 }

@@ -65,6 +65,12 @@ counters! {
     MessageFragmented => "ike_message_fragmented",
     /// A keepalive was sent, because we are behind NAT.
     KeepaliveSent => "ike_keepalive_sent",
+    /// A peer was shown that we have lost an IKE SA.
+    CrashTokenShown => "ike_crash_token_shown",
+    /// Somebody claims that a peer has lost an IKE SA, and cannot prove it.
+    CrashTokenForged => "ike_crash_token_forged",
+    /// A peer has proved that it has lost an IKE SA.
+    PeerCrashed => "ike_peer_crashed",
     /// An authenticated message that breaks the protocol.
     InvalidMessage => "ike_invalid_message",
     /// An IKE_SA_INIT message that breaks the protocol.

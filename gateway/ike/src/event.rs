@@ -124,6 +124,9 @@ pub enum EventKind {
         /// What was asked.
         exchange: String,
     },
+    /// The peer has shown the token that proves that it has lost the IKE SA (RFC 6290).
+    #[error("Peer has lost the IKE SA: it has started anew")]
+    PeerCrashed,
     /// A message of another version of the protocol.
     #[error("{}", version(*.0))]
     OtherVersion(u8),
@@ -182,6 +185,7 @@ impl Event {
             EventKind::Failed(_)
             | EventKind::ChildFailed { .. }
             | EventKind::PeerDead { .. }
+            | EventKind::PeerCrashed
             | EventKind::KernelFailed { .. }
             | EventKind::UnauthenticatedError(_)
             | EventKind::CookieMode(_) => Level::Warn,

@@ -21,6 +21,7 @@ mod channel;
 pub mod config;
 mod cookie;
 pub mod counters;
+mod crash;
 pub mod crypto;
 mod endpoint;
 pub mod error;

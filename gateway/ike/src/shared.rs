@@ -10,6 +10,7 @@ use gateway_wire::{Header, IkeSpi};
 use crate::channel::Datagrams;
 use crate::config::{EndpointConfig, PeerName, PolicySet, RuleName};
 use crate::counters::{Counter, Counters};
+use crate::crash::Tokens;
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::{Event, EventKind};
 use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
@@ -90,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) policies: Arc<PolicySet>,
     pub(crate) random: Box<dyn Random>,
     pub(crate) key_exchange: Box<dyn KeyExchange>,
+    pub(crate) crash_tokens: Tokens,
     pub(crate) counters: Counters,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) effects: Vec<Effect>,
@@ -117,6 +119,7 @@ impl Shared {
             policies: Arc::default(),
             random,
             key_exchange,
+            crash_tokens: Tokens::default(),
             counters: Counters::default(),
             outputs: VecDeque::new(),
             effects: Vec::new(),

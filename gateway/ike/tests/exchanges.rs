@@ -497,10 +497,7 @@ fn traffic_counts_as_a_sign_of_life() {
 #[test]
 fn a_peer_that_starts_anew_replaces_what_it_had() {
     let mut simulation = connect(policies_of_a(), policies_of_b());
-    // A forgets everything, as after a crash.
-    let fresh = Simulation::new(&[A, B], Faults::default(), 99);
-    let a = fresh.nodes.into_iter().next().unwrap();
-    simulation.nodes[0] = a;
+    simulation.crash(0, 99);
     simulation.configure(0, policies_of_a());
     simulation.acquire(0, "to-b");
     simulation.run(MINUTE);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use gateway_ike::Input;
 use gateway_ike::config::{EndpointConfig, PeerConfig, Start};
 use gateway_ike::counters::Counter;
-use gateway_ike::testing::{Faults, SeededRandom, Simulation, peer, policies, protect};
+use gateway_ike::testing::{Faults, NodeId, SeededRandom, Simulation, peer, policies, protect};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -42,23 +42,27 @@ fn pair(seed: u64, faults: Faults, start: (Start, Start), nat: bool) -> Simulati
         let lifetime = if seed.is_multiple_of(2) { 30 } else { 600 };
         simulation.network.translate_for(A, NAT, Duration::from_secs(lifetime));
     }
+    for node in [1, 0] {
+        configure(&mut simulation, node, start, nat);
+    }
+    simulation
+}
+
+fn configure(simulation: &mut Simulation, node: NodeId, start: (Start, Start), nat: bool) {
     let (a_net, b_net) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
     let at_b = if nat { None } else { Some(A) };
-    simulation.configure(
-        1,
-        policies(
-            vec![live_peer("a", "b.test", "a.test", at_b)],
-            vec![protect("to-a", "a", b_net, a_net, start.1)],
-        ),
-    );
-    simulation.configure(
-        0,
+    let of_node = if node == 0 {
         policies(
             vec![live_peer("b", "a.test", "b.test", Some(B))],
             vec![protect("to-b", "b", a_net, b_net, start.0)],
-        ),
-    );
-    simulation
+        )
+    } else {
+        policies(
+            vec![live_peer("a", "b.test", "a.test", at_b)],
+            vec![protect("to-a", "a", b_net, a_net, start.1)],
+        )
+    };
+    simulation.configure(node, of_node);
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one setting of this test program")]
@@ -146,6 +150,32 @@ fn ten_thousand_handshakes_on_a_bad_network_end_established_or_with_nothing_left
 fn both_ends_may_begin_at_once() {
     for_seeds(500, |seed| {
         let mut simulation = pair(seed, BAD_NETWORK, (Start::Always, Start::Always), false);
+        simulation.run(Duration::from_secs(300));
+        simulation.network.set_faults(Faults::default());
+        simulation.run(Duration::from_secs(300));
+        let wrong = [simulation.violations(), simulation.mismatches()].concat();
+        let served = simulation.nodes.iter().all(|n| !n.kernel.children.is_empty());
+        match (wrong.is_empty(), served) {
+            (true, true) => Ok(true),
+            (true, false) => Err("no Child SA stands".to_owned()),
+            (false, _) => Err(wrong.join("\n")),
+        }
+    });
+}
+
+#[test]
+fn whoever_crashes_is_found_out_and_the_tunnel_comes_back() {
+    let start = (Start::Always, Start::Respond);
+    for_seeds(500, |seed| {
+        let nat = seed.is_multiple_of(5);
+        let mut simulation = pair(seed, BAD_NETWORK, start, nat);
+        let mut random = SeededRandom::new(seed);
+        for crash in 0..3 {
+            simulation.run(Duration::from_secs(random.below(120)));
+            let node = usize::from(random.percent(50));
+            simulation.crash(node, seed.wrapping_mul(1000) + crash);
+            configure(&mut simulation, node, start, nat);
+        }
         simulation.run(Duration::from_secs(300));
         simulation.network.set_faults(Faults::default());
         simulation.run(Duration::from_secs(300));

@@ -16,6 +16,7 @@ mod reload;
 mod seam;
 mod signals;
 mod start;
+mod state;
 mod status;
 #[cfg(test)]
 mod tests;

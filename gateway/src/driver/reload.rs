@@ -122,7 +122,15 @@ impl Reloader {
 
 /// The keys of `[gateway]` that differ. None of them can change while the gateway runs.
 fn changed(old: &Settings, new: &Settings) -> Vec<String> {
-    let Settings { interfaces, xfrm_interface, if_id, pin_dir, control_socket, endpoint } = old;
+    let Settings {
+        interfaces,
+        xfrm_interface,
+        if_id,
+        pin_dir,
+        control_socket,
+        state_dir,
+        endpoint,
+    } = old;
     let limits = &new.endpoint;
     [
         ("interfaces", *interfaces != new.interfaces),
@@ -130,6 +138,7 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("if-id", *if_id != new.if_id),
         ("pin-dir", *pin_dir != new.pin_dir),
         ("control-socket", *control_socket != new.control_socket),
+        ("state-dir", *state_dir != new.state_dir),
         ("retransmit-initial", endpoint.retransmit_initial != limits.retransmit_initial),
         ("retransmit-tries", endpoint.retransmit_tries != limits.retransmit_tries),
         ("cookie-threshold", endpoint.cookie_threshold != limits.cookie_threshold),

@@ -9,7 +9,7 @@ use gateway_ike::crypto::key_exchange::SystemKeyExchange;
 use gateway_ike::random::SystemSource;
 use tracing::level_filters::LevelFilter;
 
-use super::{Driver, Parts, Reloader, RunError, load, privileges, signals, underlay};
+use super::{Driver, Parts, Reloader, RunError, load, privileges, signals, state, underlay};
 use crate::cli::RunArgs;
 use crate::control::Server;
 use crate::kernel::bpf::LogLevel;
@@ -49,8 +49,16 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     let (kernel, monitor) = LinuxKernel::open(config, &policies).await?;
     tracing::info!(control = %control.path().display(), "Kernel and sockets are set up");
 
-    let random = Box::new(SystemSource::default());
+    let mut random = Box::new(SystemSource::default());
+    let secret = state::crash_secret(&settings.state_dir, random.as_mut());
     let endpoint = Endpoint::new(settings.endpoint.clone(), random, Box::new(SystemKeyExchange));
+    let endpoint = match secret {
+        Ok(secret) => endpoint.with_crash_secret(secret),
+        Err(error) => {
+            tracing::warn!(%error, "Peers will not learn at once when this gateway has crashed");
+            endpoint
+        }
+    };
     let reload = Reloader::new(directory, settings);
     let parts = Parts { kernel, monitor, sockets, reinjector, control, signals, reload };
     let mut driver = Driver::new(endpoint, parts);

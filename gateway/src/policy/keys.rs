@@ -102,6 +102,12 @@ pub(super) const GATEWAY: &[Key] = &[
         "Unix socket on which `gateway status` asks.",
     ),
     key(
+        "state-dir",
+        Text,
+        Default("\"/var/lib/gateway\""),
+        "Directory of what outlives a restart: the secret by which peers learn at once of a crash.",
+    ),
+    key(
         "retransmit-initial",
         Text,
         Default("\"1s\""),

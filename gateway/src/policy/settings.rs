@@ -23,6 +23,8 @@ pub struct Settings {
     pub pin_dir: PathBuf,
     /// Path of the control socket; absolute, at most 107 octets.
     pub control_socket: PathBuf,
+    /// Directory of what outlives a restart; absolute.
+    pub state_dir: PathBuf,
     /// Limits of the IKE endpoint.
     pub endpoint: EndpointConfig,
 }
@@ -38,6 +40,7 @@ impl Default for Settings {
             if_id: 71,
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
+            state_dir: PathBuf::from("/var/lib/gateway"),
             endpoint: EndpointConfig::default(),
         }
     }
@@ -57,6 +60,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
         control_socket: section
             .optional("control-socket", value::socket_path)
             .unwrap_or(default.control_socket),
+        state_dir: section.optional("state-dir", value::absolute_path).unwrap_or(default.state_dir),
         endpoint: EndpointConfig {
             retransmit_initial: section
                 .optional("retransmit-initial", retransmit_initial)

@@ -176,6 +176,12 @@ fn the_keys_about_fragments_and_keepalives_say_what_they_set() {
 }
 
 #[test]
+fn the_state_directory_is_as_said() {
+    let settings = loaded("[gateway]\nstate-dir = \"/srv/state\"\n").settings;
+    assert_eq!(settings.state_dir, Path::new("/srv/state"));
+}
+
+#[test]
 fn every_key_says_what_it_sets() {
     let Loaded { settings, policies, warnings, files, .. } = loaded(
         r#"

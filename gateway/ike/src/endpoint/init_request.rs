@@ -6,9 +6,11 @@ use gateway_wire::{
     ExchangeType, Flags, Header, IkeSpi, Message, MessageError, NotifyType, OtherVersion, Payload,
     PayloadType, encode_message,
 };
+use zeroize::Zeroizing;
 
 use super::Endpoint;
 use crate::counters::Counter;
+use crate::crash;
 use crate::crypto::prf::sha1;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
@@ -174,10 +176,27 @@ impl Endpoint {
             return;
         }
         let flags = Flags { response: true, version: false, initiator: !header.flags.initiator };
-        let words = notify(NotifyType::INVALID_IKE_SPI, &[]);
-        if let Ok(octets) = encode_message(&Header { flags, ..*header }, &[words]) {
+        let mut words = vec![notify(NotifyType::INVALID_IKE_SPI, &[])];
+        let token = self.token_of_lost(header);
+        words.extend(token.iter().map(|token| crash::payload(token)));
+        if let Ok(octets) = encode_message(&Header { flags, ..*header }, &words) {
+            if token.is_some() {
+                self.shared.count(Counter::CrashTokenShown);
+            }
             self.shared.transmit(path, octets);
         }
+    }
+
+    /// RFC 6290 4.5: the proof that we have lost the IKE SA. Whoever gets the token of an IKE SA
+    /// that stands can end it; so *neither* SPI may be known here, whichever side the message
+    /// says that it comes from.
+    fn token_of_lost(&self, header: &Header) -> Option<Zeroizing<Vec<u8>>> {
+        let spis = (header.initiator_spi, header.responder_spi);
+        let known = |spi: IkeSpi| spi.is_zero() || self.by_spi.contains_key(&spi);
+        if known(spis.0) || known(spis.1) {
+            return None;
+        }
+        self.shared.crash_tokens.token(spis)
     }
 
     /// RFC 7296 2.5: a request of another major version is answered with the version that we

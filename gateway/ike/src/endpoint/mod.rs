@@ -13,7 +13,7 @@ use std::time::Instant;
 use gateway_wire::{ExchangeType, Header, HeaderError, IkeSpi};
 
 use self::allowance::Allowance;
-use crate::config::{Action, EndpointConfig, PeerName, RuleName, Start};
+use crate::config::{Action, EndpointConfig, PeerName, RuleName, Secret, Start};
 use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
 use crate::crypto::key_exchange::KeyExchange;
@@ -89,6 +89,14 @@ impl Endpoint {
             next_sa: 1,
             shutting_down: false,
         }
+    }
+
+    /// With a secret of at least 32 octets that outlives the process: peers learn at once when
+    /// IKE SAs are lost (RFC 6290). Nobody else may know it.
+    #[must_use]
+    pub fn with_crash_secret(mut self, secret: Secret) -> Self {
+        self.shared.crash_tokens.set_secret(secret);
+        self
     }
 
     /// Takes an input; what it causes waits in [`Self::poll_output`].

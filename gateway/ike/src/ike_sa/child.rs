@@ -15,6 +15,7 @@ use crate::algorithms::EspSuite;
 use crate::channel::RequestId;
 use crate::config::{Action, Mode, Protect, Rule, RuleName};
 use crate::counters::Counter;
+use crate::crash;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
 use crate::io::{
@@ -518,6 +519,11 @@ impl IkeSa {
         if let (Some(answer), Some((kind, data))) = (&withheld.identity, &id) {
             payloads.extend(answer.payloads(*kind, data));
         }
+        let token = withheld
+            .identity
+            .as_ref()
+            .and_then(|_| shared.crash_tokens.token((self.initiator_spi, self.responder_spi)));
+        payloads.extend(token.iter().map(|token| crash::payload(token)));
         let error = child.as_ref().err().and_then(notification_for);
         match &child {
             Ok(Some(words)) => payloads.extend(words.payloads()),

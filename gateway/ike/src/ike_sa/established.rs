@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use gateway_wire::Header;
+use zeroize::Zeroizing;
+
 use super::child::{ChildSa, Withheld};
 use super::init::NATT_PORT;
 use super::jobs::Current;
@@ -10,6 +13,7 @@ use super::{ChildState, IkeSa, Job, State};
 use crate::channel::Channel;
 use crate::config::{PeerConfig, RuleName};
 use crate::counters::Counter;
+use crate::crash::{self, Notice};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Done, KernelCommand, KernelError};
@@ -31,6 +35,8 @@ pub(crate) struct Established {
     pub(super) last_inbound: Instant,
     /// When we last sent the peer an IKE message or a keepalive.
     pub(super) last_sent: Instant,
+    /// What proves that the peer has lost the IKE SA (RFC 6290), once it has told us.
+    pub(super) peer_token: Option<Zeroizing<Vec<u8>>>,
     /// Answers of the kernel that are awaited before the peer is asked whether it lives.
     queries: usize,
     /// Whether the lifetime has been noticed.
@@ -51,6 +57,7 @@ impl Established {
             withheld: None,
             last_inbound: now,
             last_sent: now,
+            peer_token: None,
             queries: 0,
             expired: false,
         }
@@ -282,6 +289,35 @@ impl IkeSa {
         shared
             .effects
             .push(Effect::RuleLost { rule: RuleName::clone(&removed.rule.name), error: None });
+    }
+
+    /// The peer has told us its token, perhaps not for the first time (RFC 6290 4.2, 4.4).
+    pub(super) fn keep_token(&mut self, token: Option<Zeroizing<Vec<u8>>>) {
+        if let (State::Established(established), Some(token)) = (&mut self.state, token) {
+            established.peer_token = Some(token);
+        }
+    }
+
+    /// Whether a datagram in the clear proves that the peer has lost the IKE SA; if so, it ends
+    /// here without a word, and its rules get another one (RFC 6290 4.5).
+    pub(super) fn check_crash(
+        &mut self,
+        shared: &mut Shared,
+        header: &Header,
+        datagram: &[u8],
+    ) -> bool {
+        let State::Established(established) = &self.state else { return false };
+        let token = established.peer_token.as_ref().map(|t| t.as_slice());
+        match crash::notice(token, header, datagram) {
+            Notice::None => return false,
+            Notice::Forged => shared.count(Counter::CrashTokenForged),
+            Notice::Lost => {
+                shared.count(Counter::PeerCrashed);
+                self.event(shared, EventKind::PeerCrashed);
+                self.close(shared, "the peer has lost it");
+            }
+        }
+        true
     }
 
     /// The kernel did not answer in time: the Child SA is refused, the IKE SA stands.

@@ -7,6 +7,7 @@ use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
 
 use super::{Closing, IkeSa, State, notify};
 use crate::channel::{Opened, RequestId};
+use crate::crash;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Path};
@@ -41,6 +42,7 @@ impl IkeSa {
             Ok(payloads) => payloads,
             Err(error) => return self.refuse_request(now, shared, path, opened, datagram, &error),
         };
+        self.keep_token(crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION)));
         let ends = payloads.deletes.iter().any(|d| d.protocol == ProtocolId::IKE);
         let State::Established(established) = &mut self.state else { return };
         let failed = mem::take(&mut established.unconfirmed)

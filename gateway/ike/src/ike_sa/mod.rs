@@ -138,6 +138,10 @@ impl IkeSa {
             shared.count(Counter::OutsideWindow);
             return;
         }
+        if self.check_crash(shared, &header, datagram) {
+            return;
+        }
+        let Some(channel) = self.state.channel() else { return };
         match channel.place(&header, datagram) {
             Place::Outside => return shared.count(Counter::OutsideWindow),
             Place::RepeatedInPart => return shared.count(Counter::FragmentDuplicate),

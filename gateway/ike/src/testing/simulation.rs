@@ -45,6 +45,27 @@ pub struct Simulation {
     pub nodes: Vec<Node>,
     /// What is between them.
     pub network: Network,
+    config: EndpointConfig,
+}
+
+impl Node {
+    /// A host that has just been started. Its crash secret is that of its address, and so that of
+    /// whoever was there before.
+    fn new(address: IpAddr, config: &EndpointConfig, seed: u64) -> Self {
+        let endpoint = Endpoint::new(
+            config.clone(),
+            Box::new(SeededRandom::new(seed)),
+            Box::new(FastKeyExchange::new(seed.wrapping_shl(20))),
+        );
+        Self {
+            address,
+            endpoint: endpoint.with_crash_secret(Secret::new(address.to_string().into_bytes())),
+            kernel: FakeKernel::new(address),
+            events: Vec::new(),
+            sent: Vec::new(),
+            keepalives: Vec::new(),
+        }
+    }
 }
 
 impl Simulation {
@@ -63,19 +84,7 @@ impl Simulation {
         seed: u64,
     ) -> Self {
         let node = |(n, address): (u64, &IpAddr)| {
-            let seed = seed.wrapping_mul(31).wrapping_add(n);
-            Node {
-                address: *address,
-                endpoint: Endpoint::new(
-                    config.clone(),
-                    Box::new(SeededRandom::new(seed)),
-                    Box::new(FastKeyExchange::new(seed.wrapping_shl(20))),
-                ),
-                kernel: FakeKernel::new(*address),
-                events: Vec::new(),
-                sent: Vec::new(),
-                keepalives: Vec::new(),
-            }
+            Node::new(*address, config, seed.wrapping_mul(31).wrapping_add(n))
         };
         #[expect(
             clippy::disallowed_methods,
@@ -86,6 +95,14 @@ impl Simulation {
             now,
             nodes: (0..).zip(addresses).map(node).collect(),
             network: Network::new(faults, seed ^ 0xbad),
+            config: config.clone(),
+        }
+    }
+
+    /// A node loses all that it knows but its crash secret, and starts anew without policies.
+    pub fn crash(&mut self, node: NodeId, seed: u64) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            *node = Node::new(node.address, &self.config, seed);
         }
     }
 

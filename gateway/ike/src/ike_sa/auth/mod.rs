@@ -23,6 +23,7 @@ use crate::algorithms::Group;
 use crate::channel::{Channel, Opened, RequestId};
 use crate::config::{Identity, PeerConfig};
 use crate::counters::Counter;
+use crate::crash;
 use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::identity;
@@ -100,6 +101,8 @@ impl IkeSa {
             data: &auth,
         }));
         payloads.extend(offer.payloads());
+        let token = shared.crash_tokens.token((self.initiator_spi, self.responder_spi));
+        payloads.extend(token.iter().map(|token| crash::payload(token)));
         let child = offer.clone();
         self.state = State::AwaitAuth(Box::new(AwaitAuth { channel, transcript, nat, child }));
         self.send_request(now, shared, ExchangeType::IKE_AUTH, &payloads)
@@ -120,9 +123,10 @@ impl IkeSa {
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
             let peer = self.check_responder(&channel, &transcript, &payloads)?;
-            Ok((peer, child.check_answer(&payloads, nat)))
+            let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
+            Ok((peer, child.check_answer(&payloads, nat), token))
         });
-        let (peer, answer) = match checked {
+        let (peer, answer, token) = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 shared.release_spi(child.spi);
@@ -134,6 +138,7 @@ impl IkeSa {
         self.path = path;
         let nonces = (transcript.initiator_nonce, transcript.responder_nonce);
         self.establish(now, shared, channel, nat, &peer);
+        self.keep_token(token);
         match answer {
             Ok(answer) => self.install_offered(now, shared, child, answer, (&nonces.0, &nonces.1)),
             Err(error) => self.offer_failed(now, shared, child, error),
@@ -229,6 +234,7 @@ impl IkeSa {
         let octets = transcript.signed_octets(&channel, false, &peer.0.local_id.body());
         let our_auth = shared_key_auth(channel.suite.prf, peer.0.psk.expose(), &octets);
         self.establish(now, shared, channel, nat, &peer);
+        self.keep_token(crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION)));
         if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
             shared.effects.push(Effect::InitialContact {
                 peer: Arc::clone(&peer.0.name),
