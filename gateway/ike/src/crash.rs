@@ -137,7 +137,7 @@ mod tests {
         payloads.push(payload(&[7; 32]));
         let message = encode_message(&header(true), &payloads).unwrap();
         assert_eq!(notice(Some(&[7; 32]), &header(true), &message), Notice::Forged);
-        let message = encode_message(&header(true), payloads.get(1..).unwrap()).unwrap();
+        let message = encode_message(&header(true), &payloads[1..]).unwrap();
         assert_eq!(notice(Some(&[7; 32]), &header(true), &message), Notice::Lost);
     }
 
