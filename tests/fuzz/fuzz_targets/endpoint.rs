@@ -11,6 +11,7 @@ use core::time::Duration;
 use gateway_ike::Input;
 use gateway_ike::algorithms::{Encryption, Integrity};
 use gateway_ike::config::{Action, EndpointConfig, SMALLEST_FRAGMENT, Start};
+use gateway_ike::counters::Counter;
 use gateway_ike::io::{KernelError, KernelEvent, Path};
 use gateway_ike::testing::{Faults, Refusal, Simulation, peer, policies, protect};
 use libfuzzer_sys::fuzz_target;
@@ -188,6 +189,13 @@ impl Fuzz {
             }
             _ => match octets.one() {
                 255 => self.simulation.input(node, Input::Shutdown),
+                // A host loses everything but its crash secret and its policies.
+                254 => {
+                    let set = self.simulation.nodes[node].kernel.classified.clone();
+                    self.simulation.crash(node, self.next_spi);
+                    self.next_spi += 1;
+                    self.simulation.input(node, Input::Policies(set.unwrap_or_default()));
+                }
                 _ => self.simulation.input(node, Input::Timeout),
             },
         }
@@ -219,16 +227,23 @@ impl Fuzz {
         let open = datagram.get(EXCHANGE) == Some(&IKE_SA_INIT);
         let before = (!genuine && !open).then(|| self.state(node));
         let sent = self.simulation.nodes[node].sent.len();
+        let crashes = self.crashes(node);
 
         self.simulation.input(node, Input::Datagram { path, octets: datagram });
 
         let answers = self.simulation.nodes[node].sent.len() - sent;
         assert!(answers <= 2 * FRAGMENTS, "{answers} datagrams for one");
-        if let Some(before) = before {
+        // A token that one end has shown is a proof in whatever message it stands (RFC 6290).
+        let proved = self.crashes(node) > crashes;
+        if let Some(before) = before.filter(|_| !proved) {
             assert_eq!(before, self.state(node), "what is not authentic has changed something");
             assert!(answers <= 1);
         }
         assert_eq!(now, self.simulation.now);
+    }
+
+    fn crashes(&self, node: usize) -> u64 {
+        self.simulation.nodes[node].endpoint.counters().value(Counter::PeerCrashed)
     }
 
     /// All that can be seen of a host but its counters.
