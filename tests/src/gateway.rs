@@ -15,7 +15,7 @@ use crate::daemon::{Daemon, tail, wait_for};
 use crate::error::{Context as _, Error, Result};
 use crate::namespace::{Namespace, output};
 use crate::requirements::gateway_binary;
-use crate::strongswan::PSK;
+use crate::strongswan::{PPK, PSK};
 use crate::topology::{Family, Topology};
 
 /// How long the daemon may take for anything on an emulated machine.
@@ -40,6 +40,8 @@ pub struct Policy {
     pub remote_id: String,
     /// IKE proposals; empty: the daemon's own.
     pub ike_proposals: Vec<&'static str>,
+    /// The name of the post-quantum pre-shared key that is required.
+    pub ppk: Option<&'static str>,
     /// The rules.
     pub rules: Vec<Rule>,
     /// More keys of the `[gateway]` table.
@@ -75,6 +77,7 @@ impl Policy {
             local_id: "client.test".to_owned(),
             remote_id: "server.test".to_owned(),
             ike_proposals: Vec::new(),
+            ppk: None,
             rules: vec![Rule {
                 name: RULE.to_owned(),
                 local: vec![topology.client.prefix(inner)],
@@ -133,6 +136,9 @@ impl fmt::Display for Policy {
             writeln!(f, "ike-proposals = {:?}", self.ike_proposals)?;
         }
         writeln!(f, "{}", self.peer_keys)?;
+        if let Some(id) = self.ppk {
+            writeln!(f, "ppk-file = \"ppk\"\nppk-id = \"{id}\"")?;
+        }
         self.rules.iter().try_for_each(|rule| write!(f, "\n{rule}"))
     }
 }
@@ -328,9 +334,11 @@ impl<'a> Gateway<'a> {
 pub fn write_policies(namespace: &Namespace, policy: &impl fmt::Display) -> Result<PathBuf> {
     let directory = namespace.directory().join("policies");
     fs::create_dir_all(&directory).context(directory.display())?;
-    let key = directory.join("psk");
-    fs::write(&key, PSK).context(key.display())?;
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).context(key.display())?;
+    for (name, key) in [("psk", PSK), ("ppk", PPK)] {
+        let path = directory.join(name);
+        fs::write(&path, key).context(path.display())?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).context(path.display())?;
+    }
     write_policy(&directory, policy)?;
     Ok(directory)
 }

@@ -16,6 +16,8 @@ use crate::topology::{Family, Topology};
 
 /// The key that all peers of the tests share.
 pub const PSK: &str = "correct horse battery staple";
+/// The post-quantum key that they share.
+pub const PPK: &str = "a second secret of 32 octets, or more";
 /// The name of the connection and of its child.
 pub const CHILD: &str = "site";
 
@@ -47,6 +49,8 @@ pub struct Connection {
     pub start_action: &'static str,
     /// Octets of an IP packet above which IKE messages are fragmented.
     pub fragment_size: u16,
+    /// The post-quantum pre-shared key: its name, and whether it is required.
+    pub ppk: Option<(&'static str, bool)>,
 }
 
 impl Connection {
@@ -65,6 +69,7 @@ impl Connection {
             esp_proposals: "aes128gcm16",
             start_action: "none",
             fragment_size: 1280,
+            ppk: None,
         }
     }
 
@@ -88,6 +93,13 @@ impl Connection {
         let remote = self.remote.map_or_else(|| "%any".to_owned(), |a| a.to_string());
         let Self { local, local_id, remote_id, local_ts, remote_ts, mode, .. } = self;
         let Self { proposals, esp_proposals, start_action, .. } = self;
+        let (ppk, ppk_secret) = self.ppk.map_or_else(Default::default, |(id, required)| {
+            let required = if required { "yes" } else { "no" };
+            (
+                format!("    ppk_id = {id}\n    ppk_required = {required}\n"),
+                format!("  ppk-{CHILD} {{\n    id = {id}\n    secret = \"{PPK}\"\n  }}\n"),
+            )
+        });
         write!(
             text,
             "connections {{
@@ -97,7 +109,7 @@ impl Connection {
     local_addrs = {local}
     remote_addrs = {remote}
     proposals = {proposals}
-    local {{
+{ppk}    local {{
       auth = psk
       id = {local_id}
     }}
@@ -120,7 +132,7 @@ secrets {{
   ike-{CHILD} {{
     secret = \"{PSK}\"
   }}
-}}
+{ppk_secret}}}
 "
         )
         .context("swanctl.conf")?;

@@ -411,6 +411,18 @@ pub struct IkeProposal {
     pub additional: AdditionalOffer,
 }
 
+impl IkeProposal {
+    /// Whether whatever is chosen from it is quantum-safe.
+    #[must_use]
+    pub fn is_quantum_safe(&self) -> bool {
+        let safe = |group: &Group| group.is_quantum_safe();
+        let always = |methods: &Vec<Option<Group>>| {
+            methods.iter().all(|method| method.as_ref().is_some_and(safe))
+        };
+        self.groups.iter().all(safe) || self.additional.values().any(always)
+    }
+}
+
 /// One proposal for a Child SA: for each kind the algorithms we accept, best first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EspProposal {

@@ -44,6 +44,11 @@ pub struct PeerConfig {
     pub remote_id: Identity,
     /// The key that both ends share.
     pub psk: Secret,
+    /// A further key against quantum computers.
+    pub ppk: Option<Ppk>,
+    /// Whether an IKE SA with it must be quantum-safe: then `proposals` has only such that are,
+    /// or the PPK is required.
+    pub quantum_safe: bool,
     /// IKE proposals, best first; never empty.
     pub proposals: Vec<IkeProposal>,
     /// After this long without an inbound packet on any of its SAs the peer is asked whether it
@@ -51,6 +56,18 @@ pub struct PeerConfig {
     pub liveness_interval: Duration,
     /// The IKE SA is replaced after this long; zero: never.
     pub lifetime: Duration,
+}
+
+/// A post-quantum pre-shared key (RFC 8784): what is recorded today stays secret later, without
+/// any new key exchange, as long as this key does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ppk {
+    /// By which both ends call it; 1 to 255 octets.
+    pub id: Vec<u8>,
+    /// The key; 32 random octets at least, to be of use.
+    pub key: Secret,
+    /// Whether the IKE SA fails without it.
+    pub required: bool,
 }
 
 /// An identity as in the ID payloads (RFC 7296 3.5).
@@ -188,6 +205,8 @@ pub struct Protect {
     pub mode: Mode,
     /// When the Child SA is made.
     pub start: Start,
+    /// Whether the Child SA must come from a quantum-safe IKE SA.
+    pub quantum_safe: bool,
     /// ESP proposals, best first; never empty.
     pub proposals: Vec<EspProposal>,
     /// When the Child SA is replaced.

@@ -2,7 +2,7 @@
 
 use gateway_wire::{ChainError, DecodeError, KeMethod, NotifyType, PayloadType};
 
-use crate::algorithms::Group;
+use crate::algorithms::{Group, IkeSuite};
 use crate::crypto::key_exchange::KeyExchangeError;
 use crate::io::KernelError;
 use crate::random::RandomFailed;
@@ -63,6 +63,9 @@ pub enum Error {
     /// The peer wants a mode that the rule does not have.
     #[error("mode: {0}")]
     Mode(&'static str),
+    /// The policy demands more than the IKE SA has.
+    #[error("the policy demands a quantum-safe IKE SA, and this one is not: {0}")]
+    NotQuantumSafe(IkeSuite),
     /// Our kernel refused the Child SA.
     #[error("the kernel refused the Child SA: {0}")]
     Kernel(KernelError),
@@ -98,6 +101,14 @@ pub enum AuthenticationFault {
     /// The peer uses a method that is not configured for it.
     #[error("authentication method {0} is not configured")]
     Method(String),
+    /// A PPK is required, and the peer does not do RFC 8784.
+    #[error("the PPK is required, and the peer does not support PPKs (RFC 8784)")]
+    PpkUnsupported,
+    /// A PPK is required, and the peer does not use the same one.
+    #[error(
+        "the PPK is required, and the peer does not have it: is `ppk-id` the same on both sides?"
+    )]
+    PpkUnknown,
     /// The peer wants EAP.
     #[error("the peer asks for EAP, which is not configured")]
     Eap,
@@ -152,6 +163,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         // RFC 7296 has no notification for a mode that is not acceptable; this is what others send.
         Error::NoProposalChosen { .. }
         | Error::Mode(_)
+        | Error::NotQuantumSafe(_)
         | Error::Kernel(_)
         | Error::KernelTimeout => plain(NotifyType::NO_PROPOSAL_CHOSEN),
         Error::InvalidKePayload { wanted } => Some(Notification {

@@ -41,6 +41,8 @@ pub struct IkeSaStatus {
     pub path: Path,
     /// What was negotiated, once it was.
     pub suite: Option<IkeSuite>,
+    /// Whether its Child SAs stay secret when there are quantum computers, once that is known.
+    pub quantum_safe: Option<bool>,
     /// Who we say we are.
     pub local_id: Option<Identity>,
     /// Who the peer is.
@@ -135,6 +137,7 @@ fn of_sa(now: Instant, sa: &IkeSa) -> IkeSaStatus {
         responder_spi: sa.responder_spi,
         path: sa.path,
         suite,
+        quantum_safe: sa.is_quantum_safe(),
         local_id: sa.peer.as_ref().map(|p| p.local_id.clone()),
         remote_id: sa.peer.as_ref().map(|p| p.remote_id.clone()),
         age: now.saturating_duration_since(sa.begun),

@@ -124,6 +124,9 @@ pub struct IkeSaReport {
     pub remote_id: Option<String>,
     /// The algorithms, once chosen.
     pub suite: Option<String>,
+    /// Whether what it protects stays secret when there are quantum computers; absent until it
+    /// stands.
+    pub quantum_safe: Option<bool>,
     /// Whether we are behind NAT.
     pub nat_local: bool,
     /// Whether the peer is behind NAT.

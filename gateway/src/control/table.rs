@@ -111,8 +111,13 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
             nat.to_owned(),
             format!("{}\n{}", sa.initiator_spi, sa.responder_spi),
             format!(
-                "{}{}",
+                "{}{}{}",
                 sa.suite.as_deref().unwrap_or(""),
+                match sa.quantum_safe {
+                    Some(true) => "\nquantum-safe",
+                    Some(false) => "\nnot quantum-safe",
+                    None => "",
+                },
                 if sa.fragmentation { "\nfragmentation" } else { "" }
             ),
             duration(sa.age_seconds),

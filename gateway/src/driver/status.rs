@@ -61,6 +61,7 @@ fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {
         local_id: sa.local_id.as_ref().map(ToString::to_string),
         remote_id: sa.remote_id.as_ref().map(ToString::to_string),
         suite: sa.suite.as_ref().map(ToString::to_string),
+        quantum_safe: sa.quantum_safe,
         nat_local: sa.nat_local,
         nat_remote: sa.nat_remote,
         fragmentation: sa.fragmentation,

@@ -132,6 +132,7 @@ mod tests {
             peer: "p".into(),
             mode: Mode::Tunnel,
             start: Start::OnDemand,
+            quantum_safe: false,
             proposals: Vec::new(),
             lifetime: gateway_ike::config::ChildLifetime {
                 time: core::time::Duration::ZERO,

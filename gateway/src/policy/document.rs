@@ -291,7 +291,9 @@ impl<'a> Section<'a> {
     pub(super) fn number<T: TryFrom<u64>>(&mut self, key: &str) -> Option<T> {
         let (min, max) = match self.kind(key) {
             Kind::Number(min, max) => (min, max),
-            Kind::Text | Kind::NumberOrText | Kind::Choice(_) | Kind::List => (0, u64::MAX),
+            Kind::Text | Kind::NumberOrText | Kind::Flag | Kind::Choice(_) | Kind::List => {
+                (0, u64::MAX)
+            }
         };
         self.optional(key, |text| {
             let number = text.parse().ok().filter(|number| (min..=max).contains(number));
@@ -299,6 +301,11 @@ impl<'a> Section<'a> {
                 Fault::expected(format!("{text} is out of range"), format_args!("{min} to {max}"))
             })
         })
+    }
+
+    /// `true` or `false`; `false` if it is absent or wrong.
+    pub(super) fn flag(&mut self, key: &str) -> bool {
+        self.optional(key, |text| Ok(text == "true")).unwrap_or(false)
     }
 
     /// The elements of a list; not one is given if one is wrong. A list that is there has at
@@ -378,7 +385,9 @@ fn scalar<'a>(value: &'a DeValue<'_>, kind: Kind) -> Result<Cow<'a, str>, Fault>
         let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok()?;
         Some(Cow::Owned(number.to_string()))
     };
+    let flag = || value.as_bool().map(|flag| Cow::Owned(flag.to_string()));
     let (found, expected) = match kind {
+        Kind::Flag => (flag(), "true or false"),
         Kind::Text | Kind::Choice(_) | Kind::List => (text(), "a string"),
         Kind::Number(..) => (number(), "a whole number"),
         Kind::NumberOrText => (number().or_else(text), "a string or a whole number"),

@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Number(u64, u64),
     /// A whole number, or a string with a unit or a name.
     NumberOrText,
+    /// `true` or `false`.
+    Flag,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of strings.
@@ -41,13 +43,15 @@ pub(super) enum Otherwise {
     Words(&'static str),
 }
 
-use Kind::{Choice, List, Number, NumberOrText, Text};
+use Kind::{Choice, Flag, List, Number, NumberOrText, Text};
 use Otherwise::{Default, Required, Words};
 
 /// The words of `action`.
 pub(super) const ACTIONS: &[&str] = &["protect", "bypass", "discard"];
 /// The words of `mode`.
 pub(super) const MODES: &[&str] = &["tunnel", "transport"];
+/// The words of `ppk`.
+pub(super) const PPK_USES: &[&str] = &["required", "optional"];
 /// The words of `start`.
 pub(super) const STARTS: &[&str] = &["on-demand", "always", "respond"];
 
@@ -191,6 +195,25 @@ pub(super) const PEER: &[Key] = &[
         "File with the key that both ends share; a relative path starts from the directory of the policy file.",
     ),
     key(
+        "ppk-file",
+        Text,
+        Words("no PPK"),
+        "File with a post-quantum pre-shared key (RFC 8784), in the form of `psk-file`.",
+    ),
+    key("ppk-id", Text, Words("required with `ppk-file`"), "By which both ends call that key."),
+    key(
+        "ppk",
+        Choice(PPK_USES),
+        Words("`\"required\"`"),
+        "`\"required\"`: no IKE SA without that key; `\"optional\"`: without it, if the peer does not have it.",
+    ),
+    key(
+        "quantum-safe",
+        Flag,
+        Default("false"),
+        "Whether every IKE SA must be [quantum-safe](#quantum-safety).",
+    ),
+    key(
         "ike-proposals",
         List,
         Words("see [Proposals](#proposals)"),
@@ -258,6 +281,12 @@ pub(super) const RULE: &[Key] = &[
         "When the SA is made: `\"on-demand\"` (traffic wants it), `\"always\"` (at once, and again when lost), `\"respond\"` (the peer asks).",
     ),
     key(
+        "quantum-safe",
+        Flag,
+        Default("false"),
+        "Whether the SA must come from a [quantum-safe](#quantum-safety) IKE SA.",
+    ),
+    key(
         "esp-proposals",
         List,
         Words("see [Proposals](#proposals)"),
@@ -323,6 +352,7 @@ fn property(key: &Key) -> Value {
         Text => json!({ "type": "string" }),
         Number(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
         NumberOrText => json!({ "type": ["string", "integer"] }),
+        Flag => json!({ "type": "boolean" }),
         Choice(words) => json!({ "enum": words }),
         List => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
     };
@@ -353,6 +383,7 @@ pub(super) fn manual(keys: &[Key]) -> String {
             Number(_, max) if max == MAX_INTEGER => "number".to_owned(),
             Number(min, max) => format!("number, {min} to {max}"),
             NumberOrText => "string or number".to_owned(),
+            Flag => "`true` or `false`".to_owned(),
             Choice(_) => "word".to_owned(),
             List => "list of strings".to_owned(),
         };

@@ -3,14 +3,17 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use gateway_ike::config::{Identity, PeerConfig, PeerName, Secret};
+use gateway_ike::algorithms::IkeProposal;
+use gateway_ike::config::{Identity, PeerConfig, PeerName, Ppk, Secret};
 
 use super::document::Section;
 use super::error::{Fault, PolicyError};
-use super::{proposal, secret, value};
+use super::{keys, proposal, secret, value};
 
 /// The lifetime of an IKE SA whose peer names none.
 const LIFETIME: Duration = Duration::from_secs(4 * 3600);
+/// Octets of a PPK below which it gets a warning.
+const PPK_OCTETS: usize = 32;
 /// The liveness interval of a peer that names none.
 const LIVENESS: Duration = Duration::from_secs(30);
 
@@ -36,7 +39,10 @@ pub(super) fn read(
         section.missing("remote-id", ": a peer with any address is known by its identity alone");
     }
     let psk = read_psk(section, warnings);
-    let proposals = section.list("ike-proposals", proposal::ike);
+    let ppk = read_ppk(section, warnings);
+    let quantum_safe = section.flag("quantum-safe");
+    let ppk_required = ppk.as_ref().is_some_and(|ppk| ppk.required);
+    let proposals = read_proposals(section, quantum_safe && !ppk_required);
     let liveness = section.optional("liveness", value::interval);
     let lifetime = section.optional("lifetime", value::interval);
     if section.failed() {
@@ -49,7 +55,9 @@ pub(super) fn read(
         local_id: local_id?,
         remote_id: remote_id?,
         psk: psk?,
-        proposals: proposals.unwrap_or_else(proposal::default_ike),
+        ppk,
+        quantum_safe,
+        proposals: proposals?,
         liveness_interval: liveness.unwrap_or(LIVENESS),
         lifetime: lifetime.unwrap_or(LIFETIME),
     })
@@ -72,15 +80,67 @@ fn check_addresses(section: &mut Section<'_>, local: Option<IpAddr>, remote: Opt
 }
 
 fn read_psk(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -> Option<Secret> {
+    section.missing("psk-file", "");
+    read_key(section, "psk-file", warnings)
+}
+
+/// The key in the file that `key` names.
+fn read_key(
+    section: &mut Section<'_>,
+    key: &str,
+    warnings: &mut Vec<PolicyError>,
+) -> Option<Secret> {
     let directory = section.directory();
-    let (psk, warning) = section.required("psk-file", |name| {
+    let (secret, warning) = section.optional(key, |name| {
         if name.is_empty() || name.contains('\0') {
             return Err(Fault::expected(format!("{name:?} is not a path"), "the path of a file"));
         }
         secret::read_psk(&directory.join(name), name)
     })?;
     if let Some(fault) = warning {
-        warnings.push(section.error("psk-file", fault));
+        warnings.push(section.error(key, fault));
     }
-    Some(psk)
+    Some(secret)
+}
+
+fn read_ppk(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -> Option<Ppk> {
+    if !section.has("ppk-file") {
+        section.forbid(&["ppk-id", "ppk"], "has no meaning without `ppk-file`");
+        return None;
+    }
+    section.missing("ppk-id", ": both ends call the key of `ppk-file` by it");
+    let key = read_key(section, "ppk-file", warnings);
+    let id = section.optional("ppk-id", |text| match text.len() {
+        1..=255 => Ok(text.as_bytes().to_vec()),
+        length => Err(Fault::expected(format!("it has {length} octets"), "1 to 255 octets")),
+    });
+    let uses: Vec<_> = keys::PPK_USES.iter().copied().zip([true, false]).collect();
+    let required = section.optional("ppk", |text| value::word(text, &uses)).unwrap_or(true);
+    let key = key?;
+    // A quantum computer halves the strength of a key: RFC 8784 6 asks for 256 bits.
+    if key.expose().len() < PPK_OCTETS {
+        let message = format!("the key has {} octets", key.expose().len());
+        let fault = Fault::expected(message, format_args!("{PPK_OCTETS} random octets or more"));
+        warnings.push(section.error("ppk-file", fault));
+    }
+    Some(Ppk { id: id?, key, required })
+}
+
+/// The proposals of a peer; with `quantum_safe` only such that cannot end without a quantum-safe
+/// key exchange.
+fn read_proposals(section: &mut Section<'_>, quantum_safe: bool) -> Option<Vec<IkeProposal>> {
+    if !section.has("ike-proposals") {
+        let mut proposals = proposal::default_ike();
+        proposals.retain(|p| !quantum_safe || p.is_quantum_safe());
+        return Some(proposals);
+    }
+    section.list("ike-proposals", |text| {
+        let proposal = proposal::ike(text)?;
+        if quantum_safe && !proposal.is_quantum_safe() {
+            let fault =
+                Fault::new(format!("{text:?} is not quantum-safe, as `quantum-safe` demands"));
+            return Err(fault.hint("add -ke1_mlkem768, leave the proposal out, or require a PPK"));
+        }
+        Ok(proposal)
+    })
 }

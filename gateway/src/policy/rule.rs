@@ -17,8 +17,16 @@ use super::{keys, proposal, value};
 /// The lifetime of a Child SA whose rule names none.
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// The keys that only a rule with the action "protect" has.
-const PROTECT_ONLY: &[&str] =
-    &["peer", "mode", "start", "esp-proposals", "lifetime", "lifetime-bytes", "lifetime-packets"];
+const PROTECT_ONLY: &[&str] = &[
+    "peer",
+    "mode",
+    "start",
+    "quantum-safe",
+    "esp-proposals",
+    "lifetime",
+    "lifetime-bytes",
+    "lifetime-packets",
+];
 
 /// What a rule finds under the name of its peer.
 #[derive(Debug, Clone, Copy)]
@@ -182,6 +190,7 @@ fn read_protect<'p>(
     let start = section.optional("start", |text| {
         choose(text, keys::STARTS, [Start::OnDemand, Start::Always, Start::Respond])
     });
+    let quantum_safe = section.flag("quantum-safe");
     let proposals = section.list("esp-proposals", proposal::esp);
     let lifetime = ChildLifetime {
         time: section.optional("lifetime", value::interval).unwrap_or(LIFETIME),
@@ -206,6 +215,7 @@ fn read_protect<'p>(
         peer: name,
         mode,
         start: start.unwrap_or(if roaming { Start::Respond } else { Start::OnDemand }),
+        quantum_safe,
         proposals: proposals.unwrap_or_else(proposal::default_esp),
         lifetime,
     })

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use gateway_ike::config::{Action, Identity, Mode, Start};
 use tempfile::TempDir;
 
+use gateway_ike::config::PeerConfig;
+
 use super::*;
 
 /// The directory `policies` of the repository.
@@ -498,4 +500,29 @@ mod contradictions {
             let _result = load(directory(&[("x.toml", text.as_bytes())]).path());
         }
     }
+}
+
+#[test]
+fn a_quantum_safe_peer_has_only_such_proposals_unless_a_ppk_is_required() {
+    let peer = |keys: &str| {
+        let text = format!(
+            "[peer.b]\naddress = \"192.0.2.2\"\nlocal-id = \"a\"\npsk-file = \"good.psk\"\n{keys}"
+        );
+        let loaded = loaded(&text);
+        loaded.policies.peers.values().next().unwrap().as_ref().clone()
+    };
+    let all = peer("");
+    assert!(!all.quantum_safe && all.ppk.is_none());
+    let classic = |p: &PeerConfig| p.proposals.iter().filter(|p| !p.is_quantum_safe()).count();
+    assert!(classic(&all) > 0);
+    let safe = peer("quantum-safe = true");
+    assert!(safe.quantum_safe && !safe.proposals.is_empty());
+    assert_eq!(classic(&safe), 0);
+    let ppk = "quantum-safe = true\nppk-file = \"good.psk\"\nppk-id = \"k\"";
+    let with_ppk = peer(ppk);
+    assert_eq!(with_ppk.proposals, all.proposals);
+    assert!(with_ppk.ppk.is_some_and(|ppk| ppk.required && ppk.id == b"k"));
+    let optional = peer(&format!("{ppk}\nppk = \"optional\""));
+    assert_eq!(classic(&optional), 0, "it may end without the PPK");
+    assert!(optional.ppk.is_some_and(|ppk| !ppk.required));
 }

@@ -327,6 +327,17 @@ impl Channel {
         Ok(())
     }
 
+    /// Mixes a PPK into the keys; gives those of before (RFC 8784 3).
+    pub(crate) fn mix_ppk(&mut self, ppk: &[u8]) -> IkeKeys {
+        let mixed = self.keys.with_ppk(self.suite.prf, ppk);
+        mem::replace(&mut self.keys, mixed)
+    }
+
+    /// Whether the Child SAs of this IKE SA stay secret when there are quantum computers.
+    pub(crate) fn is_quantum_safe(&self) -> bool {
+        self.suite.is_quantum_safe() || self.keys.has_ppk()
+    }
+
     /// The peer's message of IKE_INTERMEDIATE becomes part of what AUTH covers, under the keys
     /// that it came with.
     pub(crate) fn intermediate_received(&mut self, opened: &Opened) -> Result<(), Error> {

@@ -217,6 +217,9 @@ pub(super) fn negotiate(
         Err(_) if hindered => return Err(Error::Mode("transport mode does not pass NAT")),
         found => found?,
     };
+    if protect.quantum_safe && !established.channel.is_quantum_safe() {
+        return Err(Error::NotQuantumSafe(established.channel.suite));
+    }
     let id = shared.child_id();
     let spi = shared.child_spi(sa.id, id)?;
     let Some((chosen, suite, peer_spi)) = proposal::select_esp(&protect.proposals, offered, spi)
@@ -398,6 +401,10 @@ impl IkeSa {
     ) {
         let State::Established(established) = &self.state else { return };
         let channel = &established.channel;
+        if offer.protect.quantum_safe && !channel.is_quantum_safe() {
+            let error = Error::NotQuantumSafe(channel.suite);
+            return self.offer_failed(now, shared, offer, error);
+        }
         let keys = ChildKeys::derive(
             channel.suite.prf,
             channel.keys.sk_d(),

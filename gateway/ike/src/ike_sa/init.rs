@@ -18,7 +18,7 @@ use crate::config::{PeerConfig, PolicySet};
 use crate::counters::Counter;
 use crate::crypto::key_exchange::PendingKeyExchange;
 use crate::crypto::prf::sha1;
-use crate::error::Error;
+use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::io::{Done, IkeSaId, KernelCommand, KernelError, Path};
 use crate::keys::IkeKeys;
@@ -142,7 +142,8 @@ impl IkeSa {
         // RFC 7296 2.6: the cookie comes first, the rest stays as it was.
         let cookie_payload = cookie.as_deref().map(|c| notify(NotifyType::COOKIE, c));
         let additional = peer.proposals.iter().any(|p| !p.additional.is_empty());
-        let extensions = extensions(shared.config.fragment_size > 0, additional);
+        let extensions =
+            extensions(shared.config.fragment_size > 0, additional, peer.ppk.is_some());
         let ke = KeyExchange { method: pending.group().id(), data: pending.public() };
         let request =
             init_message(&header, cookie_payload, &sa, ke, &nonce, self.path, &extensions)?;
@@ -230,8 +231,15 @@ impl IkeSa {
             Channel::new(spis, true, suite, keys)
         });
         let fragmentation = fragmentation(shared, path, &payloads);
+        let peer_ppk = payloads.notify(NotifyType::USE_PPK).is_some();
+        let our_ppk = self.peer.as_ref().and_then(|p| p.ppk.as_ref());
+        let use_ppk = peer_ppk && our_ppk.is_some();
+        let lacks_ppk = !use_ppk && our_ppk.is_some_and(|ppk| ppk.required);
         let next = established.and_then(|mut channel| {
             channel.set_fragmentation(fragmentation);
+            if lacks_ppk {
+                return Err(Error::Authentication(AuthenticationFault::PpkUnsupported));
+            }
             if nat.any() {
                 // RFC 7296 2.23: from here on both ends use 4500.
                 self.path.local.set_port(NATT_PORT);
@@ -243,6 +251,7 @@ impl IkeSa {
                 initiator_nonce: our_nonce.to_vec(),
                 responder_nonce: nonce,
                 int_auth: Vec::new(),
+                use_ppk,
             };
             let rounds = suite.additional.iter().map(|(_, group)| group).collect();
             self.next_round(now, shared, KeyRounds { channel, transcript, nat, rounds })
@@ -380,8 +389,12 @@ pub(crate) fn answer_init(
     let keys = IkeKeys::derive(suite, &agreed.secret, nonce, &our_nonce, spis.0, spis.1);
     let mut channel = Channel::new(spis, false, suite, keys)?;
     channel.set_fragmentation(fragmentation(shared, path, payloads));
+    // RFC 8784 3: whether we have a PPK with *this* peer is seen when we know who it is.
+    let use_ppk = payloads.notify(NotifyType::USE_PPK).is_some()
+        && candidates(&policies, path).any(|p| p.ppk.is_some());
     // RFC 7383 2.3, RFC 9242 3.1: we say so only to an initiator that has.
-    let extensions = extensions(channel.fragmentation().is_some(), !suite.additional.is_empty());
+    let fragments = channel.fragmentation().is_some();
+    let extensions = extensions(fragments, !suite.additional.is_empty(), use_ppk);
     let answer_header = init_header(spis.0, spis.1, true);
     let ke = KeyExchange { method: suite.group.id(), data: &agreed.value };
     let response = init_message(&answer_header, None, &chosen, ke, &our_nonce, path, &extensions)?;
@@ -392,6 +405,7 @@ pub(crate) fn answer_init(
         initiator_nonce: nonce.to_vec(),
         responder_nonce: our_nonce.to_vec(),
         int_auth: Vec::new(),
+        use_ppk,
     };
     let digest = sha1(&[datagram]);
     let half_open = HalfOpen {
@@ -480,10 +494,11 @@ pub(crate) const fn init_header(
 
 /// What we can beyond RFC 7296, as IKE_SA_INIT says it: only what this peer is to use, since what
 /// is not said cannot confuse it.
-fn extensions(fragmentation: bool, additional_key_exchanges: bool) -> Vec<NotifyType> {
+fn extensions(fragmentation: bool, additional_key_exchanges: bool, ppk: bool) -> Vec<NotifyType> {
     let all = [
         (fragmentation, NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
         (additional_key_exchanges, NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED),
+        (ppk, NotifyType::USE_PPK),
     ];
     all.into_iter().filter_map(|(wanted, kind)| wanted.then_some(kind)).collect()
 }

@@ -428,6 +428,21 @@ impl IkeSa {
         self.state.channel().is_some_and(|c| c.fragmentation().is_some())
     }
 
+    /// Whether it withstands quantum computers; only what stands can be judged, since a PPK
+    /// comes in at the end.
+    pub(crate) fn is_quantum_safe(&self) -> Option<bool> {
+        match &self.state {
+            State::Established(s) => Some(s.channel.is_quantum_safe()),
+            State::FindingAddress
+            | State::AwaitInit(_)
+            | State::AwaitIntermediate(_)
+            | State::AwaitAuth(_)
+            | State::HalfOpen(_)
+            | State::Closing(_)
+            | State::Closed => None,
+        }
+    }
+
     /// Whether we are the original initiator.
     pub(crate) fn is_initiator(&self) -> bool {
         self.state.channel().is_none_or(|c| c.initiator)

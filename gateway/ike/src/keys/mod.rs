@@ -26,6 +26,8 @@ pub struct IkeKeys {
     sk_er: Key,
     sk_pi: Key,
     sk_pr: Key,
+    /// Whether a PPK went into them.
+    ppk: bool,
 }
 
 impl IkeKeys {
@@ -62,7 +64,27 @@ impl IkeKeys {
         spi_r: IkeSpi,
     ) -> Self {
         let skeyseed = prf(old_prf, &self.sk_d, &[shared, ni, nr]);
-        Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r)
+        Self { ppk: self.ppk, ..Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r) }
+    }
+
+    /// These keys with a PPK mixed in: what begets further keys, and what enters AUTH; what
+    /// protects the messages of this IKE SA stays (RFC 8784 3).
+    #[must_use]
+    pub fn with_ppk(&self, algorithm: Prf, ppk: &[u8]) -> Self {
+        let mix = |key: &Key| prf_plus(algorithm, ppk, &[key], key.len());
+        Self {
+            sk_d: mix(&self.sk_d),
+            sk_pi: mix(&self.sk_pi),
+            sk_pr: mix(&self.sk_pr),
+            ppk: true,
+            ..self.clone()
+        }
+    }
+
+    /// Whether a PPK went into them, or into those that they come from.
+    #[must_use]
+    pub const fn has_ppk(&self) -> bool {
+        self.ppk
     }
 
     fn expand(
@@ -88,7 +110,7 @@ impl IkeKeys {
         let seed: [&[u8]; 4] = [ni, nr, &spi_i.0, &spi_r.0];
         let [sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr] =
             keys(suite.prf, skeyseed, &seed, lengths);
-        Self { sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr }
+        Self { sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr, ppk: false }
     }
 
     /// Begets the keys of Child SAs and of the next IKE SA.

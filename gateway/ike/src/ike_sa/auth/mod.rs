@@ -1,6 +1,7 @@
 //! IKE_AUTH, both roles (RFC 7296 1.2, 2.15, 2.21.2): the exchange, and the proof that it yields.
 //! What AUTH covers is in `transcript`; how it is made and checked, in a module for each method.
 
+mod ppk;
 mod psk;
 mod transcript;
 
@@ -60,6 +61,8 @@ pub(crate) struct AwaitAuth {
     pub(super) nat: NatDetected,
     /// The first Child SA, which travels in the same exchange.
     pub(super) child: ChildOffer,
+    /// The PPK that we offered.
+    ppk: Option<ppk::Offered>,
 }
 
 /// Proof that the peer showed who it is: only [`verify`] makes one.
@@ -71,7 +74,7 @@ impl IkeSa {
         &mut self,
         now: Instant,
         shared: &mut Shared,
-        channel: Channel,
+        mut channel: Channel,
         mut transcript: Transcript,
         nat: NatDetected,
     ) -> Result<(), Error> {
@@ -88,8 +91,16 @@ impl IkeSa {
                 None => return Err(Error::Internal("nothing is wanted of the peer any more")),
             }
         };
-        let octets = transcript.signed_octets(&channel, true, &peer.local_id.body());
-        let auth = shared_key_auth(channel.suite.prf, peer.psk.expose(), &octets);
+        let id = peer.local_id.body();
+        let auth = |channel: &Channel| {
+            let octets = transcript.signed_octets(channel, true, &id);
+            shared_key_auth(channel.suite.prf, peer.psk.expose(), &octets)
+        };
+        let plain_auth = auth(&channel);
+        let (ppk, ppk_offered) = ppk::offer(&mut channel, &transcript, &peer).unzip();
+        let ppk_notifications =
+            ppk.map(|ppk| ppk::notifications(ppk, &plain_auth)).unwrap_or_default();
+        let auth = auth(&channel);
         let (ours, theirs) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
         let mut payloads = vec![Payload::IdInitiator(Identification::new(ours.0, &ours.1))];
         if shared.is_first_contact(&peer.name) {
@@ -100,11 +111,13 @@ impl IkeSa {
             method: AuthMethod::SHARED_KEY,
             data: &auth,
         }));
+        payloads.extend(ppk_notifications.iter().map(|(kind, data)| notify(*kind, data)));
         payloads.extend(offer.payloads());
         let token = shared.crash_tokens.token((self.initiator_spi, self.responder_spi));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
         let child = offer.clone();
-        self.state = State::AwaitAuth(Box::new(AwaitAuth { channel, transcript, nat, child }));
+        let ppk = ppk_offered;
+        self.state = State::AwaitAuth(Box::new(AwaitAuth { channel, transcript, nat, child, ppk }));
         self.send_request(now, shared, ExchangeType::IKE_AUTH, &payloads)
     }
 
@@ -119,9 +132,10 @@ impl IkeSa {
         let State::AwaitAuth(waiting) = mem::replace(&mut self.state, State::Closed) else {
             return;
         };
-        let AwaitAuth { channel, transcript, nat, child } = *waiting;
+        let AwaitAuth { mut channel, transcript, nat, child, ppk } = *waiting;
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
+            ppk::settle(&mut channel, ppk, &payloads)?;
             let peer = self.check_responder(&channel, &transcript, &payloads)?;
             let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
             Ok((peer, child.check_answer(&payloads, nat), token))
@@ -209,7 +223,7 @@ impl IkeSa {
     ) {
         let request = RequestId::new(opened, datagram);
         let Some(half_open) = self.take_half_open(shared) else { return };
-        let HalfOpen { channel, mut transcript, nat, rounds, .. } = half_open;
+        let HalfOpen { mut channel, mut transcript, nat, rounds, .. } = half_open;
         self.path = path;
         if !rounds.is_empty() {
             let error = Error::UnexpectedExchange;
@@ -224,7 +238,7 @@ impl IkeSa {
         };
         let authenticated =
             Payloads::collect(ExchangeType::IKE_AUTH, &inner).and_then(|payloads| {
-                let peer = check_initiator(shared, path, &channel, &transcript, &payloads)?;
+                let peer = check_initiator(shared, path, &mut channel, &transcript, &payloads)?;
                 Ok((payloads, peer))
             });
         let (payloads, peer) = match authenticated {
@@ -233,6 +247,7 @@ impl IkeSa {
         };
         let octets = transcript.signed_octets(&channel, false, &peer.0.local_id.body());
         let our_auth = shared_key_auth(channel.suite.prf, peer.0.psk.expose(), &octets);
+        let ppk = channel.keys.has_ppk();
         self.establish(now, shared, channel, nat, &peer);
         self.keep_token(crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION)));
         if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
@@ -242,7 +257,7 @@ impl IkeSa {
                 before: self.begun,
             });
         }
-        let identity = AuthAnswer { id: peer.0.local_id.clone(), auth: our_auth };
+        let identity = AuthAnswer { id: peer.0.local_id.clone(), auth: our_auth, ppk };
         let nonces = (transcript.initiator_nonce.as_slice(), transcript.responder_nonce.as_slice());
         let withheld = Withheld::new(now, request, path, Some(identity));
         if payloads.sa.is_none() {
@@ -320,25 +335,29 @@ impl IkeSa {
 pub(super) struct AuthAnswer {
     pub(super) id: Identity,
     pub(super) auth: Zeroizing<Vec<u8>>,
+    /// Whether the initiator's PPK is used, which is said by naming it without a name.
+    pub(super) ppk: bool,
 }
 
 impl AuthAnswer {
     /// IDr and AUTH; `kind` and `data` are the identity's wire form, which the payloads borrow.
-    pub(super) fn payloads<'a>(&'a self, kind: IdType, data: &'a [u8]) -> [Payload<'a>; 2] {
-        [
+    pub(super) fn payloads<'a>(&'a self, kind: IdType, data: &'a [u8]) -> Vec<Payload<'a>> {
+        let ppk = self.ppk.then_some(notify(NotifyType::PPK_IDENTITY, &[]));
+        let payloads = [
             Payload::IdResponder(Identification::new(kind, data)),
             Payload::Authentication(Authentication {
                 method: AuthMethod::SHARED_KEY,
                 data: &self.auth,
             }),
-        ]
+        ];
+        payloads.into_iter().chain(ppk).collect()
     }
 }
 
 fn check_initiator(
     shared: &Shared,
     path: Path,
-    channel: &Channel,
+    channel: &mut Channel,
     transcript: &Transcript,
     payloads: &Payloads<'_>,
 ) -> Result<PeerAuthenticated, Error> {
@@ -354,7 +373,8 @@ fn check_initiator(
         || Error::Authentication(AuthenticationFault::UnknownIdentity(identity::describe(id)));
     let auth = payloads.auth.ok_or(Error::Authentication(AuthenticationFault::Eap))?;
     let peer = peer.ok_or_else(unknown)?;
-    verify(peer, channel, auth, &transcript.signed_octets(channel, true, &id.body()))
+    let auth = ppk::accept(channel, transcript, peer, payloads, auth)?;
+    verify(peer, channel, &auth, &transcript.signed_octets(channel, true, &id.body()))
 }
 
 /// Whether AUTH shows, over these octets, that the other end is the peer.

@@ -12,6 +12,8 @@ pub(crate) struct Transcript {
     pub(in crate::ike_sa) responder_nonce: Vec<u8>,
     /// What authenticates the IKE_INTERMEDIATE messages (RFC 9242 3.3.2); empty without any.
     pub(in crate::ike_sa) int_auth: Vec<u8>,
+    /// Whether both ends have said that they use PPKs (RFC 8784 3).
+    pub(in crate::ike_sa) use_ppk: bool,
 }
 
 impl Transcript {
