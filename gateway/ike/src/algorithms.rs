@@ -430,6 +430,19 @@ pub struct EspProposal {
     pub encryption: Vec<Encryption>,
     /// Integrity; empty exactly when encryption is AEAD.
     pub integrity: Vec<Integrity>,
+    /// Methods of a key exchange of the Child SA's own, in CREATE_CHILD_SA (RFC 7296 1.3.1): its
+    /// keys then do not follow from those of the IKE SA (perfect forward secrecy). Empty: none.
+    pub groups: Vec<Group>,
+    /// Whether a Child SA without a key exchange of its own will do all the same.
+    pub pfs_optional: bool,
+}
+
+impl EspProposal {
+    /// Whether it allows keys that follow from those of the IKE SA.
+    #[must_use]
+    pub const fn allows_no_group(&self) -> bool {
+        self.groups.is_empty() || self.pfs_optional
+    }
 }
 
 /// What was negotiated for an IKE SA.

@@ -54,8 +54,21 @@ pub struct PeerConfig {
     /// After this long without an inbound packet on any of its SAs the peer is asked whether it
     /// lives (RFC 7296 2.4); zero: never.
     pub liveness_interval: Duration,
-    /// The IKE SA is replaced after this long; zero: never.
+    /// The IKE SA is replaced after this long, less a random part of a tenth; it dies a tenth
+    /// later. Zero: never.
     pub lifetime: Duration,
+    /// How it is replaced.
+    pub renewal: Renewal,
+}
+
+/// How an IKE SA that has lived its time is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// By new keys, under the protection of the old (RFC 7296 1.3.2); either end may begin.
+    Rekey,
+    /// By another IKE SA for which both ends prove anew who they are (RFC 7296 2.8.3); the end
+    /// that began the first begins it.
+    Reauthenticate,
 }
 
 /// A post-quantum pre-shared key (RFC 8784): what is recorded today stays secret later, without
@@ -233,14 +246,15 @@ pub enum Start {
     Respond,
 }
 
-/// Limits of a Child SA's life, enforced by the kernel; zero: no limit.
+/// Limits of a Child SA's life; zero: no limit. Each is shortened by a random part of a tenth, so
+/// that the two ends hardly ever replace it at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChildLifetime {
-    /// Time until the SA is replaced (the kernel's soft limit); it dies a tenth later.
+    /// Time until the SA is replaced; the kernel ends it a tenth later.
     pub time: Duration,
-    /// Octets until the SA is replaced; it dies a tenth later.
+    /// Octets until the SA is replaced (the kernel's soft limit); it dies a tenth later.
     pub bytes: u64,
-    /// Packets until the SA is replaced; it dies a tenth later.
+    /// Packets until the SA is replaced (the kernel's soft limit); it dies a tenth later.
     pub packets: u64,
 }
 
@@ -263,6 +277,9 @@ pub struct EndpointConfig {
     pub ike_sa_limit: usize,
     /// Errors a second that are answered to messages that nothing protects (RFC 7296 2.21.4).
     pub unprotected_answers_per_second: u32,
+    /// Child SAs on one IKE SA above which the peer is refused more (NO_ADDITIONAL_SAS); it may
+    /// replace those that it has.
+    pub child_sa_limit: usize,
     /// How long a positive answer may wait for the kernel.
     pub install_timeout: Duration,
     /// The replay window that we ask the kernel for, in packets.
@@ -282,6 +299,19 @@ pub struct EndpointConfig {
 /// The smallest [`EndpointConfig::fragment_size`] but zero: it leaves room for some octets beside
 /// the headers.
 pub const SMALLEST_FRAGMENT: usize = 200;
+impl EndpointConfig {
+    /// The time from a request to the moment when its sender gives the peer up.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let (mut total, mut interval) = (Duration::ZERO, self.retransmit_initial);
+        for _ in 0..=self.retransmit_tries {
+            total = total.saturating_add(interval);
+            let longer = interval.saturating_mul(self.retransmit_factor_percent);
+            interval = longer.checked_div(100).unwrap_or(longer);
+        }
+        total
+    }
+}
 
 impl Default for EndpointConfig {
     /// Retransmits after 1, 1.8, 3.2 … s, and gives up after about a minute and a half.
@@ -295,6 +325,7 @@ impl Default for EndpointConfig {
             half_open_limit: 4096,
             ike_sa_limit: 65_536,
             unprotected_answers_per_second: 100,
+            child_sa_limit: 256,
             install_timeout: Duration::from_secs(5),
             replay_window: 128,
             keepalive_interval: Duration::from_secs(20),

@@ -95,6 +95,18 @@ counters! {
     PeerDead => "ike_peer_dead",
     /// A Child SA was installed.
     ChildSaInstalled => "child_sa_installed",
+    /// A Child SA was replaced by a successor.
+    ChildSaRekeyed => "child_sa_rekeyed",
+    /// A Child SA reached a hard limit before it had a successor.
+    ChildSaExpired => "child_sa_expired",
+    /// An IKE SA got new keys.
+    IkeSaRekeyed => "ike_sa_rekeyed",
+    /// Both ends replaced the same SA at once, and one of the two successors was given up.
+    RekeyCollision => "ike_rekey_collision",
+    /// A request was put off because of what is under way here.
+    TemporaryFailure => "ike_temporary_failure",
+    /// A Child SA was refused because the peer has as many as it may have.
+    NoAdditionalSas => "ike_no_additional_sas",
     /// A Child SA failed to install.
     ChildSaFailed => "child_sa_failed",
     /// A Child SA was removed.

@@ -72,12 +72,19 @@ pub enum Error {
     /// Our kernel did not answer in time.
     #[error("the kernel did not answer in time")]
     KernelTimeout,
-    /// The Child SA named is not ours.
-    #[error("no such Child SA")]
-    ChildSaNotFound,
-    /// Something that we do not do on an IKE SA.
-    #[error("not accepted: {0}")]
-    NoAdditionalSas(&'static str),
+    /// The peer's request breaks the protocol in a way of its own.
+    #[error("bad request: {0}")]
+    BadRequest(&'static str),
+    /// The peer wants to replace a Child SA that is not there; by its SPI in ESP from us.
+    #[error("there is no Child SA with SPI {0:08x}")]
+    ChildSaNotFound(u32),
+    /// The peer has as many Child SAs on the IKE SA as it may have.
+    #[error("the peer has {0} Child SAs on the IKE SA: `child-sa-limit` allows no more")]
+    NoAdditionalSas(usize),
+    /// What the peer asks for does not go together with what is under way here
+    /// (RFC 7296 2.25).
+    #[error("not now: {0}")]
+    TemporaryFailure(&'static str),
     /// The peer answered with an error notification.
     #[error("the peer answers {0}")]
     Refused(NotifyType),
@@ -155,6 +162,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         | Error::MissingPayload(_)
         | Error::RepeatedPayload(_)
         | Error::WrongKeyExchange { .. }
+        | Error::BadRequest(_)
         | Error::UnexpectedExchange => plain(NotifyType::INVALID_SYNTAX),
         Error::UnsupportedCriticalPayload(kind) => Some(Notification {
             kind: NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
@@ -175,9 +183,12 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         }
         Error::Authentication(_) => plain(NotifyType::AUTHENTICATION_FAILED),
         Error::TsUnacceptable { .. } => plain(NotifyType::TS_UNACCEPTABLE),
-        Error::ChildSaNotFound => plain(NotifyType::CHILD_SA_NOT_FOUND),
+        // Its SPI field names the Child SA (RFC 7296 2.25): that is the sender's business.
+        Error::ChildSaNotFound(_) => plain(NotifyType::CHILD_SA_NOT_FOUND),
         Error::NoAdditionalSas(_) => plain(NotifyType::NO_ADDITIONAL_SAS),
-        Error::KeyExchange(_) | Error::Internal(_) => plain(NotifyType::TEMPORARY_FAILURE),
+        Error::TemporaryFailure(_) | Error::KeyExchange(_) | Error::Internal(_) => {
+            plain(NotifyType::TEMPORARY_FAILURE)
+        }
         Error::Refused(_) | Error::BadAnswer(_) => None,
     }
 }

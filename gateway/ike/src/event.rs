@@ -4,7 +4,7 @@ use core::fmt;
 
 use gateway_wire::IkeSpi;
 
-use crate::algorithms::{EspSuite, IkeSuite};
+use crate::algorithms::{EspSuite, Group, IkeSuite};
 use crate::config::{PeerName, RuleName};
 use crate::error::Error;
 use crate::io::{IkeSaId, Path};
@@ -63,15 +63,30 @@ pub enum EventKind {
         /// The peer is behind NAT.
         nat_remote: bool,
     },
-    /// The kernel has both SAs.
+    /// The IKE SA has new keys.
+    #[error("IKE SA rekeyed with {suite}")]
+    Rekeyed {
+        /// What was negotiated.
+        suite: IkeSuite,
+    },
+    /// The two ends were out of step for a moment, or one puts off what the other wants.
+    #[error("Put off: {0}")]
+    PutOff(Error),
+    /// The IKE SA could not be rekeyed; it stands until its hard limit.
+    #[error("IKE SA not rekeyed: {0}")]
+    RekeyFailed(Error),
+    /// The kernel has both SAs, or what receives of a successor.
     #[error(
-        "Child SA of rule {rule} installed: {suite}, inbound {inbound_spi:08x}, outbound {outbound_spi:08x}, {selectors}"
+        "Child SA of rule {rule} installed: {suite}{}, inbound {inbound_spi:08x}, outbound {outbound_spi:08x}, {selectors}",
+        .group.map(|g| format!("-{g}")).unwrap_or_default()
     )]
     ChildInstalled {
         /// The rule it serves.
         rule: RuleName,
         /// What was negotiated.
         suite: EspSuite,
+        /// The method of its own key exchange, if it had one.
+        group: Option<Group>,
         /// Ours.
         inbound_spi: u32,
         /// The peer's.
@@ -184,6 +199,7 @@ impl Event {
         match self.kind {
             EventKind::Failed(_)
             | EventKind::ChildFailed { .. }
+            | EventKind::RekeyFailed(_)
             | EventKind::PeerDead { .. }
             | EventKind::PeerCrashed
             | EventKind::KernelFailed { .. }
@@ -192,6 +208,7 @@ impl Event {
             EventKind::Initiating
             | EventKind::Answered { .. }
             | EventKind::Established { .. }
+            | EventKind::Rekeyed { .. }
             | EventKind::ChildInstalled { .. }
             | EventKind::ChildRemoved { .. }
             | EventKind::PoliciesApplied { .. }
@@ -200,6 +217,7 @@ impl Event {
             | EventKind::Closed(_) => Level::Info,
             EventKind::CookieReceived
             | EventKind::OtherGroup(_)
+            | EventKind::PutOff(_)
             | EventKind::Invalid(_)
             | EventKind::PeerMoved { .. } => Level::Debug,
         }

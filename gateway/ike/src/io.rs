@@ -112,6 +112,16 @@ pub enum KernelCommand {
     Classify(Arc<PolicySet>),
     /// Installs the SAs, policies, routes and BPF entries of a Child SA.
     InstallChild(Box<ChildSpec>),
+    /// Installs what receives: the inbound SA, its BPF entry, and the policies of what comes in.
+    InstallInbound(Box<ChildSpec>),
+    /// Adds what sends to a Child SA of [`Self::InstallInbound`], by the same specification: from
+    /// now on traffic leaves by it.
+    InstallOutbound(Box<ChildSpec>),
+    /// Takes away what sends; what receives stays until [`Self::RemoveChild`].
+    RemoveOutbound {
+        /// Whose.
+        child: ChildId,
+    },
     /// Takes all of it away. Unknown children are not an error.
     RemoveChild {
         /// Whose.
@@ -204,7 +214,7 @@ pub struct ChildSpec {
     pub encapsulation: Option<Encapsulation>,
     /// Replay window in packets.
     pub replay_window: u32,
-    /// Soft limits; hard ones lie a tenth above.
+    /// Soft limits, with jitter where the kernel alone counts; hard ones lie a tenth above.
     pub lifetime: ChildLifetime,
     /// The `seq` of the acquire that this answers, so that the kernel replaces its larval state.
     pub acquire_seq: Option<u32>,

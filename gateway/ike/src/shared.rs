@@ -1,6 +1,7 @@
 //! What all IKE SAs of an endpoint share: configuration, randomness, the queue of outputs, and
 //! the tables that tie SPIs, commands and rules to their owners.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use crate::counters::{Counter, Counters};
 use crate::crash::Tokens;
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::{Event, EventKind};
+use crate::ike_sa::IkeSa;
 use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
 use crate::random::{Random, RandomFailed};
 use crate::reqids::Reqids;
@@ -34,14 +36,17 @@ pub(crate) enum Owner {
 pub(crate) enum Purpose {
     /// Our address towards the peer.
     LocalAddress,
-    /// A Child SA in place.
+    /// A Child SA in place, whole or as far as it receives.
     InstallChild(ChildId),
+    /// What sends of a Child SA in place.
+    InstallOutbound(ChildId),
+    /// Whether packets come in on a Child SA.
+    Poll(ChildId),
     /// When a Child SA was used last.
     QueryUse(ChildId),
 }
 
 /// What one IKE SA causes elsewhere in the endpoint, done after it has been put back.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// INITIAL_CONTACT: older IKE SAs with this peer are dead (RFC 7296 2.4).
     InitialContact {
@@ -72,6 +77,16 @@ pub(crate) enum Effect {
         peer: PeerName,
         /// The rules that it serves.
         rules: Vec<RuleName>,
+    },
+    /// An IKE SA goes on with new keys and SPIs.
+    Rekeyed {
+        /// Which.
+        ike_sa: IkeSaId,
+        /// Our new SPI.
+        spi: IkeSpi,
+        /// What is left to be closed: the old keys, and those that a collision made redundant,
+        /// each with our SPI.
+        remnants: Vec<(IkeSpi, IkeSa)>,
     },
     /// The successor of an IKE SA has taken over all that it was for.
     Superseded {
@@ -200,6 +215,30 @@ impl Shared {
         let mut octets = [0; N];
         self.random.fill(&mut octets)?;
         Ok(octets)
+    }
+
+    /// A number less a random part of a tenth of it: limits that two ends have alike are then
+    /// hardly ever reached at once.
+    pub(crate) fn jittered(&mut self, value: u64) -> u64 {
+        let most = value / 10;
+        let random = self.octets().map_or(0, u64::from_be_bytes);
+        value.saturating_sub(random.checked_rem(most.saturating_add(1)).unwrap_or(0))
+    }
+
+    /// A time less a random part of a tenth of it.
+    pub(crate) fn jittered_time(&mut self, time: Duration) -> Duration {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(self.jittered(millis))
+    }
+
+    /// How long to wait before something is tried again that has failed so often: longer and
+    /// longer, and never the same for two ends that stood in each other's way (RFC 7296 2.25).
+    pub(crate) fn backoff(&mut self, failures: u32) -> Duration {
+        let most = 1000_u64.saturating_mul(1 << failures.min(5));
+        let random = self.octets().map_or(0, u64::from_be_bytes);
+        let half = most / 2;
+        let part = random.checked_rem(half.saturating_add(1)).unwrap_or(0);
+        Duration::from_millis(half.saturating_add(part))
     }
 
     /// A fresh IKE SPI: random, so that nobody can guess it, and never zero.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use gateway_wire::IkeSpi;
 
-use crate::algorithms::{EspSuite, IkeSuite};
+use crate::algorithms::{EspSuite, Group, IkeSuite};
 use crate::config::{Action, Identity, Mode, PeerName, RuleName};
 use crate::endpoint::Endpoint;
 use crate::ike_sa::{ChildSa, ChildState, IkeSa};
@@ -76,6 +76,8 @@ pub struct ChildStatus {
     pub outbound_spi: u32,
     /// What was negotiated.
     pub suite: EspSuite,
+    /// The method of its own key exchange (perfect forward secrecy), if it had one.
+    pub key_exchange: Option<Group>,
     /// What it protects.
     pub selectors: Vec<Selector>,
     /// The UDP ports, if ESP travels in UDP.
@@ -154,12 +156,15 @@ fn of_child(now: Instant, child: &ChildSa) -> ChildStatus {
         rule: RuleName::clone(&child.rule.name),
         state: match child.state {
             ChildState::Installing => "installing",
+            ChildState::Receiving => "receiving",
             ChildState::Installed => "installed",
+            ChildState::Retiring => "retiring",
         },
         mode: child.mode,
         inbound_spi: child.inbound_spi,
         outbound_spi: child.outbound_spi,
         suite: child.suite,
+        key_exchange: child.group,
         selectors: child.pairs.iter().map(|(s, _)| s.clone()).collect(),
         encapsulation: child.encapsulation,
         age: now.saturating_duration_since(child.since),

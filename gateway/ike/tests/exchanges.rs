@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_ike::algorithms::{Encryption, Group, Integrity, Prf};
-use gateway_ike::config::{Action, Identity, Mode, PolicySet, Secret, Start};
+use gateway_ike::config::{Action, Identity, Mode, PolicySet, Renewal, Secret, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::event::EventKind;
 use gateway_ike::io::{KernelError, KernelEvent};
@@ -520,18 +520,22 @@ fn a_soft_limit_brings_a_successor_before_the_old_one_goes() {
 }
 
 #[test]
-fn a_hard_limit_ends_the_child_sa_at_both_ends() {
+fn a_hard_limit_ends_the_child_sa_at_both_ends_and_brings_another() {
     let mut simulation = connect(policies_of_a(), policies_of_b());
     let old = simulation.nodes[0].kernel.children.values().next().unwrap().clone();
     let expire = KernelEvent::Expire { spi: old.outbound.spi, destination: B, hard: true };
     simulation.input(0, Input::Kernel(expire));
     simulation.run(MINUTE);
-    assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
+    assert!(established(&simulation));
+    assert!(!simulation.nodes[0].kernel.children.contains_key(&old.child));
+    assert_eq!(counter(&simulation, 0, Counter::ChildSaExpired), 1);
 }
 
 #[test]
 fn an_ike_sa_that_has_lived_its_time_is_replaced_before_it_goes() {
-    let a = with_peer(policies_of_a(), |p| p.lifetime = Duration::from_secs(30));
+    let a = with_peer(policies_of_a(), |p| {
+        (p.lifetime, p.renewal) = (Duration::from_secs(30), Renewal::Reauthenticate);
+    });
     let mut simulation = connect(a, policies_of_b());
     let id = simulation.nodes[0].endpoint.status(simulation.now).ike_sas[0].id;
     simulation.run(Duration::from_secs(35));

@@ -157,6 +157,10 @@ pub struct ChildReport {
     pub outbound_spi: String,
     /// The algorithms.
     pub suite: String,
+    /// The method of its own key exchange (perfect forward secrecy); absent: its keys follow from
+    /// those of the IKE SA.
+    #[serde(default)]
+    pub key_exchange: Option<String>,
     /// What is protected.
     pub selectors: Vec<String>,
     /// Our UDP port and the peer's where ESP travels in UDP.

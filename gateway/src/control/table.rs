@@ -130,6 +130,7 @@ fn child_sas(sas: &[IkeSaReport]) -> Table {
     let mut table =
         table(&["rule", "IKE SA", "state", "selectors", "SPIs", "suite", "traffic", "age"]);
     for (sa, child) in sas.iter().flat_map(|sa| sa.children.iter().map(move |child| (sa, child))) {
+        let pfs = child.key_exchange.as_ref().map_or_else(String::new, |name| format!("-{name}"));
         let udp = child.encapsulation.map_or("", |_| ", in UDP");
         table.add_row([
             child.rule.clone(),
@@ -137,7 +138,7 @@ fn child_sas(sas: &[IkeSaReport]) -> Table {
             child.state.clone(),
             child.selectors.join("\n"),
             format!("in  {}\nout {}", child.inbound_spi, child.outbound_spi),
-            format!("{}\n{}{udp}", child.suite, child.mode),
+            format!("{}{pfs}\n{}{udp}", child.suite, child.mode),
             traffic(child),
             duration(child.age_seconds),
         ]);

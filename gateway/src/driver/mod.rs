@@ -243,12 +243,16 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
         let installs = match &command {
-            KernelCommand::InstallChild(spec) => Some((spec.child, inbound::key(&spec.inbound))),
+            KernelCommand::InstallChild(spec) | KernelCommand::InstallInbound(spec) => {
+                Some((spec.child, inbound::key(&spec.inbound)))
+            }
             KernelCommand::RemoveChild { child } => {
                 self.inbound.removed(*child);
                 None
             }
-            KernelCommand::InstallTrap(_)
+            KernelCommand::InstallOutbound(_)
+            | KernelCommand::RemoveOutbound { .. }
+            | KernelCommand::InstallTrap(_)
             | KernelCommand::RemoveTrap { .. }
             | KernelCommand::Classify(_)
             | KernelCommand::FindLocalAddress { .. }

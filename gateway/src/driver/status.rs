@@ -83,6 +83,7 @@ fn child_report(child: &ChildStatus) -> ChildReport {
         inbound_spi: format!("{:08x}", child.inbound_spi),
         outbound_spi: format!("{:08x}", child.outbound_spi),
         suite: child.suite.to_string(),
+        key_exchange: child.key_exchange.map(|group| group.to_string()),
         selectors: child.selectors.iter().map(ToString::to_string).collect(),
         encapsulation: child.encapsulation.map(|e| (e.local_port, e.remote_port)),
         age_seconds: child.age.as_secs(),

@@ -21,7 +21,9 @@ use super::network::{Interface, NextHop, Route};
 use super::overhead::{inner_mtu, overhead, worst_overhead};
 use super::rules::{RuleIds, class_rules};
 use super::setup::{self, KernelConfig, KernelSetupError};
-use super::transaction::{RouteValue, Undo, carry_out, child_steps, take_back, trap_steps};
+use super::transaction::{
+    RouteValue, Step, Undo, carry_out, inbound_steps, outbound_steps, take_back, trap_steps,
+};
 use super::xfrm::{SaDirection, SaId, Survey, Usage};
 use super::{Capabilities, Monitor};
 use crate::clock;
@@ -57,8 +59,10 @@ impl core::fmt::Debug for LinuxKernel {
 /// A Child SA that is installed.
 struct Child {
     inbound: SaId,
-    outbound: SaId,
-    undo: Vec<Undo>,
+    /// How to take away what receives.
+    undo_inbound: Vec<Undo>,
+    /// What sends, if it is there, and how to take it away.
+    outbound: Option<(SaId, Vec<Undo>)>,
     /// When it was asked for its use last, and what the answer was.
     seen: Option<Seen>,
 }
@@ -70,6 +74,15 @@ struct Seen {
     packets: u64,
     /// When the last packet came, as far as we know.
     active: Option<Instant>,
+}
+
+impl Child {
+    /// How to take all of it away: what sends first.
+    fn undo(self) -> Vec<Undo> {
+        // Undone last first.
+        let outbound = self.outbound.map(|(_, undo)| undo).unwrap_or_default();
+        self.undo_inbound.into_iter().chain(outbound).collect()
+    }
 }
 
 impl LinuxKernel {
@@ -162,8 +175,15 @@ impl LinuxKernel {
                 Ok(Done::Ok)
             }
             KernelCommand::InstallChild(spec) => self.install_child(&spec).await,
+            KernelCommand::InstallInbound(spec) => self.install_inbound(&spec).await,
+            KernelCommand::InstallOutbound(spec) => self.install_outbound(&spec).await,
+            KernelCommand::RemoveOutbound { child } => {
+                let outbound = self.children.get_mut(&child).and_then(|c| c.outbound.take());
+                let undo = outbound.map(|(_, undo)| undo).unwrap_or_default();
+                take_back(&mut self.tables, undo).await.map(|()| Done::Ok)
+            }
             KernelCommand::RemoveChild { child } => {
-                let undo = self.children.remove(&child).map(|child| child.undo);
+                let undo = self.children.remove(&child).map(Child::undo);
                 take_back(&mut self.tables, undo.unwrap_or_default()).await.map(|()| Done::Ok)
             }
             KernelCommand::FindLocalAddress { remote } => {
@@ -204,20 +224,39 @@ impl LinuxKernel {
         Ok(Done::Ok)
     }
 
+    /// Installs a Child SA whole, or nothing of it.
     async fn install_child(&mut self, spec: &ChildSpec) -> Result<Done, KernelError> {
+        self.install_inbound(spec).await?;
+        let outcome = self.install_outbound(spec).await;
+        if outcome.is_err()
+            && let Some(child) = self.children.remove(&spec.child)
+        {
+            // What went wrong is the answer; what goes wrong after it is only logged.
+            let _logged = take_back(&mut self.tables, child.undo()).await;
+        }
+        outcome
+    }
+
+    async fn install_inbound(&mut self, spec: &ChildSpec) -> Result<Done, KernelError> {
         if self.children.contains_key(&spec.child) {
             let number = spec.child.0;
             return Err(KernelError::Refused(format!("Child SA {number} is installed already")));
         }
-        let [inbound, outbound] = [SaDirection::Inbound, SaDirection::Outbound].map(|direction| {
-            let sa = side(spec, direction);
-            SaId { destination: sa.destination, spi: sa.spi }
-        });
+        let inbound = sa_id(spec, SaDirection::Inbound);
         // Asked here, because the BPF entry comes before the SA and must not replace another's.
         if self.children.values().any(|child| child.inbound == inbound) {
             return Err(KernelError::SpiInUse);
         }
-        if self.children.values().any(|child| child.outbound == outbound) {
+        let undo_inbound = self.carry_out(&inbound_steps(spec)?).await?;
+        let child = Child { inbound, undo_inbound, outbound: None, seen: None };
+        self.children.insert(spec.child, child);
+        Ok(Done::Ok)
+    }
+
+    async fn install_outbound(&mut self, spec: &ChildSpec) -> Result<Done, KernelError> {
+        let outbound = sa_id(spec, SaDirection::Outbound);
+        let mut present = self.children.values().filter_map(|child| child.outbound.as_ref());
+        if present.any(|(id, _)| *id == outbound) {
             return Err(KernelError::Refused(format!("the outbound {outbound} exists already")));
         }
         let owner = Owner::Child(spec.child);
@@ -227,11 +266,22 @@ impl LinuxKernel {
             Mode::Tunnel => self.routes(owner, peer(spec), overhead, &spec.selectors).await,
             Mode::Transport => Vec::new(),
         };
-        let steps = child_steps(spec, routes)?;
-        let undo = carry_out(&mut self.tables, &steps).await?;
-        let undo = undo.into_iter().map(Undo::for_good).collect();
-        self.children.insert(spec.child, Child { inbound, outbound, undo, seen: None });
-        Ok(Done::Ok)
+        let undo = self.carry_out(&outbound_steps(spec, routes)?).await?;
+        match self.children.get_mut(&spec.child) {
+            Some(child) => {
+                child.outbound = Some((outbound, undo));
+                Ok(Done::Ok)
+            }
+            None => {
+                let _logged = take_back(&mut self.tables, undo).await;
+                Err(KernelError::NoSuchSa)
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, steps: &[Step<'_>]) -> Result<Vec<Undo>, KernelError> {
+        let undo = carry_out(&mut self.tables, steps).await?;
+        Ok(undo.into_iter().map(Undo::for_good).collect())
     }
 
     fn query_use(&mut self, child: ChildId) -> Result<Done, KernelError> {
@@ -246,15 +296,16 @@ impl LinuxKernel {
                 }
             })
         };
-        let (inbound, outbound) = (ask(child.inbound)?, ask(child.outbound)?);
+        let inbound = ask(child.inbound)?;
+        let outbound = child.outbound.as_ref().map(|(id, _)| ask(*id)).transpose()?;
         let seen = look(child.seen, &inbound, clock::now(), clock::unix_seconds());
         child.seen = Some(seen);
         Ok(Done::Use {
             idle_inbound: seen.active.map(|active| seen.at.saturating_duration_since(active)),
             bytes_in: inbound.bytes,
-            bytes_out: outbound.bytes,
+            bytes_out: outbound.as_ref().map_or(0, |usage| usage.bytes),
             packets_in: inbound.packets,
-            packets_out: outbound.packets,
+            packets_out: outbound.as_ref().map_or(0, |usage| usage.packets),
         })
     }
 
@@ -360,7 +411,8 @@ impl LinuxKernel {
     fn living_wishes(&mut self) -> BTreeMap<Owner, RouteWish> {
         let (children, traps) = (&self.children, &self.traps);
         self.links.take_wishes(|owner| match owner {
-            Owner::Child(child) => children.contains_key(child),
+            // Routes belong to what sends.
+            Owner::Child(child) => children.get(child).is_some_and(|c| c.outbound.is_some()),
             Owner::Trap(reqid) => traps.contains_key(reqid),
         })
     }
@@ -368,7 +420,10 @@ impl LinuxKernel {
     /// Adds to what takes back a trap or Child SA.
     fn remember(&mut self, owner: Owner, undo: Undo) {
         let undos = match owner {
-            Owner::Child(child) => self.children.get_mut(&child).map(|child| &mut child.undo),
+            Owner::Child(child) => {
+                let outbound = self.children.get_mut(&child).and_then(|c| c.outbound.as_mut());
+                outbound.map(|(_, undo)| undo)
+            }
             Owner::Trap(reqid) => self.traps.get_mut(&reqid),
         };
         if let Some(undos) = undos.filter(|undos| !undos.contains(&undo)) {
@@ -420,10 +475,10 @@ impl LinuxKernel {
             }
         };
         // Their keys were wiped when they had been installed: they cannot come back.
-        let vanished = self
-            .children
-            .iter()
-            .filter(|(_, child)| !sas.contains(&child.inbound) || !sas.contains(&child.outbound));
+        let vanished = self.children.iter().filter(|(_, child)| {
+            let outbound = child.outbound.as_ref().map(|(id, _)| id);
+            core::iter::once(&child.inbound).chain(outbound).any(|id| !sas.contains(id))
+        });
         events.extend(vanished.map(|(child, _)| KernelEvent::Vanished { child: *child }));
         events
     }
@@ -448,6 +503,11 @@ impl LinuxKernel {
             }
         }
     }
+}
+
+fn sa_id(spec: &ChildSpec, direction: SaDirection) -> SaId {
+    let sa = side(spec, direction);
+    SaId { destination: sa.destination, spi: sa.spi }
 }
 
 /// Interface and router for packets to a protected prefix, whom steering then catches.

@@ -54,6 +54,8 @@ pub(super) const MODES: &[&str] = &["tunnel", "transport"];
 pub(super) const PPK_USES: &[&str] = &["required", "optional"];
 /// The words of `start`.
 pub(super) const STARTS: &[&str] = &["on-demand", "always", "respond"];
+/// The words of `renewal`.
+pub(super) const RENEWALS: &[&str] = &["rekey", "reauthenticate"];
 
 /// The proposals of a peer that names none: quantum-safe first, then AEAD for peers that cannot do
 /// additional key exchanges (which refuse a proposal with such transforms as a whole: RFC 7296
@@ -64,8 +66,10 @@ pub(super) const IKE_PROPOSALS: &[&str] = &[
     "aes256-aes128-sha256-sha384-sha512-prfsha256-prfsha384-prfsha512-x25519-ecp256-ecp384-ecp521-modp2048",
 ];
 /// The proposals of a rule that names none.
-pub(super) const ESP_PROPOSALS: &[&str] =
-    &["aes256gcm16-aes128gcm16-chacha20poly1305", "aes256-aes128-sha256-sha384-sha512"];
+pub(super) const ESP_PROPOSALS: &[&str] = &[
+    "aes256gcm16-aes128gcm16-chacha20poly1305-x25519-ecp256-ecp384-modp2048-none",
+    "aes256-aes128-sha256-sha384-sha512-x25519-ecp256-ecp384-modp2048-none",
+];
 
 const fn key(name: &'static str, kind: Kind, otherwise: Otherwise, meaning: &'static str) -> Key {
     Key { name, kind, otherwise, meaning }
@@ -140,6 +144,12 @@ pub(super) const GATEWAY: &[Key] = &[
         Number(1, 1_000_000),
         Default("65536"),
         "IKE SAs above which requests for more are refused.",
+    ),
+    key(
+        "child-sa-limit",
+        Number(1, 65_536),
+        Default("256"),
+        "SAs of rules on one IKE SA above which the peer is refused more; it may replace those it has.",
     ),
     key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
     key(
@@ -229,7 +239,13 @@ pub(super) const PEER: &[Key] = &[
         "lifetime",
         Text,
         Default("\"4h\""),
-        "The IKE SA is replaced after this long; `\"0s\"`: never.",
+        "The IKE SA is replaced after this long, less a random part of a tenth; it ends a tenth later. `\"0s\"`: never.",
+    ),
+    key(
+        "renewal",
+        Choice(RENEWALS),
+        Default("\"rekey\""),
+        "How: `\"rekey\"` gives it new keys, `\"reauthenticate\"` makes another one, for which both prove anew who they are.",
     ),
 ];
 
@@ -296,7 +312,7 @@ pub(super) const RULE: &[Key] = &[
         "lifetime",
         Text,
         Default("\"1h\""),
-        "The SA is replaced after this long; `\"0s\"`: never.",
+        "The SA is replaced after this long, less a random part of a tenth, as are the two limits below; it ends a tenth later. `\"0s\"`: never.",
     ),
     key(
         "lifetime-bytes",

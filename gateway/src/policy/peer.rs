@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use gateway_ike::algorithms::IkeProposal;
-use gateway_ike::config::{Identity, PeerConfig, PeerName, Ppk, Secret};
+use gateway_ike::config::{Identity, PeerConfig, PeerName, Ppk, Renewal, Secret};
 
 use super::document::Section;
 use super::error::{Fault, PolicyError};
@@ -45,6 +45,11 @@ pub(super) fn read(
     let proposals = read_proposals(section, quantum_safe && !ppk_required);
     let liveness = section.optional("liveness", value::interval);
     let lifetime = section.optional("lifetime", value::interval);
+    let renewal = section.optional("renewal", |text| {
+        let values = [Renewal::Rekey, Renewal::Reauthenticate];
+        let words: Vec<_> = keys::RENEWALS.iter().copied().zip(values).collect();
+        value::word(text, &words)
+    });
     if section.failed() {
         return None;
     }
@@ -60,6 +65,7 @@ pub(super) fn read(
         proposals: proposals?,
         liveness_interval: liveness.unwrap_or(LIVENESS),
         lifetime: lifetime.unwrap_or(LIFETIME),
+        renewal: renewal.unwrap_or(Renewal::Rekey),
     })
 }
 

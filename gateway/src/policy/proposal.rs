@@ -9,6 +9,9 @@ use gateway_ike::algorithms::{
 use super::error::{Fault, nearest};
 use super::keys::{ESP_PROPOSALS, IKE_PROPOSALS};
 
+/// Among the key exchange methods of an ESP proposal: none will do as well.
+const NO_GROUP: &str = "none";
+
 /// The IKE proposals of a peer that names none.
 pub(super) fn default_ike() -> Vec<IkeProposal> {
     IKE_PROPOSALS.iter().filter_map(|text| ike(text).ok()).collect()
@@ -21,7 +24,12 @@ pub(super) fn default_esp() -> Vec<EspProposal> {
 
 /// An IKE proposal. Without a PRF it gets those of its integrity algorithms, as in strongSwan.
 pub(super) fn ike(text: &str) -> Result<IkeProposal, Fault> {
-    let Suite { encryption, integrity, mut prf, groups, additional } = Suite::parse(text)?;
+    let Suite { encryption, integrity, mut prf, groups, additional, no_group } =
+        Suite::parse(text)?;
+    if no_group {
+        let message = format!("{text:?} has {NO_GROUP}, but an IKE SA needs a key exchange");
+        return Err(Fault::new(message).hint(format!("leave {NO_GROUP} out")));
+    }
     if prf.is_empty() {
         prf = integrity.iter().map(|integrity| prf_of(*integrity)).collect();
     }
@@ -45,25 +53,21 @@ pub(super) fn ike(text: &str) -> Result<IkeProposal, Fault> {
     Ok(IkeProposal { encryption, integrity, prf, groups, additional })
 }
 
-/// An ESP proposal: encryption, and integrity unless that is AEAD.
+/// An ESP proposal: encryption, integrity unless that is AEAD, and perhaps methods of a key
+/// exchange of the SA's own, with `none` among them where it is not needed.
 pub(super) fn esp(text: &str) -> Result<EspProposal, Fault> {
-    let Suite { encryption, integrity, prf, groups, additional } = Suite::parse(text)?;
+    let Suite { encryption, integrity, prf, groups, additional, no_group } = Suite::parse(text)?;
     if let Some(prf) = prf.first() {
         return Err(Fault::new(format!(
             "{text:?} has the pseudo-random function {prf}, which ESP does not use"
         )));
     }
-    if let Some(group) = groups.first() {
-        return Err(Fault::new(format!(
-            "{text:?} has the key exchange method {group}: the keys of the SA come from the IKE SA"
-        )));
-    }
     if let Some(round) = additional.keys().next() {
         return Err(Fault::new(format!(
-            "{text:?} has the additional key exchange {round}: the keys of the SA come from the IKE SA"
+            "{text:?} has the additional key exchange {round}, which only an IKE SA can have"
         )));
     }
-    Ok(EspProposal { encryption, integrity })
+    Ok(EspProposal { encryption, integrity, groups, pfs_optional: no_group })
 }
 
 const fn prf_of(integrity: Integrity) -> Prf {
@@ -87,6 +91,8 @@ struct Suite {
     prf: Vec<Prf>,
     groups: Vec<Group>,
     additional: AdditionalOffer,
+    /// [`NO_GROUP`] stands among the methods.
+    no_group: bool,
 }
 
 impl Suite {
@@ -103,6 +109,8 @@ impl Suite {
                 add(&mut suite.groups, group)
             } else if let Some((round, method)) = additional(text, word)? {
                 add(suite.additional.entry(round).or_default(), method)
+            } else if word == NO_GROUP {
+                !core::mem::replace(&mut suite.no_group, true)
             } else {
                 return Err(unknown(text, word));
             };
@@ -278,11 +286,17 @@ mod tests {
     }
 
     #[test]
-    fn esp_takes_neither_prf_nor_key_exchange() {
-        assert!(esp("aes256gcm16").is_ok() && esp("aes128-sha256").is_ok());
+    fn esp_takes_no_prf_but_a_key_exchange_of_its_own_if_it_is_to_have_one() {
+        let groups = |text| esp(text).map(|proposal| (proposal.groups, proposal.pfs_optional));
+        assert_eq!(groups("aes256gcm16").unwrap(), (vec![], false));
+        assert_eq!(groups("aes128-sha256").unwrap(), (vec![], false));
+        let both = vec![Group::X25519, Group::EcpP256];
+        assert_eq!(groups("aes256gcm16-x25519-ecp256").unwrap(), (both.clone(), false));
+        assert_eq!(groups("aes256gcm16-x25519-ecp256-none").unwrap(), (both, true));
         assert!(esp("aes256gcm16-prfsha256").is_err());
-        assert!(esp("aes256gcm16-x25519").is_err());
+        assert!(esp("aes256gcm16-none-none").is_err());
         assert!(esp("aes256gcm16-ke1_mlkem768").is_err());
         assert!(esp("aes128").is_err());
+        assert!(ike("aes256gcm16-prfsha256-x25519-none").is_err());
     }
 }

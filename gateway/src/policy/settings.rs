@@ -69,6 +69,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
             cookie_threshold: section.number("cookie-threshold").unwrap_or(limits.cookie_threshold),
             half_open_limit: section.number("half-open-limit").unwrap_or(limits.half_open_limit),
             ike_sa_limit: section.number("ike-sa-limit").unwrap_or(limits.ike_sa_limit),
+            child_sa_limit: section.number("child-sa-limit").unwrap_or(limits.child_sa_limit),
             replay_window: section.number("replay-window").unwrap_or(limits.replay_window),
             keepalive_interval: section
                 .optional("keepalive-interval", value::interval)

@@ -207,6 +207,18 @@ impl Channel {
         self.fragmentation
     }
 
+    /// A channel for the keys of an IKE SA that takes the place of another: the first request of
+    /// each side has the number 0 (RFC 7296 2.2, 2.18).
+    pub(crate) fn rekeyed(
+        spis: (IkeSpi, IkeSpi),
+        initiator: bool,
+        suite: IkeSuite,
+        keys: IkeKeys,
+    ) -> Result<Self, Error> {
+        let fresh = Self::new(spis, initiator, suite, keys)?;
+        Ok(Self { next_request: 0, next_expected: Some(0), ..fresh })
+    }
+
     /// Where a message stands, from its header alone; nothing is changed.
     pub(crate) fn place(&self, header: &Header, datagram: &[u8]) -> Place<'_> {
         let id = header.message_id.0;
@@ -386,6 +398,16 @@ impl Channel {
     /// Whether a request of ours is under way: then no other may be sent.
     pub(crate) const fn is_busy(&self) -> bool {
         self.awaiting.is_some()
+    }
+
+    /// The SPIs of the initiator and of the responder.
+    pub(crate) const fn spis(&self) -> (IkeSpi, IkeSpi) {
+        (self.initiator_spi, self.responder_spi)
+    }
+
+    /// Our own SPI, by which the peer's messages find us.
+    pub(crate) const fn our_spi(&self) -> IkeSpi {
+        if self.initiator { self.initiator_spi } else { self.responder_spi }
     }
 
     /// The awaited response has come and was authentic.

@@ -28,6 +28,8 @@ use crate::time::{after, earlier};
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// … up to this long.
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Old keys of one IKE SA that wait to be deleted.
+const MOST_REMNANTS: usize = 4;
 
 /// IKEv2 for one host: every IKE SA of it.
 ///
@@ -257,10 +259,10 @@ impl Endpoint {
         if self.sas.values().any(|sa| sa.will_serve(name)) {
             return false;
         }
-        let wish = Wish { rule: RuleName::clone(name), acquire_seq, replaces: None };
+        let wish = Wish { acquire_seq, ..Wish::new(RuleName::clone(name)) };
         // An IKE SA that stands, or else one that is being made by us.
         let to_peer =
-            |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| p.name == peer) && sa.takes_jobs(now);
+            |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| p.name == peer) && sa.takes_jobs();
         let best =
             self.sas.values().filter(to_peer).max_by_key(|sa| sa.is_established()).map(|sa| sa.id);
         match best {
@@ -402,10 +404,10 @@ impl Endpoint {
                 }
             }
             Effect::Reauthenticate { ike_sa, peer, rules } => {
-                let wish =
-                    |rule| Job::CreateChild(Wish { rule, acquire_seq: None, replaces: None });
+                let wish = |rule| Job::CreateChild(Wish::new(rule));
                 self.initiate(now, &peer, rules.into_iter().map(wish).collect(), Some(ike_sa));
             }
+            Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
             Effect::Superseded { ike_sa } => {
                 self.with_sa(ike_sa, |sa, shared| sa.delete_ike(now, shared, "superseded"));
             }
@@ -413,6 +415,24 @@ impl Endpoint {
                 self.half_open.remove(&key);
                 self.watch_half_open();
             }
+        }
+    }
+
+    /// An IKE SA goes on by other SPIs; what is left of the old ones is closed under its own name.
+    fn rekeyed(&mut self, id: IkeSaId, spi: IkeSpi, remnants: Vec<(IkeSpi, IkeSa)>) {
+        self.by_spi.insert(spi, id);
+        for (spi, mut remnant) in remnants {
+            remnant.id = self.sa_id();
+            remnant.remnant_of = Some(id);
+            self.by_spi.insert(spi, remnant.id);
+            self.put_back(remnant);
+        }
+        // What a peer can make us keep is bounded: of many the oldest go without a word.
+        let of_this = |sa: &&IkeSa| sa.remnant_of == Some(id);
+        let present: Vec<IkeSaId> = self.sas.values().filter(of_this).map(|sa| sa.id).collect();
+        let excess = present.len().saturating_sub(MOST_REMNANTS);
+        for id in present.into_iter().take(excess) {
+            self.with_sa(id, |sa, _| sa.state = State::Closed);
         }
     }
 

@@ -1,30 +1,35 @@
-//! Child SAs: what we offer, what we accept, and how the kernel gets them (RFC 7296 1.2, 1.3.1,
-//! 2.9, 2.17). The exchange that carries them, IKE_AUTH or CREATE_CHILD_SA, makes no difference
+//! Child SAs: what we accept, and how the kernel gets them (RFC 7296 1.2, 1.3.1, 2.9, 2.17). The exchange that carries them, IKE_AUTH or CREATE_CHILD_SA, makes no difference
 //! here.
 
+use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use gateway_wire::{NotifyType, Payload, SecurityAssociation, TrafficSelector, TrafficSelectors};
+use gateway_wire::{
+    KeyExchange, Notify, NotifyType, Payload, ProtocolId, SecurityAssociation, TrafficSelector,
+    TrafficSelectors,
+};
 
 use super::auth::AuthAnswer;
+use super::derive::Agreed;
 use super::init::IKE_PORT;
-use super::jobs::Wish;
+use super::offer::{ChildAnswer, ChildOffer};
+use super::switch::Poll;
 use super::{IkeSa, Job, State, notify};
-use crate::algorithms::EspSuite;
+use crate::algorithms::{EspSuite, Group};
 use crate::channel::RequestId;
-use crate::config::{Action, Mode, Protect, Rule, RuleName};
+use crate::config::{Action, ChildLifetime, Mode, Protect, Rule, RuleName};
 use crate::counters::Counter;
 use crate::crash;
+use crate::crypto::key_exchange;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
 use crate::io::{
-    ChildId, ChildSpec, Encapsulation, IkeSaId, KernelCommand, KernelError, Path, SaSpec, Selector,
+    ChildId, ChildSpec, Encapsulation, KernelCommand, KernelError, Path, SaSpec, Selector,
 };
 use crate::keys::ChildKeys;
-use crate::natt::NatDetected;
 use crate::payloads::Payloads;
-use crate::proposal;
+use crate::proposal::{self, ChildExchange, EspChoice};
 use crate::selector;
 use crate::shared::{Effect, Owner, Purpose, Shared};
 use crate::time::after;
@@ -38,6 +43,8 @@ pub(crate) struct ChildSa {
     pub(crate) inbound_spi: u32,
     pub(crate) outbound_spi: u32,
     pub(crate) suite: EspSuite,
+    /// The method of its own key exchange, if it had one.
+    pub(crate) group: Option<Group>,
     pub(crate) pairs: Vec<(Selector, u32)>,
     pub(crate) encapsulation: Option<Encapsulation>,
     pub(crate) since: Instant,
@@ -45,7 +52,24 @@ pub(crate) struct ChildSa {
     /// The Child SA that goes when this one stands.
     pub(super) replaces: Option<ChildId>,
     /// Whether a successor is wanted already.
-    pub(crate) successor_wanted: bool,
+    pub(super) successor_wanted: bool,
+    /// When a successor is wanted, as far as time decides, or wanted again.
+    pub(super) rekey_at: Option<Instant>,
+    /// Attempts in a row to get a successor that failed.
+    pub(super) failures: u32,
+    /// What the kernel still needs in order to send, while the peer is not known to receive.
+    pub(super) waiting: Option<Box<ChildSpec>>,
+    /// Both ends replaced the same Child SA, and this successor is the one to go.
+    pub(super) redundant: bool,
+    /// When to look again whether packets come in.
+    pub(super) poll: Option<Poll>,
+}
+
+impl ChildSa {
+    /// Whether it is to stay: it carries traffic, or will.
+    pub(super) fn is_live(&self) -> bool {
+        self.state != ChildState::Retiring && !self.redundant
+    }
 }
 
 /// What the kernel has of a Child SA.
@@ -53,103 +77,20 @@ pub(crate) struct ChildSa {
 pub(crate) enum ChildState {
     /// It was asked to install it.
     Installing,
+    /// What receives: the peer is not known to have its own half yet.
+    Receiving,
     /// Everything.
     Installed,
+    /// What receives, until that is silent: a successor sends.
+    Retiring,
 }
 
-/// A Child SA that we ask the peer for.
+/// Proof that selectors lie within a rule: made by the checks of an answer and of a request.
 #[derive(Debug, Clone)]
-pub(crate) struct ChildOffer {
-    pub(super) wish: Wish,
-    rule: Arc<Rule>,
-    protect: Protect,
-    id: ChildId,
-    /// Our inbound SPI, reserved.
-    pub(super) spi: u32,
-    local: Vec<TrafficSelector>,
-    remote: Vec<TrafficSelector>,
-}
-
-/// Proof that selectors lie within a rule: made by the two checks below.
-#[derive(Debug, Clone)]
-struct Narrowed {
-    local: Vec<TrafficSelector>,
-    remote: Vec<TrafficSelector>,
-    pairs: Vec<(Selector, u32)>,
-}
-
-/// The peer's good answer to a [`ChildOffer`].
-#[derive(Debug)]
-pub(super) struct ChildAnswer {
-    suite: EspSuite,
-    peer_spi: u32,
-    narrowed: Narrowed,
-}
-
-impl ChildOffer {
-    /// An offer for a rule as it is *now*; `None` when there is no such rule any more.
-    pub(super) fn new(
-        shared: &mut Shared,
-        owner: IkeSaId,
-        wish: Wish,
-    ) -> Result<Option<Self>, Error> {
-        let Some(rule) = shared.policies.rules.get(&wish.rule).cloned() else { return Ok(None) };
-        let Action::Protect(protect) = rule.action.clone() else { return Ok(None) };
-        let id = shared.child_id();
-        let spi = shared.child_spi(owner, id)?;
-        let (local, remote) = selector::of_rule(&rule);
-        Ok(Some(Self { wish, rule, protect, id, spi, local, remote }))
-    }
-
-    pub(super) fn serves(&self, rule: &RuleName) -> bool {
-        self.wish.rule == *rule && self.wish.replaces.is_none()
-    }
-
-    /// The payloads of the offer: SA, TSi, TSr and, for transport mode, its notification.
-    pub(super) fn payloads(&self) -> Vec<Payload<'static>> {
-        let sa = proposal::offer_esp(&self.protect.proposals, self.spi);
-        let transport = (self.protect.mode == Mode::Transport)
-            .then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
-        transport
-            .into_iter()
-            .chain([
-                Payload::SecurityAssociation(sa),
-                Payload::TsInitiator(TrafficSelectors::new(self.local.clone())),
-                Payload::TsResponder(TrafficSelectors::new(self.remote.clone())),
-            ])
-            .collect()
-    }
-
-    /// The peer's answer must be one of our proposals and lie within our selectors.
-    pub(super) fn check_answer(
-        &self,
-        payloads: &Payloads<'_>,
-        nat: NatDetected,
-    ) -> Result<ChildAnswer, Error> {
-        // RFC 7296 3.10.1: an error in a response means that the request has failed, known or not.
-        match payloads.error() {
-            Some(error) if payloads.sa.is_none() => return Err(Error::Refused(error.kind)),
-            Some(_) => return Err(Error::BadAnswer("an error beside a Child SA")),
-            None => {}
-        }
-        let (suite, peer_spi) =
-            proposal::accept_esp(&self.protect.proposals, payloads.require_sa()?)?;
-        let (local, remote) = payloads.require_ts()?;
-        let granted = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
-        if granted != (self.protect.mode == Mode::Transport) {
-            return Err(Error::Mode("the peer does not use the mode that the rule demands"));
-        }
-        if granted && nat.any() {
-            return Err(Error::Mode("transport mode does not pass NAT"));
-        }
-        if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
-            return Err(Error::BadAnswer("traffic selectors outside those that we offered"));
-        }
-        let pairs = selector::pairs(&self.rule, local, remote)
-            .ok_or(Error::BadAnswer("unusable traffic selectors"))?;
-        let narrowed = Narrowed { local: local.to_vec(), remote: remote.to_vec(), pairs };
-        Ok(ChildAnswer { suite, peer_spi, narrowed })
-    }
+pub(super) struct Narrowed {
+    pub(super) local: Vec<TrafficSelector>,
+    pub(super) remote: Vec<TrafficSelector>,
+    pub(super) pairs: Vec<(Selector, u32)>,
 }
 
 /// What a responder has agreed to; nothing is installed or answered yet.
@@ -168,6 +109,32 @@ pub(super) struct ChildWords {
     transport: bool,
     /// Our nonce, in CREATE_CHILD_SA.
     nonce: Option<Vec<u8>>,
+    /// Our public value, if the Child SA has a key exchange of its own.
+    ke: Option<(Group, Vec<u8>)>,
+}
+
+/// What a request for a Child SA is answered by.
+pub(super) struct ChildRequest<'a> {
+    pub(super) payloads: &'a Payloads<'a>,
+    /// Of the initiator and of the responder.
+    pub(super) nonces: (&'a [u8], &'a [u8]),
+    pub(super) exchange: ChildExchange,
+    /// The Child SA that is replaced: its rule is the new one's too.
+    pub(super) replaces: Option<(ChildId, Arc<Rule>)>,
+}
+
+impl<'a> ChildRequest<'a> {
+    /// For the first Child SA, in IKE_AUTH.
+    pub(super) const fn in_auth(payloads: &'a Payloads<'a>, nonces: (&'a [u8], &'a [u8])) -> Self {
+        Self { payloads, nonces, exchange: ChildExchange::Auth, replaces: None }
+    }
+}
+
+impl Negotiated {
+    /// Of the Child SA that will be.
+    pub(super) const fn id(&self) -> ChildId {
+        self.child.id
+    }
 }
 
 /// A good answer that waits until the kernel has what it promises.
@@ -195,14 +162,12 @@ impl Withheld {
 }
 
 /// Responder: finds the rule that covers what the peer asks for and agrees on the rest.
-/// `our_nonce` is given in CREATE_CHILD_SA.
 pub(super) fn negotiate(
     shared: &mut Shared,
     sa: &IkeSa,
-    payloads: &Payloads<'_>,
-    nonces: (&[u8], &[u8]),
-    our_nonce: Option<Vec<u8>>,
+    request: &ChildRequest<'_>,
 ) -> Result<Negotiated, Error> {
+    let payloads = request.payloads;
     let offered = payloads.require_sa()?;
     let (theirs, ours) = payloads.require_ts()?;
     let State::Established(established) = &sa.state else {
@@ -212,7 +177,8 @@ pub(super) fn negotiate(
     // The checksums inside would have to be mended, and the selectors to be translated
     // (RFC 7296 2.23.1): behind NAT the peer gets tunnel mode or nothing.
     let hindered = asks_transport && established.nat.any();
-    let found = find_rule(shared, sa, ours, theirs, asks_transport && !hindered);
+    let only = request.replaces.as_ref().map(|(_, rule)| &rule.name);
+    let found = find_rule(shared, sa, only, (ours, theirs), asks_transport && !hindered);
     let (rule, protect, narrowed) = match found {
         Err(_) if hindered => return Err(Error::Mode("transport mode does not pass NAT")),
         found => found?,
@@ -222,54 +188,68 @@ pub(super) fn negotiate(
     }
     let id = shared.child_id();
     let spi = shared.child_spi(sa.id, id)?;
-    let Some((chosen, suite, peer_spi)) = proposal::select_esp(&protect.proposals, offered, spi)
-    else {
-        shared.release_spi(spi);
-        return Err(Error::NoProposalChosen {
-            ours: proposal::describe(&proposal::offer_esp(&protect.proposals, spi)),
+    let chosen = proposal::select_esp(&protect.proposals, offered, spi, request.exchange)
+        .ok_or_else(|| Error::NoProposalChosen {
+            ours: proposal::describe(&proposal::offer_esp(&protect.proposals, spi, true)),
             theirs: proposal::describe(offered),
+        })
+        .and_then(|(chosen, choice)| {
+            let exchanged = choice.group.map(|g| exchange_keys(shared, payloads, g)).transpose()?;
+            Ok((chosen, choice, exchanged))
         });
+    let (chosen, choice, exchanged) = match chosen {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            shared.release_spi(spi);
+            return Err(error);
+        }
     };
-    let keys = ChildKeys::derive(
-        established.channel.suite.prf,
-        established.channel.keys.sk_d(),
-        None,
-        nonces.0,
-        nonces.1,
-        suite,
-    );
+    let secret = exchanged.as_ref().map(|e| e.secret.as_slice());
+    let keys = Agreed::new(secret, request.nonces).child_keys(&established.channel, choice.suite);
+    let our_nonce = match request.exchange {
+        ChildExchange::Auth => None,
+        ChildExchange::CreateChild(_) => Some(request.nonces.1.to_vec()),
+    };
     let answer = ChildWords {
         sa: chosen,
         ts_i: narrowed.remote.clone(),
         ts_r: narrowed.local.clone(),
         transport: protect.mode == Mode::Transport,
         nonce: our_nonce,
+        ke: choice.group.zip(exchanged.map(|e| e.value)),
     };
-    let terms = Terms {
-        rule,
-        protect,
-        id,
-        spi,
-        peer_spi,
-        suite,
-        narrowed,
-        acquire_seq: None,
-        replaces: None,
-    };
-    let (child, spec) = terms.into_child(shared, sa, &keys, false);
+    let replaces = request.replaces.as_ref().map(|(child, _)| *child);
+    let terms = Terms { rule, protect, id, spi, choice, narrowed, acquire_seq: None, replaces };
+    let (mut child, spec) = terms.into_child(shared, sa, &keys, false);
+    if replaces.is_some() {
+        // The old one sends until the peer is known to have the new one.
+        child.waiting = Some(spec.clone());
+    }
     Ok(Negotiated { child, spec, answer })
+}
+
+/// Responder: the key exchange of the Child SA's own.
+fn exchange_keys(
+    shared: &Shared,
+    payloads: &Payloads<'_>,
+    group: Group,
+) -> Result<key_exchange::Agreed, Error> {
+    let theirs = payloads.ke.filter(|ke| ke.method == group.id());
+    let theirs = theirs.ok_or(Error::InvalidKePayload { wanted: group })?;
+    Ok(shared.key_exchange.respond(group, theirs.data)?)
 }
 
 /// Whether a rule covers a request whole, and what the request names first.
 type Fit = (bool, bool);
 
 /// The first rule of the peer, by name, that shares traffic with the request; one that covers
-/// it whole is preferred, and then one that covers what it names first (RFC 7296 2.9).
+/// it whole is preferred, and then one that covers what it names first (RFC 7296 2.9). `only`: the
+/// rule of the Child SA that is replaced.
 fn find_rule(
     shared: &Shared,
     sa: &IkeSa,
-    ours: &[TrafficSelector],
-    theirs: &[TrafficSelector],
+    only: Option<&RuleName>,
+    (ours, theirs): (&[TrafficSelector], &[TrafficSelector]),
     wants_transport: bool,
 ) -> Result<(Arc<Rule>, Protect, Narrowed), Error> {
     let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
@@ -277,7 +257,7 @@ fn find_rule(
     let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
     for rule in shared.policies.rules.values() {
         let Action::Protect(protect) = &rule.action else { continue };
-        if protect.peer != peer.name {
+        if protect.peer != peer.name || only.is_some_and(|name| rule.name != *name) {
             continue;
         }
         let (local, remote) = selector::of_rule(rule);
@@ -318,8 +298,7 @@ struct Terms {
     protect: Protect,
     id: ChildId,
     spi: u32,
-    peer_spi: u32,
-    suite: EspSuite,
+    choice: EspChoice,
     narrowed: Narrowed,
     acquire_seq: Option<u32>,
     replaces: Option<ChildId>,
@@ -345,6 +324,7 @@ impl Terms {
         });
         let (outbound_keys, inbound_keys) = keys.by_direction(initiator);
         let (ours, theirs) = (sa.path.local.ip(), sa.path.remote.ip());
+        let limits = self.protect.lifetime;
         let spec = ChildSpec {
             child: self.id,
             rule: Arc::clone(&self.rule.name),
@@ -358,17 +338,21 @@ impl Terms {
                 integrity_key: inbound_keys.1.clone(),
             },
             outbound: SaSpec {
-                spi: self.peer_spi,
+                spi: self.choice.peer_spi,
                 source: ours,
                 destination: theirs,
                 encryption_key: outbound_keys.0.clone(),
                 integrity_key: outbound_keys.1.clone(),
             },
-            suite: self.suite,
+            suite: self.choice.suite,
             selectors: self.narrowed.pairs.clone(),
             encapsulation,
             replay_window: shared.config.replay_window,
-            lifetime: self.protect.lifetime,
+            lifetime: ChildLifetime {
+                time: limits.time,
+                bytes: shared.jittered(limits.bytes),
+                packets: shared.jittered(limits.packets),
+            },
             acquire_seq: self.acquire_seq,
         };
         let child = ChildSa {
@@ -376,21 +360,27 @@ impl Terms {
             rule: self.rule,
             mode: self.protect.mode,
             inbound_spi: self.spi,
-            outbound_spi: self.peer_spi,
-            suite: self.suite,
+            outbound_spi: self.choice.peer_spi,
+            suite: self.choice.suite,
+            group: self.choice.group,
             pairs: self.narrowed.pairs,
             encapsulation,
             since: sa.begun,
             state: ChildState::Installing,
             replaces: self.replaces,
             successor_wanted: false,
+            rekey_at: None,
+            failures: 0,
+            waiting: None,
+            redundant: false,
+            poll: None,
         };
         (child, Box::new(spec))
     }
 }
 
 impl IkeSa {
-    /// Initiator: the peer has agreed; the kernel gets the Child SA.
+    /// Initiator: the peer has agreed in IKE_AUTH; the kernel gets the Child SA.
     pub(super) fn install_offered(
         &mut self,
         now: Instant,
@@ -399,32 +389,38 @@ impl IkeSa {
         answer: ChildAnswer,
         nonces: (&[u8], &[u8]),
     ) {
+        self.install_answered(now, shared, offer, answer, Agreed::new(None, nonces), false);
+    }
+
+    /// Initiator: the peer has agreed; the kernel gets the Child SA. `redundant`: only what
+    /// receives, until the peer has heard that it goes again.
+    pub(super) fn install_answered(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        offer: ChildOffer,
+        answer: ChildAnswer,
+        agreed: Agreed<'_>,
+        redundant: bool,
+    ) {
         let State::Established(established) = &self.state else { return };
-        let channel = &established.channel;
-        if offer.protect.quantum_safe && !channel.is_quantum_safe() {
-            let error = Error::NotQuantumSafe(channel.suite);
+        if offer.protect.quantum_safe && !established.channel.is_quantum_safe() {
+            let error = Error::NotQuantumSafe(established.channel.suite);
             return self.offer_failed(now, shared, offer, error);
         }
-        let keys = ChildKeys::derive(
-            channel.suite.prf,
-            channel.keys.sk_d(),
-            None,
-            nonces.0,
-            nonces.1,
-            answer.suite,
-        );
+        let keys = agreed.child_keys(&established.channel, answer.choice.suite);
         let terms = Terms {
             rule: offer.rule,
             protect: offer.protect,
             id: offer.id,
             spi: offer.spi,
-            peer_spi: answer.peer_spi,
-            suite: answer.suite,
+            choice: answer.choice,
             narrowed: answer.narrowed,
             acquire_seq: offer.wish.acquire_seq,
             replaces: offer.wish.replaces,
         };
-        let (child, spec) = terms.into_child(shared, self, &keys, true);
+        let (mut child, spec) = terms.into_child(shared, self, &keys, true);
+        child.redundant = redundant;
         self.install(now, shared, child, spec);
     }
 
@@ -451,14 +447,23 @@ impl IkeSa {
         mut child: ChildSa,
         spec: Box<ChildSpec>,
     ) {
+        let lifetime = match &child.rule.action {
+            Action::Protect(protect) => protect.lifetime.time,
+            Action::Bypass | Action::Discard => Duration::ZERO,
+        };
         let State::Established(established) = &mut self.state else { return };
         child.since = now;
+        if !lifetime.is_zero() && !child.redundant {
+            child.rekey_at = Some(after(now, shared.jittered_time(lifetime)));
+        }
         let id = child.id;
+        let command = if child.waiting.is_some() || child.redundant {
+            KernelCommand::InstallInbound(spec)
+        } else {
+            KernelCommand::InstallChild(spec)
+        };
         established.children.insert(id, child);
-        shared.command(
-            Owner::IkeSa(self.id, Purpose::InstallChild(id)),
-            KernelCommand::InstallChild(spec),
-        );
+        shared.command(Owner::IkeSa(self.id, Purpose::InstallChild(id)), command);
     }
 
     /// The kernel has answered an installation.
@@ -472,32 +477,20 @@ impl IkeSa {
         let State::Established(established) = &mut self.state else { return };
         // Absent: it was given up in the meantime, and its removal stands behind in the queue.
         let Some(installed) = established.children.get_mut(&child) else { return };
-        installed.state = ChildState::Installed;
-        let (rule, spi, replaces) =
-            (Arc::clone(&installed.rule.name), installed.inbound_spi, installed.replaces);
-        let event = EventKind::ChildInstalled {
-            rule: Arc::clone(&rule),
-            suite: installed.suite,
-            inbound_spi: installed.inbound_spi,
-            outbound_spi: installed.outbound_spi,
-            selectors: selector::describe_pairs(&installed.pairs),
-        };
+        let (rule, spi) = (Arc::clone(&installed.rule.name), installed.inbound_spi);
         let withheld = established.withheld.take_if(|w| w.child() == Some(child));
         match (result, withheld) {
             (Ok(()), withheld) => {
-                shared.count(Counter::ChildSaInstalled);
-                self.event(shared, event);
-                shared.effects.push(Effect::RuleServed { rule });
+                self.child_stands(now, shared, child);
                 if let Some(mut withheld) = withheld {
                     let words = withheld.child.take().map(|(_, words)| words);
                     self.release_answer(now, shared, withheld, Ok(words));
                 }
-                if let Some(old) = replaces {
-                    self.delete_child(now, shared, old, "replaced");
-                }
                 self.check_superseded(shared);
             }
             (Err(error), withheld) => {
+                let replaces = installed.replaces;
+                let peer_spi = installed.outbound_spi;
                 established.children.remove(&child);
                 shared.release_spi(spi);
                 let error = Error::Kernel(error);
@@ -506,9 +499,43 @@ impl IkeSa {
                 } else {
                     // The peer believes that it stands.
                     self.child_failed(shared, Some(rule), error);
-                    self.add_job(now, shared, Job::DeleteChild { spi });
+                    self.rekey_failed(now, shared, replaces);
+                    self.add_job(now, shared, Job::DeleteChild { spi, peer_spi });
                 }
             }
+        }
+    }
+
+    /// The kernel has a Child SA, or what receives of it.
+    fn child_stands(&mut self, now: Instant, shared: &mut Shared, child: ChildId) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(installed) = established.children.get_mut(&child) else { return };
+        let whole = installed.waiting.is_none() && !installed.redundant;
+        installed.state = if whole { ChildState::Installed } else { ChildState::Receiving };
+        let (replaces, redundant) = (installed.replaces, installed.redundant);
+        if !whole && !redundant {
+            installed.poll = Some(Poll::first(now));
+        }
+        let rule = Arc::clone(&installed.rule.name);
+        let event = EventKind::ChildInstalled {
+            rule: Arc::clone(&rule),
+            suite: installed.suite,
+            group: installed.group,
+            inbound_spi: installed.inbound_spi,
+            outbound_spi: installed.outbound_spi,
+            selectors: selector::describe_pairs(&installed.pairs),
+        };
+        shared.count(Counter::ChildSaInstalled);
+        if replaces.is_some() {
+            shared.count(Counter::ChildSaRekeyed);
+        }
+        self.event(shared, event);
+        shared.effects.push(Effect::RuleServed { rule });
+        // The initiator of the exchange deletes what is too many (RFC 7296 2.8, 2.8.1).
+        if redundant {
+            self.retire_and_delete(now, shared, child);
+        } else if whole && let Some(old) = replaces {
+            self.retire_and_delete(now, shared, old);
         }
     }
 
@@ -532,17 +559,41 @@ impl IkeSa {
             .and_then(|_| shared.crash_tokens.token((self.initiator_spi, self.responder_spi)));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
         let error = child.as_ref().err().and_then(notification_for);
+        let named = match &child {
+            // RFC 7296 2.25: the SPI field is copied from the REKEY_SA notification.
+            Err(Error::ChildSaNotFound(spi)) => Some(spi.to_be_bytes()),
+            Ok(_) | Err(_) => None,
+        };
         match &child {
             Ok(Some(words)) => payloads.extend(words.payloads()),
             Ok(None) => {}
-            Err(_) => payloads.extend(error.iter().map(|e| notify(e.kind, &e.data))),
+            Err(_) => payloads.extend(error.iter().map(|e| match &named {
+                Some(spi) => Payload::Notify(Notify {
+                    protocol: ProtocolId::ESP,
+                    spi,
+                    kind: e.kind,
+                    data: &e.data,
+                }),
+                None => notify(e.kind, &e.data),
+            })),
         }
         match established.channel.respond(shared.random.as_mut(), withheld.request, &payloads) {
             Ok(answer) => shared.transmit(withheld.path, answer),
             Err(error) => return self.fail(shared, error),
         }
-        if let Err(error) = child {
-            self.child_failed(shared, None, error);
+        match child {
+            Ok(_) => {}
+            Err(error @ (Error::TemporaryFailure(_) | Error::ChildSaNotFound(_))) => {
+                // The ends were out of step for a moment: nothing is wrong.
+                shared.count(Counter::TemporaryFailure);
+                self.event(shared, EventKind::PutOff(error));
+            }
+            Err(error) => {
+                if matches!(error, Error::NoAdditionalSas(_)) {
+                    shared.count(Counter::NoAdditionalSas);
+                }
+                self.child_failed(shared, None, error);
+            }
         }
         self.next_job(now, shared);
     }
@@ -581,9 +632,13 @@ impl IkeSa {
         shared.release_spi(offer.spi);
         // Unless the peer itself refused, it believes that the Child SA stands.
         let refused = matches!(error, Error::Refused(_));
-        self.child_failed(shared, Some(offer.wish.rule), error);
+        let replaces = offer.wish.replaces;
+        // A Child SA that should be replaced still serves its rule.
+        let lost = replaces.is_none().then_some(offer.wish.rule);
+        self.child_failed(shared, lost, error);
+        self.rekey_failed(now, shared, replaces);
         if !refused {
-            self.add_job(now, shared, Job::DeleteChild { spi: offer.spi });
+            self.add_job(now, shared, Job::DeleteChild { spi: offer.spi, peer_spi: 0 });
         }
     }
 }
@@ -596,6 +651,9 @@ impl ChildWords {
             .into_iter()
             .chain([Payload::SecurityAssociation(self.sa.clone())])
             .chain(nonce)
+            .chain(self.ke.as_ref().map(|(group, data)| {
+                Payload::KeyExchange(KeyExchange { method: group.id(), data })
+            }))
             .chain([
                 Payload::TsInitiator(TrafficSelectors::new(self.ts_i.clone())),
                 Payload::TsResponder(TrafficSelectors::new(self.ts_r.clone())),

@@ -1,25 +1,54 @@
-//! CREATE_CHILD_SA: Child SAs beyond the first, and their successors (RFC 7296 1.3).
+//! CREATE_CHILD_SA for Child SAs: those beyond the first, and successors (RFC 7296 1.3.1, 1.3.3).
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use gateway_wire::{ExchangeType, Nonce, Notify, NotifyType, Payload, ProtocolId};
+use gateway_wire::{
+    ExchangeType, KeMethod, KeyExchange, Nonce, Notify, NotifyType, Payload, ProtocolId,
+};
 
-use super::child::{self, ChildOffer, Withheld};
+use super::child::{self, ChildRequest, Negotiated, Withheld};
+use super::collision::{Asked, Doing, Verdict, verdict};
+use super::derive::Agreed;
 use super::jobs::{Current, Wish};
-use super::{IkeSa, Job, State};
+use super::offer::ChildOffer;
+use super::{ChildState, IkeSa, Job, State, notify};
+use crate::algorithms::Group;
 use crate::channel::{Opened, RequestId};
+use crate::config::Rule;
 use crate::counters::Counter;
+use crate::crypto::key_exchange::PendingKeyExchange;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
 use crate::io::{ChildId, Path};
 use crate::payloads::Payloads;
-use crate::shared::Shared;
-
-use super::notify;
+use crate::proposal::ChildExchange;
+use crate::shared::{Effect, Shared};
+use crate::time::after;
 
 /// Octets of our nonces.
-const NONCE_LEN: usize = 32;
+pub(super) const NONCE_LEN: usize = 32;
+/// Changes of the key exchange method that we follow in one go.
+pub(super) const MOST_GROUPS: u32 = 3;
+
+/// How often we ask for a new Child SA that the peer puts off: for some minutes (RFC 7296 2.25).
+const MOST_FAILURES: u32 = 8;
+
+/// Our request for a Child SA that is under way.
+pub(super) struct CreatingChild {
+    pub(super) offer: ChildOffer,
+    nonce: [u8; NONCE_LEN],
+    /// Our half of its own key exchange, if it has one.
+    pending: Option<Box<dyn PendingKeyExchange>>,
+    /// The peer has replaced the same Child SA meanwhile.
+    pub(super) collided: Option<Collided>,
+}
+
+/// The peer's successor of the Child SA that we are replacing too.
+pub(super) struct Collided {
+    pub(super) child: ChildId,
+    lowest_nonce: Vec<u8>,
+}
 
 impl IkeSa {
     /// Initiator: asks for a Child SA.
@@ -29,8 +58,15 @@ impl IkeSa {
         shared: &mut Shared,
         wish: Wish,
     ) -> Result<(), Error> {
+        let State::Established(established) = &self.state else { return Ok(()) };
+        if wish.replaces.is_some_and(|old| !established.wants_successor(old)) {
+            return Ok(());
+        }
+        let group_of_ike_sa = established.channel.suite.group;
         let Some(offer) = ChildOffer::new(shared, self.id, wish)? else { return Ok(()) };
         let nonce: [u8; NONCE_LEN] = shared.octets()?;
+        let group = offer.group(group_of_ike_sa);
+        let pending = group.map(|g| shared.key_exchange.generate(g)).transpose()?;
         // RFC 7296 1.3.3: the SPI is the one that *we* expect in ESP of the SA replaced.
         let old = self.child(offer.wish.replaces).map(|c| c.inbound_spi.to_be_bytes());
         let rekey = old.as_ref().map(|spi| {
@@ -41,14 +77,19 @@ impl IkeSa {
                 data: &[],
             })
         });
+        let ke = pending.as_ref().map(|p| {
+            Payload::KeyExchange(KeyExchange { method: p.group().id(), data: p.public() })
+        });
         let mut payloads: Vec<Payload<'_>> = rekey.into_iter().collect();
-        payloads.extend(offer.payloads());
+        payloads.extend(offer.payloads_with(true));
         payloads.push(Payload::Nonce(Nonce(&nonce)));
-        // RFC 7296 1.3.1 gives the order SA, Ni, TSi, TSr; receivers must take any (2.5), but
-        // some old ones do not.
+        payloads.extend(ke);
+        // RFC 7296 1.3.1 gives the order SA, Ni, KEi, TSi, TSr; receivers must take any (2.5),
+        // but some old ones do not.
         payloads.sort_by_key(order);
         self.send_request(now, shared, ExchangeType::CREATE_CHILD_SA, &payloads)?;
-        self.set_current(Current::CreateChild { offer: Box::new(offer), nonce: nonce.to_vec() });
+        let creating = CreatingChild { offer, nonce, pending, collided: None };
+        self.set_current(Current::CreateChild(Box::new(creating)));
         Ok(())
     }
 
@@ -63,24 +104,135 @@ impl IkeSa {
         now: Instant,
         shared: &mut Shared,
         opened: &Opened,
-        offer: ChildOffer,
-        our_nonce: &[u8],
+        creating: CreatingChild,
     ) {
+        let CreatingChild { offer, nonce, pending, collided } = creating;
+        let sent = pending.as_ref().map(|p| p.group());
         let nat = self.negotiated().1;
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::CREATE_CHILD_SA, &payloads)?;
-            let answer = offer.check_answer(&payloads, nat)?;
-            Ok((answer, payloads.require_nonce()?.to_vec()))
-        });
-        match checked {
-            Ok((answer, their_nonce)) => {
-                self.install_offered(now, shared, offer, answer, (our_nonce, &their_nonce));
+            if payloads.sa.is_none()
+                && let Some(error) = payloads.error()
+            {
+                return Err(Refusal::of(error));
             }
-            Err(error) => self.offer_failed(now, shared, offer, error),
+            let answer = offer.check_created(&payloads, nat, sent.map(Group::id))?;
+            let secret = match (answer.choice.group, pending) {
+                (Some(group), Some(pending)) => {
+                    let ke = payloads.require_ke()?;
+                    if ke.method != group.id() {
+                        return Err(Error::BadAnswer("a value for another key exchange method"));
+                    }
+                    Some(pending.agree(ke.data)?)
+                }
+                (Some(_) | None, _) => None,
+            };
+            Ok((answer, secret, payloads.require_nonce()?.to_vec()))
+        });
+        let (answer, secret, their_nonce) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return self.child_refused(now, shared, offer, sent, error),
+        };
+        let agreed = Agreed::new(secret.as_ref().map(|s| s.as_slice()), (&nonce, &their_nonce));
+        // RFC 7296 2.8.1: of two successors the one made with the lowest nonce goes, by the hand of
+        // whoever made it; who made the other deletes the old one.
+        let redundant = collided.filter(|c| self.is_live(c.child)).is_some_and(|theirs| {
+            shared.count(Counter::RekeyCollision);
+            let ours = agreed.lowest_nonce() < theirs.lowest_nonce.as_slice();
+            if !ours {
+                self.mark_redundant(theirs.child);
+            }
+            ours
+        });
+        self.install_answered(now, shared, offer, answer, agreed, redundant);
+    }
+
+    fn is_live(&self, child: ChildId) -> bool {
+        self.child(Some(child)).is_some_and(super::ChildSa::is_live)
+    }
+
+    /// The peer made this one, and will delete it.
+    fn mark_redundant(&mut self, child: ChildId) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(child) = established.children.get_mut(&child) else { return };
+        if child.state != ChildState::Retiring {
+            child.redundant = true;
+            (child.waiting, child.poll, child.rekey_at) = (None, None, None);
         }
     }
 
-    /// Responder: the peer asks for a Child SA.
+    /// Initiator: there is no Child SA; what follows depends on why.
+    fn child_refused(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        offer: ChildOffer,
+        sent: Option<Group>,
+        error: Error,
+    ) {
+        let replaces = offer.wish.replaces;
+        match (&error, replaces) {
+            (Error::InvalidKePayload { wanted }, _)
+                if offer.may_use(*wanted)
+                    && sent != Some(*wanted)
+                    && offer.wish.tries < MOST_GROUPS =>
+            {
+                self.event(shared, EventKind::OtherGroup(wanted.to_string()));
+                shared.release_spi(offer.spi);
+                let tries = offer.wish.tries.saturating_add(1);
+                let wish = Wish { group: Some(*wanted), tries, ..offer.wish };
+                self.jobs.push_front(Job::CreateChild(wish));
+            }
+            (Error::InvalidKePayload { .. }, _) => {
+                let error = Error::Refused(NotifyType::INVALID_KE_PAYLOAD);
+                self.offer_failed(now, shared, offer, error);
+            }
+            (Error::Refused(NotifyType::TEMPORARY_FAILURE), Some(_)) => {
+                self.event(shared, EventKind::PutOff(error));
+                shared.release_spi(offer.spi);
+                self.rekey_failed(now, shared, replaces);
+            }
+            (Error::Refused(NotifyType::TEMPORARY_FAILURE), None)
+                if offer.wish.failures < MOST_FAILURES =>
+            {
+                self.event(shared, EventKind::PutOff(error));
+                shared.release_spi(offer.spi);
+                let wait = shared.backoff(offer.wish.failures);
+                let failures = offer.wish.failures.saturating_add(1);
+                let State::Established(established) = &mut self.state else { return };
+                established.later.push((after(now, wait), Wish { failures, ..offer.wish }));
+            }
+            (Error::Refused(NotifyType::CHILD_SA_NOT_FOUND), Some(old)) => {
+                shared.release_spi(offer.spi);
+                self.replaced_is_unknown(now, shared, old);
+            }
+            // RFC 7296 1.3: a peer that has but one Child SA an IKE SA wants another IKE SA.
+            (Error::Refused(NotifyType::NO_ADDITIONAL_SAS), Some(_)) => {
+                self.offer_failed(now, shared, offer, error);
+                self.reauthenticate(shared);
+            }
+            _ => self.offer_failed(now, shared, offer, error),
+        }
+    }
+
+    /// Begins another IKE SA for the rules that this one serves; it goes when they have it.
+    pub(super) fn reauthenticate(&mut self, shared: &mut Shared) {
+        let State::Established(established) = &mut self.state else { return };
+        let live = established.children.values().filter(|c| c.is_live());
+        let mut rules: Vec<_> = live.map(|c| Arc::clone(&c.rule.name)).collect();
+        rules.sort();
+        rules.dedup();
+        if let Some(peer) = &self.peer
+            && !rules.is_empty()
+            && !established.replaced
+        {
+            established.replaced = true;
+            let peer = Arc::clone(&peer.name);
+            shared.effects.push(Effect::Reauthenticate { ike_sa: self.id, peer, rules });
+        }
+    }
+
+    /// Responder: the peer asks for a Child SA, or for new keys of the IKE SA.
     pub(super) fn create_child_request(
         &mut self,
         now: Instant,
@@ -89,39 +241,117 @@ impl IkeSa {
         opened: &Opened,
         datagram: &[u8],
     ) {
+        self.peer_has_answers(shared);
         let request = RequestId::new(opened, datagram);
-        let withheld = Withheld::new(now, request, path, None);
         let inner = match opened.payloads() {
             Ok(inner) => inner,
             Err(error) => {
-                return self.refuse_request(
-                    now,
-                    shared,
-                    path,
-                    opened,
-                    datagram,
-                    &Error::from(error),
-                );
+                let error = Error::from(error);
+                return self.refuse_request(now, shared, path, opened, datagram, &error);
             }
         };
-        let negotiated =
-            Payloads::collect(ExchangeType::CREATE_CHILD_SA, &inner).and_then(|payloads| {
-                if payloads.require_sa()?.proposals.iter().any(|p| p.protocol == ProtocolId::IKE) {
-                    return Err(Error::NoAdditionalSas("rekeying of the IKE SA"));
-                }
-                let their_nonce = payloads.require_nonce()?;
-                let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
-                child::negotiate(
-                    shared,
-                    self,
-                    &payloads,
-                    (their_nonce, &our_nonce),
-                    Some(our_nonce.to_vec()),
-                )
-            });
-        match negotiated {
+        let payloads = match Payloads::collect(ExchangeType::CREATE_CHILD_SA, &inner) {
+            Ok(payloads) => payloads,
+            Err(error) => {
+                let withheld = Withheld::new(now, request, path, None);
+                return self.release_answer(now, shared, withheld, Err(error));
+            }
+        };
+        let of_ike = |sa: &gateway_wire::SecurityAssociation| {
+            sa.proposals.iter().any(|p| p.protocol == ProtocolId::IKE)
+        };
+        if payloads.sa.is_some_and(of_ike) {
+            return self.rekey_ike_request(now, shared, path, request, &payloads);
+        }
+        let withheld = Withheld::new(now, request, path, None);
+        match self.negotiate_child(shared, &payloads) {
             Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
             Err(error) => self.release_answer(now, shared, withheld, Err(error)),
+        }
+    }
+
+    fn negotiate_child(
+        &mut self,
+        shared: &mut Shared,
+        payloads: &Payloads<'_>,
+    ) -> Result<Negotiated, Error> {
+        let rekey = payloads.notify(NotifyType::REKEY_SA);
+        let named = match rekey.map(|n| <[u8; 4]>::try_from(n.spi)) {
+            None => None,
+            Some(Ok(spi)) => Some(u32::from_be_bytes(spi)),
+            Some(Err(_)) => return Err(Error::BadRequest("REKEY_SA without the SPI of an ESP SA")),
+        };
+        let asked = if named.is_some() { Asked::RekeyChild } else { Asked::CreateChild };
+        let decided = verdict(self.doing(named), asked);
+        if let Verdict::NotNow(why) = decided {
+            return Err(Error::TemporaryFailure(why));
+        }
+        let replaces = named.map(|spi| self.to_be_replaced(spi)).transpose()?;
+        self.check_room(shared, replaces.is_some())?;
+        let their_nonce = payloads.require_nonce()?;
+        let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
+        let request = ChildRequest {
+            payloads,
+            nonces: (their_nonce, &our_nonce),
+            exchange: ChildExchange::CreateChild(payloads.ke.map(|ke| ke.method)),
+            replaces,
+        };
+        let negotiated = child::negotiate(shared, self, &request)?;
+        if decided == Verdict::Compare
+            && let State::Established(established) = &mut self.state
+            && let Some(Current::CreateChild(ours)) = &mut established.current
+        {
+            let lowest_nonce = their_nonce.min(our_nonce.as_slice()).to_vec();
+            ours.collided = Some(Collided { child: negotiated.id(), lowest_nonce });
+        }
+        Ok(negotiated)
+    }
+
+    /// The Child SA that a REKEY_SA notification names by the peer's inbound SPI, our outbound one.
+    fn to_be_replaced(&self, spi: u32) -> Result<(ChildId, Arc<Rule>), Error> {
+        let found = self.children().find(|c| c.outbound_spi == spi && c.is_live());
+        let found = found.ok_or(Error::ChildSaNotFound(spi))?;
+        Ok((found.id, Arc::clone(&found.rule)))
+    }
+
+    /// What the peer can make us keep is bounded. Successors need room beside those they replace.
+    fn check_room(&self, shared: &Shared, successor: bool) -> Result<(), Error> {
+        let limit = shared.config.child_sa_limit;
+        let limit = if successor { limit.saturating_mul(2) } else { limit };
+        let present = self.children().count();
+        if present < limit { Ok(()) } else { Err(Error::NoAdditionalSas(present)) }
+    }
+
+    /// What we are doing, as seen by a request about the Child SA with this outbound SPI.
+    pub(super) fn doing(&self, outbound_spi: Option<u32>) -> Doing {
+        let State::Established(established) = &self.state else { return Doing::DeleteIke };
+        // A Delete that waits for its turn is as good as sent.
+        let queued = self.jobs.iter().filter_map(|job| match job {
+            Job::DeleteChild { peer_spi, .. } => Some(*peer_spi),
+            Job::CreateChild(_) | Job::RekeyIke | Job::DeleteIke { .. } | Job::Liveness => None,
+        });
+        let sent = match &established.current {
+            Some(Current::DeleteChild { peer_spi, .. }) => Some(*peer_spi),
+            _ => None,
+        };
+        let deleting: Vec<u32> = queued.chain(sent).collect();
+        if outbound_spi.is_some_and(|spi| deleting.contains(&spi)) {
+            return Doing::DeleteChild { same: true };
+        }
+        let named = self.children().find(|c| Some(c.outbound_spi) == outbound_spi).map(|c| c.id);
+        match &established.current {
+            Some(Current::CreateChild(ours)) => match ours.offer.wish.replaces {
+                None => Doing::CreateChild,
+                Some(old) => Doing::RekeyChild { same: named == Some(old) },
+            },
+            Some(Current::RekeyIke(_)) => Doing::RekeyIke,
+            Some(Current::DeleteChild { .. } | Current::Liveness) | None => {
+                if deleting.is_empty() {
+                    Doing::Nothing
+                } else {
+                    Doing::DeleteChild { same: false }
+                }
+            }
         }
     }
 
@@ -152,26 +382,19 @@ impl IkeSa {
         }
         self.end(now, shared, "the peer sent an invalid message");
     }
+}
 
-    /// A soft limit was reached, or a hard one: the Child SA gets a successor.
-    pub(crate) fn child_expired(
-        &mut self,
-        now: Instant,
-        shared: &mut Shared,
-        child: ChildId,
-        hard: bool,
-    ) {
-        let State::Established(established) = &mut self.state else { return };
-        let Some(expired) = established.children.get_mut(&child) else { return };
-        if hard {
-            return self.delete_child(now, shared, child, "expired");
-        }
-        if !expired.successor_wanted {
-            expired.successor_wanted = true;
-            let rule = Arc::clone(&expired.rule.name);
-            let wish = Wish { rule, acquire_seq: None, replaces: Some(child) };
-            self.add_job(now, shared, Job::CreateChild(wish));
-        }
+/// What an error notification in an answer means to us.
+pub(super) struct Refusal;
+
+impl Refusal {
+    /// INVALID_KE_PAYLOAD with a method that we have is a demand; all else is a refusal.
+    pub(super) fn of(error: &Notify<'_>) -> Error {
+        let wanted = (error.kind == NotifyType::INVALID_KE_PAYLOAD)
+            .then(|| <[u8; 2]>::try_from(error.data).ok())
+            .flatten()
+            .and_then(|id| Group::from_wire(KeMethod(u16::from_be_bytes(id))));
+        wanted.map_or(Error::Refused(error.kind), |wanted| Error::InvalidKePayload { wanted })
     }
 }
 
@@ -183,7 +406,9 @@ const fn order(payload: &Payload<'_>) -> u8 {
         1
     } else if matches!(payload, Payload::Nonce(_)) {
         2
+    } else if matches!(payload, Payload::KeyExchange(_)) {
+        3
     } else {
-        3 // TSi and TSr, in this order already: the sort is stable
+        4 // TSi and TSr, in this order already: the sort is stable
     }
 }

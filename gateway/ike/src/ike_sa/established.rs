@@ -8,10 +8,11 @@ use zeroize::Zeroizing;
 
 use super::child::{ChildSa, Withheld};
 use super::init::NATT_PORT;
-use super::jobs::Current;
+use super::jobs::{Current, Wish};
 use super::{ChildState, IkeSa, Job, State};
+use crate::algorithms::{Additional, Group};
 use crate::channel::Channel;
-use crate::config::{PeerConfig, RuleName};
+use crate::config::{PeerConfig, Renewal, RuleName};
 use crate::counters::Counter;
 use crate::crash::{self, Notice};
 use crate::error::Error;
@@ -29,6 +30,8 @@ pub(crate) struct Established {
     pub(crate) children: BTreeMap<ChildId, ChildSa>,
     /// The request of ours that is under way.
     pub(super) current: Option<Current>,
+    /// New Child SAs that the peer has put off, and when to ask again.
+    pub(super) later: Vec<(Instant, Wish)>,
     /// The answer to the peer's request that waits for the kernel.
     pub(super) withheld: Option<Withheld>,
     /// When the peer last proved that it lives, by IKE or by ESP.
@@ -39,10 +42,18 @@ pub(crate) struct Established {
     pub(super) peer_token: Option<Zeroizing<Vec<u8>>>,
     /// Answers of the kernel that are awaited before the peer is asked whether it lives.
     queries: usize,
-    /// Whether the lifetime has been noticed.
-    expired: bool,
     /// Whether the initiator may yet say that it did not accept our IKE_AUTH (RFC 7296 2.21.2).
     pub(super) unconfirmed: bool,
+    /// When it is to be replaced.
+    pub(super) renew_at: Option<Instant>,
+    /// When it ends, replaced or not.
+    pub(super) dies_at: Option<Instant>,
+    /// Attempts in a row to rekey it that failed.
+    pub(super) failures: u32,
+    /// The key exchange method that the peer has asked for, and how often it did.
+    pub(super) rekey_group: Option<(Group, u32)>,
+    /// Whether another IKE SA has been begun in its place.
+    pub(super) replaced: bool,
 }
 
 impl Established {
@@ -54,13 +65,28 @@ impl Established {
             since: now,
             children: BTreeMap::new(),
             current: None,
+            later: Vec::new(),
             withheld: None,
             last_inbound: now,
             last_sent: now,
             peer_token: None,
             queries: 0,
-            expired: false,
+            renew_at: None,
+            dies_at: None,
+            failures: 0,
+            rekey_group: None,
+            replaced: false,
         }
+    }
+
+    /// From now on its lifetime counts.
+    pub(super) fn begin_life(&mut self, now: Instant, shared: &mut Shared, peer: &PeerConfig) {
+        if peer.lifetime.is_zero() {
+            return;
+        }
+        self.renew_at = Some(after(now, shared.jittered_time(peer.lifetime)));
+        let tenth = peer.lifetime.checked_div(10).unwrap_or_default();
+        self.dies_at = Some(after(now, peer.lifetime.saturating_add(tenth)));
     }
 
     pub(super) fn next_timeout(
@@ -70,8 +96,16 @@ impl Established {
     ) -> Option<Instant> {
         let retransmission = self.channel.next_retransmission();
         let withheld = self.withheld.as_ref().map(|w| w.deadline);
-        let asks = earlier(self.liveness_due(peer), self.lifetime_due(peer));
-        earlier(earlier(retransmission, withheld), earlier(asks, self.keepalive_due(shared)))
+        let lifetime = earlier(self.renew_at, self.dies_at);
+        let due = [
+            retransmission,
+            withheld,
+            lifetime,
+            self.liveness_due(peer),
+            self.keepalive_due(shared),
+            self.children_due(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// RFC 3948 4: whoever is behind NAT keeps its mapping alive. ESP would do that too, but the
@@ -88,48 +122,20 @@ impl Established {
         quiet.then(|| after(self.last_inbound, interval))
     }
 
-    /// Whether it is to stay.
-    pub(super) fn lifetime_left(&self, now: Instant, peer: Option<&PeerConfig>) -> bool {
-        !self.expired && self.lifetime_due(peer).is_none_or(|due| now < due)
-    }
-
     pub(super) fn serves(&self, rule: &RuleName) -> bool {
+        if self.later.iter().any(|(_, wish)| wish.rule == *rule) {
+            return true;
+        }
         let under_way =
-            matches!(&self.current, Some(Current::CreateChild { offer, .. }) if offer.serves(rule));
-        under_way || self.children.values().any(|c| c.rule.name == *rule)
+            matches!(&self.current, Some(Current::CreateChild(c)) if c.offer.serves(rule));
+        under_way || self.children.values().any(|c| c.rule.name == *rule && c.is_live())
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.children.is_empty()
+            && self.later.is_empty()
             && self.withheld.is_none()
-            && !matches!(self.current, Some(Current::CreateChild { .. }))
-    }
-
-    fn lifetime_due(&self, peer: Option<&PeerConfig>) -> Option<Instant> {
-        let lifetime = peer?.lifetime;
-        (!lifetime.is_zero() && !self.expired).then(|| after(self.since, lifetime))
-    }
-}
-
-/// The last words of an IKE SA: our own goodbye that waits for its answer, or the answer to the
-/// peer's, kept in case it asks again.
-pub(crate) struct Closing {
-    pub(super) channel: Channel,
-    pub(super) until: Instant,
-    /// Our Delete is still to be sent.
-    pub(super) owes_delete: bool,
-}
-
-impl Closing {
-    /// Long enough for the peer's retransmissions, or ours, to end.
-    pub(super) fn new(now: Instant, shared: &Shared, channel: Channel) -> Self {
-        let until = after(now, shared.config.half_open_timeout);
-        Self { channel, until, owes_delete: false }
-    }
-
-    /// Whether a goodbye of ours has not been answered yet.
-    pub(crate) const fn awaits_answer(&self) -> bool {
-        self.channel.is_busy()
+            && !matches!(self.current, Some(Current::CreateChild(_)))
     }
 }
 
@@ -148,9 +154,15 @@ impl IkeSa {
         if established.withheld.as_ref().is_some_and(|w| w.deadline <= now) {
             return self.install_timed_out(now, shared);
         }
-        if established.lifetime_due(peer.as_deref()).is_some_and(|due| due <= now) {
-            established.expired = true;
-            return self.lifetime_over(now, shared);
+        if established.dies_at.is_some_and(|due| due <= now) {
+            return self.delete_ike(now, shared, "lifetime over, and nothing has replaced it");
+        }
+        if established.renew_at.is_some_and(|due| due <= now) {
+            established.renew_at = None;
+            return self.renew(now, shared);
+        }
+        if established.children_due().is_some_and(|due| due <= now) {
+            return self.children_timeout(now, shared);
         }
         if established.liveness_due(peer.as_deref()).is_some_and(|due| due <= now) {
             self.check_liveness(now, shared);
@@ -161,7 +173,7 @@ impl IkeSa {
     /// asked first.
     fn check_liveness(&mut self, now: Instant, shared: &mut Shared) {
         let State::Established(established) = &mut self.state else { return };
-        let installed = established.children.values().filter(|c| c.state == ChildState::Installed);
+        let installed = established.children.values().filter(|c| c.state != ChildState::Installing);
         let children: Vec<ChildId> = installed.map(|c| c.id).collect();
         established.queries = children.len();
         if children.is_empty() {
@@ -197,24 +209,21 @@ impl IkeSa {
         }
     }
 
-    /// The IKE SA has lived its time. Its rules get a new one first; it goes when they have it
-    /// (make before break). The side that initiated it takes care of that.
-    fn lifetime_over(&mut self, now: Instant, shared: &mut Shared) {
+    /// The IKE SA has lived its time: it gets new keys, or its rules get another IKE SA first and
+    /// it goes when they have it (make before break). One that serves nobody just ends; all but
+    /// rekeying is the business of the side that initiated it.
+    fn renew(&mut self, now: Instant, shared: &mut Shared) {
         let State::Established(established) = &self.state else { return };
-        if !established.channel.initiator {
-            return;
-        }
-        let rules = established
-            .children
-            .values()
-            .map(|c| std::sync::Arc::clone(&c.rule.name))
-            .collect::<Vec<_>>();
-        if rules.is_empty() {
+        let initiator = established.channel.initiator;
+        if initiator && !established.children.values().any(ChildSa::is_live) {
             return self.delete_ike(now, shared, "lifetime over, no Child SA");
         }
-        if let Some(peer) = &self.peer {
-            let peer = std::sync::Arc::clone(&peer.name);
-            shared.effects.push(Effect::Reauthenticate { ike_sa: self.id, peer, rules });
+        // The successor of an IKE SA with additional key exchanges would have none.
+        let plain = established.channel.suite.additional == Additional::NONE;
+        match self.peer.as_ref().map(|p| p.renewal) {
+            Some(Renewal::Rekey) if plain => self.add_job(now, shared, Job::RekeyIke),
+            Some(_) if initiator => self.reauthenticate(shared),
+            Some(_) | None => {}
         }
     }
 
@@ -233,10 +242,11 @@ impl IkeSa {
                     shared.contact_lost(&peer.name);
                 }
                 established.withheld = None;
-                if let Some(Current::CreateChild { offer, .. }) = established.current.take() {
-                    shared.release_spi(offer.spi);
-                    lost.push(RuleName::clone(&offer.wish.rule));
+                if let Some(Current::CreateChild(creating)) = established.current.take() {
+                    shared.release_spi(creating.offer.spi);
+                    lost.push(RuleName::clone(&creating.offer.wish.rule));
                 }
+                lost.extend(established.later.drain(..).map(|(_, wish)| wish.rule));
                 let children: Vec<ChildId> = established.children.keys().copied().collect();
                 for child in children {
                     self.remove_child(shared, child, reason);
@@ -286,9 +296,11 @@ impl IkeSa {
                 reason,
             },
         );
-        shared
-            .effects
-            .push(Effect::RuleLost { rule: RuleName::clone(&removed.rule.name), error: None });
+        // One that has been replaced is no loss.
+        if removed.is_live() {
+            let rule = RuleName::clone(&removed.rule.name);
+            shared.effects.push(Effect::RuleLost { rule, error: None });
+        }
     }
 
     /// The peer has told us its token, perhaps not for the first time (RFC 6290 4.2, 4.4).

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
 
-use super::{Closing, IkeSa, State, notify};
+use super::{Closing, IkeSa, State};
 use crate::channel::{Opened, RequestId};
 use crate::crash;
 use crate::error::Error;
@@ -48,7 +48,9 @@ impl IkeSa {
         let failed = mem::take(&mut established.unconfirmed)
             .then(|| payloads.notifies.iter().map(|n| n.kind).find(|k| refuses_auth(*k)))
             .flatten();
-        let deleted = if ends { Vec::new() } else { self.delete_named(shared, &payloads) };
+        let deleted = if ends { Vec::new() } else { self.delete_named(now, shared, &payloads) };
+        // After the Deletes: one of them may be for the very SA that we were about to send by.
+        self.peer_has_answers(shared);
         let answer = if deleted.is_empty() {
             Vec::new()
         } else {
@@ -66,52 +68,27 @@ impl IkeSa {
         if let Some(kind) = failed {
             self.event(shared, EventKind::Failed(Error::Refused(kind)));
             self.end(now, shared, "the peer did not accept our IKE_AUTH");
-        } else if ends {
+        } else if ends && !self.adopt_collided(now, shared) {
             self.end(now, shared, "deleted by the peer");
         } else {
             self.next_job(now, shared);
         }
     }
 
-    /// An authentic request on an IKE SA that is closing. RFC 7296 2.25.2: a Delete that crosses
-    /// ours is answered and ours forgotten; what would make something new is put off for good.
-    pub(super) fn closing_request(
-        &mut self,
-        shared: &mut Shared,
-        path: Path,
-        opened: &Opened,
-        datagram: &[u8],
-    ) {
-        let State::Closing(closing) = &mut self.state else { return };
-        let put_off = opened.header.exchange == ExchangeType::CREATE_CHILD_SA;
-        let words = put_off.then(|| notify(NotifyType::TEMPORARY_FAILURE, &[]));
-        let ends = opened.payloads().is_ok_and(|inner| {
-            inner.iter().any(|p| matches!(p, Payload::Delete(d) if d.protocol == ProtocolId::IKE))
-        });
-        if ends {
-            closing.owes_delete = false;
-            closing.channel.response_received();
-        }
-        let request = RequestId::new(opened, datagram);
-        match closing.channel.respond(shared.random.as_mut(), request, words.as_slice()) {
-            Ok(answer) => shared.transmit(path, answer),
-            Err(_cannot) => self.state = State::Closed,
-        }
-    }
-
-    /// Removes the Child SAs that a Delete names by the peer's inbound SPIs, our outbound ones;
+    /// Gives up the Child SAs that a Delete names by the peer's inbound SPIs, our outbound ones;
     /// gives our inbound SPIs, which the answer names in turn (RFC 7296 1.4.1).
-    fn delete_named(&mut self, shared: &mut Shared, payloads: &Payloads<'_>) -> Vec<u32> {
-        let State::Established(established) = &self.state else { return Vec::new() };
+    fn delete_named(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        payloads: &Payloads<'_>,
+    ) -> Vec<u32> {
         let named = |spi: u32| {
             payloads.deletes.iter().any(|d| d.protocol == ProtocolId::ESP && d.spis.contains(&spi))
         };
-        let found = established.children.values().filter(|c| named(c.outbound_spi));
-        let found: Vec<(ChildId, u32)> = found.map(|c| (c.id, c.inbound_spi)).collect();
-        for (child, _) in &found {
-            self.remove_child(shared, *child, "deleted by the peer");
-        }
-        found.into_iter().map(|(_, spi)| spi).collect()
+        let found: Vec<ChildId> =
+            self.children().filter(|c| named(c.outbound_spi)).map(|c| c.id).collect();
+        found.into_iter().filter_map(|child| self.deleted_by_peer(now, shared, child)).collect()
     }
 
     /// The IKE SA is over, and the peer knows; what is left repeats the last answer.

@@ -74,6 +74,7 @@ impl IkeSa {
             init_request: None,
             jobs,
             supersedes: None,
+            remnant_of: None,
             state: State::FindingAddress,
         };
         if local.is_some() {
@@ -426,6 +427,7 @@ pub(crate) fn answer_init(
         init_request: Some(digest),
         jobs: VecDeque::new(),
         supersedes: None,
+        remnant_of: None,
         state: State::HalfOpen(Box::new(half_open)),
     };
     sa.event(shared, EventKind::Answered { suite, nat_local: nat.local, nat_remote: nat.remote });

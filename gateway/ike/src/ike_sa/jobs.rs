@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use gateway_wire::{Delete, ExchangeType, Payload, ProtocolId};
 
-use super::child::ChildOffer;
+use super::create_child::CreatingChild;
+use super::rekey_ike::RekeyingIke;
 use super::{Closing, IkeSa, State};
+use crate::algorithms::Group;
 use crate::channel::Opened;
 use crate::config::RuleName;
 use crate::io::ChildId;
 use crate::shared::Shared;
-use crate::time::after;
 
 /// A Child SA that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,18 @@ pub(crate) struct Wish {
     pub(crate) acquire_seq: Option<u32>,
     /// The Child SA whose successor it is.
     pub(crate) replaces: Option<ChildId>,
+    /// The key exchange method that the peer has asked for, and how often it did.
+    pub(crate) group: Option<Group>,
+    pub(crate) tries: u32,
+    /// How often the peer has put it off.
+    pub(crate) failures: u32,
+}
+
+impl Wish {
+    /// For a rule, with no more to it.
+    pub(crate) const fn new(rule: RuleName) -> Self {
+        Self { rule, acquire_seq: None, replaces: None, group: None, tries: 0, failures: 0 }
+    }
 }
 
 /// Something to be done on an IKE SA.
@@ -33,7 +46,11 @@ pub(crate) enum Job {
     DeleteChild {
         /// Our inbound SPI: it may never have been installed.
         spi: u32,
+        /// The peer's; 0 where we never learnt it.
+        peer_spi: u32,
     },
+    /// Give the IKE SA new keys.
+    RekeyIke,
     /// Delete the IKE SA and all that is in it.
     DeleteIke {
         /// Why, for the log.
@@ -48,23 +65,25 @@ impl Job {
     pub(crate) const fn rule(&self) -> Option<&RuleName> {
         match self {
             Self::CreateChild(wish) => Some(&wish.rule),
-            Self::DeleteChild { .. } | Self::DeleteIke { .. } | Self::Liveness => None,
+            Self::DeleteChild { .. } | Self::RekeyIke | Self::DeleteIke { .. } | Self::Liveness => {
+                None
+            }
         }
     }
 }
 
 /// The job whose request is under way.
-#[derive(Debug, Clone)]
 pub(super) enum Current {
-    CreateChild { offer: Box<ChildOffer>, nonce: Vec<u8> },
-    DeleteChild,
+    CreateChild(Box<CreatingChild>),
+    DeleteChild { spi: u32, peer_spi: u32 },
+    RekeyIke(Box<RekeyingIke>),
     Liveness,
 }
 
 impl IkeSa {
     /// Adds a job unless the same one waits already.
     pub(crate) fn add_job(&mut self, now: Instant, shared: &mut Shared, job: Job) {
-        if let Job::DeleteChild { spi } = job {
+        if let Job::DeleteChild { spi, .. } = job {
             shared.half_close(spi, self.id);
         }
         if !self.jobs.contains(&job) {
@@ -83,10 +102,11 @@ impl IkeSa {
             let Some(job) = self.jobs.pop_front() else { return };
             let begun = match job {
                 Job::CreateChild(wish) => self.send_create_child(now, shared, wish),
-                Job::DeleteChild { spi } => {
+                Job::RekeyIke => self.send_rekey_ike(now, shared),
+                Job::DeleteChild { spi, peer_spi } => {
                     let delete =
                         Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: vec![spi] });
-                    self.set_current(Current::DeleteChild);
+                    self.set_current(Current::DeleteChild { spi, peer_spi });
                     self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[delete])
                 }
                 Job::Liveness => {
@@ -111,10 +131,16 @@ impl IkeSa {
     pub(super) fn job_response(&mut self, now: Instant, shared: &mut Shared, opened: &Opened) {
         let State::Established(established) = &mut self.state else { return };
         match established.current.take() {
-            Some(Current::CreateChild { offer, nonce }) => {
-                self.create_child_response(now, shared, opened, *offer, &nonce);
+            Some(Current::CreateChild(creating)) => {
+                self.create_child_response(now, shared, opened, *creating);
             }
-            Some(Current::DeleteChild) => self.deleted(shared),
+            Some(Current::RekeyIke(rekeying)) => {
+                self.rekey_ike_response(now, shared, opened, *rekeying);
+            }
+            Some(Current::DeleteChild { spi, .. }) => {
+                self.await_silence(now, spi);
+                self.deleted(shared);
+            }
             Some(Current::Liveness) | None => {}
         }
         self.next_job(now, shared);
@@ -122,10 +148,9 @@ impl IkeSa {
 
     /// The peer has answered a Delete: only those that wait for their turn keep their SPIs.
     fn deleted(&self, shared: &mut Shared) {
-        let waiting = self
-            .jobs
-            .iter()
-            .filter_map(|job| if let Job::DeleteChild { spi } = job { Some(*spi) } else { None });
+        let waiting = self.jobs.iter().filter_map(|job| {
+            if let Job::DeleteChild { spi, .. } = job { Some(*spi) } else { None }
+        });
         shared.keep_half_closed(self.id, &waiting.collect::<Vec<_>>());
     }
 
@@ -143,22 +168,6 @@ impl IkeSa {
         self.say_goodbye(now, shared);
     }
 
-    /// Sends the Delete of an IKE SA that is closing. With a request under way it waits for that
-    /// one's response: the window is one message (RFC 7296 2.3), and a peer that has not seen the
-    /// earlier request could not take this one.
-    pub(super) fn say_goodbye(&mut self, now: Instant, shared: &mut Shared) {
-        let State::Closing(closing) = &mut self.state else { return };
-        closing.owes_delete = closing.channel.is_busy();
-        if closing.owes_delete {
-            return;
-        }
-        closing.until = after(now, shared.config.half_open_timeout);
-        let delete = Payload::Delete(Delete { protocol: ProtocolId::IKE, spis: Vec::new() });
-        if self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[delete]).is_err() {
-            self.state = State::Closed;
-        }
-    }
-
     /// Deletes a Child SA at both ends: here now, there by a job.
     pub(crate) fn delete_child(
         &mut self,
@@ -168,8 +177,13 @@ impl IkeSa {
         reason: &'static str,
     ) {
         let State::Established(established) = &self.state else { return };
-        let Some(spi) = established.children.get(&child).map(|c| c.inbound_spi) else { return };
+        let Some(deleted) = established.children.get(&child) else { return };
+        let (spi, peer_spi) = (deleted.inbound_spi, deleted.outbound_spi);
+        // A redundant one, or one that has been replaced, is deleted by whoever is to do so.
+        let by_us = deleted.is_live();
         self.remove_child(shared, child, reason);
-        self.add_job(now, shared, Job::DeleteChild { spi });
+        if by_us {
+            self.add_job(now, shared, Job::DeleteChild { spi, peer_spi });
+        }
     }
 }

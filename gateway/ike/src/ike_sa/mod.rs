@@ -7,12 +7,18 @@
 
 mod auth;
 mod child;
+mod closing;
+mod collision;
 mod create_child;
+mod derive;
 mod established;
 mod informational;
 mod init;
 mod intermediate;
 mod jobs;
+mod offer;
+mod rekey_ike;
+mod switch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +28,8 @@ use gateway_wire::{ExchangeType, Header, IkeSpi, Notify, NotifyType, Payload, Pr
 
 pub(crate) use self::auth::{AwaitAuth, HalfOpen};
 pub(crate) use self::child::{ChildSa, ChildState};
-pub(crate) use self::established::{Closing, Established};
+pub(crate) use self::closing::Closing;
+pub(crate) use self::established::Established;
 pub(crate) use self::init::{AwaitInit, answer_init, init_header};
 pub(crate) use self::intermediate::AwaitIntermediate;
 pub(crate) use self::jobs::{Job, Wish};
@@ -52,6 +59,8 @@ pub(crate) struct IkeSa {
     pub(crate) jobs: VecDeque<Job>,
     /// The IKE SA that ends when this one has taken over.
     pub(crate) supersedes: Option<IkeSaId>,
+    /// The IKE SA whose old keys these are.
+    pub(crate) remnant_of: Option<IkeSaId>,
     pub(crate) state: State,
 }
 
@@ -232,8 +241,7 @@ impl IkeSa {
                 }
                 self.job_response(now, shared, opened);
             }
-            State::Closing(closing) if closing.owes_delete => self.say_goodbye(now, shared),
-            State::Closing(_) => self.state = State::Closed,
+            State::Closing(_) => self.closing_response(now, shared),
             State::FindingAddress | State::AwaitInit(_) | State::HalfOpen(_) | State::Closed => {}
         }
     }
@@ -251,6 +259,10 @@ impl IkeSa {
             Purpose::InstallChild(child) => {
                 self.child_installed(now, shared, child, result.map(drop))
             }
+            Purpose::InstallOutbound(child) => {
+                self.outbound_installed(now, shared, child, result.map(drop))
+            }
+            Purpose::Poll(child) => self.poll_answered(shared, child, result),
             Purpose::QueryUse(child) => self.use_reported(now, shared, child, result),
         }
     }
@@ -378,7 +390,7 @@ impl IkeSa {
     }
 
     /// Whether a job given to it will be done: it stands and is to stay, or is being made by us.
-    pub(crate) fn takes_jobs(&self, now: Instant) -> bool {
+    pub(crate) fn takes_jobs(&self) -> bool {
         match &self.state {
             State::FindingAddress
             | State::AwaitInit(_)
@@ -386,7 +398,7 @@ impl IkeSa {
             | State::AwaitAuth(_) => true,
             State::Established(s) => {
                 let ending = self.jobs.iter().any(|j| matches!(j, Job::DeleteIke { .. }));
-                !ending && s.lifetime_left(now, self.peer.as_deref())
+                !ending && !s.replaced
             }
             State::HalfOpen(_) | State::Closing(_) | State::Closed => false,
         }

@@ -3,8 +3,8 @@
 mod additional;
 
 use gateway_wire::{
-    EncrId, EsnId, IntegId, KeMethod, PrfId, Proposal, ProtocolId, SecurityAssociation, Transform,
-    TransformType,
+    EncrId, EsnId, IkeSpi, IntegId, KeMethod, PrfId, Proposal, ProtocolId, SecurityAssociation,
+    Transform, TransformType,
 };
 
 use crate::algorithms::{
@@ -30,19 +30,72 @@ pub(crate) fn offer_ike(ours: &[IkeProposal]) -> SecurityAssociation {
     SecurityAssociation { proposals: proposals.collect() }
 }
 
-/// Our proposals for a Child SA with our inbound SPI. No key exchange is offered: the keys come
-/// from the IKE SA's (RFC 7296 2.17).
-pub(crate) fn offer_esp(ours: &[EspProposal], spi: u32) -> SecurityAssociation {
+/// The exchange in which a Child SA is negotiated: one of them cannot hold a key exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChildExchange {
+    /// IKE_AUTH: the keys come from the IKE SA's, and no method may be named (RFC 7296 1.2).
+    Auth,
+    /// CREATE_CHILD_SA, with the method of the initiator's KE payload if it sent one.
+    CreateChild(Option<KeMethod>),
+}
+
+/// Our proposals for a Child SA with our inbound SPI. `pfs`: also with key exchange methods,
+/// which IKE_AUTH must not have.
+pub(crate) fn offer_esp(ours: &[EspProposal], spi: u32, pfs: bool) -> SecurityAssociation {
+    let none = |p: &EspProposal| (!p.groups.is_empty() && p.pfs_optional).then_some(KeMethod::NONE);
+    let methods = |p: &EspProposal| {
+        let methods = p.groups.iter().map(|g| g.id()).chain(none(p)).filter(|_| pfs);
+        methods.map(|m| transform(TransformType::KE, m.0)).collect::<Vec<_>>()
+    };
     let proposals = (1u8..).zip(ours).map(|(number, p)| Proposal {
         number,
         protocol: ProtocolId::ESP,
         spi: spi.to_be_bytes().to_vec(),
         transforms: encryption(&p.encryption)
             .chain(integrity(&p.integrity))
+            .chain(methods(p))
             .chain([EsnId::YES, EsnId::NO].map(|esn| transform(TransformType::ESN, esn.0)))
             .collect(),
     });
     SecurityAssociation { proposals: proposals.collect() }
+}
+
+/// Our proposals for the successor of an IKE SA, with its SPI (RFC 7296 3.3.1): those that need no
+/// additional key exchange, and without one.
+pub(crate) fn offer_successor(ours: &[IkeProposal], spi: IkeSpi) -> SecurityAssociation {
+    let mut sa = with_ike_spi(offer_ike(ours), spi);
+    let plain = |p: &Proposal| {
+        let kinds = p.transforms.iter().map(|t| t.kind).filter(|k| additional::is_additional(*k));
+        kinds.into_iter().all(|kind| offers(p, kind, KeMethod::NONE.0, None))
+    };
+    sa.proposals.retain(plain);
+    for proposal in &mut sa.proposals {
+        proposal.transforms.retain(|t| !additional::is_additional(t.kind));
+    }
+    sa
+}
+
+/// Gives each proposal for an IKE SA that is rekeyed the SPI of its successor (RFC 7296 3.3.1).
+pub(crate) fn with_ike_spi(mut sa: SecurityAssociation, spi: IkeSpi) -> SecurityAssociation {
+    for proposal in &mut sa.proposals {
+        proposal.spi = spi.0.to_vec();
+    }
+    sa
+}
+
+/// The SPI that the peer gives to the successor of an IKE SA, in the proposal with the number of
+/// the one that was chosen.
+pub(crate) fn ike_spi(
+    theirs: &SecurityAssociation,
+    chosen: &SecurityAssociation,
+) -> Result<IkeSpi, Error> {
+    let number = chosen.proposals.first().map(|p| p.number);
+    let proposal = theirs.proposals.iter().find(|p| Some(p.number) == number);
+    proposal
+        .and_then(|p| p.spi.as_slice().try_into().ok())
+        .map(IkeSpi)
+        .filter(|spi| !spi.is_zero())
+        .ok_or(Error::BadAnswer("no SPI for the new IKE SA"))
 }
 
 /// The responder's choice for an IKE SA: our best proposal that the peer also offers.
@@ -69,21 +122,32 @@ pub(crate) fn select_ike(
     })
 }
 
-/// The responder's choice for a Child SA, with our inbound SPI in the answer; also gives the
-/// peer's SPI.
+/// What both ends agree on for a Child SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EspChoice {
+    pub(crate) suite: EspSuite,
+    /// The method of its own key exchange, if it has one.
+    pub(crate) group: Option<Group>,
+    pub(crate) peer_spi: u32,
+}
+
+/// The responder's choice for a Child SA, with our inbound SPI in the answer.
 pub(crate) fn select_esp(
     ours: &[EspProposal],
     offered: &SecurityAssociation,
     our_spi: u32,
-) -> Option<(SecurityAssociation, EspSuite, u32)> {
+    exchange: ChildExchange,
+) -> Option<(SecurityAssociation, EspChoice)> {
     ours.iter().find_map(|mine| {
         offered.proposals.iter().find_map(|theirs| {
-            let spi = esp_spi(theirs)?;
-            let suite = match_esp(mine, theirs)?;
+            let peer_spi = esp_spi(theirs)?;
+            let (suite, group) = match_esp(mine, theirs, exchange)?;
             let mut transforms = chosen_cipher(suite.encryption, suite.integrity);
+            transforms.extend(group.map(|g| transform(TransformType::KE, g.id().0)));
             transforms.push(transform(TransformType::ESN, esn(suite.esn).0));
             decline(theirs, &mut transforms);
-            Some((answer(theirs, our_spi.to_be_bytes().to_vec(), transforms), suite, spi))
+            let chosen = answer(theirs, our_spi.to_be_bytes().to_vec(), transforms);
+            Some((chosen, EspChoice { suite, group, peer_spi }))
         })
     })
 }
@@ -104,16 +168,22 @@ pub(crate) fn accept_ike(
         .ok_or(Error::BadAnswer("the chosen transforms are not among ours"))
 }
 
-/// The initiator's check of the responder's choice for a Child SA; also gives the peer's SPI.
+/// The initiator's check of the responder's choice for a Child SA.
 pub(crate) fn accept_esp(
     ours: &[EspProposal],
     answer: &SecurityAssociation,
-) -> Result<(EspSuite, u32), Error> {
+    exchange: ChildExchange,
+) -> Result<EspChoice, Error> {
     let (mine, theirs) = single(ours, answer)?;
-    let spi = esp_spi(theirs).ok_or(Error::BadAnswer("no ESP SPI in the chosen proposal"))?;
-    let suite = match_esp(mine, theirs)
+    let peer_spi = esp_spi(theirs).ok_or(Error::BadAnswer("no ESP SPI in the chosen proposal"))?;
+    let (suite, group) = match_esp(mine, theirs, exchange)
         .ok_or(Error::BadAnswer("the chosen transforms are not among ours"))?;
-    Ok((suite, spi))
+    if let (Some(group), ChildExchange::CreateChild(sent)) = (group, exchange)
+        && sent != Some(group.id())
+    {
+        return Err(Error::BadAnswer("another key exchange method than the one we sent"));
+    }
+    Ok(EspChoice { suite, group, peer_spi })
 }
 
 /// Whether one of our proposals has this suite in it.
@@ -188,16 +258,17 @@ fn match_ike(
     Some(IkeSuite { encryption, integrity, prf, group, additional })
 }
 
-fn match_esp(mine: &EspProposal, theirs: &Proposal) -> Option<EspSuite> {
+fn match_esp(
+    mine: &EspProposal,
+    theirs: &Proposal,
+    exchange: ChildExchange,
+) -> Option<(EspSuite, Option<Group>)> {
     use TransformType as T;
     let known = [T::ENCR, T::INTEG, T::KE, T::ESN];
     if theirs.protocol != ProtocolId::ESP || !only(theirs, |kind| known.contains(&kind)) {
         return None;
     }
-    // Whoever insists on a further key exchange cannot have it; "NONE" or its absence will do.
-    if !lacks(theirs, T::KE) && !offers(theirs, T::KE, KeMethod::NONE.0, None) {
-        return None;
-    }
+    let group = match_group(mine, theirs, exchange)?;
     let (encryption, integrity) = match_cipher(&mine.encryption, &mine.integrity, theirs)?;
     let has = |esn: EsnId| offers(theirs, T::ESN, esn.0, None);
     // RFC 7296 3.3.3: mandatory, so a proposal without it is not acceptable (3.3.6).
@@ -208,7 +279,27 @@ fn match_esp(mine: &EspProposal, theirs: &Proposal) -> Option<EspSuite> {
     } else {
         return None;
     };
-    Some(EspSuite { encryption, integrity, esn })
+    Some((EspSuite { encryption, integrity, esn }, group))
+}
+
+/// The key exchange method of a Child SA, `Some(None)` for none; `None`: no agreement.
+///
+/// The method that the initiator has sent a value for is preferred, since any other costs a
+/// round trip, and any before none.
+fn match_group(
+    mine: &EspProposal,
+    theirs: &Proposal,
+    exchange: ChildExchange,
+) -> Option<Option<Group>> {
+    let without = lacks(theirs, TransformType::KE)
+        || offers(theirs, TransformType::KE, KeMethod::NONE.0, None);
+    let ChildExchange::CreateChild(sent) = exchange else { return without.then_some(None) };
+    let possible = |g: &Group| offers(theirs, TransformType::KE, g.id().0, None);
+    let groups = || mine.groups.iter().copied().filter(possible);
+    match groups().find(|g| Some(g.id()) == sent).or_else(|| groups().next()) {
+        Some(group) => Some(Some(group)),
+        None => (without && mine.allows_no_group()).then_some(None),
+    }
 }
 
 /// The first of our ciphers that the peer offers, with the integrity algorithm that it needs.

@@ -22,7 +22,34 @@ fn ike(
 }
 
 fn esp(encryption: &[Encryption], integrity: &[Integrity]) -> EspProposal {
-    EspProposal { encryption: encryption.to_vec(), integrity: integrity.to_vec() }
+    EspProposal {
+        encryption: encryption.to_vec(),
+        integrity: integrity.to_vec(),
+        groups: Vec::new(),
+        pfs_optional: false,
+    }
+}
+
+/// The offer, the choice and its check in IKE_AUTH.
+fn offer_esp(ours: &[EspProposal], spi: u32) -> SecurityAssociation {
+    super::offer_esp(ours, spi, false)
+}
+
+fn select_esp(
+    ours: &[EspProposal],
+    offered: &SecurityAssociation,
+    spi: u32,
+) -> Option<(SecurityAssociation, EspSuite, u32)> {
+    let (answer, choice) = super::select_esp(ours, offered, spi, ChildExchange::Auth)?;
+    Some((answer, choice.suite, choice.peer_spi))
+}
+
+fn accept_esp(
+    ours: &[EspProposal],
+    answer: &SecurityAssociation,
+) -> Result<(EspSuite, u32), Error> {
+    let choice = super::accept_esp(ours, answer, ChildExchange::Auth)?;
+    Ok((choice.suite, choice.peer_spi))
 }
 
 fn gcm(groups: &[Group]) -> IkeProposal {
@@ -172,6 +199,46 @@ fn an_esp_offer_with_a_key_exchange_is_taken_only_if_it_can_do_without() {
     assert_eq!(with(&[KeMethod::CURVE25519, KeMethod::NONE]), none);
     assert_eq!(with(&[KeMethod::NONE]), none);
     assert_eq!(with(&[]), Some(Vec::new()));
+}
+
+#[test]
+fn a_child_sa_has_a_key_exchange_of_its_own_where_both_ends_want_one() {
+    use Group::{EcpP256, EcpP384, X25519};
+    let with = |groups: &[Group], pfs_optional| {
+        [EspProposal { groups: groups.to_vec(), pfs_optional, ..cbc() }]
+    };
+    // What comes of an offer for which a value for the first method was sent.
+    let agree = |ours: &[EspProposal], theirs: &[EspProposal]| {
+        let sent = theirs[0].groups.first().map(|g| g.id());
+        let offered = super::offer_esp(theirs, 0x2000, true);
+        let exchange = ChildExchange::CreateChild(sent);
+        let (answer, choice) = super::select_esp(ours, &offered, 0x1000, exchange)?;
+        let accepted = super::accept_esp(theirs, &answer, exchange);
+        // Another method than the sent one is demanded by INVALID_KE_PAYLOAD, not answered.
+        let same = choice.group.is_none_or(|g| Some(g.id()) == sent);
+        assert_eq!(accepted.is_ok(), same, "{answer:?}");
+        Some(choice.group)
+    };
+    let (none, optional, required) =
+        (with(&[], false), with(&[X25519], true), with(&[X25519], false));
+    assert_eq!(agree(&none, &none), Some(None));
+    assert_eq!(agree(&none, &optional), Some(None));
+    assert_eq!(agree(&none, &required), None);
+    assert_eq!(agree(&optional, &none), Some(None));
+    assert_eq!(agree(&required, &none), None);
+    for ours in [&optional, &required] {
+        for theirs in [&optional, &required] {
+            assert_eq!(agree(ours, theirs), Some(Some(X25519)));
+        }
+    }
+    let two = with(&[X25519, EcpP256], false);
+    assert_eq!(agree(&two, &with(&[EcpP256, X25519], false)), Some(Some(EcpP256)), "was sent");
+    assert_eq!(agree(&two, &with(&[EcpP384, X25519], false)), Some(Some(X25519)), "is demanded");
+    assert_eq!(agree(&optional, &with(&[EcpP384], true)), Some(None));
+    assert_eq!(agree(&optional, &with(&[EcpP384], false)), None);
+    // IKE_AUTH must not name any.
+    let first = super::offer_esp(&required, 0x2000, false);
+    assert!(first.proposals[0].transforms.iter().all(|t| t.kind != TransformType::KE));
 }
 
 #[test]

@@ -23,8 +23,12 @@ pub enum Refusal {
 pub struct FakeKernel {
     /// Our address, the answer to every question for one.
     pub address: IpAddr,
-    /// What is installed.
+    /// What is installed, whole or as far as it receives.
     pub children: BTreeMap<ChildId, ChildSpec>,
+    /// Those that send, oldest first: the last one for some traffic is used.
+    pub outbound: Vec<ChildId>,
+    /// Packets that have come in.
+    pub received: BTreeMap<ChildId, u64>,
     /// Traps by request ID.
     pub traps: BTreeMap<u32, TrapSpec>,
     /// The rules that the classifier has.
@@ -44,6 +48,8 @@ impl FakeKernel {
         Self {
             address,
             children: BTreeMap::new(),
+            outbound: Vec::new(),
+            received: BTreeMap::new(),
             traps: BTreeMap::new(),
             classified: None,
             refusals: VecDeque::new(),
@@ -54,7 +60,7 @@ impl FakeKernel {
 
     /// Does what a real one would, or what [`Self::refusals`] says; `None`: no answer comes.
     pub fn execute(&mut self, command: KernelCommand) -> Option<Result<Done, KernelError>> {
-        if matches!(command, KernelCommand::InstallChild(_)) {
+        if matches!(command, KernelCommand::InstallChild(_) | KernelCommand::InstallInbound(_)) {
             match self.refusals.pop_front() {
                 Some(Refusal::Error(error)) => return Some(Err(error)),
                 Some(Refusal::Silence) => return None,
@@ -83,15 +89,31 @@ impl FakeKernel {
             }
             KernelCommand::InstallChild(spec) => {
                 self.history.push(format!("install child {}", spec.rule));
-                if self.children.values().any(|c| c.inbound.spi == spec.inbound.spi) {
-                    return Err(KernelError::SpiInUse);
+                self.outbound.push(spec.child);
+                self.install(*spec)
+            }
+            KernelCommand::InstallInbound(spec) => {
+                self.history.push(format!("install inbound {}", spec.rule));
+                self.install(*spec)
+            }
+            KernelCommand::InstallOutbound(spec) => {
+                self.history.push(format!("install outbound {}", spec.rule));
+                if self.children.get(&spec.child) != Some(&*spec) {
+                    return Err(KernelError::NoSuchSa);
                 }
-                self.children.insert(spec.child, *spec);
+                self.outbound.push(spec.child);
+                Ok(Done::Ok)
+            }
+            KernelCommand::RemoveOutbound { child } => {
+                self.history.push(format!("remove outbound {}", child.0));
+                self.outbound.retain(|c| *c != child);
                 Ok(Done::Ok)
             }
             KernelCommand::RemoveChild { child } => {
                 self.history.push(format!("remove child {}", child.0));
                 self.children.remove(&child);
+                self.received.remove(&child);
+                self.outbound.retain(|c| *c != child);
                 Ok(Done::Ok)
             }
             KernelCommand::FindLocalAddress { .. } => Ok(Done::LocalAddress(self.address)),
@@ -103,10 +125,19 @@ impl FakeKernel {
                     idle_inbound: self.idle_inbound,
                     bytes_in: 0,
                     bytes_out: 0,
-                    packets_in: 0,
+                    packets_in: self.received.get(&child).copied().unwrap_or(0),
                     packets_out: 0,
                 })
             }
         }
+    }
+
+    fn install(&mut self, spec: ChildSpec) -> Result<Done, KernelError> {
+        if self.children.values().any(|c| c.inbound.spi == spec.inbound.spi) {
+            self.outbound.retain(|c| *c != spec.child);
+            return Err(KernelError::SpiInUse);
+        }
+        self.children.insert(spec.child, spec);
+        Ok(Done::Ok)
     }
 }

@@ -135,6 +135,18 @@ impl Network {
         Some(datagram)
     }
 
+    /// Datagrams under way to an address.
+    pub(super) fn under_way_to(&self, to: IpAddr) -> usize {
+        self.under_way.values().filter(|d| d.to.ip() == to).count()
+    }
+
+    /// Takes the one out that was sent to an address first.
+    pub(super) fn take_first(&mut self, to: IpAddr) -> Option<Datagram> {
+        let of_this = self.under_way.iter().filter(|(_, d)| d.to.ip() == to);
+        let key = of_this.map(|(key, _)| *key).min_by_key(|(_, sequence)| *sequence)?;
+        self.under_way.remove(&key)
+    }
+
     fn translate_out(&mut self, now: Instant, from: SocketAddr) -> SocketAddr {
         let Some(nat) = &mut self.nat else { return from };
         if from.ip() != nat.inside {

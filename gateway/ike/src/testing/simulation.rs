@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,10 +13,10 @@ use crate::Endpoint;
 use crate::algorithms::{AdditionalOffer, Encryption, EspProposal, Group, IkeProposal, Prf};
 use crate::config::{
     ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, Mode, PeerConfig, PolicySet,
-    Protect, Rule, Secret, Start,
+    Protect, Renewal, Rule, RuleName, Secret, Start,
 };
 use crate::event::Event;
-use crate::io::{Input, KernelEvent, Output, Path};
+use crate::io::{ChildSpec, Input, KernelEvent, Output, Path};
 use crate::time::earlier;
 
 /// Which node.
@@ -188,6 +189,23 @@ impl Simulation {
         true
     }
 
+    /// How many datagrams are under way to a node.
+    #[must_use]
+    pub fn under_way(&self, to: NodeId) -> usize {
+        self.nodes.get(to).map_or(0, |node| self.network.under_way_to(node.address))
+    }
+
+    /// Delivers the oldest datagram under way to a node, now; or loses it.
+    pub fn deliver(&mut self, to: NodeId, lost: bool) {
+        let Some(address) = self.nodes.get(to).map(|node| node.address) else { return };
+        if let Some(datagram) = self.network.take_first(address)
+            && !lost
+        {
+            let path = Path { local: datagram.to, remote: datagram.from };
+            self.input(to, Input::Datagram { path, octets: &datagram.octets });
+        }
+    }
+
     /// Lets time pass. Returns the number of steps: a run that never comes to rest is cut at a
     /// million.
     pub fn run(&mut self, time: Duration) -> u32 {
@@ -228,6 +246,39 @@ impl Simulation {
         violations
     }
 
+    /// A packet from each node for each rule that has a Child SA, at this very moment; gives those
+    /// that are lost, because nobody has the inbound SA for what they are sent by.
+    pub fn exchange_traffic(&mut self) -> Vec<(NodeId, RuleName)> {
+        let mut lost = Vec::new();
+        for from in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get(from) else { continue };
+            // The newest one for each kind of traffic is the one in use.
+            let mut used: BTreeMap<u32, &ChildSpec> = BTreeMap::new();
+            for child in node.kernel.outbound.iter().filter_map(|c| node.kernel.children.get(c)) {
+                used.insert(child.reqid, child);
+            }
+            let used: Vec<ChildSpec> = used.into_values().cloned().collect();
+            for sent_by in used {
+                let received = self.nodes.iter_mut().enumerate().filter(|(to, _)| *to != from);
+                let received = received.filter_map(|(_, to)| {
+                    let by = to
+                        .kernel
+                        .children
+                        .values()
+                        .find(|c| c.inbound.spi == sent_by.outbound.spi)?;
+                    let id = by.child;
+                    (by.inbound.encryption_key == sent_by.outbound.encryption_key)
+                        .then(|| to.kernel.received.entry(id).or_default())
+                });
+                match received.into_iter().next() {
+                    Some(count) => *count = count.saturating_add(1),
+                    None => lost.push((from, sent_by.rule)),
+                }
+            }
+        }
+        lost
+    }
+
     /// At rest: each Child SA of a node has its counterpart, with the same keys the other way
     /// round and the same traffic.
     #[must_use]
@@ -235,6 +286,9 @@ impl Simulation {
         let mut mismatches = Vec::new();
         for (id, node) in self.nodes.iter().enumerate() {
             for child in node.kernel.children.values() {
+                if !node.kernel.outbound.contains(&child.child) {
+                    mismatches.push(format!("node {id}: {child:?} does not send"));
+                }
                 let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != id);
                 let fits = others.flat_map(|(_, n)| n.kernel.children.values()).any(|c| {
                     c.inbound.spi == child.outbound.spi
@@ -270,7 +324,12 @@ pub fn proposals() -> (Vec<IkeProposal>, Vec<EspProposal>) {
     };
     (
         vec![ike],
-        vec![EspProposal { encryption: vec![Encryption::Aes256Gcm16], integrity: Vec::new() }],
+        vec![EspProposal {
+            encryption: vec![Encryption::Aes256Gcm16],
+            integrity: Vec::new(),
+            groups: Vec::new(),
+            pfs_optional: false,
+        }],
     )
 }
 
@@ -289,6 +348,7 @@ pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>)
         proposals: proposals().0,
         liveness_interval: Duration::ZERO,
         lifetime: Duration::ZERO,
+        renewal: Renewal::Rekey,
     }
 }
 

@@ -112,41 +112,52 @@ pub(super) async fn take_back(
     outcome
 }
 
-/// The steps that install a Child SA.
+/// The steps by which a Child SA receives. A whole one gets these before those of
+/// [`outbound_steps`], so that an answer to what is sent finds its SA.
 ///
-/// BPF entries first, so that no packet of the SAs is dropped as unknown. The inbound SA before
-/// the outbound one, so that an answer finds it. Policies then, which make the kernel use them;
-/// routes last, which bring traffic.
-pub(super) fn child_steps(
+/// The BPF entry first, so that no packet of the SA is dropped as unknown; the policies of what
+/// comes in after the SA that they demand.
+pub(super) fn inbound_steps(spec: &ChildSpec) -> Result<Vec<Step<'_>>, KernelError> {
+    let directions: &[_] = match spec.mode {
+        Mode::Tunnel => &[PolicyDirection::In, PolicyDirection::Forward],
+        // A forwarded packet is never the payload of a transport mode SA (RFC 4301 4.1).
+        Mode::Transport => &[PolicyDirection::In],
+    };
+    sa_steps(spec, SaDirection::Inbound, directions)
+}
+
+/// The steps by which a Child SA sends: the BPF entry, the SA, then the policies that make the
+/// kernel use it; routes last, which bring traffic.
+pub(super) fn outbound_steps(
     spec: &ChildSpec,
     routes: Vec<RouteValue>,
 ) -> Result<Vec<Step<'_>>, KernelError> {
-    use SaDirection::{Inbound, Outbound};
+    let mut steps = sa_steps(spec, SaDirection::Outbound, &[PolicyDirection::Out])?;
     let owner = Owner::Child(spec.child);
-    let mut steps = vec![
-        Step::Entry(spec, Inbound),
-        Step::Entry(spec, Outbound),
-        Step::Sa(spec, Inbound),
-        Step::Sa(spec, Outbound),
-    ];
-    for direction in [PolicyDirection::In, PolicyDirection::Forward, PolicyDirection::Out] {
-        let sa = match direction {
-            PolicyDirection::In | PolicyDirection::Forward => &spec.inbound,
-            PolicyDirection::Out => &spec.outbound,
-        };
-        // A forwarded packet is never the payload of a transport mode SA (RFC 4301 4.1).
-        if direction == PolicyDirection::Forward && spec.mode == Mode::Transport {
-            continue;
-        }
-        let value = |priority| PolicyValue {
-            priority,
-            reqid: spec.reqid,
-            source: Some(sa.source),
-            destination: sa.destination,
-        };
-        steps.extend(policy_steps(&spec.selectors, spec.mode, direction, owner, value)?);
-    }
     steps.extend(routes.into_iter().map(|route| Step::Route(owner, route)));
+    Ok(steps)
+}
+
+fn sa_steps<'a>(
+    spec: &'a ChildSpec,
+    direction: SaDirection,
+    policies: &[PolicyDirection],
+) -> Result<Vec<Step<'a>>, KernelError> {
+    let mut steps = vec![Step::Entry(spec, direction), Step::Sa(spec, direction)];
+    let sa = match direction {
+        SaDirection::Inbound => &spec.inbound,
+        SaDirection::Outbound => &spec.outbound,
+    };
+    let owner = Owner::Child(spec.child);
+    let value = |priority| PolicyValue {
+        priority,
+        reqid: spec.reqid,
+        source: Some(sa.source),
+        destination: sa.destination,
+    };
+    for policy in policies {
+        steps.extend(policy_steps(&spec.selectors, spec.mode, *policy, owner, value)?);
+    }
     Ok(steps)
 }
 

@@ -17,8 +17,9 @@ use gateway_wire::{
 use zeroize::Zeroizing;
 
 pub(crate) use self::transcript::Transcript;
-use super::child::{self, ChildOffer, Withheld};
+use super::child::{self, ChildRequest, Withheld};
 use super::init::candidates;
+use super::offer::ChildOffer;
 use super::{Established, IkeSa, Job, State, notify};
 use crate::algorithms::Group;
 use crate::channel::{Channel, Opened, RequestId};
@@ -264,7 +265,8 @@ impl IkeSa {
             // RFC 6023: an IKE SA without a Child SA, and no error.
             return self.release_answer(now, shared, withheld, Ok(None));
         }
-        match child::negotiate(shared, self, &payloads, nonces, None) {
+        let wanted = ChildRequest::in_auth(&payloads, nonces);
+        match child::negotiate(shared, self, &wanted) {
             Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
             Err(error) => self.release_answer(now, shared, withheld, Err(error)),
         }
@@ -316,7 +318,9 @@ impl IkeSa {
     ) {
         let suite = channel.suite;
         self.peer = Some(Arc::clone(&peer.0));
-        self.state = State::Established(Box::new(Established::new(now, channel, nat)));
+        let mut established = Established::new(now, channel, nat);
+        established.begin_life(now, shared, &peer.0);
+        self.state = State::Established(Box::new(established));
         shared.count(Counter::IkeSaEstablished);
         shared.contacted(&peer.0.name);
         self.event(

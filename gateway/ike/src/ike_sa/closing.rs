@@ -1,0 +1,109 @@
+//! The last words of an IKE SA (RFC 7296 1.4.1, 2.25.2).
+
+use std::time::Instant;
+
+use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
+
+use super::collision::{Asked, Doing, Verdict, verdict};
+use super::{IkeSa, State, notify};
+use crate::channel::{Channel, Opened, RequestId};
+use crate::counters::Counter;
+use crate::io::Path;
+use crate::shared::Shared;
+use crate::time::after;
+
+/// What is left of an IKE SA: our own goodbye that waits for its answer, or the answer to the
+/// peer's, kept in case it asks again; after a rekey, old keys that the peer is still to delete.
+pub(crate) struct Closing {
+    pub(super) channel: Channel,
+    pub(super) until: Instant,
+    /// Our Delete is still to be sent.
+    owes_delete: bool,
+}
+
+impl Closing {
+    /// Long enough for the peer's retransmissions, or ours, to end.
+    pub(super) fn new(now: Instant, shared: &Shared, channel: Channel) -> Self {
+        let until = after(now, shared.config.half_open_timeout);
+        Self { channel, until, owes_delete: false }
+    }
+
+    /// The peer is to delete it, as soon as it has our answer: it may take as long to get that as
+    /// it repeats its request.
+    pub(super) fn remnant(now: Instant, shared: &Shared, channel: Channel) -> Self {
+        Self { until: after(now, shared.config.patience()), ..Self::new(now, shared, channel) }
+    }
+
+    /// Whether a goodbye of ours has not been answered yet.
+    pub(crate) const fn awaits_answer(&self) -> bool {
+        self.channel.is_busy()
+    }
+}
+
+impl IkeSa {
+    /// Sends the Delete of an IKE SA that is closing. With a request under way it waits for that
+    /// one's response: the window is one message (RFC 7296 2.3), and a peer that has not seen the
+    /// earlier request could not take this one.
+    pub(super) fn say_goodbye(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Closing(closing) = &mut self.state else { return };
+        closing.owes_delete = closing.channel.is_busy();
+        if closing.owes_delete {
+            return;
+        }
+        closing.until = after(now, shared.config.half_open_timeout);
+        let delete = Payload::Delete(Delete { protocol: ProtocolId::IKE, spis: Vec::new() });
+        if self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[delete]).is_err() {
+            self.state = State::Closed;
+        }
+    }
+
+    /// The answer to our goodbye, or to the request before it.
+    pub(super) fn closing_response(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Closing(closing) = &self.state else { return };
+        if closing.owes_delete {
+            self.say_goodbye(now, shared);
+        } else {
+            self.state = State::Closed;
+        }
+    }
+
+    /// An authentic request on an IKE SA that is closing: the peer has not heard yet, or says
+    /// goodbye itself. What would make something new is put off for good.
+    pub(super) fn closing_request(
+        &mut self,
+        shared: &mut Shared,
+        path: Path,
+        opened: &Opened,
+        datagram: &[u8],
+    ) {
+        let State::Closing(closing) = &mut self.state else { return };
+        let ends = opened.payloads().is_ok_and(|inner| {
+            inner.iter().any(|p| matches!(p, Payload::Delete(d) if d.protocol == ProtocolId::IKE))
+        });
+        let asked = if opened.header.exchange == ExchangeType::CREATE_CHILD_SA {
+            Asked::CreateChild
+        } else if ends {
+            Asked::DeleteIke
+        } else {
+            Asked::DeleteChild
+        };
+        // Its Child SAs are gone or have moved on: there is nothing to name in an answer.
+        let words = match verdict(Doing::DeleteIke, asked) {
+            Verdict::NotNow(_) => {
+                shared.count(Counter::TemporaryFailure);
+                Some(notify(NotifyType::TEMPORARY_FAILURE, &[]))
+            }
+            Verdict::ForgetOurs => {
+                closing.owes_delete = false;
+                closing.channel.response_received();
+                None
+            }
+            Verdict::AsUsual | Verdict::Compare | Verdict::WithoutDelete => None,
+        };
+        let request = RequestId::new(opened, datagram);
+        match closing.channel.respond(shared.random.as_mut(), request, words.as_slice()) {
+            Ok(answer) => shared.transmit(path, answer),
+            Err(_cannot) => self.state = State::Closed,
+        }
+    }
+}

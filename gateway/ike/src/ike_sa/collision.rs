@@ -1,0 +1,146 @@
+//! What happens when both ends want something of the same SA at once (RFC 7296 2.8.1, 2.8.2,
+//! 2.25), as a table.
+//!
+//! With a window of one message each way, the most that can cross is one request of ours and one
+//! of the peer's. So the table has a row for what we are doing and a column for what the peer
+//! asks. The peer has the same table: what it does follows from the same cell with the roles
+//! exchanged.
+
+/// What we are doing on an IKE SA: the request of ours that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// Nothing, or something that stands in nobody's way.
+    Nothing,
+    /// Creating a Child SA.
+    CreateChild,
+    /// Replacing a Child SA: the one that the peer's request names, or another.
+    RekeyChild { same: bool },
+    /// Deleting a Child SA, or about to: the one that the peer's request names, or another.
+    DeleteChild { same: bool },
+    /// Replacing the IKE SA.
+    RekeyIke,
+    /// Deleting the IKE SA.
+    DeleteIke,
+}
+
+/// What the peer asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    CreateChild,
+    RekeyChild,
+    DeleteChild,
+    RekeyIke,
+    DeleteIke,
+}
+
+/// What the peer gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// What it asked for, as if we were doing nothing.
+    AsUsual,
+    /// What it asked for; there will be two successors, of which the nonces choose one when our
+    /// own answer comes.
+    Compare,
+    /// What it asked for, and the Delete payload in the answer names nothing: both ends know.
+    WithoutDelete,
+    /// What it asked for; our own request is void, whatever is answered to it.
+    ForgetOurs,
+    /// TEMPORARY_FAILURE: let it try again when this is over.
+    NotNow(&'static str),
+}
+
+/// The table.
+pub(super) const fn verdict(doing: Doing, asked: Asked) -> Verdict {
+    use Verdict::{AsUsual, Compare, ForgetOurs, NotNow, WithoutDelete};
+    match (asked, doing) {
+        // RFC 7296 2.25.2: a new Child SA would belong to an IKE SA that is on its way out.
+        (Asked::CreateChild | Asked::RekeyChild, Doing::RekeyIke) => {
+            NotNow("the IKE SA is being rekeyed")
+        }
+        (Asked::CreateChild | Asked::RekeyChild | Asked::RekeyIke, Doing::DeleteIke) => {
+            NotNow("the IKE SA is being closed")
+        }
+        // 2.25.1
+        (Asked::RekeyChild, Doing::DeleteChild { same: true }) => {
+            NotNow("the Child SA is being closed")
+        }
+        (Asked::RekeyChild, Doing::RekeyChild { same: true })
+        | (Asked::RekeyIke, Doing::RekeyIke) => Compare,
+        (Asked::DeleteChild, Doing::DeleteChild { same: true }) => WithoutDelete,
+        // 2.25.2: children must not come, go or change while they move.
+        (
+            Asked::RekeyIke,
+            Doing::CreateChild | Doing::RekeyChild { .. } | Doing::DeleteChild { .. },
+        ) => NotNow("a Child SA is being changed"),
+        (
+            Asked::DeleteIke,
+            Doing::RekeyIke
+            | Doing::DeleteIke
+            | Doing::CreateChild
+            | Doing::RekeyChild { .. }
+            | Doing::DeleteChild { .. },
+        ) => ForgetOurs,
+        (_, Doing::Nothing)
+        | (
+            Asked::CreateChild | Asked::RekeyChild | Asked::DeleteChild,
+            Doing::CreateChild | Doing::RekeyChild { .. } | Doing::DeleteChild { .. },
+        )
+        | (Asked::DeleteChild, Doing::RekeyIke | Doing::DeleteIke) => AsUsual,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOING: [Doing; 8] = [
+        Doing::Nothing,
+        Doing::CreateChild,
+        Doing::RekeyChild { same: false },
+        Doing::RekeyChild { same: true },
+        Doing::DeleteChild { same: false },
+        Doing::DeleteChild { same: true },
+        Doing::RekeyIke,
+        Doing::DeleteIke,
+    ];
+
+    /// RFC 7296 2.25.1 and 2.25.2, sentence by sentence.
+    #[test]
+    fn the_table_is_that_of_the_rfc() {
+        use Asked as A;
+        use Doing as D;
+        use Verdict as V;
+        let row = |asked| {
+            DOING.map(|doing| match verdict(doing, asked) {
+                V::AsUsual => "usual",
+                V::Compare => "compare",
+                V::WithoutDelete => "without",
+                V::ForgetOurs => "forget",
+                V::NotNow(_) => "later",
+            })
+        };
+        // nothing, create, rekey other, rekey same, delete other, delete same, rekey IKE, delete IKE
+        let usual = "usual";
+        assert_eq!(
+            row(A::CreateChild),
+            [usual, usual, usual, usual, usual, usual, "later", "later"]
+        );
+        assert_eq!(
+            row(A::RekeyChild),
+            [usual, usual, usual, "compare", usual, "later", "later", "later"]
+        );
+        assert_eq!(
+            row(A::DeleteChild),
+            [usual, usual, usual, usual, usual, "without", usual, usual]
+        );
+        assert_eq!(
+            row(A::RekeyIke),
+            [usual, "later", "later", "later", "later", "later", "compare", "later"]
+        );
+        assert_eq!(
+            row(A::DeleteIke),
+            [usual, "forget", "forget", "forget", "forget", "forget", "forget", "forget"]
+        );
+        assert_eq!(verdict(D::RekeyIke, A::RekeyIke), V::Compare);
+    }
+}

@@ -1,0 +1,142 @@
+//! The Child SA that we ask the peer for, and the check of its answer (RFC 7296 1.2, 1.3.1, 2.9).
+
+use std::sync::Arc;
+
+use gateway_wire::{KeMethod, NotifyType, Payload, TrafficSelector, TrafficSelectors};
+
+use super::child::Narrowed;
+use super::jobs::Wish;
+use super::notify;
+use crate::algorithms::Group;
+use crate::config::{Action, Mode, Protect, Rule, RuleName};
+use crate::error::Error;
+use crate::io::{ChildId, IkeSaId};
+use crate::natt::NatDetected;
+use crate::payloads::Payloads;
+use crate::proposal::{self, ChildExchange, EspChoice};
+use crate::selector;
+use crate::shared::Shared;
+
+/// A Child SA that we ask the peer for.
+#[derive(Debug, Clone)]
+pub(crate) struct ChildOffer {
+    pub(super) wish: Wish,
+    pub(super) rule: Arc<Rule>,
+    pub(super) protect: Protect,
+    pub(super) id: ChildId,
+    /// Our inbound SPI, reserved.
+    pub(super) spi: u32,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+}
+
+/// The peer's good answer to a [`ChildOffer`].
+#[derive(Debug)]
+pub(super) struct ChildAnswer {
+    pub(super) choice: EspChoice,
+    pub(super) narrowed: Narrowed,
+}
+
+impl ChildOffer {
+    /// An offer for a rule as it is *now*; `None` when there is no such rule any more.
+    pub(super) fn new(
+        shared: &mut Shared,
+        owner: IkeSaId,
+        wish: Wish,
+    ) -> Result<Option<Self>, Error> {
+        let Some(rule) = shared.policies.rules.get(&wish.rule).cloned() else { return Ok(None) };
+        let Action::Protect(protect) = rule.action.clone() else { return Ok(None) };
+        let id = shared.child_id();
+        let spi = shared.child_spi(owner, id)?;
+        let (local, remote) = selector::of_rule(&rule);
+        Ok(Some(Self { wish, rule, protect, id, spi, local, remote }))
+    }
+
+    pub(super) fn serves(&self, rule: &RuleName) -> bool {
+        self.wish.rule == *rule && self.wish.replaces.is_none()
+    }
+
+    /// The payloads of the offer in IKE_AUTH: SA, TSi, TSr and, for transport mode, its
+    /// notification.
+    pub(super) fn payloads(&self) -> Vec<Payload<'static>> {
+        self.payloads_with(false)
+    }
+
+    /// The same in CREATE_CHILD_SA, where a key exchange may be offered too.
+    pub(super) fn payloads_with(&self, pfs: bool) -> Vec<Payload<'static>> {
+        let sa = proposal::offer_esp(&self.protect.proposals, self.spi, pfs);
+        let transport = (self.protect.mode == Mode::Transport)
+            .then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
+        transport
+            .into_iter()
+            .chain([
+                Payload::SecurityAssociation(sa),
+                Payload::TsInitiator(TrafficSelectors::new(self.local.clone())),
+                Payload::TsResponder(TrafficSelectors::new(self.remote.clone())),
+            ])
+            .collect()
+    }
+
+    /// The method for which CREATE_CHILD_SA brings a value: the one that the peer asked for, else
+    /// the one that the IKE SA has, which the peer surely knows, else our best.
+    pub(super) fn group(&self, of_ike_sa: Group) -> Option<Group> {
+        let ours = || self.protect.proposals.iter().flat_map(|p| p.groups.iter().copied());
+        let known = ours().find(|g| Some(*g) == self.wish.group);
+        known.or_else(|| ours().find(|g| *g == of_ike_sa)).or_else(|| ours().next())
+    }
+
+    /// Whether the peer may ask for this method instead of the one we sent.
+    pub(super) fn may_use(&self, group: Group) -> bool {
+        self.protect.proposals.iter().any(|p| p.groups.contains(&group))
+    }
+
+    /// The peer's answer in IKE_AUTH must be one of our proposals and lie within our selectors.
+    pub(super) fn check_answer(
+        &self,
+        payloads: &Payloads<'_>,
+        nat: NatDetected,
+    ) -> Result<ChildAnswer, Error> {
+        self.check(payloads, nat, ChildExchange::Auth)
+    }
+
+    /// The same in CREATE_CHILD_SA, to which we sent a value for the method `sent`.
+    pub(super) fn check_created(
+        &self,
+        payloads: &Payloads<'_>,
+        nat: NatDetected,
+        sent: Option<KeMethod>,
+    ) -> Result<ChildAnswer, Error> {
+        self.check(payloads, nat, ChildExchange::CreateChild(sent))
+    }
+
+    fn check(
+        &self,
+        payloads: &Payloads<'_>,
+        nat: NatDetected,
+        exchange: ChildExchange,
+    ) -> Result<ChildAnswer, Error> {
+        // RFC 7296 3.10.1: an error in a response means that the request has failed, known or not.
+        match payloads.error() {
+            Some(error) if payloads.sa.is_none() => return Err(Error::Refused(error.kind)),
+            Some(_) => return Err(Error::BadAnswer("an error beside a Child SA")),
+            None => {}
+        }
+        let choice =
+            proposal::accept_esp(&self.protect.proposals, payloads.require_sa()?, exchange)?;
+        let (local, remote) = payloads.require_ts()?;
+        let granted = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+        if granted != (self.protect.mode == Mode::Transport) {
+            return Err(Error::Mode("the peer does not use the mode that the rule demands"));
+        }
+        if granted && nat.any() {
+            return Err(Error::Mode("transport mode does not pass NAT"));
+        }
+        if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
+            return Err(Error::BadAnswer("traffic selectors outside those that we offered"));
+        }
+        let pairs = selector::pairs(&self.rule, local, remote)
+            .ok_or(Error::BadAnswer("unusable traffic selectors"))?;
+        let narrowed = Narrowed { local: local.to_vec(), remote: remote.to_vec(), pairs };
+        Ok(ChildAnswer { choice, narrowed })
+    }
+}

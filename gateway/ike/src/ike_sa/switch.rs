@@ -1,0 +1,343 @@
+//! From one Child SA to its successor without losing a packet (RFC 7296 2.8): who switches when,
+//! and when the old one goes.
+//!
+//! The initiator of the exchange has the peer's word that the successor receives: it sends by it
+//! at once, and then deletes the old one. The responder receives by the successor before it
+//! answers, and sends by it when the initiator is known to have the answer: its next request, the
+//! Delete of the old one as a rule, or its first packet. At both ends the old one receives until
+//! it has been silent, since packets may still be under way.
+
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::jobs::{Current, Wish};
+use super::{ChildSa, ChildState, Established, IkeSa, Job, State};
+use crate::config::{Action, Start};
+use crate::counters::Counter;
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::io::{ChildId, Done, KernelCommand, KernelError};
+use crate::shared::{Owner, Purpose, Shared};
+use crate::time::{after, earlier};
+
+/// A responder looks after this long whether packets come in by the successor, and then after
+/// twice as long …
+const FIRST_POLL: Duration = Duration::from_millis(100);
+/// … up to this long.
+const LAST_POLL: Duration = Duration::from_secs(5);
+/// An old Child SA goes when no packet has come in for this long …
+const SILENCE: Duration = Duration::from_secs(1);
+/// … and after so many looks in any case.
+const MOST_LOOKS: u32 = 60;
+
+/// When to look again whether packets come in on a Child SA.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Poll {
+    pub(super) at: Instant,
+    interval: Duration,
+    /// How many had come at the last look.
+    packets: Option<u64>,
+    looks: u32,
+}
+
+impl Poll {
+    /// For the first packet of a successor.
+    pub(super) fn first(now: Instant) -> Self {
+        Self { at: after(now, FIRST_POLL), interval: FIRST_POLL, packets: None, looks: 0 }
+    }
+
+    /// For the silence of an old one: counted from the first look, at once.
+    const fn silence(now: Instant) -> Self {
+        Self { at: now, interval: SILENCE, packets: None, looks: 0 }
+    }
+
+    fn next(&mut self, now: Instant, state: ChildState) {
+        self.looks = self.looks.saturating_add(1);
+        if state == ChildState::Receiving && self.looks > 1 {
+            self.interval = self.interval.saturating_mul(2).min(LAST_POLL);
+        }
+        self.at = after(now, self.interval);
+    }
+}
+
+impl Established {
+    /// When something is to be done about Child SAs.
+    pub(super) fn children_due(&self) -> Option<Instant> {
+        let due = |c: &ChildSa| earlier(c.rekey_at, c.poll.map(|p| p.at));
+        let later = self.later.iter().map(|(at, _)| *at).min();
+        earlier(later, self.children.values().filter_map(due).min())
+    }
+
+    /// The live successor of a Child SA.
+    fn successor(&self, child: ChildId) -> Option<&ChildSa> {
+        self.children.values().find(|c| c.replaces == Some(child) && c.is_live())
+    }
+
+    /// Whether a Child SA can and needs to be replaced by us.
+    pub(super) fn wants_successor(&self, child: ChildId) -> bool {
+        self.children.get(&child).is_some_and(ChildSa::is_live) && self.successor(child).is_none()
+    }
+
+    /// Whether it is not clear yet which of two successors stays: both ends replace the same
+    /// Child SA, and the answer to our own request is still to come.
+    fn is_contested(&self, child: &ChildSa) -> bool {
+        let Some(Current::CreateChild(current)) = &self.current else { return false };
+        current.collided.as_ref().is_some_and(|c| c.child == child.id)
+            && child
+                .replaces
+                .and_then(|old| self.children.get(&old))
+                .is_some_and(|old| old.state == ChildState::Installed)
+    }
+}
+
+impl IkeSa {
+    /// The peer has sent another request: with a window of one, it has our answers to those
+    /// before (RFC 7296 2.3).
+    pub(super) fn peer_has_answers(&mut self, shared: &mut Shared) {
+        let State::Established(established) = &self.state else { return };
+        let waiting = established
+            .children
+            .values()
+            .filter(|c| c.state == ChildState::Receiving && c.waiting.is_some())
+            .filter(|c| !established.is_contested(c));
+        let waiting: Vec<ChildId> = waiting.map(|c| c.id).collect();
+        for child in waiting {
+            self.switch_to(shared, child);
+        }
+    }
+
+    /// From now on we send by this Child SA.
+    fn switch_to(&mut self, shared: &mut Shared, child: ChildId) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(successor) = established.children.get_mut(&child) else { return };
+        let Some(spec) = successor.waiting.take() else { return };
+        successor.state = ChildState::Installed;
+        successor.poll = None;
+        let old = successor.replaces;
+        shared.command(
+            Owner::IkeSa(self.id, Purpose::InstallOutbound(child)),
+            KernelCommand::InstallOutbound(spec),
+        );
+        if let Some(old) = old {
+            self.retire(shared, old);
+        }
+    }
+
+    /// The kernel has answered the installation of what sends.
+    pub(super) fn outbound_installed(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+        result: Result<(), KernelError>,
+    ) {
+        let State::Established(established) = &self.state else { return };
+        let Some(rule) = established.children.get(&child).map(|c| Arc::clone(&c.rule.name)) else {
+            return;
+        };
+        if let Err(error) = result {
+            self.child_failed(shared, Some(rule), Error::Kernel(error));
+            self.delete_child(now, shared, child, "the kernel refused its outbound SA");
+        }
+    }
+
+    /// A successor sends instead of this Child SA, or it is redundant: it only receives from now on.
+    fn retire(&mut self, shared: &mut Shared, child: ChildId) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(old) = established.children.get_mut(&child) else { return };
+        let before = old.state;
+        if before == ChildState::Retiring {
+            return;
+        }
+        old.state = ChildState::Retiring;
+        (old.waiting, old.poll, old.rekey_at) = (None, None, None);
+        if before == ChildState::Installed {
+            let words = format!("retiring the Child SA of rule {}", old.rule.name);
+            shared.command(Owner::Endpoint(words), KernelCommand::RemoveOutbound { child });
+        }
+    }
+
+    /// Initiator: the old Child SA, or our redundant new one, goes at both ends.
+    pub(super) fn retire_and_delete(&mut self, now: Instant, shared: &mut Shared, child: ChildId) {
+        self.retire(shared, child);
+        let State::Established(established) = &self.state else { return };
+        let Some(old) = established.children.get(&child) else { return };
+        // Deleted by the peer already: it is being watched.
+        if old.poll.is_none() {
+            let (spi, peer_spi) = (old.inbound_spi, old.outbound_spi);
+            self.add_job(now, shared, Job::DeleteChild { spi, peer_spi });
+        }
+    }
+
+    /// The peer knows that a Child SA is gone: it goes here too, when no packet comes any more.
+    pub(super) fn await_silence(&mut self, now: Instant, spi: u32) {
+        let State::Established(established) = &mut self.state else { return };
+        let retiring = |c: &&mut ChildSa| {
+            c.inbound_spi == spi && c.state == ChildState::Retiring && c.poll.is_none()
+        };
+        if let Some(old) = established.children.values_mut().find(retiring) {
+            old.poll = Some(Poll::silence(now));
+        }
+    }
+
+    /// The peer deletes a Child SA, named by its SPI in ESP from us. Gives our SPI for the Delete
+    /// payload of the answer, if it is to have one (RFC 7296 1.4.1, 2.25.1).
+    pub(super) fn deleted_by_peer(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+    ) -> Option<u32> {
+        let State::Established(established) = &self.state else { return None };
+        let old = established.children.get(&child)?;
+        let spi = old.inbound_spi;
+        let ours =
+            matches!(&established.current, Some(Current::DeleteChild { spi: s, .. }) if *s == spi);
+        let rule = Arc::clone(&old.rule.name);
+        let carried_on = |c: &ChildSa| c.id != child && c.is_live() && c.rule.name == rule;
+        if !established.children.values().any(carried_on) {
+            self.remove_child(shared, child, "deleted by the peer");
+            return Some(spi);
+        }
+        let successor = established.successor(child).map(|c| c.id);
+        if let Some(successor) = successor {
+            self.switch_to(shared, successor);
+        }
+        self.retire(shared, child);
+        self.await_silence(now, spi);
+        self.jobs.retain(|job| !matches!(job, Job::DeleteChild { spi: s, .. } if *s == spi));
+        (!ours).then_some(spi)
+    }
+
+    /// What time brings to Child SAs.
+    pub(super) fn children_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Established(established) = &mut self.state else { return };
+        let (mut looks, mut limits) = (Vec::new(), Vec::new());
+        for child in established.children.values_mut() {
+            if let Some(poll) = &mut child.poll
+                && poll.at <= now
+            {
+                poll.next(now, child.state);
+                looks.push(child.id);
+            }
+            if child.rekey_at.is_some_and(|at| at <= now) {
+                child.rekey_at = None;
+                limits.push(child.id);
+            }
+        }
+        let due: Vec<Wish> =
+            established.later.extract_if(.., |(at, _)| *at <= now).map(|(_, wish)| wish).collect();
+        for wish in due {
+            self.add_job(now, shared, Job::CreateChild(wish));
+        }
+        for child in looks {
+            let owner = Owner::IkeSa(self.id, Purpose::Poll(child));
+            shared.command(owner, KernelCommand::QueryUse { child });
+        }
+        for child in limits {
+            self.child_expired(now, shared, child, false);
+        }
+    }
+
+    /// The kernel has said how many packets have come in.
+    pub(super) fn poll_answered(
+        &mut self,
+        shared: &mut Shared,
+        child: ChildId,
+        result: Result<Done, KernelError>,
+    ) {
+        let State::Established(established) = &mut self.state else { return };
+        let contested =
+            established.children.get(&child).is_some_and(|c| established.is_contested(c));
+        let Some(polled) = established.children.get_mut(&child) else { return };
+        let Some(poll) = &mut polled.poll else { return };
+        let packets =
+            if let Ok(Done::Use { packets_in, .. }) = result { Some(packets_in) } else { None };
+        let before = core::mem::replace(&mut poll.packets, packets);
+        let (state, looks) = (polled.state, poll.looks);
+        match state {
+            ChildState::Receiving if packets.is_some_and(|p| p > 0) && !contested => {
+                self.switch_to(shared, child);
+            }
+            // One look is no silence yet; an error means that the kernel has no such SA any more.
+            ChildState::Retiring
+                if packets.is_none() || packets == before || looks >= MOST_LOOKS =>
+            {
+                let reason = if polled.redundant { "redundant" } else { "replaced" };
+                self.remove_child(shared, child, reason);
+            }
+            ChildState::Installing
+            | ChildState::Receiving
+            | ChildState::Installed
+            | ChildState::Retiring => {}
+        }
+    }
+
+    /// A soft limit was reached, or a hard one: the Child SA gets a successor.
+    pub(crate) fn child_expired(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+        hard: bool,
+    ) {
+        let State::Established(established) = &mut self.state else { return };
+        let begins = established.channel.initiator;
+        let Some(expired) = established.children.get_mut(&child) else { return };
+        let rule = Arc::clone(&expired.rule.name);
+        if hard {
+            if !expired.is_live() {
+                return self.remove_child(shared, child, "expired");
+            }
+            shared.count(Counter::ChildSaExpired);
+            let by_us =
+                matches!(&expired.rule.action, Action::Protect(p) if p.start != Start::Respond);
+            self.delete_child(now, shared, child, "expired before it had a successor");
+            // One end begins, lest there be two; the other one finds out soon enough if it does not.
+            if begins && by_us && !self.will_serve(&rule) {
+                self.add_job(now, shared, Job::CreateChild(Wish::new(rule)));
+            }
+            return;
+        }
+        if expired.is_live() && !expired.successor_wanted {
+            expired.successor_wanted = true;
+            let wish = Wish { replaces: Some(child), ..Wish::new(rule) };
+            self.add_job(now, shared, Job::CreateChild(wish));
+        }
+    }
+
+    /// A Child SA did not get its successor: it is tried again, until the hard limit ends it.
+    pub(super) fn rekey_failed(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        replaces: Option<ChildId>,
+    ) {
+        let State::Established(established) = &mut self.state else { return };
+        let old = replaces.and_then(|old| established.children.get_mut(&old));
+        let Some(old) = old.filter(|c| c.is_live()) else { return };
+        let wait = shared.backoff(old.failures);
+        old.failures = old.failures.saturating_add(1);
+        old.successor_wanted = false;
+        old.rekey_at = Some(after(now, wait));
+    }
+
+    /// The peer does not know the Child SA that we want to replace: neither do we any more, and
+    /// its rule gets one from scratch (RFC 7296 2.25).
+    pub(super) fn replaced_is_unknown(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+    ) {
+        let State::Established(established) = &self.state else { return };
+        let Some(old) = established.children.get(&child).filter(|c| c.is_live()) else { return };
+        let rule = Arc::clone(&old.rule.name);
+        self.event(shared, EventKind::PutOff(Error::ChildSaNotFound(old.inbound_spi)));
+        self.remove_child(shared, child, "the peer does not have it");
+        if !self.will_serve(&rule) {
+            self.add_job(now, shared, Job::CreateChild(Wish::new(rule)));
+        }
+    }
+}
