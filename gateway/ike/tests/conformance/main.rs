@@ -198,7 +198,8 @@ const fn notification(kind: NotifyType, data: &[u8]) -> Payload<'_> {
     Payload::Notify(Notify { protocol: ProtocolId::NONE, spi: &[], kind, data })
 }
 
-/// The types of the notifications among payloads.
+/// The types of the notifications among payloads, but for those of extensions to RFC 7296, which
+/// are not the matter here.
 fn notified(payloads: &[Payload<'_>]) -> Vec<NotifyType> {
     payloads
         .iter()
@@ -206,6 +207,7 @@ fn notified(payloads: &[Payload<'_>]) -> Vec<NotifyType> {
             Payload::Notify(notify) => Some(notify.kind),
             _ => None,
         })
+        .filter(|kind| *kind <= NotifyType::NON_FIRST_FRAGMENTS_ALSO)
         .collect()
 }
 

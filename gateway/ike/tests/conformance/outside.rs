@@ -18,7 +18,8 @@ fn a_request_for_an_unknown_ike_sa_is_told_so_with_its_own_header() {
         assert_eq!(message.header.responder_spi, asked.responder_spi);
         assert_eq!((message.header.exchange, message.header.message_id.0), (exchange, id));
         assert!(message.header.flags.response);
-        assert_eq!(message.payloads, [notification(NotifyType::INVALID_IKE_SPI, &[])]);
+        assert_eq!(message.payloads[0], notification(NotifyType::INVALID_IKE_SPI, &[]));
+        assert_eq!(notified(&message.payloads), [NotifyType::INVALID_IKE_SPI]);
     }
     assert_eq!(counter(&simulation, 1, Counter::UnknownIkeSpi), 2);
 }
