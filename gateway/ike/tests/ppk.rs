@@ -72,7 +72,7 @@ fn error(simulation: &Simulation, node: usize) -> String {
         EventKind::Failed(error) | EventKind::ChildFailed { error, .. } => Some(error.to_string()),
         _ => None,
     });
-    words.last().unwrap_or_default()
+    words.next_back().unwrap_or_default()
 }
 
 /// Whether a message of IKE_SA_INIT says that its sender uses PPKs.
