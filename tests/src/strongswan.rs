@@ -51,6 +51,8 @@ pub struct Connection {
     pub fragment_size: u16,
     /// The post-quantum pre-shared key: its name, and whether it is required.
     pub ppk: Option<(&'static str, bool)>,
+    /// Whether to ask the peer for an IPv4 address.
+    pub virtual_address: bool,
 }
 
 impl Connection {
@@ -70,6 +72,7 @@ impl Connection {
             start_action: "none",
             fragment_size: 1280,
             ppk: None,
+            virtual_address: false,
         }
     }
 
@@ -100,6 +103,7 @@ impl Connection {
                 format!("  ppk-{CHILD} {{\n    id = {id}\n    secret = \"{PPK}\"\n  }}\n"),
             )
         });
+        let vips = if self.virtual_address { "vips = 0.0.0.0" } else { "" };
         write!(
             text,
             "connections {{
@@ -109,7 +113,8 @@ impl Connection {
     local_addrs = {local}
     remote_addrs = {remote}
     proposals = {proposals}
-{ppk}    local {{
+{ppk}    {vips}
+    local {{
       auth = psk
       id = {local_id}
     }}

@@ -29,6 +29,17 @@ pub struct PolicySet {
     pub rules: BTreeMap<RuleName, Arc<Rule>>,
 }
 
+/// Addresses that we assign to peers that ask (RFC 7296 2.19).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name in the policy files.
+    pub name: Arc<str>,
+    /// The prefixes that addresses are taken from; never empty.
+    pub addresses: Vec<IpNet>,
+    /// Name servers that the peer is told.
+    pub dns: Vec<IpAddr>,
+}
+
 /// One peer: where it is, who it is and how it proves that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
@@ -59,6 +70,8 @@ pub struct PeerConfig {
     pub lifetime: Duration,
     /// How it is replaced.
     pub renewal: Renewal,
+    /// It must ask for addresses, and gets them from here; nothing but traffic of these passes.
+    pub pool: Option<Arc<Pool>>,
 }
 
 /// How an IKE SA that has lived its time is replaced.

@@ -85,6 +85,12 @@ pub enum Error {
     /// (RFC 7296 2.25).
     #[error("not now: {0}")]
     TemporaryFailure(&'static str),
+    /// The peer asks for an address and its pool has none left.
+    #[error("pool {0} has no free address: make it larger")]
+    NoAddress(String),
+    /// The peer must ask for an address, and does not.
+    #[error("the peer asks for no address, and has a pool: set it to request one")]
+    AddressNotRequested,
     /// The peer answered with an error notification.
     #[error("the peer answers {0}")]
     Refused(NotifyType),
@@ -185,6 +191,8 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         Error::TsUnacceptable { .. } => plain(NotifyType::TS_UNACCEPTABLE),
         // Its SPI field names the Child SA (RFC 7296 2.25): that is the sender's business.
         Error::ChildSaNotFound(_) => plain(NotifyType::CHILD_SA_NOT_FOUND),
+        Error::NoAddress(_) => plain(NotifyType::INTERNAL_ADDRESS_FAILURE),
+        Error::AddressNotRequested => plain(NotifyType::FAILED_CP_REQUIRED),
         Error::NoAdditionalSas(_) => plain(NotifyType::NO_ADDITIONAL_SAS),
         Error::TemporaryFailure(_) | Error::KeyExchange(_) | Error::Internal(_) => {
             plain(NotifyType::TEMPORARY_FAILURE)

@@ -139,6 +139,14 @@ pub enum EventKind {
         /// What was asked.
         exchange: String,
     },
+    /// The peer has been given addresses.
+    #[error("Peer is given {addresses} of pool {pool}")]
+    AddressesAssigned {
+        /// The addresses.
+        addresses: String,
+        /// From where.
+        pool: String,
+    },
     /// The peer has shown the token that proves that it has lost the IKE SA (RFC 6290).
     #[error("Peer has lost the IKE SA: it has started anew")]
     PeerCrashed,
@@ -206,6 +214,7 @@ impl Event {
             | EventKind::UnauthenticatedError(_)
             | EventKind::CookieMode(_) => Level::Warn,
             EventKind::Initiating
+            | EventKind::AddressesAssigned { .. }
             | EventKind::Answered { .. }
             | EventKind::Established { .. }
             | EventKind::Rekeyed { .. }

@@ -30,6 +30,7 @@ mod identity;
 mod ike_sa;
 pub mod io;
 pub mod keys;
+mod leases;
 mod natt;
 mod payloads;
 mod proposal;

@@ -2,8 +2,8 @@
 //! (RFC 7296 1.2, 1.3, 1.4, and section 2.5 for what is unknown).
 
 use gateway_wire::{
-    Authentication, Delete, ExchangeType, Identification, KeyExchange, Notify, NotifyType, Payload,
-    PayloadType, SecurityAssociation, TrafficSelector,
+    Authentication, Configuration, Delete, ExchangeType, Identification, KeyExchange, Notify,
+    NotifyType, Payload, PayloadType, SecurityAssociation, TrafficSelector,
 };
 
 use crate::error::Error;
@@ -23,6 +23,7 @@ const RULES: &[(ExchangeType, &[PayloadType])] = &[
             PayloadType::SA,
             PayloadType::TS_I,
             PayloadType::TS_R,
+            PayloadType::CP,
         ],
     ),
     (
@@ -49,6 +50,7 @@ pub(crate) struct Payloads<'a> {
     pub(crate) auth: Option<&'a Authentication<'a>>,
     pub(crate) ts_i: Option<Vec<TrafficSelector>>,
     pub(crate) ts_r: Option<Vec<TrafficSelector>>,
+    pub(crate) cp: Option<&'a Configuration<'a>>,
     pub(crate) notifies: Vec<Notify<'a>>,
     pub(crate) deletes: Vec<&'a Delete>,
 }
@@ -91,6 +93,7 @@ impl<'a> Payloads<'a> {
                 Payload::TsResponder(ts) if known => {
                     found.ts_r.replace(ts.known().copied().collect()).is_some()
                 }
+                Payload::Configuration(cp) if known => found.cp.replace(cp).is_some(),
                 // Known or not, the exchange has no use for it.
                 Payload::SecurityAssociation(_)
                 | Payload::KeyExchange(_)
@@ -164,6 +167,10 @@ mod tests {
             Payload::Authentication(AUTH),
             Payload::TsInitiator(selectors()),
             Payload::TsResponder(selectors()),
+            Payload::Configuration(Configuration {
+                kind: gateway_wire::CpType::CFG_REQUEST,
+                attributes: Vec::new(),
+            }),
         ]
     }
 

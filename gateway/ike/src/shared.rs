@@ -6,18 +6,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use gateway_wire::{Header, IkeSpi};
+use gateway_wire::{Header, IkeSpi, TrafficSelector};
 
 use crate::channel::Datagrams;
-use crate::config::{EndpointConfig, PeerName, PolicySet, RuleName};
+use crate::config::{Action, EndpointConfig, PeerName, PolicySet, Pool, Rule, RuleName};
 use crate::counters::{Counter, Counters};
 use crate::crash::Tokens;
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::{Event, EventKind};
 use crate::ike_sa::IkeSa;
 use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
+use crate::leases::{Lease, Leases};
 use crate::random::{Random, RandomFailed};
 use crate::reqids::Reqids;
+use crate::selector;
 
 /// The SHA-1 hash of a message, to tell it from others.
 pub(crate) type Digest = [u8; 20];
@@ -107,6 +109,7 @@ pub(crate) struct Shared {
     pub(crate) random: Box<dyn Random>,
     pub(crate) key_exchange: Box<dyn KeyExchange>,
     pub(crate) crash_tokens: Tokens,
+    pub(crate) leases: Leases,
     pub(crate) counters: Counters,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) effects: Vec<Effect>,
@@ -135,6 +138,7 @@ impl Shared {
             random,
             key_exchange,
             crash_tokens: Tokens::default(),
+            leases: Leases::default(),
             counters: Counters::default(),
             outputs: VecDeque::new(),
             effects: Vec::new(),
@@ -191,6 +195,25 @@ impl Shared {
     /// Whether no IKE SA with the peer stands (RFC 7296 2.4, INITIAL_CONTACT).
     pub(crate) fn is_first_contact(&self, peer: &PeerName) -> bool {
         !self.contacts.contains_key(peer)
+    }
+
+    /// The selectors of a rule, ours and the peer's. A peer with a pool sends and receives by its
+    /// own addresses only, whatever it or the rule says.
+    pub(crate) fn selectors(&self, rule: &Rule) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+        let (local, remote) = selector::of_rule(rule);
+        let Action::Protect(protect) = &rule.action else { return (local, remote) };
+        let peer = self.policies.peers.get(&protect.peer);
+        if peer.is_none_or(|p| p.pool.is_none()) {
+            return (local, remote);
+        }
+        let own = self.leases.of(&protect.peer).selectors();
+        (local, selector::narrow(&remote, &own))
+    }
+
+    /// Gives a peer addresses of its pool, as far as there are any.
+    pub(crate) fn assign(&mut self, pool: &Pool, peer: &PeerName, wants: (bool, bool)) -> Lease {
+        let contacts = &self.contacts;
+        self.leases.assign(pool, peer, wants, |peer| !contacts.contains_key(peer))
     }
 
     pub(crate) fn contacted(&mut self, peer: &PeerName) {

@@ -1,5 +1,6 @@
 //! A snapshot of the endpoint for `gateway status`: plain data.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use crate::config::{Action, Identity, Mode, PeerName, RuleName};
 use crate::endpoint::Endpoint;
 use crate::ike_sa::{ChildSa, ChildState, IkeSa};
 use crate::io::{ChildId, Encapsulation, IkeSaId, Path, Selector};
+use crate::leases::Leases;
 
 /// The endpoint at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct IkeSaStatus {
     pub nat_remote: bool,
     /// Both ends send long messages in fragments (RFC 7383).
     pub fragmentation: bool,
+    /// The addresses that we have assigned to the peer.
+    pub assigned: Vec<IpAddr>,
     /// Its Child SAs.
     pub children: Vec<ChildStatus>,
 }
@@ -122,13 +126,13 @@ impl Endpoint {
         });
         Status {
             rules: rules.collect(),
-            ike_sas: self.sas().map(|sa| of_sa(now, sa)).collect(),
+            ike_sas: self.sas().map(|sa| of_sa(now, sa, &self.shared().leases)).collect(),
             half_open: self.half_open_count(),
         }
     }
 }
 
-fn of_sa(now: Instant, sa: &IkeSa) -> IkeSaStatus {
+fn of_sa(now: Instant, sa: &IkeSa, leases: &Leases) -> IkeSaStatus {
     let (suite, nat) = sa.negotiated();
     IkeSaStatus {
         id: sa.id,
@@ -146,6 +150,11 @@ fn of_sa(now: Instant, sa: &IkeSa) -> IkeSaStatus {
         nat_local: nat.local,
         nat_remote: nat.remote,
         fragmentation: sa.fragments(),
+        assigned: sa
+            .peer
+            .as_ref()
+            .map(|p| leases.of(&p.name).addresses().collect())
+            .unwrap_or_default(),
         children: sa.children().map(|c| of_child(now, c)).collect(),
     }
 }

@@ -68,7 +68,7 @@ fn served(simulation: &Simulation) -> bool {
 
 /// The error that a node has reported, in words.
 fn error(simulation: &Simulation, node: usize) -> String {
-    let words = simulation.nodes[node].events.iter().filter_map(|e| match &e.kind {
+    let mut words = simulation.nodes[node].events.iter().filter_map(|e| match &e.kind {
         EventKind::Failed(error) | EventKind::ChildFailed { error, .. } => Some(error.to_string()),
         _ => None,
     });

@@ -134,6 +134,9 @@ pub struct IkeSaReport {
     /// Whether both ends send long messages in fragments.
     #[serde(default)]
     pub fragmentation: bool,
+    /// The addresses that the peer has been given.
+    #[serde(default)]
+    pub assigned: Vec<String>,
     /// Seconds since it was made.
     pub age_seconds: u64,
     /// Its Child SAs.

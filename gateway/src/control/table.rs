@@ -107,7 +107,7 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
             sa.peer.clone().unwrap_or_else(|| "?".to_owned()),
             format!("{}\n{role}", sa.state),
             format!("{}\n{}", sa.local, sa.local_id.as_deref().unwrap_or("")),
-            format!("{}\n{}", sa.remote, sa.remote_id.as_deref().unwrap_or("")),
+            remote(sa),
             nat.to_owned(),
             format!("{}\n{}", sa.initiator_spi, sa.responder_spi),
             format!(
@@ -124,6 +124,15 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
         ]);
     }
     table
+}
+
+/// Where the peer is, who it is, and which addresses it has been given.
+fn remote(sa: &IkeSaReport) -> String {
+    let mut text = format!("{}\n{}", sa.remote, sa.remote_id.as_deref().unwrap_or(""));
+    for address in &sa.assigned {
+        text.push_str(&format!("\ngiven {address}"));
+    }
+    text
 }
 
 fn child_sas(sas: &[IkeSaReport]) -> Table {

@@ -65,6 +65,7 @@ fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {
         nat_local: sa.nat_local,
         nat_remote: sa.nat_remote,
         fragmentation: sa.fragmentation,
+        assigned: sa.assigned.iter().map(ToString::to_string).collect(),
         age_seconds: sa.age.as_secs(),
         children: Vec::new(),
     }

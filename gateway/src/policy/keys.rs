@@ -79,6 +79,7 @@ const fn key(name: &'static str, kind: Kind, otherwise: Otherwise, meaning: &'st
 pub(super) const FILE: &[Key] = &[
     key("gateway", Text, Words("the defaults"), "Settings of this gateway; in one file only."),
     key("peer", Text, Words("no peers"), "The other gateways, by name."),
+    key("pool", Text, Words("no pools"), "Addresses for peers that ask, by name."),
     key("rule", Text, Words("no rules"), "Which traffic, and what becomes of it, by name."),
 ];
 
@@ -247,6 +248,18 @@ pub(super) const PEER: &[Key] = &[
         Default("\"rekey\""),
         "How: `\"rekey\"` gives it new keys, `\"reauthenticate\"` makes another one, for which both prove anew who they are.",
     ),
+    key(
+        "pool",
+        Text,
+        Words("none"),
+        "The peer must ask for addresses, and gets its own from this pool, a name of `[pool.NAME]`; only with `address = \"any\"`.",
+    ),
+];
+
+/// The keys of `[pool.NAME]`.
+pub(super) const POOL: &[Key] = &[
+    key("addresses", List, Required, "Prefixes that addresses are taken from."),
+    key("dns", List, Words("none"), "Addresses of name servers that the peer is told."),
 ];
 
 /// The keys of `[rule.NAME]`.
@@ -345,6 +358,7 @@ pub fn schema() -> Value {
         "properties": {
             "gateway": table(GATEWAY),
             "peer": named(PEER),
+            "pool": named(POOL),
             "rule": named(RULE),
         },
     })

@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gateway_ike::config::{Action, Identity, PeerConfig, PeerName, PolicySet, Rule, RuleName};
+use gateway_ike::config::{
+    Action, Identity, PeerConfig, PeerName, PolicySet, Pool, Rule, RuleName,
+};
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
@@ -14,9 +16,10 @@ use super::document::{Section, Source, Table, already_defined, wrong_type};
 use super::error::{Fault, Place, PolicyError, nearest};
 use super::keys::{self, Key};
 use super::overlap::{self, Placed};
+use super::peer::FoundPool;
 use super::rule::Found;
 use super::settings::{self, Settings};
-use super::{peer, rule, secret, value};
+use super::{peer, pool, rule, secret, value};
 
 /// The most octets in a policy file: enough for a hundred thousand rules.
 const FILE_LIMIT: usize = 32 << 20;
@@ -66,6 +69,9 @@ pub fn load(dir: &Path) -> Result<Loaded, Vec<PolicyError>> {
     let sources: Vec<_> = paths.iter().filter_map(|path| loader.read(path)).collect();
     let documents: Vec<_> = sources.iter().filter_map(|source| loader.parse(source)).collect();
     for (source, table) in &documents {
+        loader.pools(source, table);
+    }
+    for (source, table) in &documents {
         loader.file(source, table);
     }
     for (source, table) in &documents {
@@ -99,6 +105,13 @@ struct PlacedPeer {
     place: Place,
 }
 
+/// A pool, likewise.
+#[derive(Debug)]
+struct PlacedPool {
+    pool: Option<Arc<Pool>>,
+    place: Place,
+}
+
 #[derive(Debug, Default)]
 struct Loader {
     errors: Vec<PolicyError>,
@@ -106,6 +119,7 @@ struct Loader {
     /// Whether a file is missing from the picture, so that a name nobody defines may be its.
     incomplete: bool,
     settings: Option<(Settings, Place)>,
+    pools: BTreeMap<String, PlacedPool>,
     peers: BTreeMap<PeerName, PlacedPeer>,
     rule_places: BTreeMap<RuleName, Place>,
     rules: Vec<Placed>,
@@ -136,12 +150,41 @@ impl Loader {
         self.incomplete = true;
     }
 
+    /// Reads the pools of a file.
+    fn pools(&mut self, source: &Source, table: &Table<'_>) {
+        for (key, value) in named(source, table, "pool", &mut self.errors) {
+            let place = source.place(&key.span());
+            let name = key.get_ref().as_ref().to_owned();
+            let earlier = self.pools.get(&name).map(|pool| pool.place.clone());
+            let mut pool = None;
+            if let Some(mut section) =
+                section(source, "pool", (key, value), keys::POOL, &mut self.errors)
+            {
+                defined_once(&mut section, earlier.as_ref());
+                pool = pool::read(&mut section, &name).map(Arc::new);
+            }
+            if earlier.is_none() {
+                let _new = self.pools.insert(name, PlacedPool { pool, place });
+            }
+        }
+    }
+
     /// Reads the settings and peers of a file, and checks what tables it has.
     fn file(&mut self, source: &Source, table: &Table<'_>) {
         drop(Section::new(source, String::new(), 0..0, table, keys::FILE, &mut self.errors));
         if let Some((key, value)) = table.get_key_value("gateway") {
             self.gateway(source, key, value);
         }
+        let (pools, incomplete) = (&self.pools, self.incomplete);
+        let find = |name: &str| match pools.get(name) {
+            Some(PlacedPool { pool: Some(pool), .. }) => FoundPool::Pool(pool),
+            Some(PlacedPool { pool: None, .. }) => FoundPool::Unclear,
+            None if incomplete => FoundPool::Unclear,
+            None => {
+                let names = pools.keys().map(String::as_str).take(SUGGESTIBLE);
+                FoundPool::Nothing(nearest(name, names))
+            }
+        };
         for (key, value) in named(source, table, "peer", &mut self.errors) {
             let place = source.place(&key.span());
             let name = PeerName::from(key.get_ref().as_ref());
@@ -151,7 +194,7 @@ impl Loader {
                 section(source, "peer", (key, value), keys::PEER, &mut self.errors)
             {
                 defined_once(&mut section, earlier.as_ref());
-                config = peer::read(&mut section, &name, &mut self.warnings).map(Arc::new);
+                config = peer::read(&mut section, &name, find, &mut self.warnings).map(Arc::new);
             }
             if earlier.is_none() {
                 let _new = self.peers.insert(name, PlacedPeer { config, place });

@@ -13,6 +13,7 @@ mod keys;
 mod load;
 mod overlap;
 mod peer;
+mod pool;
 mod proposal;
 mod rule;
 mod secret;

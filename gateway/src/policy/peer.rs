@@ -2,9 +2,10 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
 use gateway_ike::algorithms::IkeProposal;
-use gateway_ike::config::{Identity, PeerConfig, PeerName, Ppk, Renewal, Secret};
+use gateway_ike::config::{Identity, PeerConfig, PeerName, Pool, Ppk, Renewal, Secret};
 
 use super::document::Section;
 use super::error::{Fault, PolicyError};
@@ -17,10 +18,22 @@ const PPK_OCTETS: usize = 32;
 /// The liveness interval of a peer that names none.
 const LIVENESS: Duration = Duration::from_secs(30);
 
+/// What a peer finds under the name of its pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum FoundPool<'p> {
+    /// This pool.
+    Pool(&'p Arc<Pool>),
+    /// Nothing that can be judged by: the pool, or the file that may have it, is itself wrong.
+    Unclear,
+    /// No such pool; with the nearest name there is.
+    Nothing(Option<&'p str>),
+}
+
 /// Reads `[peer.NAME]`; `None` if anything was wrong.
-pub(super) fn read(
+pub(super) fn read<'p>(
     section: &mut Section<'_>,
     name: &PeerName,
+    find_pool: impl Fn(&str) -> FoundPool<'p>,
     warnings: &mut Vec<PolicyError>,
 ) -> Option<PeerConfig> {
     let remote_address = section.required("address", value::peer_address);
@@ -50,6 +63,7 @@ pub(super) fn read(
         let words: Vec<_> = keys::RENEWALS.iter().copied().zip(values).collect();
         value::word(text, &words)
     });
+    let pool = read_pool(section, remote_address.flatten(), find_pool);
     if section.failed() {
         return None;
     }
@@ -66,7 +80,33 @@ pub(super) fn read(
         liveness_interval: liveness.unwrap_or(LIVENESS),
         lifetime: lifetime.unwrap_or(LIFETIME),
         renewal: renewal.unwrap_or(Renewal::Rekey),
+        pool,
     })
+}
+
+/// The pool that a peer gets its addresses from. We never ask a peer to take one, so it must be
+/// the peer that begins.
+fn read_pool<'p>(
+    section: &mut Section<'_>,
+    remote: Option<IpAddr>,
+    find: impl Fn(&str) -> FoundPool<'p>,
+) -> Option<Arc<Pool>> {
+    let found = section.optional("pool", |name| match find(name) {
+        FoundPool::Pool(pool) => Ok(Some(Arc::clone(pool))),
+        FoundPool::Unclear => Ok(None),
+        FoundPool::Nothing(near) => {
+            let fault = Fault::new(format!("there is no pool {name:?}"));
+            Err(match near {
+                Some(near) => fault.hint(format!("did you mean {near:?}?")),
+                None => fault.hint(format!("define it as [pool.{name}]")),
+            })
+        }
+    })?;
+    if let Some(remote) = remote {
+        let message = format!("a peer at {remote} cannot have a pool: we might begin");
+        section.fault("pool", Fault::expected(message, "`address = \"any\"` beside it"));
+    }
+    found
 }
 
 fn check_addresses(section: &mut Section<'_>, local: Option<IpAddr>, remote: Option<IpAddr>) {

@@ -178,6 +178,20 @@ fn the_keys_about_fragments_and_keepalives_say_what_they_set() {
 }
 
 #[test]
+fn a_peer_gets_its_pool_from_any_file() {
+    let peer = "[peer.p]\naddress = \"any\"\nlocal-id = \"a.test\"\nremote-id = \"p.test\"\npsk-file = \"good.psk\"\npool = \"staff\"\n";
+    let pool = "[pool.staff]\naddresses = [\"10.9.0.0/24\", \"2001:db8:9::/64\"]\ndns = [\"192.0.2.53\"]\n";
+    let loaded = loaded(&format!("{peer}{pool}"));
+    let pool = loaded.policies.peers["p"].pool.clone().unwrap();
+    assert_eq!((&*pool.name, pool.addresses.len(), pool.dns.len()), ("staff", 2, 1));
+    let text = errors(&peer.replace("staff", "stuff"));
+    assert!(text.contains("there is no pool \"stuff\""), "{text}");
+    let fixed = peer.replace("\"any\"", "\"192.0.2.9\"");
+    let text = errors(&format!("{fixed}[pool.staff]\naddresses = [\"10.9.0.0/24\"]\n"));
+    assert!(text.contains("cannot have a pool"), "{text}");
+}
+
+#[test]
 fn the_state_directory_is_as_said() {
     let settings = loaded("[gateway]\nstate-dir = \"/srv/state\"\n").settings;
     assert_eq!(settings.state_dir, Path::new("/srv/state"));
@@ -282,7 +296,7 @@ fn the_defaults_of_the_manual_are_those_of_the_code() {
 
 #[test]
 fn the_keys_marked_as_required_are_those_that_are_missed() {
-    for (kind, keys) in [("peer", keys::PEER), ("rule", keys::RULE)] {
+    for (kind, keys) in [("peer", keys::PEER), ("pool", keys::POOL), ("rule", keys::RULE)] {
         let text = errors(&format!("[{kind}.x]\n"));
         for key in keys {
             let required = matches!(key.otherwise, keys::Otherwise::Required);
@@ -296,9 +310,12 @@ fn the_keys_marked_as_required_are_those_that_are_missed() {
 fn the_manual_has_the_table_of_every_section() {
     let path = policies().join("README.md");
     let mut text = fs::read_to_string(&path).unwrap();
-    for (heading, keys) in
-        [("[gateway]", keys::GATEWAY), ("[peer.NAME]", keys::PEER), ("[rule.NAME]", keys::RULE)]
-    {
+    for (heading, keys) in [
+        ("[gateway]", keys::GATEWAY),
+        ("[peer.NAME]", keys::PEER),
+        ("[pool.NAME]", keys::POOL),
+        ("[rule.NAME]", keys::RULE),
+    ] {
         let start = text.find(&format!("## `{heading}`")).unwrap_or_else(|| panic!("no {heading}"));
         let start = start + text[start..].find("| Key |").unwrap();
         let end = start + text[start..].find("\n\n").unwrap() + 1;

@@ -28,6 +28,7 @@ use crate::io::{
     ChildId, ChildSpec, Encapsulation, KernelCommand, KernelError, Path, SaSpec, Selector,
 };
 use crate::keys::ChildKeys;
+use crate::leases::Reply;
 use crate::payloads::Payloads;
 use crate::proposal::{self, ChildExchange, EspChoice};
 use crate::selector;
@@ -143,6 +144,8 @@ pub(super) struct Withheld {
     path: Path,
     pub(super) deadline: Instant,
     identity: Option<AuthAnswer>,
+    /// The addresses that the peer has asked for.
+    pub(super) configuration: Option<Reply>,
     child: Option<(ChildId, ChildWords)>,
 }
 
@@ -153,7 +156,7 @@ impl Withheld {
         path: Path,
         identity: Option<AuthAnswer>,
     ) -> Self {
-        Self { request, path, deadline: now, identity, child: None }
+        Self { request, path, deadline: now, identity, configuration: None, child: None }
     }
 
     pub(super) fn child(&self) -> Option<ChildId> {
@@ -260,7 +263,7 @@ fn find_rule(
         if protect.peer != peer.name || only.is_some_and(|name| rule.name != *name) {
             continue;
         }
-        let (local, remote) = selector::of_rule(rule);
+        let (local, remote) = shared.selectors(rule);
         let (local, remote) = (selector::narrow(&local, ours), selector::narrow(&remote, theirs));
         let Some(pairs) = selector::pairs(rule, &local, &remote) else { continue };
         if (protect.mode == Mode::Transport) != wants_transport {
@@ -558,6 +561,7 @@ impl IkeSa {
             .as_ref()
             .and_then(|_| shared.crash_tokens.token((self.initiator_spi, self.responder_spi)));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
+        payloads.extend(withheld.configuration.iter().map(|c| Payload::Configuration(c.payload())));
         let error = child.as_ref().err().and_then(notification_for);
         let named = match &child {
             // RFC 7296 2.25: the SPI field is copied from the REKEY_SA notification.

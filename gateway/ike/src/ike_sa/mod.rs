@@ -9,6 +9,7 @@ mod auth;
 mod child;
 mod closing;
 mod collision;
+mod configure;
 mod create_child;
 mod derive;
 mod established;

@@ -46,9 +46,12 @@ impl ChildOffer {
     ) -> Result<Option<Self>, Error> {
         let Some(rule) = shared.policies.rules.get(&wish.rule).cloned() else { return Ok(None) };
         let Action::Protect(protect) = rule.action.clone() else { return Ok(None) };
+        let (local, remote) = shared.selectors(&rule);
+        if remote.is_empty() {
+            return Ok(None); // The peer has no address of the rule's.
+        }
         let id = shared.child_id();
         let spi = shared.child_spi(owner, id)?;
-        let (local, remote) = selector::of_rule(&rule);
         Ok(Some(Self { wish, rule, protect, id, spi, local, remote }))
     }
 

@@ -349,6 +349,7 @@ pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>)
         liveness_interval: Duration::ZERO,
         lifetime: Duration::ZERO,
         renewal: Renewal::Rekey,
+        pool: None,
     }
 }
 

@@ -64,6 +64,7 @@ impl Endpoint {
     pub(super) fn apply_policies(&mut self, now: Instant, new: Arc<PolicySet>) {
         let old = std::mem::replace(&mut self.shared.policies, Arc::clone(&new));
         let delta = PolicyDelta::between(&old, &new);
+        self.shared.leases.retain(&new);
         // Traps of new rules first, then the classification, so that no packet is sent to the
         // XFRM interface before something there waits for it.
         for name in delta.added.iter().chain(&delta.changed) {

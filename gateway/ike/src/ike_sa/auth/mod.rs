@@ -260,10 +260,14 @@ impl IkeSa {
         }
         let identity = AuthAnswer { id: peer.0.local_id.clone(), auth: our_auth, ppk };
         let nonces = (transcript.initiator_nonce.as_slice(), transcript.responder_nonce.as_slice());
-        let withheld = Withheld::new(now, request, path, Some(identity));
+        let mut withheld = Withheld::new(now, request, path, Some(identity));
         if payloads.sa.is_none() {
             // RFC 6023: an IKE SA without a Child SA, and no error.
             return self.release_answer(now, shared, withheld, Ok(None));
+        }
+        match self.configure(shared, &peer.0, payloads.cp) {
+            Ok(configuration) => withheld.configuration = configuration,
+            Err(error) => return self.release_answer(now, shared, withheld, Err(error)),
         }
         let wanted = ChildRequest::in_auth(&payloads, nonces);
         match child::negotiate(shared, self, &wanted) {

@@ -1,0 +1,277 @@
+//! Addresses that we assign to peers (RFC 7296 2.19, 3.15): which peer has which of a pool.
+//!
+//! A lease stays with its peer across IKE SAs and reloads. Only when a pool has nothing free any
+//! more does a peer without an IKE SA lose its own. There is at most one lease for each peer that
+//! is configured, so that nobody can make us keep more than the operator wrote down.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gateway_wire::{Configuration, ConfigurationAttribute, CpAttribute, CpType, TrafficSelector};
+use ipnet::IpNet;
+
+use crate::config::{PeerName, PolicySet, Pool};
+
+/// A peer's addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) v4: Option<Ipv4Addr>,
+    pub(crate) v6: Option<Ipv6Addr>,
+}
+
+impl Lease {
+    pub(crate) fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+
+    /// The addresses as selectors of all their traffic.
+    pub(crate) fn selectors(self) -> Vec<TrafficSelector> {
+        let all = |address| TrafficSelector {
+            protocol: 0,
+            start_port: 0,
+            end_port: u16::MAX,
+            start: address,
+            end: address,
+        };
+        self.addresses().map(all).collect()
+    }
+}
+
+/// Who has what.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    of: BTreeMap<PeerName, Lease>,
+    taken: BTreeMap<IpAddr, PeerName>,
+}
+
+impl Leases {
+    /// What a peer has.
+    pub(crate) fn of(&self, peer: &PeerName) -> Lease {
+        self.of.get(peer).copied().unwrap_or_default()
+    }
+
+    /// Gives a peer the addresses that it asks for, as far as there are any: those that it had,
+    /// if the pool still has them. `idle` says which peers have no IKE SA.
+    pub(crate) fn assign(
+        &mut self,
+        pool: &Pool,
+        peer: &PeerName,
+        wants: (bool, bool),
+        idle: impl Fn(&PeerName) -> bool,
+    ) -> Lease {
+        let held = self.of(peer);
+        let mut lease = Lease::default();
+        if wants.0 {
+            let had = held.v4.map(IpAddr::V4);
+            if let Some(IpAddr::V4(v4)) = self.choose(pool, peer, had, true, &idle) {
+                lease.v4 = Some(v4);
+            }
+        }
+        if wants.1 {
+            let had = held.v6.map(IpAddr::V6);
+            if let Some(IpAddr::V6(v6)) = self.choose(pool, peer, had, false, &idle) {
+                lease.v6 = Some(v6);
+            }
+        }
+        // What it does not ask for today stays its own.
+        let kept = Lease { v4: lease.v4.or(held.v4), v6: lease.v6.or(held.v6) };
+        for old in held.addresses().filter(|a| !kept.addresses().any(|k| k == *a)) {
+            self.taken.remove(&old);
+        }
+        for new in kept.addresses() {
+            self.taken.insert(new, PeerName::clone(peer));
+        }
+        self.of.insert(PeerName::clone(peer), kept);
+        lease
+    }
+
+    fn choose(
+        &mut self,
+        pool: &Pool,
+        peer: &PeerName,
+        had: Option<IpAddr>,
+        v4: bool,
+        idle: impl Fn(&PeerName) -> bool,
+    ) -> Option<IpAddr> {
+        let ours = |had: &IpAddr| pool.addresses.iter().any(|net| net.contains(had));
+        if let Some(had) = had.filter(ours) {
+            return Some(had);
+        }
+        let free = pool
+            .addresses
+            .iter()
+            .filter(|net| net.addr().is_ipv4() == v4)
+            .flat_map(hosts)
+            .find(|address| !self.taken.contains_key(address));
+        if free.is_some() {
+            return free;
+        }
+        let (address, owner) = self
+            .taken
+            .iter()
+            .find(|(a, owner)| a.is_ipv4() == v4 && ours(a) && *owner != peer && idle(owner))
+            .map(|(address, owner)| (*address, PeerName::clone(owner)))?;
+        if let Some(lost) = self.of.get_mut(&owner) {
+            match address {
+                IpAddr::V4(_) => lost.v4 = None,
+                IpAddr::V6(_) => lost.v6 = None,
+            }
+        }
+        Some(address)
+    }
+
+    /// The operator's wishes have changed: peers that are gone, or have no pool any more, lose
+    /// what they had.
+    pub(crate) fn retain(&mut self, policies: &PolicySet) {
+        let stays = |peer: &PeerName| policies.peers.get(peer).is_some_and(|p| p.pool.is_some());
+        self.of.retain(|peer, _| stays(peer));
+        self.taken.retain(|_, peer| stays(peer));
+    }
+}
+
+/// The addresses of a prefix that a host may have: without the network's own and the broadcast
+/// address of IPv4, and the routers' anycast address of IPv6 (RFC 4291 2.6.1).
+fn hosts(net: &IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
+    match net {
+        IpNet::V4(net) => Box::new(net.hosts().map(IpAddr::V4)),
+        IpNet::V6(net) => {
+            let network = net.network();
+            let single = net.prefix_len() >= 127;
+            Box::new(net.hosts().filter(move |a| single || *a != network).map(IpAddr::V6))
+        }
+    }
+}
+
+/// Which families of addresses a request asks for; `None`: for none, or it is no request.
+pub(crate) fn wanted(request: Option<&Configuration<'_>>) -> Option<(bool, bool)> {
+    let request = request.filter(|c| c.kind == CpType::CFG_REQUEST)?;
+    let asks = |kind| request.attributes.iter().any(|a| a.kind == kind);
+    let wants = (asks(CpAttribute::INTERNAL_IP4_ADDRESS), asks(CpAttribute::INTERNAL_IP6_ADDRESS));
+    (wants.0 || wants.1).then_some(wants)
+}
+
+/// The answer to a request, as owned octets (RFC 7296 3.15.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reply(Vec<(CpAttribute, Vec<u8>)>);
+
+impl Reply {
+    pub(crate) fn new(lease: Lease, pool: &Arc<Pool>) -> Self {
+        let mut attributes = Vec::new();
+        if let Some(v4) = lease.v4 {
+            attributes.push((CpAttribute::INTERNAL_IP4_ADDRESS, v4.octets().to_vec()));
+        }
+        if let Some(v6) = lease.v6 {
+            let value = v6.octets().into_iter().chain([128]).collect();
+            attributes.push((CpAttribute::INTERNAL_IP6_ADDRESS, value));
+        }
+        for dns in &pool.dns {
+            attributes.push(match dns {
+                IpAddr::V4(a) => (CpAttribute::INTERNAL_IP4_DNS, a.octets().to_vec()),
+                IpAddr::V6(a) => (CpAttribute::INTERNAL_IP6_DNS, a.octets().to_vec()),
+            });
+        }
+        Self(attributes)
+    }
+
+    pub(crate) fn payload(&self) -> Configuration<'_> {
+        let attributes = self.0.iter();
+        Configuration {
+            kind: CpType::CFG_REPLY,
+            attributes: attributes
+                .map(|(kind, value)| ConfigurationAttribute { kind: *kind, value })
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(addresses: &[&str]) -> Arc<Pool> {
+        Arc::new(Pool {
+            name: "pool".into(),
+            addresses: addresses.iter().map(|n| n.parse().unwrap()).collect(),
+            dns: vec!["192.0.2.53".parse().unwrap(), "2001:db8::53".parse().unwrap()],
+        })
+    }
+
+    fn v4(lease: Lease) -> String {
+        lease.v4.map(|a| a.to_string()).unwrap_or_default()
+    }
+
+    const V4: (bool, bool) = (true, false);
+    const BOTH: (bool, bool) = (true, true);
+
+    #[test]
+    fn each_peer_gets_its_own_addresses_and_keeps_them() {
+        let pool = pool(&["10.9.0.0/29", "2001:db8:9::/64"]);
+        let mut leases = Leases::default();
+        let a = leases.assign(&pool, &"a".into(), BOTH, |_| true);
+        let b = leases.assign(&pool, &"b".into(), BOTH, |_| true);
+        let text = |lease: Lease| lease.addresses().map(|a| a.to_string()).collect::<Vec<_>>();
+        assert_eq!(text(a), ["10.9.0.1", "2001:db8:9::1"]);
+        assert_eq!(text(b), ["10.9.0.2", "2001:db8:9::2"]);
+        assert_eq!(leases.assign(&pool, &"a".into(), BOTH, |_| true), a);
+        // Asking for less today does not lose the other.
+        assert_eq!(leases.assign(&pool, &"a".into(), V4, |_| true).v6, None);
+        assert_eq!(leases.assign(&pool, &"a".into(), BOTH, |_| true), a);
+        let selectors = a.selectors();
+        assert!(selectors.iter().all(|s| s.start == s.end && s.protocol == 0));
+        assert_eq!(selectors.len(), 2);
+    }
+
+    #[test]
+    fn a_pool_that_is_used_up_takes_from_peers_that_are_not_there_and_from_no_others() {
+        let pool = pool(&["10.9.0.0/30"]);
+        let mut leases = Leases::default();
+        for peer in ["a", "b"] {
+            assert!(leases.assign(&pool, &peer.into(), V4, |_| false).v4.is_some());
+        }
+        assert_eq!(leases.assign(&pool, &"c".into(), V4, |_| false), Lease::default());
+        let taken = leases.assign(&pool, &"c".into(), V4, |peer| &**peer == "b");
+        assert_eq!(v4(taken), "10.9.0.2");
+        assert_eq!(leases.of(&"b".into()), Lease::default());
+        assert_eq!(leases.of(&"c".into()), taken);
+    }
+
+    #[test]
+    fn a_family_that_the_pool_lacks_is_not_assigned() {
+        let lease = Leases::default().assign(&pool(&["10.9.0.7/32"]), &"a".into(), BOTH, |_| true);
+        assert_eq!((v4(lease).as_str(), lease.v6), ("10.9.0.7", None));
+    }
+
+    #[test]
+    fn a_changed_pool_gives_new_addresses() {
+        let mut leases = Leases::default();
+        leases.assign(&pool(&["10.9.0.0/24"]), &"a".into(), V4, |_| true);
+        let moved = leases.assign(&pool(&["10.8.0.0/24"]), &"a".into(), V4, |_| true);
+        assert_eq!(v4(moved), "10.8.0.1");
+        let other = leases.assign(&pool(&["10.9.0.0/24"]), &"b".into(), V4, |_| true);
+        assert_eq!(v4(other), "10.9.0.1", "what a had is free again");
+        leases.retain(&PolicySet::default());
+        assert!(leases.of.is_empty() && leases.taken.is_empty());
+    }
+
+    #[test]
+    fn the_reply_has_the_lengths_of_the_rfc() {
+        let pool = pool(&["10.9.0.0/24", "2001:db8:9::/64"]);
+        let lease = Leases::default().assign(&pool, &"a".into(), BOTH, |_| true);
+        let reply = Reply::new(lease, &pool);
+        let payload = reply.payload();
+        let lengths: Vec<_> = payload.attributes.iter().map(|a| (a.kind, a.value.len())).collect();
+        let expected = [
+            (CpAttribute::INTERNAL_IP4_ADDRESS, 4),
+            (CpAttribute::INTERNAL_IP6_ADDRESS, 17),
+            (CpAttribute::INTERNAL_IP4_DNS, 4),
+            (CpAttribute::INTERNAL_IP6_DNS, 16),
+        ];
+        assert_eq!(lengths, expected);
+        assert_eq!(payload.kind, CpType::CFG_REPLY);
+        assert_eq!(wanted(Some(&payload)), None, "a reply asks for nothing");
+        let request = Configuration { kind: CpType::CFG_REQUEST, ..payload };
+        assert_eq!(wanted(Some(&request)), Some((true, true)));
+        assert_eq!(wanted(None), None);
+    }
+}
