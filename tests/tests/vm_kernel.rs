@@ -53,6 +53,7 @@ fn policies(selector: &Selector) -> PolicySet {
             peer: "peer".into(),
             mode: Mode::Tunnel,
             start: Start::OnDemand,
+            quantum_safe: false,
             proposals: Vec::new(),
             quantum_safe: false,
             lifetime: ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 0 },

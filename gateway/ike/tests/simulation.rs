@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_ike::Input;
-use gateway_ike::config::{EndpointConfig, PeerConfig, Start};
+use gateway_ike::algorithms::{AdditionalOffer, Group, Round};
+use gateway_ike::config::{EndpointConfig, PeerConfig, Ppk, Secret, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::testing::{Faults, NodeId, SeededRandom, Simulation, peer, policies, protect};
 
@@ -25,11 +26,25 @@ const BAD_NETWORK: Faults = Faults { loss: 20, duplication: 20, reordering: 20, 
 
 /// A peer that is asked whether it lives: without that, an end whose last answer was lost for
 /// good would hold an SA that the other has given up.
-fn live_peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>) -> PeerConfig {
-    PeerConfig {
+fn live_peer(name: &str, ids: [&str; 2], remote: Option<IpAddr>, seed: u64) -> PeerConfig {
+    let mut peer = PeerConfig {
         liveness_interval: Duration::from_secs(20),
-        ..peer(name, local_id, remote_id, remote)
+        ..peer(name, ids[0], ids[1], remote)
+    };
+    // A third have ML-KEM in an additional key exchange, a ninth two of them, a fifth a PPK. Not
+    // those that send small fragments: of so many one is always lost.
+    if seed % 3 == 1 {
+        let mut rounds = AdditionalOffer::from([(Round::Ke1, vec![Some(Group::MlKem768)])]);
+        if seed % 9 == 1 {
+            rounds.insert(Round::Ke3, vec![Some(Group::MlKem1024), None]);
+        }
+        peer.proposals[0].additional = rounds;
     }
+    if seed.is_multiple_of(5) {
+        let (id, key) = (b"ppk".to_vec(), Secret::new(vec![7; 32]));
+        peer.ppk = Some(Ppk { id, key, required: seed.is_multiple_of(2) });
+    }
+    peer
 }
 
 fn pair(seed: u64, faults: Faults, start: (Start, Start), nat: bool) -> Simulation {
@@ -43,22 +58,28 @@ fn pair(seed: u64, faults: Faults, start: (Start, Start), nat: bool) -> Simulati
         simulation.network.translate_for(A, NAT, Duration::from_secs(lifetime));
     }
     for node in [1, 0] {
-        configure(&mut simulation, node, start, nat);
+        configure(&mut simulation, node, start, nat, seed);
     }
     simulation
 }
 
-fn configure(simulation: &mut Simulation, node: NodeId, start: (Start, Start), nat: bool) {
+fn configure(
+    simulation: &mut Simulation,
+    node: NodeId,
+    start: (Start, Start),
+    nat: bool,
+    seed: u64,
+) {
     let (a_net, b_net) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
     let at_b = if nat { None } else { Some(A) };
     let of_node = if node == 0 {
         policies(
-            vec![live_peer("b", "a.test", "b.test", Some(B))],
+            vec![live_peer("b", ["a.test", "b.test"], Some(B), seed)],
             vec![protect("to-b", "b", a_net, b_net, start.0)],
         )
     } else {
         policies(
-            vec![live_peer("a", "b.test", "a.test", at_b)],
+            vec![live_peer("a", ["b.test", "a.test"], at_b, seed)],
             vec![protect("to-a", "a", b_net, a_net, start.1)],
         )
     };
@@ -174,7 +195,7 @@ fn whoever_crashes_is_found_out_and_the_tunnel_comes_back() {
             simulation.run(Duration::from_secs(random.below(120)));
             let node = usize::from(random.percent(50));
             simulation.crash(node, seed.wrapping_mul(1000) + crash);
-            configure(&mut simulation, node, start, nat);
+            configure(&mut simulation, node, start, nat, seed);
         }
         simulation.run(Duration::from_secs(300));
         simulation.network.set_faults(Faults::default());

@@ -228,3 +228,41 @@ fn debug_prints_no_key() {
     let child = ChildKeys::derive(Prf::HmacSha256, b"", None, b"", b"", suite);
     assert_eq!(format!("{child:?}"), "ChildKeys […]");
 }
+
+/// RFC 8784 3: SK_d, SK_pi and SK_pr become prf+(PPK, themselves); the rest stays.
+#[test]
+fn a_ppk_goes_into_what_begets_keys_and_into_auth() {
+    for prf in Prf::ALL {
+        let suite = ike(Encryption::Aes256Gcm16, None, *prf);
+        let before =
+            IkeKeys::derive(suite, &[1; 32], &[2; 32], &[3; 32], IkeSpi([4; 8]), IkeSpi([5; 8]));
+        let after = before.with_ppk(*prf, b"a second secret");
+        // One block of prf+ is as long as the key.
+        let mixed = |key: &[u8]| super::prf(*prf, b"a second secret", &[key, &[1]]).to_vec();
+        assert_eq!(after.sk_d(), mixed(before.sk_d()));
+        assert_eq!(after.sk_pi(), mixed(before.sk_pi()));
+        assert_eq!(after.sk_pr(), mixed(before.sk_pr()));
+        assert_eq!((after.sk_ei(), after.sk_er()), (before.sk_ei(), before.sk_er()));
+        assert!(after.has_ppk() && !before.has_ppk());
+        let spis = (IkeSpi([6; 8]), IkeSpi([7; 8]));
+        let rekeyed =
+            after.derive_rekeyed(*prf, suite, &[8; 32], &[9; 32], &[10; 32], spis.0, spis.1);
+        assert!(rekeyed.has_ppk(), "its secret is in SK_d, from which all that follows comes");
+    }
+}
+
+/// RFC 9370 2.2.2: SKEYSEED(1) = prf(SK_d(0), SK(1) | Ni | Nr), with the nonces and SPIs that the
+/// IKE SA has.
+#[test]
+fn an_additional_key_exchange_gives_new_keys_from_sk_d() {
+    let suite = ike(Encryption::Aes256Gcm16, None, Prf::HmacSha256);
+    let (ni, nr, spis) = ([2; 32], [3; 32], (IkeSpi([4; 8]), IkeSpi([5; 8])));
+    let first = IkeKeys::derive(suite, &[1; 32], &ni, &nr, spis.0, spis.1);
+    let secret = [6; 32];
+    let second =
+        first.derive_rekeyed(Prf::HmacSha256, suite, &secret, &ni, &nr, spis.0, spis.1);
+    let seed = prf(Prf::HmacSha256, first.sk_d(), &[&secret, &ni, &nr]);
+    // SK_d is the first block of prf+.
+    let parts: [&[u8]; 5] = [&ni, &nr, &spis.0.0, &spis.1.0, &[1]];
+    assert_eq!(second.sk_d(), &**prf(Prf::HmacSha256, &seed, &parts));
+}
