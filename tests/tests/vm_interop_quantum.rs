@@ -22,8 +22,7 @@ const CLASSIC: &str = "aes256gcm16-prfsha256-x25519";
 const HYBRID: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem768";
 
 fn with_ppk(policy: Policy) -> Policy {
-    let peer_keys = format!("ppk-file = \"ppk\"\nppk-id = \"{PPK_ID}\"");
-    Policy { peer_keys, ..policy }
+    Policy { ppk: Some(PPK_ID), ..policy }
 }
 
 /// The suite of our one IKE SA, which must be quantum-safe.

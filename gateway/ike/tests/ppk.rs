@@ -2,6 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
     clippy::wildcard_enum_match_arm,
     reason = "This is test code."
 )]
@@ -202,6 +203,30 @@ fn ml_kem_or_a_ppk_is_what_such_a_rule_wants() {
         (demanding(hybrid(policies_of_a(ppk()))), demanding(hybrid(policies_of_b(ppk())))),
     ] {
         let simulation = connect(a, b);
+        assert!(served(&simulation));
+        assert_eq!(quantum_safe(&simulation), Some(true));
+    }
+}
+
+/// The keys of a rekeyed IKE SA come from SK_d, into which the PPK went; one with additional key
+/// exchanges is replaced by another with all of them.
+#[test]
+fn a_renewed_ike_sa_stays_quantum_safe() {
+    let short = |mut policies: PolicySet| {
+        for peer in policies.peers.values_mut() {
+            Arc::make_mut(peer).lifetime = MINUTE;
+        }
+        policies
+    };
+    for (a, b, rekeyed) in [
+        (hybrid(policies_of_a(None)), hybrid(policies_of_b(None)), false),
+        (policies_of_a(good(true)), policies_of_b(good(true)), true),
+    ] {
+        let mut simulation = connect(short(demanding(a)), demanding(b));
+        simulation.run(5 * MINUTE);
+        for node in &simulation.nodes {
+            assert_eq!(node.endpoint.counters().value(Counter::IkeSaRekeyed) > 1, rekeyed);
+        }
         assert!(served(&simulation));
         assert_eq!(quantum_safe(&simulation), Some(true));
     }

@@ -346,8 +346,8 @@ impl Channel {
     }
 
     /// Whether the Child SAs of this IKE SA stay secret when there are quantum computers.
-    pub(crate) fn is_quantum_safe(&self) -> bool {
-        self.suite.is_quantum_safe() || self.keys.has_ppk()
+    pub(crate) const fn is_quantum_safe(&self) -> bool {
+        self.keys.is_quantum_safe()
     }
 
     /// The peer's message of IKE_INTERMEDIATE becomes part of what AUTH covers, under the keys

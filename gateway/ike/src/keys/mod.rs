@@ -28,6 +28,8 @@ pub struct IkeKeys {
     sk_pr: Key,
     /// Whether a PPK went into them.
     ppk: bool,
+    /// Whether anything that withstands quantum computers went into them.
+    quantum_safe: bool,
 }
 
 impl IkeKeys {
@@ -64,7 +66,9 @@ impl IkeKeys {
         spi_r: IkeSpi,
     ) -> Self {
         let skeyseed = prf(old_prf, &self.sk_d, &[shared, ni, nr]);
-        Self { ppk: self.ppk, ..Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r) }
+        let keys = Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r);
+        let quantum_safe = self.quantum_safe || keys.quantum_safe;
+        Self { ppk: self.ppk, quantum_safe, ..keys }
     }
 
     /// These keys with a PPK mixed in: what begets further keys, and what enters AUTH; what
@@ -77,6 +81,7 @@ impl IkeKeys {
             sk_pi: mix(&self.sk_pi),
             sk_pr: mix(&self.sk_pr),
             ppk: true,
+            quantum_safe: true,
             ..self.clone()
         }
     }
@@ -85,6 +90,13 @@ impl IkeKeys {
     #[must_use]
     pub const fn has_ppk(&self) -> bool {
         self.ppk
+    }
+
+    /// Whether they withstand quantum computers, once all key exchanges of their suite are done:
+    /// ML-KEM or a PPK went into them, or into those that they come from by way of SK_d.
+    #[must_use]
+    pub const fn is_quantum_safe(&self) -> bool {
+        self.quantum_safe
     }
 
     fn expand(
@@ -110,7 +122,17 @@ impl IkeKeys {
         let seed: [&[u8]; 4] = [ni, nr, &spi_i.0, &spi_r.0];
         let [sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr] =
             keys(suite.prf, skeyseed, &seed, lengths);
-        Self { sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr, ppk: false }
+        Self {
+            sk_d,
+            sk_ai,
+            sk_ar,
+            sk_ei,
+            sk_er,
+            sk_pi,
+            sk_pr,
+            ppk: false,
+            quantum_safe: suite.is_quantum_safe(),
+        }
     }
 
     /// Begets the keys of Child SAs and of the next IKE SA.

@@ -259,8 +259,7 @@ fn an_additional_key_exchange_gives_new_keys_from_sk_d() {
     let (ni, nr, spis) = ([2; 32], [3; 32], (IkeSpi([4; 8]), IkeSpi([5; 8])));
     let first = IkeKeys::derive(suite, &[1; 32], &ni, &nr, spis.0, spis.1);
     let secret = [6; 32];
-    let second =
-        first.derive_rekeyed(Prf::HmacSha256, suite, &secret, &ni, &nr, spis.0, spis.1);
+    let second = first.derive_rekeyed(Prf::HmacSha256, suite, &secret, &ni, &nr, spis.0, spis.1);
     let seed = prf(Prf::HmacSha256, first.sk_d(), &[&secret, &ni, &nr]);
     // SK_d is the first block of prf+.
     let parts: [&[u8]; 5] = [&ni, &nr, &spis.0.0, &spis.1.0, &[1]];
