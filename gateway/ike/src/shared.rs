@@ -358,4 +358,17 @@ mod tests {
         shared.keep_half_closed(sa, &[]);
         assert_eq!(fresh(&mut shared), 0x1111_1111);
     }
+
+    #[test]
+    fn lifetimes_are_jittered_and_never_longer() {
+        let key_exchange = Box::new(FastKeyExchange::new(1));
+        let mut shared =
+            Shared::new(EndpointConfig::default(), Box::new(SeededRandom::new(1)), key_exchange);
+        let hour = Duration::from_secs(3600);
+        let times: Vec<_> = (0..100).map(|_| shared.jittered_time(hour)).collect();
+        assert!(times.iter().all(|t| *t <= hour && *t >= hour * 9 / 10));
+        let different: std::collections::BTreeSet<_> = times.iter().collect();
+        assert!(different.len() > 90, "{}", different.len());
+        assert_eq!(shared.jittered(0), 0);
+    }
 }

@@ -585,6 +585,12 @@ impl IkeSa {
             Ok(answer) => shared.transmit(withheld.path, answer),
             Err(error) => return self.fail(shared, error),
         }
+        // RFC 7296 2.21.2, 2.21.3: that one is fatal at both ends, without a Delete.
+        let fatal = error.is_some_and(|e| e.kind == NotifyType::INVALID_SYNTAX);
+        if fatal && let Err(error) = child {
+            self.child_failed(shared, None, error);
+            return self.end(now, shared, "the peer sent an invalid message");
+        }
         match child {
             Ok(_) => {}
             Err(error @ (Error::TemporaryFailure(_) | Error::ChildSaNotFound(_))) => {

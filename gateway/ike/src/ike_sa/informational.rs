@@ -104,7 +104,7 @@ impl IkeSa {
 
 /// The errors that end an IKE SA without a Delete when they follow IKE_AUTH at once; later they
 /// change nothing (RFC 7296 2.21.2, 2.21.4).
-const fn refuses_auth(kind: NotifyType) -> bool {
+pub(super) const fn refuses_auth(kind: NotifyType) -> bool {
     matches!(
         kind,
         NotifyType::AUTHENTICATION_FAILED

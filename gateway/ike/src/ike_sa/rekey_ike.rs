@@ -228,7 +228,13 @@ impl IkeSa {
                 shared.count(Counter::TemporaryFailure);
                 self.event(shared, EventKind::PutOff(error));
             }
-            Err(error) => self.event(shared, EventKind::RekeyFailed(error)),
+            Err(error) => {
+                self.event(shared, EventKind::RekeyFailed(error));
+                // RFC 7296 2.21.3: that one is fatal at both ends, without a Delete.
+                if words.is_some_and(|w| w.kind == NotifyType::INVALID_SYNTAX) {
+                    return self.end(now, shared, "the peer sent an invalid message");
+                }
+            }
         }
         self.next_job(now, shared);
     }

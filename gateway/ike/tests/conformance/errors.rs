@@ -145,7 +145,10 @@ fn later_errors_in_requests_change_nothing() {
     ] {
         let words = [notification(kind, &[])];
         let mut simulation = connected();
-        ask(&mut simulation, 0, ExchangeType::CREATE_CHILD_SA, NEXT_OF_A, &[]);
+        // A request for a Child SA that no rule covers is the first thing after IKE_AUTH.
+        let other = rekey::child_request(&simulation, "10.9.0.0/24", None);
+        let answer = rekey::send(&mut simulation, &other);
+        assert_eq!(notified(&answer.payloads().unwrap()), [NotifyType::TS_UNACCEPTABLE]);
         ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A + 1, &words);
         assert_eq!(states(&simulation, 1), ["established"], "{kind}");
 
@@ -198,12 +201,27 @@ fn an_unknown_exchange_is_answered_with_an_error() {
 }
 
 #[test]
-fn a_create_child_sa_request_with_an_error_is_answered_and_the_ike_sa_stands() {
+fn a_create_child_sa_request_without_a_needed_payload_is_malformed() {
     let mut simulation = connected();
-    let exchange = ExchangeType::CREATE_CHILD_SA;
-    let answer = ask(&mut simulation, 0, exchange, NEXT_OF_A, &[]);
+    let answer = ask(&mut simulation, 0, ExchangeType::CREATE_CHILD_SA, NEXT_OF_A, &[]);
     assert_eq!(notified(&answer.payloads().unwrap()), [NotifyType::INVALID_SYNTAX]);
-    ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A + 1, &[]);
+    assert_eq!(states(&simulation, 1), ["closing"]);
+    assert_eq!(children(&simulation, 1), 0);
+}
+
+#[test]
+fn fatal_errors_in_ike_auth_leave_no_ike_sa_whatever_stands_beside_them() {
+    for kind in [
+        NotifyType::INVALID_SYNTAX,
+        NotifyType::AUTHENTICATION_FAILED,
+        NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+    ] {
+        let (mut simulation, auth) = half_open();
+        let answer = only(deliver(&mut simulation, 1, &auth));
+        let with = resealed(&simulation, 1, &answer, |p| p.push(notification(kind, &[])));
+        assert!(deliver(&mut simulation, 0, &with).is_empty(), "{kind}");
+        assert!(states(&simulation, 0).is_empty());
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod extensions;
 mod header;
 mod negotiation;
 mod outside;
+mod rekey;
 mod selectors;
 mod window;
 

@@ -4,7 +4,7 @@ use gateway_wire::{TrafficSelector, TrafficSelectors, TsEntry, TsType, UnknownTr
 
 use super::*;
 
-fn selector(net: &str) -> TrafficSelector {
+pub(super) fn selector(net: &str) -> TrafficSelector {
     let net: ipnet::IpNet = net.parse().unwrap();
     TrafficSelector {
         protocol: 0,

@@ -168,6 +168,11 @@ impl IkeSa {
         payloads: &Payloads<'_>,
     ) -> Result<PeerAuthenticated, Error> {
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to check"))?;
+        // RFC 7296 2.21.2: with one of these there is no IKE SA, whatever stands beside it.
+        let fatal = payloads.notifies.iter().find(|n| super::informational::refuses_auth(n.kind));
+        if let Some(fatal) = fatal {
+            return Err(Error::Refused(fatal.kind));
+        }
         let Some(auth) = payloads.auth else {
             return Err(payloads
                 .error()
