@@ -205,3 +205,54 @@ fn a_token_may_be_replaced_by_another() {
     assert_eq!(counter(&simulation, 0, Counter::PeerCrashed), 1);
     assert!(simulation.nodes[0].kernel.children.is_empty());
 }
+
+#[test]
+fn new_keys_have_a_new_token_and_the_old_one_is_worth_nothing() {
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    let renewed = |mut p: PolicySet| {
+        for peer in p.peers.values_mut() {
+            let peer = std::sync::Arc::make_mut(peer);
+            (peer.lifetime, peer.liveness_interval) = (Duration::from_secs(300), Duration::ZERO);
+        }
+        p
+    };
+    simulation.configure(1, policies_of_b());
+    simulation.configure(0, renewed(policies_of_a()));
+    simulation.run(Duration::from_secs(1));
+    let old = simulation.nodes[0].endpoint.status(simulation.now).ike_sas[0].clone();
+    // It is rekeyed in the last tenth, and what is left of the old one goes within a minute.
+    simulation.run(Duration::from_secs(400));
+    assert!(counter(&simulation, 0, Counter::IkeSaRekeyed) > 0);
+    assert!(established(&simulation));
+
+    // The old IKE SA is gone, so that everybody can have its token; with the new SPIs it is none.
+    let header = Header {
+        initiator_spi: old.initiator_spi,
+        responder_spi: old.responder_spi,
+        exchange: ExchangeType::INFORMATIONAL,
+        flags: Flags { response: false, version: false, initiator: true },
+        message_id: MessageId(7),
+    };
+    let body = [0; 40];
+    let sk = gateway_wire::Encrypted {
+        first: gateway_wire::PayloadType::NONE,
+        body: &body,
+        body_offset: 0,
+    };
+    let octets = encode_message(&header, &[Payload::Encrypted(sk)]).unwrap();
+    let path = Path { local: std::net::SocketAddr::new(B, 500), remote: old.path.local };
+    simulation.input(1, Input::Datagram { path, octets: &octets });
+    let given = token_in(&simulation.nodes[1].sent.last().unwrap().1).unwrap();
+    let (path, octets) = from_b(&simulation, &[token(&given)]);
+    simulation.input(0, Input::Datagram { path, octets: &octets });
+    assert_eq!(counter(&simulation, 0, Counter::PeerCrashed), 0);
+    assert_eq!(counter(&simulation, 0, Counter::CrashTokenForged), 1, "there is a new one");
+
+    // With the keys of now B proves that it has lost them.
+    simulation.crash(1, 99);
+    simulation.configure(1, policies_of_b());
+    simulation.configure(0, policies_of_a());
+    simulation.run(Duration::from_secs(13));
+    assert!(established(&simulation));
+    assert_eq!(counter(&simulation, 0, Counter::PeerDead), 0);
+}

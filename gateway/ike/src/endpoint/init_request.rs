@@ -14,7 +14,7 @@ use crate::crash;
 use crate::crypto::prf::sha1;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
-use crate::ike_sa::{State, answer_init, init_header, notify};
+use crate::ike_sa::{IkeSa, State, answer_init, init_header, notify};
 use crate::io::Path;
 use crate::payloads::Payloads;
 
@@ -192,7 +192,10 @@ impl Endpoint {
     /// says that it comes from.
     fn token_of_lost(&self, header: &Header) -> Option<Zeroizing<Vec<u8>>> {
         let spis = (header.initiator_spi, header.responder_spi);
-        let known = |spi: IkeSpi| spi.is_zero() || self.by_spi.contains_key(&spi);
+        let known = |spi: IkeSpi| {
+            let soon = |sa: &IkeSa| sa.may_get_spi(spi);
+            spi.is_zero() || self.by_spi.contains_key(&spi) || self.sas.values().any(soon)
+        };
         if known(spis.0) || known(spis.1) {
             return None;
         }

@@ -328,7 +328,11 @@ impl IkeSa {
         // A Delete that waits for its turn is as good as sent.
         let queued = self.jobs.iter().filter_map(|job| match job {
             Job::DeleteChild { peer_spi, .. } => Some(*peer_spi),
-            Job::CreateChild(_) | Job::RekeyIke | Job::DeleteIke { .. } | Job::Liveness => None,
+            Job::CreateChild(_)
+            | Job::RekeyIke
+            | Job::DeleteIke { .. }
+            | Job::Liveness
+            | Job::CrashToken => None,
         });
         let sent = match &established.current {
             Some(Current::DeleteChild { peer_spi, .. }) => Some(*peer_spi),

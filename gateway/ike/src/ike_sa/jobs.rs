@@ -11,6 +11,7 @@ use super::{Closing, IkeSa, State};
 use crate::algorithms::Group;
 use crate::channel::Opened;
 use crate::config::RuleName;
+use crate::crash;
 use crate::io::ChildId;
 use crate::shared::Shared;
 
@@ -58,6 +59,8 @@ pub(crate) enum Job {
     },
     /// Ask whether the peer lives.
     Liveness,
+    /// Tell the peer our token of the keys in use (RFC 6290 4.3).
+    CrashToken,
 }
 
 impl Job {
@@ -65,9 +68,11 @@ impl Job {
     pub(crate) const fn rule(&self) -> Option<&RuleName> {
         match self {
             Self::CreateChild(wish) => Some(&wish.rule),
-            Self::DeleteChild { .. } | Self::RekeyIke | Self::DeleteIke { .. } | Self::Liveness => {
-                None
-            }
+            Self::DeleteChild { .. }
+            | Self::RekeyIke
+            | Self::DeleteIke { .. }
+            | Self::Liveness
+            | Self::CrashToken => None,
         }
     }
 }
@@ -108,6 +113,13 @@ impl IkeSa {
                         Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: vec![spi] });
                     self.set_current(Current::DeleteChild { spi, peer_spi });
                     self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[delete])
+                }
+                Job::CrashToken => {
+                    let spis = (self.initiator_spi, self.responder_spi);
+                    let Some(token) = shared.crash_tokens.token(spis) else { continue };
+                    self.set_current(Current::Liveness);
+                    let payloads = [crash::payload(&token)];
+                    self.send_request(now, shared, ExchangeType::INFORMATIONAL, &payloads)
                 }
                 Job::Liveness => {
                     self.set_current(Current::Liveness);

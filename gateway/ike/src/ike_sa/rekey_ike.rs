@@ -92,6 +92,14 @@ impl IkeSa {
         Ok(())
     }
 
+    /// Whether an IKE SA with this SPI of ours may come of a rekeying that is under way.
+    pub(crate) fn may_get_spi(&self, spi: IkeSpi) -> bool {
+        let State::Established(established) = &self.state else { return false };
+        let Some(Current::RekeyIke(ours)) = &established.current else { return false };
+        let theirs = ours.collided.as_ref().map(|c| c.channel.our_spi());
+        ours.spi == spi || theirs == Some(spi)
+    }
+
     /// Initiator: the authentic answer.
     pub(super) fn rekey_ike_response(
         &mut self,
@@ -295,6 +303,11 @@ impl IkeSa {
         (self.initiator_spi, self.responder_spi) = channel.spis();
         let old = old(mem::replace(&mut established.channel, channel));
         established.current = None;
+        // A token is of the SPIs: the old one proves nothing any more, and once the old IKE SA is
+        // gone anybody can have it (RFC 6290 4.3).
+        if established.peer_token.take().is_some() {
+            self.jobs.push_back(Job::CrashToken);
+        }
         established.failures = 0;
         established.rekey_group = None;
         // Who is to prove anew who it is does so in its time, however often there are new keys.
