@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn attributes_that_are_not_known_are_ignored() {
+        let asks = |kinds: &[u16]| {
+            let attribute =
+                |kind: &u16| ConfigurationAttribute { kind: CpAttribute(*kind), value: &[1, 2, 3] };
+            let attributes = kinds.iter().map(attribute).collect();
+            wanted(Some(&Configuration { kind: CpType::CFG_REQUEST, attributes }))
+        };
+        // INTERNAL_ADDRESS_EXPIRY of RFC 4306, and one that nobody has.
+        assert_eq!(asks(&[5, 1, 9999]), Some((true, false)));
+        assert_eq!(asks(&[5, 9999, 3]), None, "whoever asks for no address gets none");
+    }
+
+    #[test]
     fn the_reply_has_the_lengths_of_the_rfc() {
         let pool = pool(&["10.9.0.0/24", "2001:db8:9::/64"]);
         let lease = Leases::default().assign(&pool, &"a".into(), BOTH, |_| true);

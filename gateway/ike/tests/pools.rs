@@ -12,7 +12,7 @@ use gateway_ike::io::Path;
 use gateway_ike::testing::{Faults, Forge, Opened, Simulation, peer, policies, protect};
 use gateway_wire::{
     Configuration, ConfigurationAttribute, CpAttribute, CpType, ExchangeType, Header, NotifyType,
-    Payload,
+    Payload, PayloadType,
 };
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -94,6 +94,8 @@ fn a_peer_is_given_an_address_and_nothing_but_that_address_is_agreed_on() {
         Some(given)
     });
     let given = given.unwrap();
+    let place = |kind| payloads.iter().position(|p| p.payload_type() == kind).unwrap();
+    assert!(place(PayloadType::CP) < place(PayloadType::SA));
     assert_eq!(given.kind, CpType::CFG_REPLY);
     let address =
         ConfigurationAttribute { kind: CpAttribute::INTERNAL_IP4_ADDRESS, value: &[10, 9, 0, 1] };
@@ -119,6 +121,8 @@ fn a_peer_that_does_not_ask_gets_no_child_sa() {
     let mut simulation = simulation(&["10.9.0.0/24"]);
     let answer = ask(&mut simulation, &[]);
     assert_eq!(refusal(&answer), Some(NotifyType::FAILED_CP_REQUIRED));
+    let unasked = |p: &Payload<'_>| matches!(p, Payload::Configuration(_));
+    assert!(!answer.payloads().unwrap().iter().any(unasked));
     assert!(simulation.nodes[1].kernel.children.is_empty());
     let status = simulation.nodes[1].endpoint.status(simulation.now);
     assert_eq!(status.ike_sas[0].state, "established");
