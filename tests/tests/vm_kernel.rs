@@ -55,7 +55,6 @@ fn policies(selector: &Selector) -> PolicySet {
             start: Start::OnDemand,
             quantum_safe: false,
             proposals: Vec::new(),
-            quantum_safe: false,
             lifetime: ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 0 },
         }),
     };
