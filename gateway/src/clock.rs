@@ -1,6 +1,6 @@
 //! The only place in the product that reads a clock: everything else is told what time it is.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The monotonic time.
 #[must_use]
@@ -9,9 +9,15 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall-clock time in seconds since 1970, for people to read; 0 when the clock stands before that.
+/// The wall-clock time since 1970; zero when the clock stands before that.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one reader of the clock")]
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The wall-clock time in seconds since 1970, for people to read.
+#[must_use]
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    since_1970().as_secs()
 }

@@ -9,7 +9,8 @@ use gateway::cli::{CheckArgs, Cli, Command, StatusArgs, UnguardArgs, completions
 use gateway::control::{QueryError, Request, Response, query, render};
 use gateway::driver;
 use gateway::kernel::bpf::remove;
-use serde_json::json;
+use gateway_ike::config::{LocalAuth, PeerConfig};
+use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
@@ -35,6 +36,7 @@ fn check(args: &CheckArgs) -> u8 {
                     "files": loaded.files,
                     "peers": loaded.policies.peers.len(),
                     "rules": loaded.policies.rules.len(),
+                    "authentication": loaded.policies.peers.values().map(|p| authentication(p)).collect::<Vec<_>>(),
                     "warnings": loaded.warnings,
                     "errors": [],
                 }),
@@ -49,13 +51,44 @@ fn check(args: &CheckArgs) -> u8 {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
             let (peers, rules) = (loaded.policies.peers.len(), loaded.policies.rules.len());
-            print(format!("ok: {} files, {peers} peers, {rules} rules\n", loaded.files).as_bytes())
+            let mut text = format!("ok: {} files, {peers} peers, {rules} rules\n", loaded.files);
+            for peer in loaded.policies.peers.values() {
+                let (ours, theirs) = (peer.local_auth.name(), peer.remote_auth.name());
+                text.push_str(&format!("peer {}: we by {ours}", peer.name));
+                if let LocalAuth::Certificate(credential) = &peer.local_auth {
+                    let certificate = credential.certificate();
+                    let (subject, until) = (certificate.subject(), certificate.not_after());
+                    text.push_str(&format!(" ({subject}, valid until {until})"));
+                }
+                text.push_str(&format!(", the peer by {theirs}\n"));
+            }
+            print(text.as_bytes())
         }
         Err(errors) => {
             errors.iter().for_each(|error| complain(&error.to_string()));
             exit::FAILED
         }
     }
+}
+
+/// How a peer and we prove who we are, for `gateway check --json`.
+fn authentication(peer: &PeerConfig) -> Value {
+    let certificate = match &peer.local_auth {
+        LocalAuth::Certificate(credential) => {
+            let certificate = credential.certificate();
+            json!({
+                "subject": certificate.subject().to_string(),
+                "not_after": certificate.not_after().to_string(),
+            })
+        }
+        LocalAuth::Psk(_) | LocalAuth::PublicKey(_) => Value::Null,
+    };
+    json!({
+        "peer": &*peer.name,
+        "local": peer.local_auth.name(),
+        "remote": peer.remote_auth.name(),
+        "certificate": certificate,
+    })
 }
 
 /// `gateway status`.

@@ -38,6 +38,8 @@ pub struct Policy {
     pub local_id: String,
     /// The peer's identity.
     pub remote_id: String,
+    /// How both prove who they are: keys of the peer's table.
+    pub authentication: String,
     /// IKE proposals; empty: the daemon's own.
     pub ike_proposals: Vec<&'static str>,
     /// The name of the post-quantum pre-shared key that is required.
@@ -76,6 +78,7 @@ impl Policy {
             address: Some(topology.server.outer(outer)),
             local_id: "client.test".to_owned(),
             remote_id: "server.test".to_owned(),
+            authentication: "psk-file = \"psk\"".to_owned(),
             ike_proposals: Vec::new(),
             ppk: None,
             rules: vec![Rule {
@@ -130,8 +133,8 @@ impl fmt::Display for Policy {
         if let Some(local) = self.local_address {
             writeln!(f, "local-address = \"{local}\"")?;
         }
-        let Self { local_id, remote_id, .. } = self;
-        writeln!(f, "local-id = \"{local_id}\"\nremote-id = \"{remote_id}\"\npsk-file = \"psk\"")?;
+        let Self { local_id, remote_id, authentication, .. } = self;
+        writeln!(f, "local-id = \"{local_id}\"\nremote-id = \"{remote_id}\"\n{authentication}")?;
         if !self.ike_proposals.is_empty() {
             writeln!(f, "ike-proposals = {:?}", self.ike_proposals)?;
         }

@@ -6,6 +6,7 @@
 )]
 
 pub mod capture;
+pub mod certificates;
 pub mod chroot;
 pub mod daemon;
 pub mod error;

@@ -35,6 +35,12 @@ pub struct Connection {
     pub local_id: String,
     /// The peer's identity.
     pub remote_id: String,
+    /// How we authenticate: a key of `local`, and its value.
+    pub local_auth: String,
+    /// How the peer must: keys of `remote`.
+    pub remote_auth: String,
+    /// Our private key, if we sign.
+    pub private_key: Option<PathBuf>,
     /// Our traffic selectors, comma-separated.
     pub local_ts: String,
     /// The peer's traffic selectors, comma-separated.
@@ -64,6 +70,9 @@ impl Connection {
             remote: Some(topology.server.outer(family)),
             local_id: "client.test".to_owned(),
             remote_id: "server.test".to_owned(),
+            local_auth: "auth = psk".to_owned(),
+            remote_auth: "auth = psk".to_owned(),
+            private_key: None,
             local_ts: topology.client.prefix(inner),
             remote_ts: topology.server.prefix(inner),
             mode: "tunnel",
@@ -95,7 +104,7 @@ impl Connection {
         let mut text = String::new();
         let remote = self.remote.map_or_else(|| "%any".to_owned(), |a| a.to_string());
         let Self { local, local_id, remote_id, local_ts, remote_ts, mode, .. } = self;
-        let Self { proposals, esp_proposals, start_action, .. } = self;
+        let Self { proposals, esp_proposals, start_action, local_auth, remote_auth, .. } = self;
         let (ppk, ppk_secret) = self.ppk.map_or_else(Default::default, |(id, required)| {
             let required = if required { "yes" } else { "no" };
             (
@@ -115,11 +124,11 @@ impl Connection {
     proposals = {proposals}
 {ppk}    {vips}
     local {{
-      auth = psk
+      {local_auth}
       id = {local_id}
     }}
     remote {{
-      auth = psk
+      {remote_auth}
       id = {remote_id}
     }}
     children {{
@@ -206,7 +215,7 @@ impl<'a> StrongSwan<'a> {
             &format!(
                 "charon-systemd {{
   fragment_size = {}
-  load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf kernel-netlink \
+  load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf pem pkcs1 pkcs8 x509 revocation kernel-netlink \
                  socket-default vici
   journal {{
     default = -1
@@ -229,13 +238,19 @@ impl<'a> StrongSwan<'a> {
   }}
 }}
 swanctl {{
-  load = random openssl aes sha2 hmac
+  load = random openssl aes sha2 hmac pem pkcs1 pkcs8 x509
 }}
 ",
                 connection.fragment_size
             ),
         )?;
         write("swanctl.conf", &connection.render()?)?;
+        if let Some(key) = &connection.private_key {
+            // Where swanctl looks for keys: beside the file that it is given.
+            let private = directory.join("private");
+            fs::create_dir_all(&private).context(private.display())?;
+            fs::copy(key, private.join("key.pem")).context(key.display())?;
+        }
         let mut command = chroot::command(namespace, root.as_deref(), "/usr/sbin/charon-systemd");
         command.env("STRONGSWAN_CONF", &conf);
         let daemon = Daemon::start(namespace, "strongswan", &mut command)?;

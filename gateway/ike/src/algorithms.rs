@@ -8,7 +8,7 @@ use core::iter;
 use core::str::FromStr;
 use std::collections::BTreeMap;
 
-use gateway_wire::{EncrId, IntegId, KeMethod, PrfId, TransformType};
+use gateway_wire::{EncrId, HashAlgorithm, IntegId, KeMethod, PrfId, TransformType};
 
 /// A keyword that names no algorithm of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,6 +138,52 @@ algorithms! {
         Ke6 => "ke6",
         /// Transform type 12.
         Ke7 => "ke7",
+    }
+}
+
+algorithms! {
+    /// How AUTH is signed (RFC 7427, RFC 8420), those that we prefer first. For ECDSA the curve
+    /// follows from the key.
+    SignatureScheme, "signature scheme" {
+        /// RSASSA-PSS with SHA2-256, MGF1 with the same hash, and a salt of its length.
+        RsaPssSha256 => "rsa-pss-sha256",
+        /// RSASSA-PSS with SHA2-384.
+        RsaPssSha384 => "rsa-pss-sha384",
+        /// RSASSA-PSS with SHA2-512.
+        RsaPssSha512 => "rsa-pss-sha512",
+        /// RSASSA-PKCS1-v1_5 with SHA2-256.
+        RsaPkcs1Sha256 => "rsa-pkcs1-sha256",
+        /// RSASSA-PKCS1-v1_5 with SHA2-384.
+        RsaPkcs1Sha384 => "rsa-pkcs1-sha384",
+        /// RSASSA-PKCS1-v1_5 with SHA2-512.
+        RsaPkcs1Sha512 => "rsa-pkcs1-sha512",
+        /// ECDSA with SHA2-256, on P-256 or P-384.
+        EcdsaSha256 => "ecdsa-sha256",
+        /// ECDSA with SHA2-384, on P-256 or P-384.
+        EcdsaSha384 => "ecdsa-sha384",
+        /// ECDSA with SHA2-512, on P-521.
+        EcdsaSha512 => "ecdsa-sha512",
+        /// Ed25519.
+        Ed25519 => "ed25519",
+    }
+}
+
+impl SignatureScheme {
+    /// The hash that a peer must be able to compute, as SIGNATURE_HASH_ALGORITHMS names it.
+    #[must_use]
+    pub const fn hash(self) -> HashAlgorithm {
+        match self {
+            Self::RsaPssSha256 | Self::RsaPkcs1Sha256 | Self::EcdsaSha256 => {
+                HashAlgorithm::SHA2_256
+            }
+            Self::RsaPssSha384 | Self::RsaPkcs1Sha384 | Self::EcdsaSha384 => {
+                HashAlgorithm::SHA2_384
+            }
+            Self::RsaPssSha512 | Self::RsaPkcs1Sha512 | Self::EcdsaSha512 => {
+                HashAlgorithm::SHA2_512
+            }
+            Self::Ed25519 => HashAlgorithm::IDENTITY,
+        }
     }
 }
 

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use crate::algorithms::{EspProposal, IkeProposal};
+use crate::algorithms::{EspProposal, IkeProposal, SignatureScheme};
+use crate::crypto::signature::{PublicKey, SigningKey};
+use crate::crypto::x509::{Credential, DistinguishedName, Trust};
 
 /// The name of a peer in the policy files.
 pub type PeerName = Arc<str>;
@@ -53,8 +55,12 @@ pub struct PeerConfig {
     pub local_id: Identity,
     /// Who it must prove to be.
     pub remote_id: Identity,
-    /// The key that both ends share.
-    pub psk: Secret,
+    /// How we prove who we are.
+    pub local_auth: LocalAuth,
+    /// How it must prove who it is.
+    pub remote_auth: RemoteAuth,
+    /// How either end may sign, best first; of use only where a method above is a signature.
+    pub signature_schemes: Vec<SignatureScheme>,
     /// A further key against quantum computers.
     pub ppk: Option<Ppk>,
     /// Whether an IKE SA with it must be quantum-safe: then `proposals` has only such that are,
@@ -96,6 +102,78 @@ pub struct Ppk {
     pub required: bool,
 }
 
+impl PeerConfig {
+    /// Whether either end signs.
+    #[must_use]
+    pub const fn uses_signatures(&self) -> bool {
+        !matches!((&self.local_auth, &self.remote_auth), (LocalAuth::Psk(_), RemoteAuth::Psk(_)))
+    }
+
+    /// Whether what was agreed by this configuration may stay under another: they differ at most
+    /// in our certificate and in what is believed of the peer's, such as a new revocation list.
+    #[must_use]
+    pub fn may_become(&self, other: &Self) -> bool {
+        let mut same = other.clone();
+        if let (LocalAuth::Certificate(_), LocalAuth::Certificate(_)) =
+            (&self.local_auth, &other.local_auth)
+        {
+            same.local_auth = self.local_auth.clone();
+        }
+        if let (RemoteAuth::Certificate(_), RemoteAuth::Certificate(_)) =
+            (&self.remote_auth, &other.remote_auth)
+        {
+            same.remote_auth = self.remote_auth.clone();
+        }
+        *self == same
+    }
+}
+
+/// How we prove who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalAuth {
+    /// By a key that both ends share.
+    Psk(Secret),
+    /// By the private key of a certificate.
+    Certificate(Arc<Credential>),
+    /// By a private key whose public half the peer knows (RFC 7670).
+    PublicKey(Arc<SigningKey>),
+}
+
+/// How a peer must prove who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteAuth {
+    /// By a key that both ends share.
+    Psk(Secret),
+    /// By the private key of a certificate that holds its identity.
+    Certificate(Arc<Trust>),
+    /// By the private half of this key (RFC 7670).
+    PublicKey(Arc<PublicKey>),
+}
+
+impl LocalAuth {
+    /// The word in policy files.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Psk(_) => "psk",
+            Self::Certificate(_) => "certificate",
+            Self::PublicKey(_) => "public-key",
+        }
+    }
+}
+
+impl RemoteAuth {
+    /// The word in policy files.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Psk(_) => "psk",
+            Self::Certificate(_) => "certificate",
+            Self::PublicKey(_) => "public-key",
+        }
+    }
+}
+
 /// An identity as in the ID payloads (RFC 7296 3.5).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Identity {
@@ -107,6 +185,8 @@ pub enum Identity {
     Email(String),
     /// ID_KEY_ID: opaque octets.
     KeyId(Vec<u8>),
+    /// ID_DER_ASN1_DN: a distinguished name.
+    Dn(DistinguishedName),
 }
 
 impl fmt::Display for Identity {
@@ -114,6 +194,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Address(a) => write!(f, "{a}"),
             Self::Fqdn(s) | Self::Email(s) => f.write_str(&s.escape_default().to_string()),
+            Self::Dn(name) => f.write_str(&name.to_string().escape_default().to_string()),
             Self::KeyId(octets) => {
                 f.write_str("keyid:")?;
                 octets.iter().try_for_each(|o| write!(f, "{o:02x}"))
@@ -307,6 +388,10 @@ pub struct EndpointConfig {
     /// Octets that we keep, for each IKE SA and direction, of a message whose fragments have not
     /// all come.
     pub reassembly_limit: usize,
+    /// Certificates that a peer may send, its own included.
+    pub certificate_chain_limit: usize,
+    /// Octets that each of them may have.
+    pub certificate_size_limit: usize,
 }
 
 /// The smallest [`EndpointConfig::fragment_size`] but zero: it leaves room for some octets beside
@@ -345,6 +430,8 @@ impl Default for EndpointConfig {
             // RFC 7383 2.5.1: the smallest MTU of IPv6, which IPv4 has nearly everywhere too.
             fragment_size: 1280,
             reassembly_limit: 32_768,
+            certificate_chain_limit: 8,
+            certificate_size_limit: 16_384,
         }
     }
 }

@@ -85,6 +85,8 @@ counters! {
     HalfOpenTimeout => "ike_half_open_timeout",
     /// A peer was not authenticated.
     AuthenticationFailed => "ike_authentication_failed",
+    /// A CERT payload in an encoding that we make nothing of, such as hash and URL.
+    CertificateIgnored => "ike_certificate_ignored",
     /// No common proposal.
     NoProposalChosen => "ike_no_proposal_chosen",
     /// No rule covers the selectors.

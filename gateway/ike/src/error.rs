@@ -1,9 +1,10 @@
 //! What can be wrong with a message, and what the peer hears of it.
 
-use gateway_wire::{ChainError, DecodeError, KeMethod, NotifyType, PayloadType};
+use gateway_wire::{AuthMethod, ChainError, DecodeError, KeMethod, NotifyType, PayloadType};
 
-use crate::algorithms::{Group, IkeSuite};
+use crate::algorithms::{Group, IkeSuite, SignatureScheme};
 use crate::crypto::key_exchange::KeyExchangeError;
+use crate::crypto::x509::CertificateFault;
 use crate::io::KernelError;
 use crate::random::RandomFailed;
 
@@ -112,8 +113,55 @@ pub enum AuthenticationFault {
     #[error("AUTH does not verify: is the pre-shared key of {0} the same on both sides?")]
     WrongAuth(String),
     /// The peer uses a method that is not configured for it.
-    #[error("authentication method {0} is not configured")]
-    Method(String),
+    #[error("the peer uses authentication method {found}, but {expected} is configured")]
+    Method {
+        /// What it uses.
+        found: AuthMethod,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// The peer's certificate is not to be believed.
+    #[error("certificate: {0}")]
+    Certificate(#[from] CertificateFault),
+    /// The peer shows another raw public key than the one that we know.
+    #[error("the peer shows another raw public key than the one in `remote-public-key`")]
+    OtherPublicKey,
+    /// The signature in AUTH is not of the peer's key, or over other octets.
+    #[error("the signature does not verify with {0}")]
+    WrongSignature(String),
+    /// The data of AUTH has not the form of RFC 7427.
+    #[error("the signature has not the form of RFC 7427")]
+    MalformedSignature,
+    /// The peer signs in a way that we do not know.
+    #[error("the peer signs in a way that we do not know: AlgorithmIdentifier {0}")]
+    UnknownScheme(String),
+    /// The peer signs in a way that the policy does not allow.
+    #[error("the peer signs with {0}, which is not among `signature-schemes`")]
+    SchemeNotAllowed(SignatureScheme),
+    /// The peer signs in a way that its key does not fit.
+    #[error("the peer's key is {key}, which AUTH (method {method}) does not fit")]
+    SchemeOfOtherKey {
+        /// The kind of its key.
+        key: String,
+        /// The method of AUTH.
+        method: AuthMethod,
+    },
+    /// The peer knows RFC 7427 and yet signs with an older method.
+    #[error("the peer knows RFC 7427, but uses the older method {0}")]
+    OldMethod(AuthMethod),
+    /// The peer signs with SHA-1.
+    #[error("the peer signs with SHA-1, which is broken: it needs RFC 7427")]
+    Sha1,
+    /// There is no way to sign that our key can do and the peer can verify.
+    #[error("our key is {key} and can sign with: {ours}; the peer can verify: {theirs}")]
+    NoScheme {
+        /// The kind of our key.
+        key: String,
+        /// What we could sign with.
+        ours: String,
+        /// Which hashes the peer has.
+        theirs: String,
+    },
     /// A PPK is required, and the peer does not do RFC 8784.
     #[error("the PPK is required, and the peer does not support PPKs (RFC 8784)")]
     PpkUnsupported,
@@ -133,6 +181,12 @@ pub enum AuthenticationFault {
         /// Whom we expected.
         expected: String,
     },
+}
+
+impl From<AuthenticationFault> for Error {
+    fn from(fault: AuthenticationFault) -> Self {
+        Self::Authentication(fault)
+    }
 }
 
 impl From<ChainError> for Error {

@@ -6,7 +6,7 @@ use gateway_wire::IkeSpi;
 
 use crate::algorithms::{EspSuite, Group, IkeSuite};
 use crate::config::{PeerName, RuleName};
-use crate::error::Error;
+use crate::error::{AuthenticationFault, Error};
 use crate::io::{IkeSaId, Path};
 
 /// How loud a milestone is.
@@ -52,12 +52,14 @@ pub enum EventKind {
         nat_remote: bool,
     },
     /// The IKE SA stands and the peer is authenticated.
-    #[error("IKE SA established with {suite}, peer identity {remote_id}{}", nat(*.nat_local, *.nat_remote))]
+    #[error("IKE SA established with {suite}, peer identity {remote_id} by {proof}{}", nat(*.nat_local, *.nat_remote))]
     Established {
         /// What was negotiated.
         suite: IkeSuite,
         /// Who the peer proved to be.
         remote_id: String,
+        /// How it proved that.
+        proof: String,
         /// We are behind NAT.
         nat_local: bool,
         /// The peer is behind NAT.
@@ -119,6 +121,9 @@ pub enum EventKind {
     /// An IKE SA could not be made.
     #[error("IKE SA failed: {0}")]
     Failed(Error),
+    /// By new policies a peer whose IKE SA stands would not be authenticated: it ends.
+    #[error("Peer is not believed any more: {0}")]
+    NoLongerBelieved(AuthenticationFault),
     /// The peer answered IKE_SA_INIT with an error that anybody could have sent: we go on trying.
     #[error("Unauthenticated answer {0}: still trying")]
     UnauthenticatedError(String),
@@ -206,6 +211,7 @@ impl Event {
     pub const fn level(&self) -> Level {
         match self.kind {
             EventKind::Failed(_)
+            | EventKind::NoLongerBelieved(_)
             | EventKind::ChildFailed { .. }
             | EventKind::RekeyFailed(_)
             | EventKind::PeerDead { .. }

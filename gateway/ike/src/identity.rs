@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use gateway_wire::{IdType, Identification};
 
 use crate::config::Identity;
+use crate::crypto::x509::DistinguishedName;
 
 impl Identity {
     /// The type and data of the ID payload.
@@ -15,6 +16,7 @@ impl Identity {
             Self::Fqdn(name) => (IdType::FQDN, name.as_bytes().to_vec()),
             Self::Email(address) => (IdType::RFC822_ADDR, address.as_bytes().to_vec()),
             Self::KeyId(octets) => (IdType::KEY_ID, octets.clone()),
+            Self::Dn(name) => (IdType::DER_ASN1_DN, name.der().to_vec()),
         }
     }
 
@@ -36,6 +38,7 @@ impl Identity {
             && match self {
                 Self::Fqdn(_) | Self::Email(_) => data.eq_ignore_ascii_case(id.data),
                 Self::Address(_) | Self::KeyId(_) => data == id.data,
+                Self::Dn(name) => name.is(id.data),
             }
     }
 }
@@ -51,6 +54,8 @@ pub(crate) fn describe(id: &Identification<'_>) -> String {
             <[u8; 16]>::try_from(id.data).map_or_else(|_| text(), |o| IpAddr::from(o).to_string())
         }
         IdType::FQDN | IdType::RFC822_ADDR => text(),
+        IdType::DER_ASN1_DN => DistinguishedName::from_der(id.data)
+            .map_or_else(|_| text(), |name| Identity::Dn(name).to_string()),
         kind => format!("{kind}:{}", text()),
     }
 }

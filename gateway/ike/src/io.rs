@@ -45,6 +45,10 @@ pub enum Input<'a> {
     Kernel(KernelEvent),
     /// The operator's wishes, whole: at start, and again after each successful reload.
     Policies(Arc<PolicySet>),
+    /// What the wall clock says, as time since 1970. It is for the validity of certificates, which
+    /// none has before this is known; it goes on with the time that the other inputs come with,
+    /// and is to be told again when it may have been set.
+    WallClock(Duration),
     /// Delete every SA in good order; [`crate::Endpoint::is_closed`] says when that is done.
     Shutdown,
     /// The time of [`crate::Endpoint::next_timeout`] has come. Harmless when it has not.

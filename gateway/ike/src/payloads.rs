@@ -2,14 +2,14 @@
 //! (RFC 7296 1.2, 1.3, 1.4, and section 2.5 for what is unknown).
 
 use gateway_wire::{
-    Authentication, Configuration, Delete, ExchangeType, Identification, KeyExchange, Notify,
-    NotifyType, Payload, PayloadType, SecurityAssociation, TrafficSelector,
+    Authentication, Certificate, Configuration, Delete, ExchangeType, Identification, KeyExchange,
+    Notify, NotifyType, Payload, PayloadType, SecurityAssociation, TrafficSelector,
 };
 
 use crate::error::Error;
 
 /// What a message of some exchange may hold beside notifications and vendor IDs, which are
-/// welcome in any number everywhere. All of these may stand once; which are *needed* is said
+/// welcome in any number everywhere, and beside certificates, which belong to IKE_AUTH. All of these may stand once; which are *needed* is said
 /// where they are read, by the `require_*` methods.
 const RULES: &[(ExchangeType, &[PayloadType])] = &[
     (ExchangeType::IKE_SA_INIT, &[PayloadType::SA, PayloadType::KE, PayloadType::NONCE]),
@@ -51,6 +51,7 @@ pub(crate) struct Payloads<'a> {
     pub(crate) ts_i: Option<Vec<TrafficSelector>>,
     pub(crate) ts_r: Option<Vec<TrafficSelector>>,
     pub(crate) cp: Option<&'a Configuration<'a>>,
+    pub(crate) certificates: Vec<Certificate<'a>>,
     pub(crate) notifies: Vec<Notify<'a>>,
     pub(crate) deletes: Vec<&'a Delete>,
 }
@@ -75,6 +76,10 @@ impl<'a> Payloads<'a> {
             let repeated = match payload {
                 Payload::Notify(notify) => {
                     found.notifies.push(*notify);
+                    false
+                }
+                Payload::Certificate(certificate) if exchange == ExchangeType::IKE_AUTH => {
+                    found.certificates.push(*certificate);
                     false
                 }
                 Payload::Delete(delete) => {

@@ -106,6 +106,8 @@ pub(crate) enum Effect {
 pub(crate) struct Shared {
     pub(crate) config: EndpointConfig,
     pub(crate) policies: Arc<PolicySet>,
+    /// What the wall clock said, in time since 1970, and when.
+    wall_clock: Option<(Instant, Duration)>,
     pub(crate) random: Box<dyn Random>,
     pub(crate) key_exchange: Box<dyn KeyExchange>,
     pub(crate) crash_tokens: Tokens,
@@ -135,6 +137,7 @@ impl Shared {
         Self {
             config,
             policies: Arc::default(),
+            wall_clock: None,
             random,
             key_exchange,
             crash_tokens: Tokens::default(),
@@ -150,6 +153,17 @@ impl Shared {
             next_command: 1,
             next_child: 1,
         }
+    }
+
+    /// Sets the wall clock: at `now` it says this much time since 1970.
+    pub(crate) const fn set_wall_clock(&mut self, now: Instant, since_1970: Duration) {
+        self.wall_clock = Some((now, since_1970));
+    }
+
+    /// The time since 1970, if anybody has said it.
+    pub(crate) fn time_of_day(&self, now: Instant) -> Option<Duration> {
+        let (then, since_1970) = self.wall_clock?;
+        Some(since_1970.saturating_add(now.saturating_duration_since(then)))
     }
 
     /// Sends a message, which may be in several datagrams.

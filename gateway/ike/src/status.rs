@@ -10,6 +10,7 @@ use crate::algorithms::{EspSuite, Group, IkeSuite};
 use crate::config::{Action, Identity, Mode, PeerName, RuleName};
 use crate::endpoint::Endpoint;
 use crate::ike_sa::{ChildSa, ChildState, IkeSa};
+pub use crate::ike_sa::{PeerCertificate, PeerProof};
 use crate::io::{ChildId, Encapsulation, IkeSaId, Path, Selector};
 use crate::leases::Leases;
 
@@ -49,6 +50,10 @@ pub struct IkeSaStatus {
     pub local_id: Option<Identity>,
     /// Who the peer is.
     pub remote_id: Option<Identity>,
+    /// How we prove who we are, as in the policy files.
+    pub local_auth: Option<&'static str>,
+    /// How the peer proved who it is, once it has.
+    pub remote_auth: Option<PeerProof>,
     /// Since it was begun.
     pub age: Duration,
     /// We are behind NAT.
@@ -146,6 +151,8 @@ fn of_sa(now: Instant, sa: &IkeSa, leases: &Leases) -> IkeSaStatus {
         quantum_safe: sa.is_quantum_safe(),
         local_id: sa.peer.as_ref().map(|p| p.local_id.clone()),
         remote_id: sa.peer.as_ref().map(|p| p.remote_id.clone()),
+        local_auth: sa.peer.as_ref().map(|p| p.local_auth.name()),
+        remote_auth: sa.proof.clone(),
         age: now.saturating_duration_since(sa.begun),
         nat_local: nat.local,
         nat_remote: nat.remote,

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_ike::algorithms::{Encryption, Group, Integrity, Prf};
-use gateway_ike::config::{Action, Identity, Mode, PolicySet, Renewal, Secret, Start};
+use gateway_ike::config::{
+    Action, Identity, LocalAuth, Mode, PolicySet, RemoteAuth, Renewal, Secret, Start,
+};
 use gateway_ike::counters::Counter;
 use gateway_ike::event::EventKind;
 use gateway_ike::io::{KernelError, KernelEvent};
@@ -182,7 +184,9 @@ fn a_group_that_we_did_not_offer_is_not_taken_over_from_an_unauthenticated_deman
 
 #[test]
 fn a_wrong_key_is_refused_by_the_responder_and_nothing_is_left() {
-    let a = with_peer(policies_of_a(), |p| p.psk = Secret::new(b"another".to_vec()));
+    let a = with_peer(policies_of_a(), |p| {
+        p.local_auth = LocalAuth::Psk(Secret::new(b"another".to_vec()))
+    });
     let mut simulation = connect(a, policies_of_b());
     assert!(!established(&simulation));
     assert_eq!(counter(&simulation, 1, Counter::AuthenticationFailed), 1);
@@ -416,7 +420,10 @@ fn a_rule_that_is_gone_takes_its_child_sa_with_it_at_both_ends() {
 #[test]
 fn a_changed_key_ends_the_ike_sa_and_the_next_uses_the_new_one() {
     let mut simulation = connect(policies_of_a(), policies_of_b());
-    let rekey = |p: &mut gateway_ike::config::PeerConfig| p.psk = Secret::new(b"new".to_vec());
+    let rekey = |p: &mut gateway_ike::config::PeerConfig| {
+        p.local_auth = LocalAuth::Psk(Secret::new(b"new".to_vec()));
+        p.remote_auth = RemoteAuth::Psk(Secret::new(b"new".to_vec()));
+    };
     simulation.configure(1, with_peer(policies_of_b(), rekey));
     simulation.configure(0, with_peer(policies_of_a(), rekey));
     simulation.run(MINUTE);

@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::client::{QueryError, query};
 pub use self::report::{
-    CapabilityReport, ChildReport, IkeSaReport, InterfaceReport, KernelReport, PoliciesReport,
-    ReloadReport, RuleReport, StatusReport,
+    CapabilityReport, CertificateReport, ChildReport, IkeSaReport, InterfaceReport, KernelReport,
+    PoliciesReport, ReloadReport, RuleReport, StatusReport,
 };
 pub use self::server::{BindError, Call, Server};
 pub use self::table::render;

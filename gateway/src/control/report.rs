@@ -122,6 +122,15 @@ pub struct IkeSaReport {
     pub local_id: Option<String>,
     /// Who the peer is.
     pub remote_id: Option<String>,
+    /// How we prove who we are: `psk`, `certificate` or `public-key`.
+    #[serde(default)]
+    pub local_auth: Option<String>,
+    /// How the peer proved who it is: `psk` or the signature scheme.
+    #[serde(default)]
+    pub remote_auth: Option<String>,
+    /// The certificate that the peer showed.
+    #[serde(default)]
+    pub certificate: Option<CertificateReport>,
     /// The algorithms, once chosen.
     pub suite: Option<String>,
     /// Whether what it protects stays secret when there are quantum computers; absent until it
@@ -141,6 +150,15 @@ pub struct IkeSaReport {
     pub age_seconds: u64,
     /// Its Child SAs.
     pub children: Vec<ChildReport>,
+}
+
+/// A peer's certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateReport {
+    /// Whose it is.
+    pub subject: String,
+    /// Until when it is valid, as in RFC 3339.
+    pub not_after: String,
 }
 
 /// A Child SA.

@@ -92,8 +92,18 @@ fn policies(policies: &PoliciesReport) -> String {
 }
 
 fn ike_sas(sas: &[IkeSaReport]) -> Table {
-    let mut table =
-        table(&["id", "peer", "state", "local", "remote", "NAT", "SPIs", "suite", "age"]);
+    let mut table = table(&[
+        "id",
+        "peer",
+        "state",
+        "local",
+        "remote",
+        "authentication",
+        "NAT",
+        "SPIs",
+        "suite",
+        "age",
+    ]);
     for sa in sas {
         let nat = match (sa.nat_local, sa.nat_remote) {
             (false, false) => "no",
@@ -108,6 +118,7 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
             format!("{}\n{role}", sa.state),
             format!("{}\n{}", sa.local, sa.local_id.as_deref().unwrap_or("")),
             remote(sa),
+            authentication(sa),
             nat.to_owned(),
             format!("{}\n{}", sa.initiator_spi, sa.responder_spi),
             format!(
@@ -131,6 +142,16 @@ fn remote(sa: &IkeSaReport) -> String {
     let mut text = format!("{}\n{}", sa.remote, sa.remote_id.as_deref().unwrap_or(""));
     for address in &sa.assigned {
         text.push_str(&format!("\ngiven {address}"));
+    }
+    text
+}
+
+/// Ours, the peer's, and what its certificate says.
+fn authentication(sa: &IkeSaReport) -> String {
+    let word = |method: &Option<String>| method.clone().unwrap_or_else(|| "?".to_owned());
+    let mut text = format!("{}\n{}", word(&sa.local_auth), word(&sa.remote_auth));
+    if let Some(certificate) = &sa.certificate {
+        text.push_str(&format!("\n{}\nuntil {}", certificate.subject, certificate.not_after));
     }
     text
 }
@@ -284,6 +305,12 @@ mod tests {
             ike_sas: vec![IkeSaReport {
                 id: 7,
                 peer: Some("berlin".to_owned()),
+                local_auth: Some("psk".to_owned()),
+                remote_auth: Some("ed25519".to_owned()),
+                certificate: Some(super::super::CertificateReport {
+                    subject: "CN=berlin".to_owned(),
+                    not_after: "2030-01-01T00:00:00Z".to_owned(),
+                }),
                 children: vec![ChildReport {
                     rule: "to-berlin".to_owned(),
                     inbound_spi: "c0ffee00".to_owned(),
@@ -312,6 +339,9 @@ mod tests {
             "The last reload failed and changed nothing: a.toml:1:2: bad (and 1 more)",
             "berlin",
             "to-berlin",
+            "ed25519",
+            "CN=berlin",
+            "until 2030",
             "c0ffee00",
             "2.0 KiB, 3 packets",
             "seen",

@@ -199,7 +199,9 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     /// Hands an input in and does everything that comes out.
     async fn handle(&mut self, input: Input<'_>) {
-        self.endpoint.handle(clock::now(), input);
+        let now = clock::now();
+        self.endpoint.handle(now, Input::WallClock(clock::since_1970()));
+        self.endpoint.handle(now, input);
         self.drain().await;
     }
 

@@ -144,6 +144,14 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("cookie-threshold", endpoint.cookie_threshold != limits.cookie_threshold),
         ("half-open-limit", endpoint.half_open_limit != limits.half_open_limit),
         ("ike-sa-limit", endpoint.ike_sa_limit != limits.ike_sa_limit),
+        (
+            "certificate-chain-limit",
+            endpoint.certificate_chain_limit != limits.certificate_chain_limit,
+        ),
+        (
+            "certificate-size-limit",
+            endpoint.certificate_size_limit != limits.certificate_size_limit,
+        ),
         ("replay-window", endpoint.replay_window != limits.replay_window),
         ("keepalive-interval", endpoint.keepalive_interval != limits.keepalive_interval),
         ("fragment-size", endpoint.fragment_size != limits.fragment_size),

@@ -8,7 +8,7 @@ use gateway_ike::io::{Done, KernelCommand};
 use gateway_ike::status::{ChildStatus, IkeSaStatus, RuleStatus};
 
 use super::seam::{Kernel, RulePackets};
-use crate::control::{ChildReport, IkeSaReport, RuleReport};
+use crate::control::{CertificateReport, ChildReport, IkeSaReport, RuleReport};
 
 /// Child SAs whose counters are read for one report: each takes a question to the kernel, during
 /// which the loop waits.
@@ -60,6 +60,14 @@ fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {
         remote: sa.path.remote.to_string(),
         local_id: sa.local_id.as_ref().map(ToString::to_string),
         remote_id: sa.remote_id.as_ref().map(ToString::to_string),
+        local_auth: sa.local_auth.map(str::to_owned),
+        remote_auth: sa
+            .remote_auth
+            .as_ref()
+            .map(|p| p.scheme.map_or_else(|| "psk".to_owned(), |scheme| scheme.to_string())),
+        certificate: sa.remote_auth.as_ref().and_then(|p| p.certificate.as_ref()).map(|c| {
+            CertificateReport { subject: c.subject.to_string(), not_after: c.not_after.to_string() }
+        }),
         suite: sa.suite.as_ref().map(ToString::to_string),
         quantum_safe: sa.quantum_safe,
         nat_local: sa.nat_local,

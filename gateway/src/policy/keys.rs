@@ -57,6 +57,11 @@ pub(super) const STARTS: &[&str] = &["on-demand", "always", "respond"];
 /// The words of `renewal`.
 pub(super) const RENEWALS: &[&str] = &["rekey", "reauthenticate"];
 
+/// The words of `auth` and `remote-auth`.
+pub(super) const METHODS: &[&str] = &["psk", "certificate", "public-key"];
+/// The words of `revocation`.
+pub(super) const REVOCATIONS: &[&str] = &["strict", "if-available", "off"];
+
 /// The proposals of a peer that names none: quantum-safe first, then AEAD for peers that cannot do
 /// additional key exchanges (which refuse a proposal with such transforms as a whole: RFC 7296
 /// 3.3.6), then CBC for those that lack AEAD.
@@ -152,6 +157,18 @@ pub(super) const GATEWAY: &[Key] = &[
         Default("256"),
         "SAs of rules on one IKE SA above which the peer is refused more; it may replace those it has.",
     ),
+    key(
+        "certificate-chain-limit",
+        Number(1, 32),
+        Default("8"),
+        "Certificates that a peer may send, its own included.",
+    ),
+    key(
+        "certificate-size-limit",
+        Number(1024, 65_535),
+        Default("16384"),
+        "Octets that each of them may have.",
+    ),
     key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
     key(
         "keepalive-interval",
@@ -191,7 +208,7 @@ pub(super) const PEER: &[Key] = &[
         "local-id",
         Text,
         Words("the `local-address`; required without one"),
-        "Who we say we are: an address, a domain name, `user@host` or `keyid:HEX`.",
+        "Who we say we are: an address, a domain name, `user@host`, `keyid:HEX` or a distinguished name such as `C=DE, O=Example, CN=gw-a`.",
     ),
     key(
         "remote-id",
@@ -200,10 +217,54 @@ pub(super) const PEER: &[Key] = &[
         "Who the peer must prove to be, in the same forms.",
     ),
     key(
+        "auth",
+        Choice(METHODS),
+        Default("\"psk\""),
+        "How we prove who we are: `\"psk\"`, `\"certificate\"`, or `\"public-key\"` for a key without certificate. See [Authentication](#authentication).",
+    ),
+    key("remote-auth", Choice(METHODS), Words("as `auth`"), "How the peer must prove who it is."),
+    key(
         "psk-file",
         Text,
-        Required,
-        "File with the key that both ends share; a relative path starts from the directory of the policy file.",
+        Words("required for `psk`"),
+        "File with the key that both ends share; a relative path starts from the directory of the policy file, here and below.",
+    ),
+    key(
+        "certificate",
+        Text,
+        Words("required for `auth = \"certificate\"`"),
+        "PEM file with our certificate, then those that lead to its authority.",
+    ),
+    key(
+        "private-key",
+        Text,
+        Words("required for `auth = \"certificate\"` and `\"public-key\"`"),
+        "PEM file with our key in PKCS#8, which nobody else may read.",
+    ),
+    key(
+        "ca",
+        List,
+        Words("required for `remote-auth = \"certificate\"`"),
+        "PEM files with the authorities whose certificates the peer may show, or with its own self-signed certificate.",
+    ),
+    key("crl", List, Words("no lists"), "Files with revocation lists, PEM or DER."),
+    key(
+        "revocation",
+        Choice(REVOCATIONS),
+        Words("`\"if-available\"`"),
+        "`\"strict\"`: a current list must cover each certificate of the chain; `\"if-available\"`: what a list revokes is refused; `\"off\"`.",
+    ),
+    key(
+        "remote-public-key",
+        Text,
+        Words("required for `remote-auth = \"public-key\"`"),
+        "PEM file with the peer's public key.",
+    ),
+    key(
+        "signature-schemes",
+        List,
+        Words("all, see [Authentication](#authentication)"),
+        "How either end may sign, best first.",
     ),
     key(
         "ppk-file",

@@ -343,7 +343,9 @@ fn indistinguishable(peers: &BTreeMap<PeerName, PlacedPeer>) -> Vec<PolicyError>
     for (config, place) in sorted {
         let fold = |id: &Identity| match id {
             Identity::Fqdn(name) => Identity::Fqdn(name.to_ascii_lowercase()),
-            Identity::Address(_) | Identity::Email(_) | Identity::KeyId(_) => id.clone(),
+            Identity::Address(_) | Identity::Email(_) | Identity::KeyId(_) | Identity::Dn(_) => {
+                id.clone()
+            }
         };
         let ends = (
             config.local_address,

@@ -7,6 +7,7 @@
 //! INVARIANT: a value that leaves this module is complete and consistent; nobody checks it again.
 #![forbid(unsafe_code)]
 
+mod authentication;
 mod document;
 mod error;
 mod keys;

@@ -5,11 +5,11 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use gateway_ike::algorithms::IkeProposal;
-use gateway_ike::config::{Identity, PeerConfig, PeerName, Pool, Ppk, Renewal, Secret};
+use gateway_ike::config::{Identity, PeerConfig, PeerName, Pool, Ppk, Renewal};
 
 use super::document::Section;
 use super::error::{Fault, PolicyError};
-use super::{keys, proposal, secret, value};
+use super::{authentication, keys, proposal, value};
 
 /// The lifetime of an IKE SA whose peer names none.
 const LIFETIME: Duration = Duration::from_secs(4 * 3600);
@@ -51,7 +51,8 @@ pub(super) fn read<'p>(
     if remote_address == Some(None) {
         section.missing("remote-id", ": a peer with any address is known by its identity alone");
     }
-    let psk = read_psk(section, warnings);
+    let authentication =
+        authentication::read(section, local_id.as_ref(), remote_id.as_ref(), warnings);
     let ppk = read_ppk(section, warnings);
     let quantum_safe = section.flag("quantum-safe");
     let ppk_required = ppk.as_ref().is_some_and(|ppk| ppk.required);
@@ -67,13 +68,16 @@ pub(super) fn read<'p>(
     if section.failed() {
         return None;
     }
+    let authentication = authentication?;
     Some(PeerConfig {
         name: PeerName::clone(name),
         local_address,
         remote_address: remote_address?,
         local_id: local_id?,
         remote_id: remote_id?,
-        psk: psk?,
+        local_auth: authentication.local,
+        remote_auth: authentication.remote,
+        signature_schemes: authentication.schemes,
         ppk,
         quantum_safe,
         proposals: proposals?,
@@ -125,37 +129,13 @@ fn check_addresses(section: &mut Section<'_>, local: Option<IpAddr>, remote: Opt
     }
 }
 
-fn read_psk(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -> Option<Secret> {
-    section.missing("psk-file", "");
-    read_key(section, "psk-file", warnings)
-}
-
-/// The key in the file that `key` names.
-fn read_key(
-    section: &mut Section<'_>,
-    key: &str,
-    warnings: &mut Vec<PolicyError>,
-) -> Option<Secret> {
-    let directory = section.directory();
-    let (secret, warning) = section.optional(key, |name| {
-        if name.is_empty() || name.contains('\0') {
-            return Err(Fault::expected(format!("{name:?} is not a path"), "the path of a file"));
-        }
-        secret::read_psk(&directory.join(name), name)
-    })?;
-    if let Some(fault) = warning {
-        warnings.push(section.error(key, fault));
-    }
-    Some(secret)
-}
-
 fn read_ppk(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -> Option<Ppk> {
     if !section.has("ppk-file") {
         section.forbid(&["ppk-id", "ppk"], "has no meaning without `ppk-file`");
         return None;
     }
     section.missing("ppk-id", ": both ends call the key of `ppk-file` by it");
-    let key = read_key(section, "ppk-file", warnings);
+    let key = authentication::read_key(section, "ppk-file", warnings);
     let id = section.optional("ppk-id", |text| match text.len() {
         1..=255 => Ok(text.as_bytes().to_vec()),
         length => Err(Fault::expected(format!("it has {length} octets"), "1 to 255 octets")),

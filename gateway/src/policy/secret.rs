@@ -14,6 +14,8 @@ use super::value::hex;
 
 /// The most octets in the file of a secret.
 const SECRET_LIMIT: usize = 4096;
+/// The most octets in the file of a private key: RSA with 8192 bits takes less than 7000.
+const KEY_LIMIT: usize = 16_384;
 /// Secrets of fewer octets get a warning: who answers as the peer once can then try every
 /// password at leisure (RFC 7296 2.15).
 const GUESSABLE: usize = 16;
@@ -24,16 +26,7 @@ const GUESSABLE: usize = 16;
 /// One line end at the end of the file does not belong to the key. What begins with `0x` is
 /// hexadecimal and with `0s` Base64, as in strongSwan; everything else is the key itself.
 pub(super) fn read_psk(path: &Path, name: &str) -> Result<(Secret, Option<Fault>), Fault> {
-    let file = open(path).map_err(|error| unreadable(name, &error))?;
-    check_mode(&file, name)?;
-    let octets =
-        read(file, SECRET_LIMIT).map_err(|error| unreadable(name, &error))?.ok_or_else(|| {
-            Fault::expected(
-                format!("{name:?} is too long"),
-                format_args!("at most {SECRET_LIMIT} octets"),
-            )
-        })?;
-    let octets = Zeroizing::new(octets);
+    let octets = read_checked(path, name, SECRET_LIMIT, check_mode)?;
     let text = octets.strip_suffix(b"\n").unwrap_or(&octets);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     let key = if let Some(digits) = text.strip_prefix(b"0x") {
@@ -59,6 +52,31 @@ pub(super) fn read_psk(path: &Path, name: &str) -> Result<(Secret, Option<Fault>
         _ => None,
     };
     Ok((secret, warning))
+}
+
+/// Reads the file of a private key.
+pub(super) fn read_private(path: &Path, name: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    read_checked(path, name, KEY_LIMIT, check_mode)
+}
+
+/// Reads a file that everybody may see, such as a certificate.
+pub(super) fn read_public(path: &Path, name: &str, limit: usize) -> Result<Vec<u8>, Fault> {
+    let mut octets = read_checked(path, name, limit, |_file, _name| Ok(()))?;
+    Ok(core::mem::take(&mut *octets))
+}
+
+fn read_checked(
+    path: &Path,
+    name: &str,
+    limit: usize,
+    check: impl FnOnce(&File, &str) -> Result<(), Fault>,
+) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let file = open(path).map_err(|error| unreadable(name, &error))?;
+    check(&file, name)?;
+    let octets = read(file, limit).map_err(|error| unreadable(name, &error))?;
+    octets.map(Zeroizing::new).ok_or_else(|| {
+        Fault::expected(format!("{name:?} is too long"), format_args!("at most {limit} octets"))
+    })
 }
 
 /// Opens a regular file for reading. A pipe or device is not waited for.

@@ -76,6 +76,12 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
                 .unwrap_or(limits.keepalive_interval),
             fragment_size: section.number("fragment-size").unwrap_or(limits.fragment_size),
             reassembly_limit: section.number("reassembly-limit").unwrap_or(limits.reassembly_limit),
+            certificate_chain_limit: section
+                .number("certificate-chain-limit")
+                .unwrap_or(limits.certificate_chain_limit),
+            certificate_size_limit: section
+                .number("certificate-size-limit")
+                .unwrap_or(limits.certificate_size_limit),
             ..limits
         },
     };

@@ -13,7 +13,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use gateway_ike::config::{Action, Identity, Mode, Start};
+use gateway_ike::config::{Action, Identity, LocalAuth, Mode, RemoteAuth, Secret, Start};
 use tempfile::TempDir;
 
 use gateway_ike::config::PeerConfig;
@@ -43,6 +43,17 @@ fn secret(path: &Path, content: &str, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// The certificate of Berlin, its key and its authority.
+fn certificates(dir: &Path) {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("ike/tests/keys");
+    for name in ["berlin.pem", "example-ca.pem", "example-ca.crl", "p256.pub.pem"] {
+        fs::copy(keys.join(name), dir.join(name)).unwrap();
+    }
+    let key = fs::read_to_string(keys.join("p256.pem")).unwrap();
+    secret(&dir.join("berlin.key"), &key, 0o600);
+    secret(&dir.join("open.key"), &key, 0o644);
+}
+
 /// A directory with these files and with secrets of every kind.
 fn directory(files: &[(&str, &[u8])]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -52,6 +63,7 @@ fn directory(files: &[(&str, &[u8])]) -> TempDir {
     secret(&dir.path().join("good.psk"), "correct horse battery staple\n", 0o600);
     secret(&dir.path().join("open.psk"), "correct horse battery staple\n", 0o644);
     secret(&dir.path().join("empty.psk"), "\n", 0o600);
+    certificates(dir.path());
     dir
 }
 
@@ -121,6 +133,7 @@ fn examples() -> Vec<(PathBuf, TempDir)> {
             continue;
         }
         let copy = tempfile::tempdir().unwrap();
+        certificates(copy.path());
         for source in sources {
             let text = fs::read_to_string(&source).unwrap();
             for name in text.lines().filter_map(|line| line.strip_prefix("psk-file = ")) {
@@ -212,6 +225,8 @@ retransmit-tries = 3
 cookie-threshold = 0
 half-open-limit = 10
 ike-sa-limit = 20
+certificate-chain-limit = 2
+certificate-size-limit = 2048
 replay-window = 1_024
 [peer.p]
 address = "2001:db8::2"
@@ -248,8 +263,14 @@ priority = 7
     assert_eq!(endpoint.retransmit_initial.as_millis(), 500);
     assert_eq!((endpoint.retransmit_tries, endpoint.replay_window), (3, 1024));
     assert_eq!(
-        (endpoint.cookie_threshold, endpoint.half_open_limit, endpoint.ike_sa_limit),
-        (0, 10, 20)
+        [
+            endpoint.cookie_threshold,
+            endpoint.half_open_limit,
+            endpoint.ike_sa_limit,
+            endpoint.certificate_chain_limit,
+            endpoint.certificate_size_limit,
+        ],
+        [0, 10, 20, 2, 2048]
     );
     let peer = &policies.peers["p"];
     assert_eq!(peer.name.as_ref(), "p");
@@ -257,7 +278,9 @@ priority = 7
     assert_eq!(peer.local_address, Some("2001:db8::1".parse().unwrap()));
     assert_eq!(peer.local_id, Identity::KeyId(vec![0xc0, 0xff, 0xee]));
     assert_eq!(peer.remote_id, Identity::Email("p@example.org".to_owned()));
-    assert_eq!(peer.psk.expose(), b"correct horse battery staple");
+    let key = Secret::new(b"correct horse battery staple".to_vec());
+    let auth = (LocalAuth::Psk(key.clone()), RemoteAuth::Psk(key));
+    assert_eq!((&peer.local_auth, &peer.remote_auth), (&auth.0, &auth.1));
     assert_eq!(peer.proposals, [proposal::ike("aes128-sha512-x25519").unwrap()]);
     assert_eq!((peer.liveness_interval.as_secs(), peer.lifetime.as_secs()), (0, 5400));
     let rule = &policies.rules["r"];

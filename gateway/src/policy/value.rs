@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use gateway_ike::config::{Identity, PortRange};
+use gateway_ike::crypto::x509::NameError;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::error::{Fault, nearest};
@@ -188,7 +189,7 @@ pub(super) fn identity(text: &str) -> Result<Identity, Fault> {
     let fault = || {
         Fault::expected(
             format!("{text:?} is not an identity"),
-            "an address, a domain name, user@host or keyid:HEX",
+            "an address, a domain name, user@host, keyid:HEX or a distinguished name",
         )
     };
     if let Some(digits) = text.strip_prefix("keyid:") {
@@ -197,6 +198,11 @@ pub(super) fn identity(text: &str) -> Result<Identity, Fault> {
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
         return address(text).map(|_| Identity::Address(ip));
+    }
+    if text.contains('=') {
+        return text.parse().map(Identity::Dn).map_err(|error: NameError| {
+            Fault::new(format!("{text:?} is not a distinguished name")).hint(error.to_string())
+        });
     }
     match text.split_once('@') {
         None if is_domain(text) => Ok(Identity::Fqdn(text.to_owned())),
@@ -415,10 +421,15 @@ mod tests {
     }
 
     #[test]
-    fn identities_have_four_forms() {
+    fn identities_have_five_forms() {
         assert_eq!(identity("192.0.2.1"), Ok(Identity::Address("192.0.2.1".parse().unwrap())));
         assert_eq!(identity("gw-a.example.org"), Ok(Identity::Fqdn("gw-a.example.org".to_owned())));
         assert_eq!(identity("ops@example.org"), Ok(Identity::Email("ops@example.org".to_owned())));
+        assert!(matches!(identity("C=DE, O=Example, CN=gw-a"), Ok(Identity::Dn(_))));
+        assert_eq!(
+            message(identity("CN=x, y")),
+            "\"CN=x, y\" is not a distinguished name: expected TYPE=VALUE, TYPE=VALUE with types such as C, O, OU and CN"
+        );
         assert_eq!(identity("keyid:00fF"), Ok(Identity::KeyId(vec![0, 0xff])));
         for text in [
             "",

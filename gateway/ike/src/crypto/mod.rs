@@ -3,10 +3,13 @@
 //! Everything is ring's, except what ring lacks: AES-CBC, the MODP group, P-521 and ML-KEM are
 //! RustCrypto's, in Rust alone. (Others are faster at ML-KEM: aws-lc-rs, which would be a second
 //! cryptographic library in C beside ring, and libcrux, which promises no stable interface yet.)
+//! Certificates are read by its x509-cert and validated by rustls-webpki.
 
 pub mod key_exchange;
 pub mod prf;
 pub mod protect;
+pub mod signature;
+pub mod x509;
 
 /// Hexadecimal, with spaces and line breaks, to octets.
 #[cfg(test)]

@@ -108,6 +108,7 @@ impl Endpoint {
             Input::CommandDone(id, result) => self.handle_command(now, id, result),
             Input::Kernel(event) => self.handle_kernel(now, event),
             Input::Policies(policies) => self.apply_policies(now, policies),
+            Input::WallClock(since_1970) => self.shared.set_wall_clock(now, since_1970),
             Input::Shutdown => self.shut_down(now),
             Input::Timeout => self.handle_timeout(now),
         }

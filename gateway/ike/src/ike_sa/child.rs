@@ -551,7 +551,7 @@ impl IkeSa {
         child: Result<Option<ChildWords>, Error>,
     ) {
         let State::Established(established) = &mut self.state else { return };
-        let id = withheld.identity.as_ref().map(|a| a.id.to_wire());
+        let id = withheld.identity.as_ref().map(AuthAnswer::id);
         let mut payloads = Vec::new();
         if let (Some(answer), Some((kind, data))) = (&withheld.identity, &id) {
             payloads.extend(answer.payloads(*kind, data));

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gateway_wire::{
-    ExchangeType, Flags, Header, IkeSpi, KeMethod, KeyExchange, Message, MessageId, Nonce,
-    NotifyType, Payload, SecurityAssociation, encode_message,
+    ExchangeType, Flags, HashAlgorithm, Header, IkeSpi, KeMethod, KeyExchange, Message, MessageId,
+    Nonce, NotifyType, Payload, SecurityAssociation, encode_message,
 };
 
+use super::auth::{Wanted, hash_list, parse_hash_list};
 use super::intermediate::KeyRounds;
 use super::{HalfOpen, IkeSa, Job, State, notify};
 use crate::algorithms::{Group, IkeProposal, IkeSuite};
@@ -70,6 +71,7 @@ impl IkeSa {
             },
             initiator_spi: shared.ike_spi()?,
             responder_spi: IkeSpi::ZERO,
+            proof: None,
             begun: now,
             init_request: None,
             jobs,
@@ -143,8 +145,8 @@ impl IkeSa {
         // RFC 7296 2.6: the cookie comes first, the rest stays as it was.
         let cookie_payload = cookie.as_deref().map(|c| notify(NotifyType::COOKIE, c));
         let additional = peer.proposals.iter().any(|p| !p.additional.is_empty());
-        let extensions =
-            extensions(shared.config.fragment_size > 0, additional, peer.ppk.is_some());
+        let notifies = notifies(shared.config.fragment_size > 0, additional, peer.ppk.is_some());
+        let extensions = Extensions::of(notifies, &[&peer], false);
         let ke = KeyExchange { method: pending.group().id(), data: pending.public() };
         let request =
             init_message(&header, cookie_payload, &sa, ke, &nonce, self.path, &extensions)?;
@@ -218,6 +220,7 @@ impl IkeSa {
             return shared.count(Counter::InvalidInit);
         };
         let (nonce, peer_value) = (answer.nonce.to_vec(), answer.peer_value.to_vec());
+        let peer_hashes = peer_hashes(&payloads);
         let suite = answer.suite;
         let nat = natt::detect(self.initiator_spi, header.responder_spi, path, &payloads.notifies);
         let State::AwaitInit(waiting) = std::mem::replace(&mut self.state, State::FindingAddress)
@@ -253,6 +256,7 @@ impl IkeSa {
                 responder_nonce: nonce,
                 int_auth: Vec::new(),
                 use_ppk,
+                peer_hashes,
             };
             let rounds = suite.additional.iter().map(|(_, group)| group).collect();
             self.next_round(now, shared, KeyRounds { channel, transcript, nat, rounds })
@@ -395,9 +399,15 @@ pub(crate) fn answer_init(
         && candidates(&policies, path).any(|p| p.ppk.is_some());
     // RFC 7383 2.3, RFC 9242 3.1: we say so only to an initiator that has.
     let fragments = channel.fragmentation().is_some();
-    let extensions = extensions(fragments, !suite.additional.is_empty(), use_ppk);
+    let notifies = notifies(fragments, !suite.additional.is_empty(), use_ppk);
     let answer_header = init_header(spis.0, spis.1, true);
     let ke = KeyExchange { method: suite.group.id(), data: &agreed.value };
+    let peer_hashes = peer_hashes(payloads);
+    let peers: Vec<_> = candidates(&policies, path).collect();
+    let mut extensions = Extensions::of(notifies, &peers, true);
+    if peer_hashes.is_none() {
+        extensions.hashes.clear();
+    }
     let response = init_message(&answer_header, None, &chosen, ke, &our_nonce, path, &extensions)?;
     shared.transmit(path, response.clone());
     let transcript = super::auth::Transcript {
@@ -407,6 +417,7 @@ pub(crate) fn answer_init(
         responder_nonce: our_nonce.to_vec(),
         int_auth: Vec::new(),
         use_ppk,
+        peer_hashes,
     };
     let digest = sha1(&[datagram]);
     let half_open = HalfOpen {
@@ -423,6 +434,7 @@ pub(crate) fn answer_init(
         path,
         initiator_spi: spis.0,
         responder_spi: spis.1,
+        proof: None,
         begun: now,
         init_request: Some(digest),
         jobs: VecDeque::new(),
@@ -474,6 +486,36 @@ pub(super) fn candidates(
     exact.chain(any).filter(here)
 }
 
+/// What IKE_SA_INIT says beyond RFC 7296; of signatures nothing, unless a peer at the other end
+/// may use them.
+struct Extensions {
+    /// Notifications without data.
+    notifies: Vec<NotifyType>,
+    /// The content of SIGNATURE_HASH_ALGORITHMS (RFC 7427 4).
+    hashes: Vec<u8>,
+    /// What the responder wants to see (RFC 7296 1.2).
+    wanted: Option<Wanted>,
+}
+
+impl Extensions {
+    fn of(notifies: Vec<NotifyType>, peers: &[&Arc<PeerConfig>], responder: bool) -> Self {
+        let signing = peers.iter().filter(|p| p.uses_signatures());
+        let hashes = hash_list(signing.flat_map(|p| p.signature_schemes.iter().copied()));
+        Self { notifies, hashes, wanted: responder.then(|| Wanted::of(peers)) }
+    }
+
+    fn payloads(&self) -> impl Iterator<Item = Payload<'_>> {
+        let hashes = (!self.hashes.is_empty())
+            .then(|| notify(NotifyType::SIGNATURE_HASH_ALGORITHMS, &self.hashes));
+        let plain = self.notifies.iter().map(|kind| notify(*kind, &[]));
+        plain.chain(hashes).chain(self.wanted.iter().flat_map(Wanted::payloads))
+    }
+}
+
+fn peer_hashes(payloads: &Payloads<'_>) -> Option<Vec<HashAlgorithm>> {
+    payloads.notify(NotifyType::SIGNATURE_HASH_ALGORITHMS).map(|n| parse_hash_list(n.data))
+}
+
 fn first_group(proposals: &[IkeProposal]) -> Result<Group, Error> {
     let group = proposals.first().and_then(|p| p.groups.first()).copied();
     group.ok_or(Error::Internal("a peer has no proposal"))
@@ -496,7 +538,7 @@ pub(crate) const fn init_header(
 
 /// What we can beyond RFC 7296, as IKE_SA_INIT says it: only what this peer is to use, since what
 /// is not said cannot confuse it.
-fn extensions(fragmentation: bool, additional_key_exchanges: bool, ppk: bool) -> Vec<NotifyType> {
+fn notifies(fragmentation: bool, additional_key_exchanges: bool, ppk: bool) -> Vec<NotifyType> {
     let all = [
         (fragmentation, NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
         (additional_key_exchanges, NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED),
@@ -518,7 +560,7 @@ fn init_message<'a>(
     ke: KeyExchange<'a>,
     nonce: &'a [u8],
     path: Path,
-    extensions: &[NotifyType],
+    extensions: &'a Extensions,
 ) -> Result<Vec<u8>, Error> {
     let nat = natt::hashes(header.initiator_spi, header.responder_spi, path);
     let payloads: Vec<Payload<'_>> = first
@@ -529,7 +571,7 @@ fn init_message<'a>(
             Payload::Nonce(Nonce(nonce)),
         ])
         .chain(nat.iter().map(|(kind, hash)| notify(*kind, hash)))
-        .chain(extensions.iter().map(|kind| notify(*kind, &[])))
+        .chain(extensions.payloads())
         .collect();
     encode_message(header, &payloads)
         .map_err(|_too_long| Error::Internal("the message is too long"))

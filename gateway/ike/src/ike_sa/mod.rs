@@ -28,6 +28,7 @@ use std::time::Instant;
 use gateway_wire::{ExchangeType, Header, IkeSpi, Notify, NotifyType, Payload, ProtocolId};
 
 pub(crate) use self::auth::{AwaitAuth, HalfOpen};
+pub use self::auth::{PeerCertificate, PeerProof};
 pub(crate) use self::child::{ChildSa, ChildState};
 pub(crate) use self::closing::Closing;
 pub(crate) use self::established::Established;
@@ -49,6 +50,8 @@ pub(crate) struct IkeSa {
     pub(crate) id: IkeSaId,
     /// The peer: known from the start to the initiator, from IKE_AUTH on to the responder.
     pub(crate) peer: Option<Arc<PeerConfig>>,
+    /// How the peer proved who it is, once it has.
+    pub(crate) proof: Option<PeerProof>,
     pub(crate) path: Path,
     pub(crate) initiator_spi: IkeSpi,
     /// Zero until the responder's is known.

@@ -339,6 +339,7 @@ impl IkeSa {
         let mut remnant = Self {
             id: IkeSaId(0),
             peer: self.peer.as_ref().map(Arc::clone),
+            proof: None,
             path: self.path,
             initiator_spi: spis.0,
             responder_spi: spis.1,

@@ -10,10 +10,12 @@ use ipnet::IpNet;
 
 use super::{FakeKernel, FastKeyExchange, Faults, Network, SeededRandom};
 use crate::Endpoint;
-use crate::algorithms::{AdditionalOffer, Encryption, EspProposal, Group, IkeProposal, Prf};
+use crate::algorithms::{
+    AdditionalOffer, Encryption, EspProposal, Group, IkeProposal, Prf, SignatureScheme,
+};
 use crate::config::{
-    ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, Mode, PeerConfig, PolicySet,
-    Protect, Renewal, Rule, RuleName, Secret, Start,
+    ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, LocalAuth, Mode, PeerConfig,
+    PolicySet, Protect, RemoteAuth, Renewal, Rule, RuleName, Secret, Start,
 };
 use crate::event::Event;
 use crate::io::{ChildSpec, Input, KernelEvent, Output, Path};
@@ -342,7 +344,9 @@ pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>)
         remote_address: remote,
         local_id: Identity::Fqdn(local_id.to_owned()),
         remote_id: Identity::Fqdn(remote_id.to_owned()),
-        psk: Secret::new(b"a pre-shared key for tests".to_vec()),
+        local_auth: LocalAuth::Psk(Secret::new(b"a pre-shared key for tests".to_vec())),
+        remote_auth: RemoteAuth::Psk(Secret::new(b"a pre-shared key for tests".to_vec())),
+        signature_schemes: SignatureScheme::ALL.to_vec(),
         ppk: None,
         quantum_safe: false,
         proposals: proposals().0,

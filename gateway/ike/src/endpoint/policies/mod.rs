@@ -23,6 +23,9 @@ pub(crate) struct PolicyDelta {
     pub(crate) unchanged: usize,
     /// Peers that are gone or have changed: their IKE SAs end.
     pub(crate) stale_peers: BTreeSet<PeerName>,
+    /// Peers of which only certificates have changed, theirs or ours: their IKE SAs stay if the
+    /// peer would still be believed.
+    pub(crate) renewed_peers: BTreeSet<PeerName>,
 }
 
 impl PolicyDelta {
@@ -30,8 +33,14 @@ impl PolicyDelta {
     pub(crate) fn between(old: &PolicySet, new: &PolicySet) -> Self {
         let mut delta = Self::default();
         for (name, peer) in &old.peers {
-            if new.peers.get(name) != Some(peer) {
-                delta.stale_peers.insert(PeerName::clone(name));
+            match new.peers.get(name) {
+                Some(now) if now == peer => {}
+                Some(now) if peer.may_become(now) => {
+                    delta.renewed_peers.insert(PeerName::clone(name));
+                }
+                Some(_) | None => {
+                    delta.stale_peers.insert(PeerName::clone(name));
+                }
             }
         }
         for (name, rule) in &new.rules {
@@ -115,6 +124,7 @@ impl Endpoint {
                 sa.delete_ike(now, shared, "the peer's configuration has changed")
             });
         }
+        self.judge_again(now, delta, new);
         let mut stale: Vec<(IkeSaId, ChildId)> = Vec::new();
         for sa in self.sas.values() {
             let outdated = sa.children().filter(|c| !still_serves(&c.rule, new));
@@ -134,6 +144,18 @@ impl Endpoint {
                     crate::ike_sa::Job::DeleteIke { reason: "no rule needs it" },
                 )
             });
+        }
+    }
+
+    /// IKE SAs with peers that show certificates, after what is believed has changed: those stay
+    /// whose peer would be believed again.
+    fn judge_again(&mut self, now: Instant, delta: &PolicyDelta, new: &PolicySet) {
+        for peer in delta.renewed_peers.iter().filter_map(|name| new.peers.get(name)) {
+            let with = |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| p.name == peer.name);
+            let all: Vec<IkeSaId> = self.sas.values().filter(with).map(|sa| sa.id).collect();
+            for id in all {
+                self.with_sa(id, |sa, shared| sa.peer_renewed(now, shared, peer));
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{PeerConfig, Secret};
+use crate::config::{LocalAuth, PeerConfig, Secret};
 use crate::testing::{Faults, Simulation, peer, policies, protect};
 
 /// A peer: its key, and whether its address is known.
@@ -17,7 +17,7 @@ fn set(peers: &[PeerPlan], rules: &[RulePlan]) -> PolicySet {
         let (key, known) = (*plan)?;
         let remote = known.then(|| format!("192.0.2.{}", n + 10).parse().unwrap());
         let peer = peer(&format!("p{n}"), "us", &format!("p{n}"), remote);
-        Some(PeerConfig { psk: Secret::new(vec![key]), ..peer })
+        Some(PeerConfig { local_auth: LocalAuth::Psk(Secret::new(vec![key])), ..peer })
     };
     let make_rule = |(n, plan): (usize, &RulePlan)| -> Option<Rule> {
         let (its_peer, priority) = (*plan)?;

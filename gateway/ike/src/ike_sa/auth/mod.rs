@@ -1,8 +1,11 @@
 //! IKE_AUTH, both roles (RFC 7296 1.2, 2.15, 2.21.2): the exchange, and the proof that it yields.
 //! What AUTH covers is in `transcript`; how it is made and checked, in a module for each method.
 
+mod certificate;
 mod ppk;
+mod proof;
 mod psk;
+mod signature;
 mod transcript;
 
 use core::mem;
@@ -16,6 +19,10 @@ use gateway_wire::{
 };
 use zeroize::Zeroizing;
 
+pub(in crate::ike_sa) use self::certificate::Wanted;
+use self::proof::{Claim, PeerAuthenticated, prove, verify};
+pub use self::proof::{PeerCertificate, PeerProof};
+pub(in crate::ike_sa) use self::signature::{hash_list, parse_hash_list};
 pub(crate) use self::transcript::Transcript;
 use super::child::{self, ChildRequest, Withheld};
 use super::init::candidates;
@@ -23,14 +30,13 @@ use super::offer::ChildOffer;
 use super::{Established, IkeSa, Job, State, notify};
 use crate::algorithms::Group;
 use crate::channel::{Channel, Opened, RequestId};
-use crate::config::{Identity, PeerConfig};
+use crate::config::PeerConfig;
 use crate::counters::Counter;
 use crate::crash;
 use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::identity;
 use crate::io::Path;
-use crate::keys::shared_key_auth;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::proposal;
@@ -66,9 +72,6 @@ pub(crate) struct AwaitAuth {
     ppk: Option<ppk::Offered>,
 }
 
-/// Proof that the peer showed who it is: only [`verify`] makes one.
-pub(super) struct PeerAuthenticated(Arc<PeerConfig>);
-
 impl IkeSa {
     /// Initiator: sends IKE_AUTH, with the first job that is a Child SA.
     pub(super) fn send_auth(
@@ -81,6 +84,20 @@ impl IkeSa {
     ) -> Result<(), Error> {
         transcript.int_auth = channel.int_auth();
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to authenticate to"))?;
+        let id = peer.local_id.body();
+        let prf = channel.suite.prf;
+        let octets = |channel: &Channel| transcript.signed_octets(channel, true, &id);
+        let plain = octets(&channel);
+        let (ppk, ppk_offered) = ppk::offer(&mut channel, &transcript, &peer).unzip();
+        let (method, auth) = prove(&peer, prf, &transcript, &octets(&channel))?;
+        let ppk_notifications = match ppk {
+            None => Vec::new(),
+            Some(ppk) => {
+                let (_method, plain_auth) = prove(&peer, prf, &transcript, &plain)?;
+                ppk::notifications(ppk, &plain_auth)
+            }
+        };
+        let wanted = Wanted::of(&[&peer]);
         let offer = loop {
             match self.jobs.pop_front() {
                 Some(Job::CreateChild(wish)) => {
@@ -92,26 +109,15 @@ impl IkeSa {
                 None => return Err(Error::Internal("nothing is wanted of the peer any more")),
             }
         };
-        let id = peer.local_id.body();
-        let auth = |channel: &Channel| {
-            let octets = transcript.signed_octets(channel, true, &id);
-            shared_key_auth(channel.suite.prf, peer.psk.expose(), &octets)
-        };
-        let plain_auth = auth(&channel);
-        let (ppk, ppk_offered) = ppk::offer(&mut channel, &transcript, &peer).unzip();
-        let ppk_notifications =
-            ppk.map(|ppk| ppk::notifications(ppk, &plain_auth)).unwrap_or_default();
-        let auth = auth(&channel);
         let (ours, theirs) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
         let mut payloads = vec![Payload::IdInitiator(Identification::new(ours.0, &ours.1))];
+        payloads.extend(certificate::ours(&peer.local_auth));
         if shared.is_first_contact(&peer.name) {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
+        payloads.extend(wanted.payloads());
         payloads.push(Payload::IdResponder(Identification::new(theirs.0, &theirs.1)));
-        payloads.push(Payload::Authentication(Authentication {
-            method: AuthMethod::SHARED_KEY,
-            data: &auth,
-        }));
+        payloads.push(Payload::Authentication(Authentication { method, data: &auth }));
         payloads.extend(ppk_notifications.iter().map(|(kind, data)| notify(*kind, data)));
         payloads.extend(offer.payloads());
         let token = shared.crash_tokens.token((self.initiator_spi, self.responder_spi));
@@ -137,7 +143,8 @@ impl IkeSa {
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
             ppk::settle(&mut channel, ppk, &payloads)?;
-            let peer = self.check_responder(&channel, &transcript, &payloads)?;
+            certificate::count_ignored(shared, &payloads.certificates);
+            let peer = self.check_responder(now, shared, &channel, &transcript, &payloads)?;
             let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
             Ok((peer, child.check_answer(&payloads, nat), token))
         });
@@ -163,6 +170,8 @@ impl IkeSa {
 
     fn check_responder(
         &self,
+        now: Instant,
+        shared: &Shared,
         channel: &Channel,
         transcript: &Transcript,
         payloads: &Payloads<'_>,
@@ -186,7 +195,16 @@ impl IkeSa {
             };
             return Err(Error::Authentication(fault));
         }
-        verify(&peer, channel, auth, &transcript.signed_octets(channel, false, &id.body()))
+        let claim = Claim {
+            limits: &shared.config,
+            now: shared.time_of_day(now),
+            prf: channel.suite.prf,
+            transcript,
+            auth,
+            certificates: &payloads.certificates,
+            octets: &transcript.signed_octets(channel, false, &id.body()),
+        };
+        verify(&peer, &claim)
     }
 
     /// RFC 7296 2.21.2: the responder believes that the SA stands; it must hear that it does not.
@@ -244,33 +262,36 @@ impl IkeSa {
         };
         let authenticated =
             Payloads::collect(ExchangeType::IKE_AUTH, &inner).and_then(|payloads| {
-                let peer = check_initiator(shared, path, &mut channel, &transcript, &payloads)?;
-                Ok((payloads, peer))
+                certificate::count_ignored(shared, &payloads.certificates);
+                let peer =
+                    check_initiator(now, shared, path, &mut channel, &transcript, &payloads)?;
+                let octets =
+                    transcript.signed_octets(&channel, false, &peer.peer().local_id.body());
+                let ours = prove(peer.peer(), channel.suite.prf, &transcript, &octets)?;
+                Ok((payloads, peer, ours))
             });
-        let (payloads, peer) = match authenticated {
+        let (payloads, peer, ours) = match authenticated {
             Ok(authenticated) => authenticated,
             Err(error) => return self.refuse_initiator(now, shared, channel, request, error),
         };
-        let octets = transcript.signed_octets(&channel, false, &peer.0.local_id.body());
-        let our_auth = shared_key_auth(channel.suite.prf, peer.0.psk.expose(), &octets);
         let ppk = channel.keys.has_ppk();
         self.establish(now, shared, channel, nat, &peer);
         self.keep_token(crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION)));
         if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
             shared.effects.push(Effect::InitialContact {
-                peer: Arc::clone(&peer.0.name),
+                peer: Arc::clone(&peer.peer().name),
                 except: self.id,
                 before: self.begun,
             });
         }
-        let identity = AuthAnswer { id: peer.0.local_id.clone(), auth: our_auth, ppk };
+        let identity = AuthAnswer { peer: Arc::clone(peer.peer()), auth: ours, ppk };
         let nonces = (transcript.initiator_nonce.as_slice(), transcript.responder_nonce.as_slice());
         let mut withheld = Withheld::new(now, request, path, Some(identity));
         if payloads.sa.is_none() {
             // RFC 6023: an IKE SA without a Child SA, and no error.
             return self.release_answer(now, shared, withheld, Ok(None));
         }
-        match self.configure(shared, &peer.0, payloads.cp) {
+        match self.configure(shared, peer.peer(), payloads.cp) {
             Ok(configuration) => withheld.configuration = configuration,
             Err(error) => return self.release_answer(now, shared, withheld, Err(error)),
         }
@@ -278,6 +299,24 @@ impl IkeSa {
         match child::negotiate(shared, self, &wanted) {
             Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
             Err(error) => self.release_answer(now, shared, withheld, Err(error)),
+        }
+    }
+
+    /// The configuration of the peer differs in certificates only. What stands goes on if the peer
+    /// would be believed again, and what comes next is judged by the new configuration.
+    pub(crate) fn peer_renewed(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        peer: &Arc<PeerConfig>,
+    ) {
+        self.peer = Some(Arc::clone(peer));
+        let State::Established(_) = &self.state else { return };
+        let Some(proof) = &self.proof else { return };
+        if let Err(fault) = proof.judge(&shared.config, shared.time_of_day(now), peer) {
+            shared.count(Counter::AuthenticationFailed);
+            self.event(shared, EventKind::NoLongerBelieved(fault));
+            self.delete_ike(now, shared, "the peer's certificate is not believed any more");
         }
     }
 
@@ -326,17 +365,20 @@ impl IkeSa {
         peer: &PeerAuthenticated,
     ) {
         let suite = channel.suite;
-        self.peer = Some(Arc::clone(&peer.0));
+        let PeerConfig { name, remote_id, .. } = &**peer.peer();
+        self.peer = Some(Arc::clone(peer.peer()));
+        self.proof = Some(peer.proof().clone());
         let mut established = Established::new(now, channel, nat);
-        established.begin_life(now, shared, &peer.0);
+        established.begin_life(now, shared, peer.peer());
         self.state = State::Established(Box::new(established));
         shared.count(Counter::IkeSaEstablished);
-        shared.contacted(&peer.0.name);
+        shared.contacted(name);
         self.event(
             shared,
             EventKind::Established {
                 suite,
-                remote_id: peer.0.remote_id.to_string(),
+                remote_id: remote_id.to_string(),
+                proof: peer.proof().to_string(),
                 nat_local: nat.local,
                 nat_remote: nat.remote,
             },
@@ -346,28 +388,31 @@ impl IkeSa {
 
 /// What the responder says of itself in its IKE_AUTH answer.
 pub(super) struct AuthAnswer {
-    pub(super) id: Identity,
-    pub(super) auth: Zeroizing<Vec<u8>>,
+    peer: Arc<PeerConfig>,
+    auth: (AuthMethod, Zeroizing<Vec<u8>>),
     /// Whether the initiator's PPK is used, which is said by naming it without a name.
-    pub(super) ppk: bool,
+    ppk: bool,
 }
 
 impl AuthAnswer {
-    /// IDr and AUTH; `kind` and `data` are the identity's wire form, which the payloads borrow.
+    /// The identity's wire form.
+    pub(super) fn id(&self) -> (IdType, Vec<u8>) {
+        self.peer.local_id.to_wire()
+    }
+
+    /// IDr, CERT and AUTH; `kind` and `data` are [`Self::id`], which the payloads borrow.
     pub(super) fn payloads<'a>(&'a self, kind: IdType, data: &'a [u8]) -> Vec<Payload<'a>> {
-        let ppk = self.ppk.then_some(notify(NotifyType::PPK_IDENTITY, &[]));
-        let payloads = [
-            Payload::IdResponder(Identification::new(kind, data)),
-            Payload::Authentication(Authentication {
-                method: AuthMethod::SHARED_KEY,
-                data: &self.auth,
-            }),
-        ];
-        payloads.into_iter().chain(ppk).collect()
+        let mut payloads = vec![Payload::IdResponder(Identification::new(kind, data))];
+        payloads.extend(certificate::ours(&self.peer.local_auth));
+        let (method, data) = &self.auth;
+        payloads.push(Payload::Authentication(Authentication { method: *method, data }));
+        payloads.extend(self.ppk.then_some(notify(NotifyType::PPK_IDENTITY, &[])));
+        payloads
     }
 }
 
 fn check_initiator(
+    now: Instant,
     shared: &Shared,
     path: Path,
     channel: &mut Channel,
@@ -387,16 +432,14 @@ fn check_initiator(
     let auth = payloads.auth.ok_or(Error::Authentication(AuthenticationFault::Eap))?;
     let peer = peer.ok_or_else(unknown)?;
     let auth = ppk::accept(channel, transcript, peer, payloads, auth)?;
-    verify(peer, channel, &auth, &transcript.signed_octets(channel, true, &id.body()))
-}
-
-/// Whether AUTH shows, over these octets, that the other end is the peer.
-fn verify(
-    peer: &Arc<PeerConfig>,
-    channel: &Channel,
-    auth: &Authentication<'_>,
-    octets: &[u8],
-) -> Result<PeerAuthenticated, Error> {
-    psk::verify(channel.suite.prf, peer, auth, octets)?;
-    Ok(PeerAuthenticated(Arc::clone(peer)))
+    let claim = Claim {
+        limits: &shared.config,
+        now: shared.time_of_day(now),
+        prf: channel.suite.prf,
+        transcript,
+        auth: &auth,
+        certificates: &payloads.certificates,
+        octets: &transcript.signed_octets(channel, true, &id.body()),
+    };
+    verify(peer, &claim)
 }

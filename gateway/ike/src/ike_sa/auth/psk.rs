@@ -3,23 +3,24 @@
 use gateway_wire::{AuthMethod, Authentication};
 
 use crate::algorithms::Prf;
-use crate::config::PeerConfig;
+use crate::config::Secret;
 use crate::crypto::prf::equal;
-use crate::error::{AuthenticationFault, Error};
+use crate::error::AuthenticationFault;
 use crate::keys::shared_key_auth;
 
-/// Whether the peer has the same key.
+/// Whether the peer, whose name is for the operator, has the same key.
 pub(super) fn verify(
     prf: Prf,
-    peer: &PeerConfig,
+    key: &Secret,
+    peer: &str,
     auth: &Authentication<'_>,
     octets: &[u8],
-) -> Result<(), Error> {
+) -> Result<(), AuthenticationFault> {
     if auth.method != AuthMethod::SHARED_KEY {
-        return Err(Error::Authentication(AuthenticationFault::Method(auth.method.to_string())));
+        return Err(AuthenticationFault::Method { found: auth.method, expected: "psk" });
     }
-    if !equal(auth.data, &shared_key_auth(prf, peer.psk.expose(), octets)) {
-        return Err(Error::Authentication(AuthenticationFault::WrongAuth(peer.name.to_string())));
+    if !equal(auth.data, &shared_key_auth(prf, key.expose(), octets)) {
+        return Err(AuthenticationFault::WrongAuth(peer.to_owned()));
     }
     Ok(())
 }

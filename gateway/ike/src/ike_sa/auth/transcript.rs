@@ -1,5 +1,7 @@
 //! What AUTH covers.
 
+use gateway_wire::HashAlgorithm;
+
 use crate::channel::Channel;
 use crate::keys::signed_octets;
 
@@ -14,6 +16,8 @@ pub(crate) struct Transcript {
     pub(in crate::ike_sa) int_auth: Vec<u8>,
     /// Whether both ends have said that they use PPKs (RFC 8784 3).
     pub(in crate::ike_sa) use_ppk: bool,
+    /// The hashes that the peer can verify signatures with, if it knows RFC 7427.
+    pub(in crate::ike_sa) peer_hashes: Option<Vec<HashAlgorithm>>,
 }
 
 impl Transcript {

@@ -1,0 +1,16 @@
+//! X.509 certificates (RFC 5280): what they say, and whether they can be believed.
+
+mod certificate;
+mod fault;
+mod name;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::certificate::{
+    Certificate, Credential, CredentialError, Date, certificates_from_pem,
+};
+pub use self::fault::CertificateFault;
+pub use self::name::{DistinguishedName, NameError};
+pub use self::trust::{Revocation, RevocationList, Trust, TrustAnchors};

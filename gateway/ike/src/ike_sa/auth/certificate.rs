@@ -1,0 +1,188 @@
+//! CERT and CERTREQ: what we send, and what a peer's amount to (RFC 7296 3.6, 3.7; RFC 7670).
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use gateway_wire::{CertEncoding, Certificate, CertificateRequest, Payload};
+
+use crate::config::{EndpointConfig, LocalAuth, PeerConfig, RemoteAuth};
+use crate::counters::Counter;
+use crate::crypto::signature::PublicKey;
+use crate::crypto::x509::{self, CertificateFault, Trust};
+use crate::error::AuthenticationFault;
+use crate::shared::Shared;
+
+/// Authorities that one CERTREQ names: more would make IKE_SA_INIT too long for one packet.
+const MOST_AUTHORITIES: usize = 20;
+
+/// What CERTREQ asks for on behalf of some peers.
+pub(in crate::ike_sa) struct Wanted {
+    /// SHA-1 hashes of the keys of authorities, one after the other.
+    authorities: Vec<u8>,
+    raw: bool,
+}
+
+impl Wanted {
+    /// What these peers would have to show.
+    pub(in crate::ike_sa) fn of(peers: &[&Arc<PeerConfig>]) -> Self {
+        let (mut hashes, mut raw) = (Vec::<[u8; 20]>::new(), false);
+        for peer in peers {
+            match &peer.remote_auth {
+                RemoteAuth::Psk(_) => {}
+                RemoteAuth::Certificate(trust) => hashes.extend(trust.anchors.key_hashes()),
+                RemoteAuth::PublicKey(_) => raw = true,
+            }
+        }
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes.truncate(MOST_AUTHORITIES);
+        Self { authorities: hashes.concat(), raw }
+    }
+
+    pub(in crate::ike_sa) fn payloads(&self) -> impl Iterator<Item = Payload<'_>> {
+        let x509 = (!self.authorities.is_empty())
+            .then_some((CertEncoding::X509_SIGNATURE, self.authorities.as_slice()));
+        // RFC 7670 3: with this encoding it names no authority.
+        let raw = self.raw.then_some((CertEncoding::RAW_PUBLIC_KEY, [].as_slice()));
+        x509.into_iter().chain(raw).map(|(encoding, authorities)| {
+            Payload::CertificateRequest(CertificateRequest { encoding, authorities })
+        })
+    }
+}
+
+/// The CERT payloads by which a peer finds our public key.
+pub(super) fn ours(auth: &LocalAuth) -> Vec<Payload<'_>> {
+    let cert = |encoding, data| Payload::Certificate(Certificate { encoding, data });
+    match auth {
+        LocalAuth::Psk(_) => Vec::new(),
+        LocalAuth::Certificate(credential) => {
+            credential.chain().map(|der| cert(CertEncoding::X509_SIGNATURE, der)).collect()
+        }
+        LocalAuth::PublicKey(key) => {
+            vec![cert(CertEncoding::RAW_PUBLIC_KEY, key.public().spki())]
+        }
+    }
+}
+
+/// Counts the CERT payloads that we make nothing of: above all those that name an address from
+/// which to fetch a certificate, which we never ask for (HTTP_CERT_LOOKUP_SUPPORTED, RFC 7296 3.6).
+pub(super) fn count_ignored(shared: &mut Shared, certificates: &[Certificate<'_>]) {
+    let known = [CertEncoding::X509_SIGNATURE, CertEncoding::RAW_PUBLIC_KEY];
+    for _ in certificates.iter().filter(|c| !known.contains(&c.encoding)) {
+        shared.count(Counter::CertificateIgnored);
+    }
+}
+
+/// The peer's certificate, if a chain of those that it sent leads to an authority that we trust,
+/// and if it holds the peer's identity.
+pub(super) fn verified(
+    limits: &EndpointConfig,
+    now: Option<Duration>,
+    peer: &PeerConfig,
+    trust: &Trust,
+    certificates: &[Certificate<'_>],
+) -> Result<x509::Certificate, AuthenticationFault> {
+    let x509 = certificates.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE);
+    let chain: Vec<&[u8]> = x509.map(|c| c.data).collect();
+    let (found, limit) = (chain.len(), limits.certificate_chain_limit);
+    if found > limit {
+        return Err(CertificateFault::TooMany { found, limit }.into());
+    }
+    let largest = chain.iter().map(|der| der.len()).max().unwrap_or(0);
+    let limit = limits.certificate_size_limit;
+    if largest > limit {
+        return Err(CertificateFault::TooLarge { found: largest, limit }.into());
+    }
+    let certificate = trust.verify(&chain, now.ok_or(CertificateFault::NoTime)?)?;
+    if !certificate.holds(&peer.remote_id) {
+        let found: Vec<_> = certificate.identities().map(|i| i.to_string()).collect();
+        let fault = CertificateFault::Identity {
+            subject: certificate.subject().clone(),
+            identity: peer.remote_id.to_string(),
+            found: if found.is_empty() { "none".to_owned() } else { found.join("; ") },
+        };
+        return Err(fault.into());
+    }
+    Ok(certificate)
+}
+
+/// Whether the raw public key that the peer shows, if it does, is the one that we know.
+pub(super) fn same_key(
+    known: &PublicKey,
+    certificates: &[Certificate<'_>],
+) -> Result<(), AuthenticationFault> {
+    let mut raw = certificates.iter().filter(|c| c.encoding == CertEncoding::RAW_PUBLIC_KEY);
+    if raw.any(|c| c.data != known.spki()) {
+        return Err(AuthenticationFault::OtherPublicKey);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FastKeyExchange, SeededRandom, peer};
+
+    fn shared() -> Shared {
+        let config = EndpointConfig::default();
+        Shared::new(config, Box::new(SeededRandom::new(1)), Box::new(FastKeyExchange::new(1)))
+    }
+
+    fn public() -> PublicKey {
+        PublicKey::from_pem(include_bytes!("../../../tests/keys/p256.pub.pem")).unwrap()
+    }
+
+    #[test]
+    fn hash_and_url_is_counted_and_not_followed() {
+        let of = |encoding| Certificate { encoding, data: b"http://192.0.2.1/".as_slice() };
+        let sent = [
+            of(CertEncoding::HASH_AND_URL),
+            of(CertEncoding::HASH_AND_URL_BUNDLE),
+            of(CertEncoding::CRL),
+            of(CertEncoding::RAW_PUBLIC_KEY),
+        ];
+        let mut shared = shared();
+        count_ignored(&mut shared, &sent);
+        assert_eq!(shared.counters.value(Counter::CertificateIgnored), 3);
+        let anchors = x509::TrustAnchors::new(&[]).unwrap();
+        let trust = Trust { anchors, revocation: x509::Revocation::Off, lists: Vec::new() };
+        let now = Some(Duration::from_secs(1));
+        let found = verified(&shared.config, now, &peer("p", "a", "b", None), &trust, &sent[..3]);
+        assert_eq!(found, Err(CertificateFault::Absent.into()));
+    }
+
+    #[test]
+    fn certreq_names_each_authority_once_and_not_too_many() {
+        let pem = include_bytes!("../../../tests/keys/p521-ca.pem");
+        let der = x509::certificates_from_pem(pem).unwrap();
+        let of = |name: &str, remote_auth| {
+            Arc::new(PeerConfig { remote_auth, ..peer(name, "a", "b", None) })
+        };
+        let trust = || Trust {
+            anchors: x509::TrustAnchors::new(&der).unwrap(),
+            revocation: x509::Revocation::Off,
+            lists: Vec::new(),
+        };
+        let trusting = || RemoteAuth::Certificate(Arc::new(trust()));
+        let (one, two) = (of("one", trusting()), of("two", trusting()));
+        let raw = of("raw", RemoteAuth::PublicKey(Arc::new(public())));
+        let wanted = Wanted::of(&[&one, &two, &raw]);
+        assert_eq!(wanted.authorities, trust().anchors.key_hashes().concat());
+        assert_eq!(wanted.payloads().count(), 2, "X.509 and raw public keys");
+        assert_eq!(
+            Wanted::of(&[&of("psk", peer("p", "a", "b", None).remote_auth)]).payloads().count(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_raw_public_key_that_is_shown_must_be_the_known_one() {
+        let known = public();
+        let of = |data| Certificate { encoding: CertEncoding::RAW_PUBLIC_KEY, data };
+        assert_eq!(same_key(&known, &[]), Ok(()));
+        assert_eq!(same_key(&known, &[of(known.spki())]), Ok(()));
+        let other = Err(AuthenticationFault::OtherPublicKey);
+        assert_eq!(same_key(&known, &[of(&known.spki()[1..])]), other);
+        assert_eq!(same_key(&known, &[of(known.spki()), of(b"")]), other);
+    }
+}

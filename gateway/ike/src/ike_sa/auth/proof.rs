@@ -1,0 +1,151 @@
+//! The proof of who an end is: ours is made here, the peer's is checked here.
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+use gateway_wire::{AuthMethod, Authentication, CertEncoding, Certificate};
+use zeroize::Zeroizing;
+
+use super::{Transcript, certificate, psk, signature};
+use crate::algorithms::{Prf, SignatureScheme};
+use crate::config::{EndpointConfig, LocalAuth, PeerConfig, RemoteAuth};
+use crate::crypto::x509::{Date, DistinguishedName};
+use crate::error::{AuthenticationFault, Error};
+use crate::keys::shared_key_auth;
+
+/// How a peer proved who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerProof {
+    /// The signature, or `None` for a pre-shared key.
+    pub scheme: Option<SignatureScheme>,
+    /// Its certificate, if it has one.
+    pub certificate: Option<PeerCertificate>,
+}
+
+/// What is kept of a peer's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Whose it is.
+    pub subject: DistinguishedName,
+    /// Until when it is valid.
+    pub not_after: Date,
+    /// What it sent, in order to be judged again.
+    chain: Arc<[Vec<u8>]>,
+}
+
+impl PeerProof {
+    /// Whether the peer would still be believed under another configuration.
+    pub(super) fn judge(
+        &self,
+        limits: &EndpointConfig,
+        now: Option<Duration>,
+        peer: &PeerConfig,
+    ) -> Result<(), AuthenticationFault> {
+        let (RemoteAuth::Certificate(trust), Some(shown)) = (&peer.remote_auth, &self.certificate)
+        else {
+            return Ok(());
+        };
+        let encoding = CertEncoding::X509_SIGNATURE;
+        let shown: Vec<_> = shown.chain.iter().map(|data| Certificate { encoding, data }).collect();
+        certificate::verified(limits, now, peer, trust, &shown).map(drop)
+    }
+}
+
+impl fmt::Display for PeerProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.scheme, &self.certificate) {
+            (None, _) => f.write_str("pre-shared key"),
+            (Some(scheme), None) => write!(f, "{scheme} with its public key"),
+            (Some(scheme), Some(PeerCertificate { subject, not_after, .. })) => {
+                write!(f, "{scheme} with the certificate of {subject}, valid until {not_after}")
+            }
+        }
+    }
+}
+
+/// Proof that the peer showed who it is: only [`verify`] makes one.
+pub(super) struct PeerAuthenticated {
+    peer: Arc<PeerConfig>,
+    proof: PeerProof,
+}
+
+impl PeerAuthenticated {
+    pub(super) const fn peer(&self) -> &Arc<PeerConfig> {
+        &self.peer
+    }
+
+    pub(super) const fn proof(&self) -> &PeerProof {
+        &self.proof
+    }
+}
+
+/// The data of our AUTH payload, over these octets, and how it is made.
+pub(super) fn prove(
+    peer: &PeerConfig,
+    prf: Prf,
+    transcript: &Transcript,
+    octets: &[u8],
+) -> Result<(AuthMethod, Zeroizing<Vec<u8>>), Error> {
+    let key = match &peer.local_auth {
+        LocalAuth::Psk(key) => {
+            let data = shared_key_auth(prf, key.expose(), octets);
+            return Ok((AuthMethod::SHARED_KEY, data));
+        }
+        LocalAuth::Certificate(credential) => credential.key(),
+        LocalAuth::PublicKey(key) => key,
+    };
+    let hashes = transcript.peer_hashes.as_deref();
+    let (method, data) = signature::sign(key, &peer.signature_schemes, hashes, octets)?;
+    Ok((method, Zeroizing::new(data)))
+}
+
+/// What a peer's proof is checked against, and with.
+pub(super) struct Claim<'a> {
+    pub(super) limits: &'a EndpointConfig,
+    /// The time of day.
+    pub(super) now: Option<Duration>,
+    pub(super) prf: Prf,
+    pub(super) transcript: &'a Transcript,
+    pub(super) auth: &'a Authentication<'a>,
+    pub(super) certificates: &'a [Certificate<'a>],
+    /// What AUTH covers.
+    pub(super) octets: &'a [u8],
+}
+
+/// Whether a claim shows that the other end is this peer. All that takes long, such as the
+/// validation of a chain, is done in here, from nothing but the arguments.
+pub(super) fn verify(
+    peer: &Arc<PeerConfig>,
+    claim: &Claim<'_>,
+) -> Result<PeerAuthenticated, Error> {
+    let Claim { limits, now, prf, transcript, auth, certificates, octets } = claim;
+    let signed = |key, whose: &str| {
+        let knows = transcript.peer_hashes.is_some();
+        signature::verify(key, whose, &peer.signature_schemes, knows, auth, octets)
+    };
+    let proof = match &peer.remote_auth {
+        RemoteAuth::Psk(key) => {
+            psk::verify(*prf, key, &peer.name, auth, octets)?;
+            PeerProof { scheme: None, certificate: None }
+        }
+        RemoteAuth::Certificate(trust) => {
+            let found = certificate::verified(limits, *now, peer, trust, certificates)?;
+            let whose = format!("the certificate of {}", found.subject());
+            let scheme = signed(found.key(), &whose)?;
+            let x509 = certificates.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE);
+            let certificate = PeerCertificate {
+                subject: found.subject().clone(),
+                not_after: found.not_after(),
+                chain: x509.map(|c| c.data.to_vec()).collect(),
+            };
+            PeerProof { scheme: Some(scheme), certificate: Some(certificate) }
+        }
+        RemoteAuth::PublicKey(key) => {
+            certificate::same_key(key, certificates)?;
+            let scheme = signed(key, &format!("the public key of {}", peer.name))?;
+            PeerProof { scheme: Some(scheme), certificate: None }
+        }
+    };
+    Ok(PeerAuthenticated { peer: Arc::clone(peer), proof })
+}
