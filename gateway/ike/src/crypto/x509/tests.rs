@@ -30,7 +30,7 @@ fn trust() -> Trust {
 }
 
 fn within() -> Duration {
-    Duration::from_secs(leaf().not_before().0 + 1)
+    Duration::from_secs(leaf().not_before().0.saturating_add(1))
 }
 
 #[test]
