@@ -67,6 +67,8 @@ pub struct Rule {
     pub start: &'static str,
     /// ESP proposals; empty: the daemon's own.
     pub esp_proposals: Vec<&'static str>,
+    /// When Child SAs are replaced; `None`: as the daemon has it.
+    pub lifetime: Option<&'static str>,
 }
 
 impl Policy {
@@ -88,6 +90,7 @@ impl Policy {
                 mode: "tunnel",
                 start: "on-demand",
                 esp_proposals: Vec::new(),
+                lifetime: None,
             }],
             settings: String::new(),
             peer_keys: String::new(),
@@ -148,12 +151,15 @@ impl fmt::Display for Policy {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, local, remote, mode, start, esp_proposals } = self;
+        let Self { name, local, remote, mode, start, esp_proposals, lifetime } = self;
         writeln!(f, "[rule.{name}]\naction = \"protect\"\npeer = \"other\"")?;
         writeln!(f, "local = {local:?}\nremote = {remote:?}")?;
         writeln!(f, "mode = \"{mode}\"\nstart = \"{start}\"")?;
         if !esp_proposals.is_empty() {
             writeln!(f, "esp-proposals = {esp_proposals:?}")?;
+        }
+        if let Some(lifetime) = lifetime {
+            writeln!(f, "lifetime = \"{lifetime}\"")?;
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ fn later_rule(topology: &Topology) -> Rule {
         mode: "tunnel",
         start: "on-demand",
         esp_proposals: Vec::new(),
+        lifetime: None,
     }
 }
 

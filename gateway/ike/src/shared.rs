@@ -385,4 +385,16 @@ mod tests {
         assert!(different.len() > 90, "{}", different.len());
         assert_eq!(shared.jittered(0), 0);
     }
+
+    #[test]
+    fn what_failed_waits_longer_and_longer_up_to_a_limit() {
+        let key_exchange = Box::new(FastKeyExchange::new(1));
+        let mut shared =
+            Shared::new(EndpointConfig::default(), Box::new(SeededRandom::new(1)), key_exchange);
+        for (failures, most) in [(0, 1), (1, 2), (4, 16), (5, 32), (60, 32)] {
+            let wait = shared.backoff(failures);
+            let most = Duration::from_secs(most);
+            assert!((most / 2..=most).contains(&wait), "{failures}: {wait:?}");
+        }
+    }
 }

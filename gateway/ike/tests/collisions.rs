@@ -262,3 +262,28 @@ fn every_pair_of_operations_survives_the_loss_of_any_datagram() {
         }
     }
 }
+
+#[test]
+fn of_two_successors_the_one_with_the_lowest_nonce_goes() {
+    let mut winners = [0, 0];
+    for seed in 0..16 {
+        let mut simulation = pair([RekeyChild, RekeyChild], seed);
+        for node in 0..2 {
+            begin(&mut simulation, node, RekeyChild);
+        }
+        simulation.run(Duration::from_secs(60));
+        // Whoever made the one that stays had it whole at once; the other sends by it later.
+        let made = |node: usize| {
+            let history = &simulation.nodes[node].kernel.history;
+            !history.iter().any(|h| h.starts_with("install outbound"))
+        };
+        assert_ne!(made(0), made(1));
+        winners[usize::from(made(1))] += 1;
+        for node in &simulation.nodes {
+            assert_eq!(node.endpoint.counters().value(Counter::RekeyCollision), 1);
+            assert_eq!(node.kernel.children.len(), 1);
+        }
+        assert_eq!(simulation.mismatches(), Vec::<String>::new());
+    }
+    assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
+}

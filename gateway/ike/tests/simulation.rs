@@ -7,16 +7,19 @@
     clippy::expect_used,
     clippy::panic,
     clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     reason = "This is test code."
 )]
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_ike::Input;
 use gateway_ike::algorithms::{AdditionalOffer, Group, Round};
-use gateway_ike::config::{EndpointConfig, PeerConfig, Ppk, Secret, Start};
+use gateway_ike::config::{Action, EndpointConfig, PeerConfig, Ppk, Secret, Start};
 use gateway_ike::counters::Counter;
+use gateway_ike::io::KernelEvent;
 use gateway_ike::testing::{Faults, NodeId, SeededRandom, Simulation, peer, policies, protect};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -225,6 +228,121 @@ fn corrupted_datagrams_never_do_harm() {
             (true, false) => Err("no Child SA stands".to_owned()),
             (false, _) => Err(wrong.join("\n")),
         }
+    });
+}
+
+/// Two ends whose SAs live so long, with key exchanges of the Child SAs' own for every other seed.
+fn short_lived(seed: u64, faults: Faults, child: u64, ike: u64) -> Simulation {
+    let mut simulation = pair(seed, faults, (Start::Always, Start::Respond), false);
+    for node in 0..2 {
+        let mut set = simulation.nodes[node].kernel.classified.as_deref().cloned().unwrap();
+        for peer in set.peers.values_mut() {
+            Arc::make_mut(peer).lifetime = Duration::from_secs(ike);
+        }
+        for rule in set.rules.values_mut() {
+            let rule = Arc::make_mut(rule);
+            let Action::Protect(protect) = &mut rule.action else { continue };
+            protect.lifetime.time = Duration::from_secs(child);
+            if seed.is_multiple_of(2) {
+                protect.proposals[0].groups = vec![Group::X25519, Group::EcpP256];
+            }
+        }
+        simulation.configure(node, set);
+    }
+    simulation.run(Duration::from_secs(5));
+    simulation
+}
+
+/// Ends both ends: nothing may be left.
+fn wind_up(simulation: &mut Simulation) -> Result<(), String> {
+    simulation.input(0, Input::Shutdown);
+    simulation.input(1, Input::Shutdown);
+    simulation.run(Duration::from_secs(600));
+    for (id, node) in simulation.nodes.iter().enumerate() {
+        let left = !node.endpoint.is_closed()
+            || !node.endpoint.is_empty()
+            || !node.kernel.children.is_empty()
+            || node.endpoint.next_timeout().is_some();
+        if left {
+            let status = node.endpoint.status(simulation.now);
+            return Err(format!("node {id} is left with {status:#?}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn rekeys_by_either_end_on_a_bad_network_lose_no_packet() {
+    for_seeds(30, |seed| {
+        let faults = Faults { loss: 5, duplication: 10, reordering: 10, corruption: 0 };
+        let mut simulation = short_lived(seed, Faults::default(), 10, 100);
+        simulation.network.set_faults(faults);
+        let end = simulation.now + Duration::from_secs(600);
+        while simulation.step(end) {
+            let lost = simulation.exchange_traffic();
+            let wrong = simulation.violations();
+            if !lost.is_empty() || !wrong.is_empty() {
+                return Err(format!("lost {lost:?}; {}", wrong.join("\n")));
+            }
+        }
+        for node in &simulation.nodes {
+            let value = |counter| node.endpoint.counters().value(counter);
+            let (children, ike) = (value(Counter::ChildSaRekeyed), value(Counter::IkeSaRekeyed));
+            if children < 40 || ike < 4 || value(Counter::IkeSaEstablished) != 1 {
+                return Err(format!(
+                    "{children} and {ike} rekeys, {:#?}",
+                    node.endpoint.counters()
+                ));
+            }
+        }
+        wind_up(&mut simulation).map(|()| true)
+    });
+}
+
+#[test]
+fn random_rekeys_deletes_and_loss_leave_both_ends_agreed() {
+    for_seeds(400, |seed| {
+        let mut random = SeededRandom::new(seed);
+        let mut simulation = short_lived(seed, Faults::default(), 0, 0);
+        simulation.network.set_faults(BAD_NETWORK);
+        for _ in 0..20 {
+            let node = usize::from(random.percent(50));
+            let destination = if node == 0 { A } else { B };
+            let spis: Vec<_> = simulation.nodes[node].kernel.children.values().collect();
+            let which = usize::try_from(random.below(8)).unwrap().min(spis.len());
+            let chosen = spis.get(which).map(|c| (c.child, c.inbound.spi));
+            let event = match (random.below(10), chosen) {
+                (0..6, Some((_, spi))) => {
+                    Some(KernelEvent::Expire { spi, destination, hard: false })
+                }
+                (6, Some((_, spi))) => Some(KernelEvent::Expire { spi, destination, hard: true }),
+                (7, Some((child, _))) => Some(KernelEvent::Vanished { child }),
+                _ => None,
+            };
+            match event {
+                Some(event) => simulation.input(node, Input::Kernel(event)),
+                None => simulation.acquire(0, "to-b"),
+            }
+            let wait = Duration::from_millis(random.below(4000));
+            let end = simulation.now + wait;
+            while simulation.step(end) {
+                let wrong = simulation.violations();
+                if !wrong.is_empty() {
+                    return Err(wrong.join("\n"));
+                }
+            }
+        }
+        simulation.network.set_faults(Faults::default());
+        simulation.run(Duration::from_secs(600));
+        let wrong = [simulation.violations(), simulation.mismatches()].concat();
+        if !wrong.is_empty() {
+            return Err(wrong.join("\n"));
+        }
+        let lost = simulation.exchange_traffic();
+        if !lost.is_empty() || simulation.nodes.iter().any(|n| n.kernel.children.is_empty()) {
+            return Err(format!("a rule that is always up is not up, or lost {lost:?}"));
+        }
+        wind_up(&mut simulation).map(|()| true)
     });
 }
 

@@ -278,6 +278,7 @@ fn later(side: &str, topology: &Topology) -> Rule {
         mode: "tunnel",
         start,
         esp_proposals: Vec::new(),
+        lifetime: None,
     }
 }
 

@@ -12,6 +12,7 @@ use gateway_wire::{
 
 use super::auth::AuthAnswer;
 use super::derive::Agreed;
+use super::established::AnsweredChild;
 use super::init::IKE_PORT;
 use super::offer::{ChildAnswer, ChildOffer};
 use super::switch::Poll;
@@ -104,6 +105,7 @@ pub(super) struct Negotiated {
 /// The responder's answer about the Child SA.
 #[derive(Debug, Clone)]
 pub(super) struct ChildWords {
+    spi: u32,
     sa: SecurityAssociation,
     ts_i: Vec<TrafficSelector>,
     ts_r: Vec<TrafficSelector>,
@@ -214,6 +216,7 @@ pub(super) fn negotiate(
         ChildExchange::CreateChild(_) => Some(request.nonces.1.to_vec()),
     };
     let answer = ChildWords {
+        spi,
         sa: chosen,
         ts_i: narrowed.remote.clone(),
         ts_r: narrowed.local.clone(),
@@ -592,6 +595,12 @@ impl IkeSa {
             return self.end(now, shared, "the peer sent an invalid message");
         }
         match child {
+            Ok(Some(ChildWords { spi, nonce: Some(_), .. })) => {
+                let until = after(now, shared.config.patience());
+                if let State::Established(established) = &mut self.state {
+                    established.answered = Some(AnsweredChild { spi, until });
+                }
+            }
             Ok(_) => {}
             Err(error @ (Error::TemporaryFailure(_) | Error::ChildSaNotFound(_))) => {
                 // The ends were out of step for a moment: nothing is wrong.

@@ -34,6 +34,8 @@ pub(crate) struct Established {
     pub(super) later: Vec<(Instant, Wish)>,
     /// The answer to the peer's request that waits for the kernel.
     pub(super) withheld: Option<Withheld>,
+    /// The Child SA of our last answer, which the peer may not have yet.
+    pub(super) answered: Option<AnsweredChild>,
     /// When the peer last proved that it lives, by IKE or by ESP.
     pub(super) last_inbound: Instant,
     /// When we last sent the peer an IKE message or a keepalive.
@@ -56,6 +58,16 @@ pub(crate) struct Established {
     pub(super) replaced: bool,
 }
 
+/// A Child SA that we have agreed to. Until the peer is known to have our answer nothing can be
+/// asked about it: the question could come first, and the peer would know nothing of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnsweredChild {
+    /// Our inbound SPI.
+    pub(super) spi: u32,
+    /// By then the peer has the answer, or has given us up.
+    pub(super) until: Instant,
+}
+
 impl Established {
     pub(super) const fn new(now: Instant, channel: Channel, nat: NatDetected) -> Self {
         Self {
@@ -67,6 +79,7 @@ impl Established {
             current: None,
             later: Vec::new(),
             withheld: None,
+            answered: None,
             last_inbound: now,
             last_sent: now,
             peer_token: None,
@@ -104,6 +117,7 @@ impl Established {
             self.liveness_due(peer),
             self.keepalive_due(shared),
             self.children_due(),
+            self.answered.map(|a| a.until),
         ];
         due.into_iter().flatten().min()
     }
@@ -160,6 +174,10 @@ impl IkeSa {
         if established.renew_at.is_some_and(|due| due <= now) {
             established.renew_at = None;
             return self.renew(now, shared);
+        }
+        if established.answered.is_some_and(|a| a.until <= now) {
+            established.answered = None;
+            return self.next_job(now, shared);
         }
         if established.children_due().is_some_and(|due| due <= now) {
             return self.children_timeout(now, shared);

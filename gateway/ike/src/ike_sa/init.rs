@@ -399,7 +399,9 @@ pub(crate) fn answer_init(
         && candidates(&policies, path).any(|p| p.ppk.is_some());
     // RFC 7383 2.3, RFC 9242 3.1: we say so only to an initiator that has.
     let fragments = channel.fragmentation().is_some();
-    let notifies = notifies(fragments, !suite.additional.is_empty(), use_ppk);
+    let mut notifies = notifies(fragments, !suite.additional.is_empty(), use_ppk);
+    // RFC 6023 3: the initiator may leave the first Child SA out.
+    notifies.push(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
     let answer_header = init_header(spis.0, spis.1, true);
     let ke = KeyExchange { method: suite.group.id(), data: &agreed.value };
     let peer_hashes = peer_hashes(payloads);

@@ -7,7 +7,7 @@ use gateway_wire::{Delete, ExchangeType, Payload, ProtocolId};
 
 use super::create_child::CreatingChild;
 use super::rekey_ike::RekeyingIke;
-use super::{Closing, IkeSa, State};
+use super::{Closing, Established, IkeSa, State};
 use crate::algorithms::Group;
 use crate::channel::Opened;
 use crate::config::RuleName;
@@ -85,6 +85,21 @@ pub(super) enum Current {
     Liveness,
 }
 
+impl Established {
+    /// Whether a job does not ask about something that the peer may not have yet.
+    fn may_begin(&self, job: &Job) -> bool {
+        let Some(answered) = self.answered else { return true };
+        let about = match job {
+            Job::DeleteChild { spi, .. } => Some(*spi),
+            Job::CreateChild(wish) => {
+                wish.replaces.and_then(|old| self.children.get(&old)).map(|old| old.inbound_spi)
+            }
+            Job::RekeyIke | Job::DeleteIke { .. } | Job::Liveness | Job::CrashToken => None,
+        };
+        about != Some(answered.spi)
+    }
+}
+
 impl IkeSa {
     /// Adds a job unless the same one waits already.
     pub(crate) fn add_job(&mut self, now: Instant, shared: &mut Shared, job: Job) {
@@ -104,7 +119,8 @@ impl IkeSa {
             if established.channel.is_busy() || established.withheld.is_some() {
                 return;
             }
-            let Some(job) = self.jobs.pop_front() else { return };
+            let ready = self.jobs.iter().position(|job| established.may_begin(job));
+            let Some(job) = ready.and_then(|at| self.jobs.remove(at)) else { return };
             let begun = match job {
                 Job::CreateChild(wish) => self.send_create_child(now, shared, wish),
                 Job::RekeyIke => self.send_rekey_ike(now, shared),

@@ -95,7 +95,8 @@ impl IkeSa {
     /// The peer has sent another request: with a window of one, it has our answers to those
     /// before (RFC 7296 2.3).
     pub(super) fn peer_has_answers(&mut self, shared: &mut Shared) {
-        let State::Established(established) = &self.state else { return };
+        let State::Established(established) = &mut self.state else { return };
+        established.answered = None;
         let waiting = established
             .children
             .values()
@@ -115,6 +116,8 @@ impl IkeSa {
         successor.state = ChildState::Installed;
         successor.poll = None;
         let old = successor.replaces;
+        // It is the one of our last answer, or of one before.
+        established.answered = None;
         shared.command(
             Owner::IkeSa(self.id, Purpose::InstallOutbound(child)),
             KernelCommand::InstallOutbound(spec),

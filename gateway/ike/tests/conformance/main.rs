@@ -17,6 +17,7 @@ mod header;
 mod negotiation;
 mod outside;
 mod rekey;
+mod renewal;
 mod selectors;
 mod window;
 
