@@ -53,7 +53,6 @@ fn policies(selector: &Selector) -> PolicySet {
             peer: "peer".into(),
             mode: Mode::Tunnel,
             start: Start::OnDemand,
-            quantum_safe: false,
             proposals: Vec::new(),
             lifetime: ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 0 },
         }),

@@ -88,15 +88,15 @@ fn two_of_ours_rekey_all_the_time_and_lose_nothing() -> Result {
     }
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let lifetimes = Some(("3s", "7s"));
+    let lifetimes = Some(("8s", "15s"));
     let server = short_lived(Policy::of_server(&topology, V4, V4), lifetimes);
     let server = Gateway::start(&topology.server.gateway, &server)?;
     let client = short_lived(Policy::of_client(&topology, V4, V4), lifetimes);
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
-    under_traffic(&topology, Duration::from_secs(20), || Ok(()))?;
+    under_traffic(&topology, Duration::from_secs(25), || Ok(()))?;
     for gateway in [&client, &server] {
-        rekeyed(gateway, 4, 2)?;
+        rekeyed(gateway, 2, 1)?;
         assert!(has_pfs(gateway)?);
     }
     assert!(client.daemon().stop(PATIENCE)?.success());
@@ -114,11 +114,11 @@ fn we_rekey_with_strongswan_and_lose_nothing() -> Result {
     let mut server = Connection::of_server(&topology, V4, V4);
     (server.proposals, server.esp_proposals) = (IKE, ESP);
     let server = StrongSwan::start(&topology.server.gateway, &server)?;
-    let client = short_lived(Policy::of_client(&topology, V4, V4), Some(("3s", "7s")));
+    let client = short_lived(Policy::of_client(&topology, V4, V4), Some(("8s", "15s")));
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
-    under_traffic(&topology, Duration::from_secs(15), || Ok(()))?;
-    rekeyed(&client, 3, 1)?;
+    under_traffic(&topology, Duration::from_secs(20), || Ok(()))?;
+    rekeyed(&client, 2, 1)?;
     assert!(has_pfs(&client)?);
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;

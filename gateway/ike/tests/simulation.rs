@@ -237,7 +237,10 @@ fn short_lived(seed: u64, faults: Faults, child: u64, ike: u64) -> Simulation {
     for node in 0..2 {
         let mut set = simulation.nodes[node].kernel.classified.as_deref().cloned().unwrap();
         for peer in set.peers.values_mut() {
-            Arc::make_mut(peer).lifetime = Duration::from_secs(ike);
+            let peer = Arc::make_mut(peer);
+            peer.lifetime = Duration::from_secs(ike);
+            // With additional key exchanges the IKE SA is not rekeyed but made anew.
+            peer.proposals.iter_mut().for_each(|p| p.additional.clear());
         }
         for rule in set.rules.values_mut() {
             let rule = Arc::make_mut(rule);

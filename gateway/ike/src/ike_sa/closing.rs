@@ -71,6 +71,7 @@ impl IkeSa {
     /// goodbye itself. What would make something new is put off for good.
     pub(super) fn closing_request(
         &mut self,
+        now: Instant,
         shared: &mut Shared,
         path: Path,
         opened: &Opened,
@@ -95,6 +96,8 @@ impl IkeSa {
             }
             Verdict::ForgetOurs => {
                 closing.owes_delete = false;
+                // From here on it only repeats this answer.
+                closing.until = after(now, shared.config.half_open_timeout);
                 closing.channel.response_received();
                 None
             }

@@ -224,7 +224,7 @@ impl IkeSa {
                     ),
                 }
             }
-            (State::Closing(_), _) => self.closing_request(shared, path, opened, datagram),
+            (State::Closing(_), _) => self.closing_request(now, shared, path, opened, datagram),
             _ => shared.count(Counter::OutsideWindow),
         }
     }
