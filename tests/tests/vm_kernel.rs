@@ -54,6 +54,7 @@ fn policies(selector: &Selector) -> PolicySet {
             mode: Mode::Tunnel,
             start: Start::OnDemand,
             proposals: Vec::new(),
+            quantum_safe: false,
             lifetime: ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 0 },
         }),
     };
