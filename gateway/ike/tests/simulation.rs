@@ -41,7 +41,7 @@ fn live_peer(name: &str, ids: [&str; 2], remote: Option<IpAddr>, seed: u64) -> P
         if seed % 9 == 1 {
             rounds.insert(Round::Ke3, vec![Some(Group::MlKem1024), None]);
         }
-        peer.proposals[0].additional = rounds;
+        peer.proposals.first_mut().unwrap().additional = rounds;
     }
     if seed.is_multiple_of(5) {
         let (id, key) = (b"ppk".to_vec(), Secret::new(vec![7; 32]));
