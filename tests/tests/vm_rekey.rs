@@ -27,7 +27,8 @@ fn under_traffic(
     meanwhile: impl FnOnce() -> Result,
 ) -> Result {
     let interval = Duration::from_millis(100);
-    let count = u32::try_from(time.as_millis() / interval.as_millis()).unwrap_or(u32::MAX);
+    let count = time.as_millis().checked_div(interval.as_millis()).unwrap_or(1);
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
     let options = PingOptions { count, interval, ..PingOptions::default() };
     let sites = [(&topology.client, &topology.server), (&topology.server, &topology.client)];
     thread::scope(|scope| {

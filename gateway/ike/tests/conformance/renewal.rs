@@ -44,10 +44,10 @@ fn both_ends_rekey_the_ike_sa_and_go_on_with_new_spis() {
             assert_eq!(states(&simulation, node), ["established"], "the old keys are gone");
         }
         // Then the Child SA by either end, on the new IKE SA: it begins with number 0.
-        for node in 0..2 {
+        for (node, sent) in sent.iter().enumerate() {
             soft_limit(&mut simulation, node);
             simulation.run(MINUTE);
-            let new: Vec<_> = simulation.nodes[node].sent[sent[node]..]
+            let new: Vec<_> = simulation.nodes[node].sent[*sent..]
                 .iter()
                 .map(|(_, octets)| header(octets))
                 .filter(|h| format!("{} {}", h.initiator_spi, h.responder_spi) == after[0])
