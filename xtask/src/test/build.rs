@@ -16,8 +16,19 @@ use crate::shell::{cargo, describe, root, run};
 pub(super) struct Places {
     /// On this machine's kernel.
     pub(super) host: bool,
-    /// In a guest.
-    pub(super) vm: bool,
+    /// In which guests.
+    pub(super) guests: Guests,
+}
+
+/// The guests that a test program runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guests {
+    /// None.
+    None,
+    /// One, with the last of the kernels: what it shows of IKE does not depend on the kernel.
+    One,
+    /// Each.
+    Each,
 }
 
 /// What was built.
@@ -59,15 +70,16 @@ pub(crate) fn release(args: &[&str]) -> Result {
 }
 
 /// The unit tests of the tests' own library.
-const LIBRARY: Places = Places { host: true, vm: false };
+const LIBRARY: Places = Places { host: true, guests: Guests::None };
 
 /// Where the tests of `tests/tests/<name>.rs` run; nothing for a name that says nothing.
 fn places(name: &str) -> Option<Places> {
     let (kind, _) = name.split_once('_')?;
     match kind {
-        "bpf" => Some(Places { host: true, vm: true }),
-        "host" | "kernel" => Some(Places { host: true, vm: false }),
-        "vm" => Some(Places { host: false, vm: true }),
+        "bpf" => Some(Places { host: true, guests: Guests::Each }),
+        "host" | "kernel" => Some(Places { host: true, guests: Guests::None }),
+        "ike" => Some(Places { host: false, guests: Guests::One }),
+        "vm" => Some(Places { host: false, guests: Guests::Each }),
         _ => None,
     }
 }
@@ -82,7 +94,7 @@ fn check_names() -> Result {
         if path.extension().is_some_and(|end| end == "rs") && places(&name).is_none() {
             return Err(Error::new(format!(
                 "tests/tests/{name}.rs belongs to no level: its name must begin with bpf_, \
-                 host_, kernel_ or vm_"
+                 host_, ike_, kernel_ or vm_"
             )));
         }
     }
@@ -141,9 +153,10 @@ mod tests {
 
     #[test]
     fn the_name_says_where_a_test_runs() {
-        assert_eq!(places("bpf_natt"), Some(Places { host: true, vm: true }));
-        assert_eq!(places("kernel_acquire"), Some(Places { host: true, vm: false }));
-        assert_eq!(places("vm_tunnel"), Some(Places { host: false, vm: true }));
+        assert_eq!(places("bpf_natt"), Some(Places { host: true, guests: Guests::Each }));
+        assert_eq!(places("kernel_acquire"), Some(Places { host: true, guests: Guests::None }));
+        assert_eq!(places("ike_pool"), Some(Places { host: false, guests: Guests::One }));
+        assert_eq!(places("vm_tunnel"), Some(Places { host: false, guests: Guests::Each }));
         for lost in ["reload", "vmtunnel", "interop_strongswan", ""] {
             assert_eq!(places(lost), None);
         }

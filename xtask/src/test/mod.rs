@@ -22,7 +22,7 @@ pub(crate) use self::build::release;
 pub(crate) use self::script::isolated;
 pub(crate) use self::tally::Tally;
 
-use self::build::Built;
+use self::build::{Built, Guests};
 use self::reader::Reader;
 use self::script::{Program, script};
 use crate::doctor::Purpose;
@@ -32,7 +32,7 @@ use crate::shell::{capture, cargo, describe, find_tool, is_root, root, succeeds}
 use crate::{peers, setup, vm};
 
 /// How long all tests may take on one kernel of the third level.
-const VM_LIMIT: Duration = Duration::from_secs(1800);
+const VM_LIMIT: Duration = Duration::from_secs(3000);
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -302,7 +302,11 @@ fn guest(
     let programs: Vec<Program> = built
         .programs
         .iter()
-        .filter(|(_, places)| places.vm)
+        .filter(|(_, places)| match places.guests {
+            Guests::None => false,
+            Guests::One => args.kernels.last().is_some_and(|last| last == series),
+            Guests::Each => true,
+        })
         .map(|(program, _)| program.clone())
         .collect();
     if programs.is_empty() {
