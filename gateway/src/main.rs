@@ -81,7 +81,7 @@ fn authentication(peer: &PeerConfig) -> Value {
                 "not_after": certificate.not_after().to_string(),
             })
         }
-        LocalAuth::Psk(_) | LocalAuth::PublicKey(_) => Value::Null,
+        LocalAuth::Psk(_) | LocalAuth::PublicKey(_) | LocalAuth::Eap(_) => Value::Null,
     };
     json!({
         "peer": &*peer.name,

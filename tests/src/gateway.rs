@@ -44,6 +44,8 @@ pub struct Policy {
     pub ike_proposals: Vec<&'static str>,
     /// The name of the post-quantum pre-shared key that is required.
     pub ppk: Option<&'static str>,
+    /// More tables.
+    pub tables: String,
     /// The rules.
     pub rules: Vec<Rule>,
     /// More keys of the `[gateway]` table.
@@ -83,6 +85,7 @@ impl Policy {
             authentication: "psk-file = \"psk\"".to_owned(),
             ike_proposals: Vec::new(),
             ppk: None,
+            tables: String::new(),
             rules: vec![Rule {
                 name: RULE.to_owned(),
                 local: vec![topology.client.prefix(inner)],
@@ -145,6 +148,7 @@ impl fmt::Display for Policy {
         if let Some(id) = self.ppk {
             writeln!(f, "ppk-file = \"ppk\"\nppk-id = \"{id}\"")?;
         }
+        writeln!(f, "\n{}", self.tables)?;
         self.rules.iter().try_for_each(|rule| write!(f, "\n{rule}"))
     }
 }

@@ -27,6 +27,8 @@ pub enum Requirement {
     NewerStrongSwan,
     /// libreswan, in the same place.
     Libreswan,
+    /// strongSwan's plugins for EAP.
+    StrongSwanEap,
     /// Our daemon.
     Gateway,
 }
@@ -46,6 +48,9 @@ impl Requirement {
             Self::Libreswan if Libreswan::root().is_none() => {
                 Some("there is no libreswan; cargo xtask test fetches it")
             }
+            Self::StrongSwanEap if !StrongSwan::has_eap() => {
+                Some("libcharon-extauth-plugins and libcharon-extra-plugins are not installed")
+            }
             Self::Gateway if !gateway_binary().exists() => {
                 Some("there is no gateway binary; GATEWAY_BIN names it")
             }
@@ -54,6 +59,7 @@ impl Requirement {
             | Self::StrongSwan
             | Self::NewerStrongSwan
             | Self::Libreswan
+            | Self::StrongSwanEap
             | Self::Gateway => None,
         })
     }

@@ -59,6 +59,8 @@ pub struct Connection {
     pub ppk: Option<(&'static str, bool)>,
     /// Whether to ask the peer for an IPv4 address.
     pub virtual_address: bool,
+    /// More secrets, beside the key of [`PSK`].
+    pub secrets: String,
 }
 
 impl Connection {
@@ -82,6 +84,7 @@ impl Connection {
             fragment_size: 1280,
             ppk: None,
             virtual_address: false,
+            secrets: String::new(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Connection {
             )
         });
         let vips = if self.virtual_address { "vips = 0.0.0.0" } else { "" };
+        let secrets = &self.secrets;
         write!(
             text,
             "connections {{
@@ -146,7 +150,8 @@ secrets {{
   ike-{CHILD} {{
     secret = \"{PSK}\"
   }}
-{ppk_secret}}}
+{ppk_secret}  {secrets}
+}}
 "
         )
         .context("swanctl.conf")?;
@@ -171,6 +176,15 @@ impl<'a> StrongSwan<'a> {
         ["charon-systemd", "swanctl"]
             .iter()
             .all(|program| fs::exists(format!("/usr/sbin/{program}")).unwrap_or(false))
+    }
+
+    /// Whether its plugins for EAP are installed.
+    #[must_use]
+    pub fn has_eap() -> bool {
+        ["identity", "mschapv2"].iter().all(|method| {
+            let plugin = format!("/usr/lib/ipsec/plugins/libstrongswan-eap-{method}.so");
+            fs::exists(plugin).unwrap_or(false)
+        })
     }
 
     /// The root directory of a newer one, if it was fetched.
@@ -215,8 +229,8 @@ impl<'a> StrongSwan<'a> {
             &format!(
                 "charon-systemd {{
   fragment_size = {}
-  load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf pem pkcs1 pkcs8 x509 revocation kernel-netlink \
-                 socket-default vici
+  load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf pem pkcs1 pkcs8 x509 revocation \
+                 kernel-netlink socket-default vici eap-identity eap-mschapv2
   journal {{
     default = -1
   }}

@@ -105,6 +105,7 @@ pub(crate) fn inventory() -> Vec<Item> {
         })
         .collect();
     items.push(virtiofsd());
+    items.push(strongswan_eap());
     items.extend(bpf_tools());
     items.sort_by_key(|item| item.purpose);
     items
@@ -120,6 +121,22 @@ fn virtiofsd() -> Item {
         found: found.map(ToString::to_string).ok_or_else(|| "not installed".to_owned()),
         // In Debian 12 it is in the latter's dependency, qemu-system-common.
         mend: Mend::Packages(&["virtiofsd | qemu-system-x86"]),
+    }
+}
+
+/// The plugins by which strongSwan speaks EAP: some come with one package, some with another.
+fn strongswan_eap() -> Item {
+    let plugin = |name: &str| format!("/usr/lib/ipsec/plugins/libstrongswan-eap-{name}.so");
+    let missing =
+        ["mschapv2", "identity"].into_iter().find(|name| !Path::new(&plugin(name)).is_file());
+    Item {
+        name: "strongSwan's EAP",
+        purpose: Purpose::Test,
+        found: match missing {
+            None => Ok(plugin("*")),
+            Some(name) => Err(format!("eap-{name} is not installed")),
+        },
+        mend: Mend::Packages(&["libcharon-extauth-plugins", "libcharon-extra-plugins"]),
     }
 }
 

@@ -16,6 +16,9 @@ use zeroize::Zeroizing;
 use crate::algorithms::{EspProposal, IkeProposal, SignatureScheme};
 use crate::crypto::signature::{PublicKey, SigningKey};
 use crate::crypto::x509::{Credential, DistinguishedName, Trust};
+pub use crate::eap::{
+    EapAuthenticatorConfig, EapMethod, EapPeerConfig, EapTls, User, UserName, Users,
+};
 
 /// The name of a peer in the policy files.
 pub type PeerName = Arc<str>;
@@ -27,6 +30,8 @@ pub type RuleName = Arc<str>;
 pub struct PolicySet {
     /// The peers, by name.
     pub peers: BTreeMap<PeerName, Arc<PeerConfig>>,
+    /// The users who may authenticate by EAP, by name.
+    pub users: Users,
     /// The rules, by name. Which of two overlapping rules applies: [`Rule::precedence`].
     pub rules: BTreeMap<RuleName, Arc<Rule>>,
 }
@@ -106,7 +111,26 @@ impl PeerConfig {
     /// Whether either end signs.
     #[must_use]
     pub const fn uses_signatures(&self) -> bool {
-        !matches!((&self.local_auth, &self.remote_auth), (LocalAuth::Psk(_), RemoteAuth::Psk(_)))
+        matches!(&self.local_auth, LocalAuth::Certificate(_) | LocalAuth::PublicKey(_))
+            || matches!(&self.remote_auth, RemoteAuth::Certificate(_) | RemoteAuth::PublicKey(_))
+    }
+
+    /// Whether EAP is all the authentication there is, whoever initiates (RFC 5998).
+    #[must_use]
+    pub const fn is_eap_alone(&self) -> bool {
+        matches!((&self.local_auth, &self.remote_auth), (LocalAuth::Eap(_), RemoteAuth::Eap(_)))
+    }
+
+    /// Whether we can initiate: a responder cannot be asked by EAP, unless EAP is all.
+    #[must_use]
+    pub const fn may_initiate(&self) -> bool {
+        self.is_eap_alone() || !matches!(&self.remote_auth, RemoteAuth::Eap(_))
+    }
+
+    /// Whether the peer may have any identity in IKE, because EAP says who it is.
+    #[must_use]
+    pub fn is_anybody(&self) -> bool {
+        matches!(&self.remote_auth, RemoteAuth::Eap(eap) if eap.any_ike_identity)
     }
 
     /// Whether what was agreed by this configuration may stay under another: they differ at most
@@ -137,6 +161,8 @@ pub enum LocalAuth {
     Certificate(Arc<Credential>),
     /// By a private key whose public half the peer knows (RFC 7670).
     PublicKey(Arc<SigningKey>),
+    /// By EAP, as initiator.
+    Eap(Arc<EapPeerConfig>),
 }
 
 /// How a peer must prove who it is.
@@ -148,6 +174,8 @@ pub enum RemoteAuth {
     Certificate(Arc<Trust>),
     /// By the private half of this key (RFC 7670).
     PublicKey(Arc<PublicKey>),
+    /// By EAP, as initiator.
+    Eap(Arc<EapAuthenticatorConfig>),
 }
 
 impl LocalAuth {
@@ -158,6 +186,7 @@ impl LocalAuth {
             Self::Psk(_) => "psk",
             Self::Certificate(_) => "certificate",
             Self::PublicKey(_) => "public-key",
+            Self::Eap(_) => "eap",
         }
     }
 }
@@ -170,6 +199,7 @@ impl RemoteAuth {
             Self::Psk(_) => "psk",
             Self::Certificate(_) => "certificate",
             Self::PublicKey(_) => "public-key",
+            Self::Eap(_) => "eap",
         }
     }
 }
@@ -367,6 +397,12 @@ pub struct EndpointConfig {
     pub cookie_threshold: usize,
     /// Half-open IKE SAs above which requests are dropped.
     pub half_open_limit: usize,
+    /// EAP must end after this long.
+    pub eap_timeout: Duration,
+    /// Messages of the other end above which EAP is given up.
+    pub eap_round_limit: u32,
+    /// Octets of one TLS message of EAP-TLS.
+    pub eap_message_limit: usize,
     /// IKE SAs above which requests for new ones are refused.
     pub ike_sa_limit: usize,
     /// Errors a second that are answered to messages that nothing protects (RFC 7296 2.21.4).
@@ -421,6 +457,9 @@ impl Default for EndpointConfig {
             half_open_timeout: Duration::from_secs(30),
             cookie_threshold: 64,
             half_open_limit: 4096,
+            eap_timeout: Duration::from_secs(60),
+            eap_round_limit: 50,
+            eap_message_limit: 65_536,
             ike_sa_limit: 65_536,
             unprotected_answers_per_second: 100,
             child_sa_limit: 256,

@@ -83,6 +83,14 @@ counters! {
     CookieInvalid => "ike_cookie_invalid",
     /// A half-open SA got no IKE_AUTH in time.
     HalfOpenTimeout => "ike_half_open_timeout",
+    /// EAP began, in either role.
+    EapStarted => "eap_started",
+    /// EAP ended well.
+    EapSucceeded => "eap_succeeded",
+    /// EAP failed.
+    EapFailed => "eap_failed",
+    /// EAP did not end in time.
+    EapTimeout => "eap_timeout",
     /// A peer was not authenticated.
     AuthenticationFailed => "ike_authentication_failed",
     /// A CERT payload in an encoding that we make nothing of, such as hash and URL.

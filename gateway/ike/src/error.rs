@@ -3,8 +3,10 @@
 use gateway_wire::{AuthMethod, ChainError, DecodeError, KeMethod, NotifyType, PayloadType};
 
 use crate::algorithms::{Group, IkeSuite, SignatureScheme};
+use crate::config::EapMethod;
 use crate::crypto::key_exchange::KeyExchangeError;
 use crate::crypto::x509::CertificateFault;
+pub use crate::eap::Fault as EapFault;
 use crate::io::KernelError;
 use crate::random::RandomFailed;
 
@@ -171,8 +173,33 @@ pub enum AuthenticationFault {
     )]
     PpkUnknown,
     /// The peer wants EAP.
-    #[error("the peer asks for EAP, which is not configured")]
-    Eap,
+    #[error("the peer asks for EAP, which is not configured for it (`remote-auth = \"eap\"`)")]
+    EapNotConfigured,
+    /// The peer sends AUTH where EAP is to come first.
+    #[error("the peer sends AUTH, but `remote-auth = \"eap\"` is configured for it")]
+    EapDemanded,
+    /// We have nothing but EAP, and the peer wants another proof before (RFC 5998).
+    #[error(
+        "the peer does not take EAP for the only authentication, and no other is configured for us"
+    )]
+    EapNotAlone,
+    /// The method that EAP came to may not be the only authentication (RFC 5998 4).
+    #[error("EAP method {0} may not be the only authentication")]
+    EapTooWeak(EapMethod),
+    /// EAP failed.
+    #[error("EAP of {who} failed: {fault}")]
+    Eap {
+        /// The user, as far as known: as the peer calls itself, or as we do.
+        who: String,
+        /// Why.
+        fault: EapFault,
+    },
+    /// EAP went well, and then AUTH does not verify.
+    #[error("AUTH does not verify with the key of EAP of {0}: somebody may stand in between")]
+    WrongEapAuth(String),
+    /// The user, or the peer's configuration, went while EAP was under way.
+    #[error("the configuration of {0} has changed while EAP was under way")]
+    EapOutdated(String),
     /// The responder is somebody else.
     #[error("the peer is {found}, expected {expected}")]
     WrongIdentity {

@@ -5,7 +5,7 @@ use core::fmt;
 use gateway_wire::IkeSpi;
 
 use crate::algorithms::{EspSuite, Group, IkeSuite};
-use crate::config::{PeerName, RuleName};
+use crate::config::{EapMethod, PeerName, RuleName};
 use crate::error::{AuthenticationFault, Error};
 use crate::io::{IkeSaId, Path};
 
@@ -64,6 +64,14 @@ pub enum EventKind {
         nat_local: bool,
         /// The peer is behind NAT.
         nat_remote: bool,
+    },
+    /// EAP ended well; AUTH, which shows that nobody stands in between, is still to come.
+    #[error("EAP method {method} ended well for {user}")]
+    EapSucceeded {
+        /// Who was authenticated: the peer, or we.
+        user: String,
+        /// By which method.
+        method: EapMethod,
     },
     /// The IKE SA has new keys.
     #[error("IKE SA rekeyed with {suite}")]
@@ -224,6 +232,7 @@ impl Event {
             | EventKind::Answered { .. }
             | EventKind::Established { .. }
             | EventKind::Rekeyed { .. }
+            | EventKind::EapSucceeded { .. }
             | EventKind::ChildInstalled { .. }
             | EventKind::ChildRemoved { .. }
             | EventKind::PoliciesApplied { .. }

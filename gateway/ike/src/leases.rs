@@ -2,7 +2,8 @@
 //!
 //! A lease stays with its peer across IKE SAs and reloads. Only when a pool has nothing free any
 //! more does a peer without an IKE SA lose its own. There is at most one lease for each peer that
-//! is configured, so that nobody can make us keep more than the operator wrote down.
+//! is configured, and for each user of a peer with EAP; users that nobody wrote down, who come with
+//! certificates, have theirs only as long as an IKE SA, of which there is a limit.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
@@ -11,7 +12,14 @@ use std::sync::Arc;
 use gateway_wire::{Configuration, ConfigurationAttribute, CpAttribute, CpType, TrafficSelector};
 use ipnet::IpNet;
 
-use crate::config::{PeerName, PolicySet, Pool};
+use crate::config::{PeerName, PolicySet, Pool, UserName};
+
+/// Who has addresses: a peer or, where many users come as one peer, each of those.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Holder {
+    pub(crate) peer: PeerName,
+    pub(crate) user: Option<UserName>,
+}
 
 /// A peer's addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,36 +49,36 @@ impl Lease {
 /// Who has what.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    of: BTreeMap<PeerName, Lease>,
-    taken: BTreeMap<IpAddr, PeerName>,
+    of: BTreeMap<Holder, Lease>,
+    taken: BTreeMap<IpAddr, Holder>,
 }
 
 impl Leases {
     /// What a peer has.
-    pub(crate) fn of(&self, peer: &PeerName) -> Lease {
-        self.of.get(peer).copied().unwrap_or_default()
+    pub(crate) fn of(&self, holder: &Holder) -> Lease {
+        self.of.get(holder).copied().unwrap_or_default()
     }
 
     /// Gives a peer the addresses that it asks for, as far as there are any: those that it had,
-    /// if the pool still has them. `idle` says which peers have no IKE SA.
+    /// if the pool still has them. `idle` says who has no IKE SA.
     pub(crate) fn assign(
         &mut self,
         pool: &Pool,
-        peer: &PeerName,
+        holder: &Holder,
         wants: (bool, bool),
-        idle: impl Fn(&PeerName) -> bool,
+        idle: impl Fn(&Holder) -> bool,
     ) -> Lease {
-        let held = self.of(peer);
+        let held = self.of(holder);
         let mut lease = Lease::default();
         if wants.0 {
             let had = held.v4.map(IpAddr::V4);
-            if let Some(IpAddr::V4(v4)) = self.choose(pool, peer, had, true, &idle) {
+            if let Some(IpAddr::V4(v4)) = self.choose(pool, holder, had, true, &idle) {
                 lease.v4 = Some(v4);
             }
         }
         if wants.1 {
             let had = held.v6.map(IpAddr::V6);
-            if let Some(IpAddr::V6(v6)) = self.choose(pool, peer, had, false, &idle) {
+            if let Some(IpAddr::V6(v6)) = self.choose(pool, holder, had, false, &idle) {
                 lease.v6 = Some(v6);
             }
         }
@@ -80,19 +88,19 @@ impl Leases {
             self.taken.remove(&old);
         }
         for new in kept.addresses() {
-            self.taken.insert(new, PeerName::clone(peer));
+            self.taken.insert(new, holder.clone());
         }
-        self.of.insert(PeerName::clone(peer), kept);
+        self.of.insert(holder.clone(), kept);
         lease
     }
 
     fn choose(
         &mut self,
         pool: &Pool,
-        peer: &PeerName,
+        holder: &Holder,
         had: Option<IpAddr>,
         v4: bool,
-        idle: impl Fn(&PeerName) -> bool,
+        idle: impl Fn(&Holder) -> bool,
     ) -> Option<IpAddr> {
         let ours = |had: &IpAddr| pool.addresses.iter().any(|net| net.contains(had));
         if let Some(had) = had.filter(ours) {
@@ -110,8 +118,8 @@ impl Leases {
         let (address, owner) = self
             .taken
             .iter()
-            .find(|(a, owner)| a.is_ipv4() == v4 && ours(a) && *owner != peer && idle(owner))
-            .map(|(address, owner)| (*address, PeerName::clone(owner)))?;
+            .find(|(a, owner)| a.is_ipv4() == v4 && ours(a) && *owner != holder && idle(owner))
+            .map(|(address, owner)| (*address, owner.clone()))?;
         if let Some(lost) = self.of.get_mut(&owner) {
             match address {
                 IpAddr::V4(_) => lost.v4 = None,
@@ -122,12 +130,30 @@ impl Leases {
     }
 
     /// The operator's wishes have changed: peers that are gone, or have no pool any more, lose
-    /// what they had.
-    pub(crate) fn retain(&mut self, policies: &PolicySet) {
-        let stays = |peer: &PeerName| policies.peers.get(peer).is_some_and(|p| p.pool.is_some());
-        self.of.retain(|peer, _| stays(peer));
-        self.taken.retain(|_, peer| stays(peer));
+    /// what they had, and so do users that are gone and have no IKE SA.
+    pub(crate) fn retain(&mut self, policies: &PolicySet, idle: impl Fn(&Holder) -> bool) {
+        let stays = |holder: &Holder| {
+            policies.peers.get(&holder.peer).is_some_and(|p| p.pool.is_some())
+                && (is_written_down(policies, holder) || !idle(holder))
+        };
+        self.of.retain(|holder, _| stays(holder));
+        self.taken.retain(|_, holder| stays(holder));
     }
+
+    /// The last IKE SA with this holder has ended.
+    pub(crate) fn disconnected(&mut self, policies: &PolicySet, holder: &Holder) {
+        if is_written_down(policies, holder) {
+            return;
+        }
+        for address in self.of.remove(holder).unwrap_or_default().addresses() {
+            self.taken.remove(&address);
+        }
+    }
+}
+
+/// Whether the policy names the holder; users with certificates it does not name.
+fn is_written_down(policies: &PolicySet, holder: &Holder) -> bool {
+    holder.user.as_ref().is_none_or(|user| policies.users.contains_key(user))
 }
 
 /// The addresses of a prefix that a host may have: without the network's own and the broadcast
@@ -201,6 +227,10 @@ mod tests {
         lease.v4.map(|a| a.to_string()).unwrap_or_default()
     }
 
+    fn peer(name: &str) -> Holder {
+        Holder { peer: name.into(), user: None }
+    }
+
     const V4: (bool, bool) = (true, false);
     const BOTH: (bool, bool) = (true, true);
 
@@ -208,15 +238,15 @@ mod tests {
     fn each_peer_gets_its_own_addresses_and_keeps_them() {
         let pool = pool(&["10.9.0.0/29", "2001:db8:9::/64"]);
         let mut leases = Leases::default();
-        let a = leases.assign(&pool, &"a".into(), BOTH, |_| true);
-        let b = leases.assign(&pool, &"b".into(), BOTH, |_| true);
+        let a = leases.assign(&pool, &peer("a"), BOTH, |_| true);
+        let b = leases.assign(&pool, &peer("b"), BOTH, |_| true);
         let text = |lease: Lease| lease.addresses().map(|a| a.to_string()).collect::<Vec<_>>();
         assert_eq!(text(a), ["10.9.0.1", "2001:db8:9::1"]);
         assert_eq!(text(b), ["10.9.0.2", "2001:db8:9::2"]);
-        assert_eq!(leases.assign(&pool, &"a".into(), BOTH, |_| true), a);
+        assert_eq!(leases.assign(&pool, &peer("a"), BOTH, |_| true), a);
         // Asking for less today does not lose the other.
-        assert_eq!(leases.assign(&pool, &"a".into(), V4, |_| true).v6, None);
-        assert_eq!(leases.assign(&pool, &"a".into(), BOTH, |_| true), a);
+        assert_eq!(leases.assign(&pool, &peer("a"), V4, |_| true).v6, None);
+        assert_eq!(leases.assign(&pool, &peer("a"), BOTH, |_| true), a);
         let selectors = a.selectors();
         assert!(selectors.iter().all(|s| s.start == s.end && s.protocol == 0));
         assert_eq!(selectors.len(), 2);
@@ -226,31 +256,49 @@ mod tests {
     fn a_pool_that_is_used_up_takes_from_peers_that_are_not_there_and_from_no_others() {
         let pool = pool(&["10.9.0.0/30"]);
         let mut leases = Leases::default();
-        for peer in ["a", "b"] {
-            assert!(leases.assign(&pool, &peer.into(), V4, |_| false).v4.is_some());
+        for name in ["a", "b"] {
+            assert!(leases.assign(&pool, &peer(name), V4, |_| false).v4.is_some());
         }
-        assert_eq!(leases.assign(&pool, &"c".into(), V4, |_| false), Lease::default());
-        let taken = leases.assign(&pool, &"c".into(), V4, |peer| &**peer == "b");
+        assert_eq!(leases.assign(&pool, &peer("c"), V4, |_| false), Lease::default());
+        let taken = leases.assign(&pool, &peer("c"), V4, |holder| &*holder.peer == "b");
         assert_eq!(v4(taken), "10.9.0.2");
-        assert_eq!(leases.of(&"b".into()), Lease::default());
-        assert_eq!(leases.of(&"c".into()), taken);
+        assert_eq!(leases.of(&peer("b")), Lease::default());
+        assert_eq!(leases.of(&peer("c")), taken);
+    }
+
+    #[test]
+    fn each_user_of_a_peer_has_addresses_and_a_stranger_only_while_connected() {
+        let pool = pool(&["10.9.0.0/29"]);
+        let user = |name: &str| Holder { user: Some(name.into()), ..peer("office") };
+        let mut leases = Leases::default();
+        let alice = leases.assign(&pool, &user("alice"), V4, |_| true);
+        let bob = leases.assign(&pool, &user("bob"), V4, |_| true);
+        assert_eq!((v4(alice).as_str(), v4(bob).as_str()), ("10.9.0.1", "10.9.0.2"));
+        // A policy that names neither.
+        leases.disconnected(&PolicySet::default(), &user("alice"));
+        assert_eq!(leases.of(&user("alice")), Lease::default());
+        assert_eq!(leases.assign(&pool, &user("carol"), V4, |_| true), alice);
+        assert_eq!(leases.of(&user("bob")), bob);
+        leases.assign(&pool, &peer("a"), V4, |_| true);
+        leases.disconnected(&PolicySet::default(), &peer("a"));
+        assert_ne!(leases.of(&peer("a")), Lease::default(), "a peer keeps its own");
     }
 
     #[test]
     fn a_family_that_the_pool_lacks_is_not_assigned() {
-        let lease = Leases::default().assign(&pool(&["10.9.0.7/32"]), &"a".into(), BOTH, |_| true);
+        let lease = Leases::default().assign(&pool(&["10.9.0.7/32"]), &peer("a"), BOTH, |_| true);
         assert_eq!((v4(lease).as_str(), lease.v6), ("10.9.0.7", None));
     }
 
     #[test]
     fn a_changed_pool_gives_new_addresses() {
         let mut leases = Leases::default();
-        leases.assign(&pool(&["10.9.0.0/24"]), &"a".into(), V4, |_| true);
-        let moved = leases.assign(&pool(&["10.8.0.0/24"]), &"a".into(), V4, |_| true);
+        leases.assign(&pool(&["10.9.0.0/24"]), &peer("a"), V4, |_| true);
+        let moved = leases.assign(&pool(&["10.8.0.0/24"]), &peer("a"), V4, |_| true);
         assert_eq!(v4(moved), "10.8.0.1");
-        let other = leases.assign(&pool(&["10.9.0.0/24"]), &"b".into(), V4, |_| true);
+        let other = leases.assign(&pool(&["10.9.0.0/24"]), &peer("b"), V4, |_| true);
         assert_eq!(v4(other), "10.9.0.1", "what a had is free again");
-        leases.retain(&PolicySet::default());
+        leases.retain(&PolicySet::default(), |_| true);
         assert!(leases.of.is_empty() && leases.taken.is_empty());
     }
 
@@ -270,7 +318,7 @@ mod tests {
     #[test]
     fn the_reply_has_the_lengths_of_the_rfc() {
         let pool = pool(&["10.9.0.0/24", "2001:db8:9::/64"]);
-        let lease = Leases::default().assign(&pool, &"a".into(), BOTH, |_| true);
+        let lease = Leases::default().assign(&pool, &peer("a"), BOTH, |_| true);
         let reply = Reply::new(lease, &pool);
         let payload = reply.payload();
         let lengths: Vec<_> = payload.attributes.iter().map(|a| (a.kind, a.value.len())).collect();

@@ -23,6 +23,7 @@ mod cookie;
 pub mod counters;
 mod crash;
 pub mod crypto;
+mod eap;
 mod endpoint;
 pub mod error;
 pub mod event;

@@ -2,8 +2,8 @@
 //! (RFC 7296 1.2, 1.3, 1.4, and section 2.5 for what is unknown).
 
 use gateway_wire::{
-    Authentication, Certificate, Configuration, Delete, ExchangeType, Identification, KeyExchange,
-    Notify, NotifyType, Payload, PayloadType, SecurityAssociation, TrafficSelector,
+    Authentication, Certificate, Configuration, Delete, Eap, ExchangeType, Identification,
+    KeyExchange, Notify, NotifyType, Payload, PayloadType, SecurityAssociation, TrafficSelector,
 };
 
 use crate::error::Error;
@@ -20,6 +20,7 @@ const RULES: &[(ExchangeType, &[PayloadType])] = &[
             PayloadType::ID_I,
             PayloadType::ID_R,
             PayloadType::AUTH,
+            PayloadType::EAP,
             PayloadType::SA,
             PayloadType::TS_I,
             PayloadType::TS_R,
@@ -48,6 +49,7 @@ pub(crate) struct Payloads<'a> {
     pub(crate) id_i: Option<&'a Identification<'a>>,
     pub(crate) id_r: Option<&'a Identification<'a>>,
     pub(crate) auth: Option<&'a Authentication<'a>>,
+    pub(crate) eap: Option<&'a Eap<'a>>,
     pub(crate) ts_i: Option<Vec<TrafficSelector>>,
     pub(crate) ts_r: Option<Vec<TrafficSelector>>,
     pub(crate) cp: Option<&'a Configuration<'a>>,
@@ -92,6 +94,7 @@ impl<'a> Payloads<'a> {
                 Payload::IdInitiator(id) if known => found.id_i.replace(id).is_some(),
                 Payload::IdResponder(id) if known => found.id_r.replace(id).is_some(),
                 Payload::Authentication(auth) if known => found.auth.replace(auth).is_some(),
+                Payload::Eap(eap) if known => found.eap.replace(eap).is_some(),
                 Payload::TsInitiator(ts) if known => {
                     found.ts_i.replace(ts.known().copied().collect()).is_some()
                 }
@@ -155,7 +158,9 @@ impl<'a> Payloads<'a> {
 
 #[cfg(test)]
 mod tests {
-    use gateway_wire::{AuthMethod, IdType, KeMethod, Nonce, ProtocolId, TrafficSelectors};
+    use gateway_wire::{
+        AuthMethod, EapCode, IdType, KeMethod, Nonce, ProtocolId, TrafficSelectors,
+    };
 
     use super::*;
 
@@ -170,6 +175,7 @@ mod tests {
             Payload::IdInitiator(id),
             Payload::IdResponder(id),
             Payload::Authentication(AUTH),
+            Payload::Eap(Eap { code: EapCode::SUCCESS, identifier: 1, data: &[] }),
             Payload::TsInitiator(selectors()),
             Payload::TsResponder(selectors()),
             Payload::Configuration(Configuration {

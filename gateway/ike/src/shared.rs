@@ -9,14 +9,14 @@ use std::time::Instant;
 use gateway_wire::{Header, IkeSpi, TrafficSelector};
 
 use crate::channel::Datagrams;
-use crate::config::{Action, EndpointConfig, PeerName, PolicySet, Pool, Rule, RuleName};
+use crate::config::{Action, EndpointConfig, PeerName, PolicySet, Pool, Rule, RuleName, UserName};
 use crate::counters::{Counter, Counters};
 use crate::crash::Tokens;
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::{Event, EventKind};
 use crate::ike_sa::IkeSa;
 use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
-use crate::leases::{Lease, Leases};
+use crate::leases::{Holder, Lease, Leases};
 use crate::random::{Random, RandomFailed};
 use crate::reqids::Reqids;
 use crate::selector;
@@ -54,6 +54,8 @@ pub(crate) enum Effect {
     InitialContact {
         /// The peer.
         peer: PeerName,
+        /// The user, if EAP has authenticated one: others may come by the same configuration.
+        user: Option<UserName>,
         /// The IKE SA that said so.
         except: IkeSaId,
         /// When that one was begun: what was established later stays.
@@ -121,8 +123,8 @@ pub(crate) struct Shared {
     /// Inbound SPIs that are gone here and whose Delete the peer has not answered, with the IKE SA
     /// that waits: they are not used again before (RFC 7296 1.4.1).
     half_closed: BTreeMap<u32, IkeSaId>,
-    /// How many established IKE SAs each peer has.
-    contacts: BTreeMap<PeerName, usize>,
+    /// How many established IKE SAs each peer has, and each of its users.
+    contacts: BTreeMap<Holder, usize>,
     commands: BTreeMap<CommandId, Owner>,
     next_command: u64,
     next_child: u64,
@@ -208,38 +210,51 @@ impl Shared {
 
     /// Whether no IKE SA with the peer stands (RFC 7296 2.4, INITIAL_CONTACT).
     pub(crate) fn is_first_contact(&self, peer: &PeerName) -> bool {
-        !self.contacts.contains_key(peer)
+        let first = Holder { peer: PeerName::clone(peer), user: None };
+        self.contacts.range(first..).next().is_none_or(|(holder, _)| holder.peer != *peer)
     }
 
     /// The selectors of a rule, ours and the peer's. A peer with a pool sends and receives by its
     /// own addresses only, whatever it or the rule says.
-    pub(crate) fn selectors(&self, rule: &Rule) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    pub(crate) fn selectors(
+        &self,
+        rule: &Rule,
+        user: Option<&UserName>,
+    ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
         let (local, remote) = selector::of_rule(rule);
         let Action::Protect(protect) = &rule.action else { return (local, remote) };
         let peer = self.policies.peers.get(&protect.peer);
         if peer.is_none_or(|p| p.pool.is_none()) {
             return (local, remote);
         }
-        let own = self.leases.of(&protect.peer).selectors();
+        let holder = Holder { peer: PeerName::clone(&protect.peer), user: user.cloned() };
+        let own = self.leases.of(&holder).selectors();
         (local, selector::narrow(&remote, &own))
     }
 
     /// Gives a peer addresses of its pool, as far as there are any.
-    pub(crate) fn assign(&mut self, pool: &Pool, peer: &PeerName, wants: (bool, bool)) -> Lease {
+    pub(crate) fn assign(&mut self, pool: &Pool, holder: &Holder, wants: (bool, bool)) -> Lease {
         let contacts = &self.contacts;
-        self.leases.assign(pool, peer, wants, |peer| !contacts.contains_key(peer))
+        self.leases.assign(pool, holder, wants, |holder| !contacts.contains_key(holder))
     }
 
-    pub(crate) fn contacted(&mut self, peer: &PeerName) {
-        let count = self.contacts.entry(PeerName::clone(peer)).or_default();
+    /// Takes addresses from whom the policy does not give any now.
+    pub(crate) fn retain_leases(&mut self) {
+        let contacts = &self.contacts;
+        self.leases.retain(&self.policies, |holder| !contacts.contains_key(holder));
+    }
+
+    pub(crate) fn contacted(&mut self, holder: Holder) {
+        let count = self.contacts.entry(holder).or_default();
         *count = count.saturating_add(1);
     }
 
-    pub(crate) fn contact_lost(&mut self, peer: &PeerName) {
-        if let Some(count) = self.contacts.get_mut(peer) {
+    pub(crate) fn contact_lost(&mut self, holder: &Holder) {
+        if let Some(count) = self.contacts.get_mut(holder) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.contacts.remove(peer);
+                self.contacts.remove(holder);
+                self.leases.disconnected(&self.policies, holder);
             }
         }
     }

@@ -7,12 +7,12 @@ use std::time::Instant;
 use gateway_wire::IkeSpi;
 
 use crate::algorithms::{EspSuite, Group, IkeSuite};
-use crate::config::{Action, Identity, Mode, PeerName, RuleName};
+use crate::config::{Action, Identity, Mode, PeerName, RuleName, UserName};
 use crate::endpoint::Endpoint;
 use crate::ike_sa::{ChildSa, ChildState, IkeSa};
 pub use crate::ike_sa::{PeerCertificate, PeerProof};
 use crate::io::{ChildId, Encapsulation, IkeSaId, Path, Selector};
-use crate::leases::Leases;
+use crate::leases::{Holder, Leases};
 
 /// The endpoint at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct IkeSaStatus {
     pub local_auth: Option<&'static str>,
     /// How the peer proved who it is, once it has.
     pub remote_auth: Option<PeerProof>,
+    /// The user that the peer proved by EAP to be.
+    pub user: Option<UserName>,
     /// Since it was begun.
     pub age: Duration,
     /// We are behind NAT.
@@ -150,9 +152,10 @@ fn of_sa(now: Instant, sa: &IkeSa, leases: &Leases) -> IkeSaStatus {
         suite,
         quantum_safe: sa.is_quantum_safe(),
         local_id: sa.peer.as_ref().map(|p| p.local_id.clone()),
-        remote_id: sa.peer.as_ref().map(|p| p.remote_id.clone()),
+        remote_id: sa.peer.as_ref().filter(|p| !p.is_anybody()).map(|p| p.remote_id.clone()),
         local_auth: sa.peer.as_ref().map(|p| p.local_auth.name()),
         remote_auth: sa.proof.clone(),
+        user: sa.user.clone(),
         age: now.saturating_duration_since(sa.begun),
         nat_local: nat.local,
         nat_remote: nat.remote,
@@ -160,7 +163,8 @@ fn of_sa(now: Instant, sa: &IkeSa, leases: &Leases) -> IkeSaStatus {
         assigned: sa
             .peer
             .as_ref()
-            .map(|p| leases.of(&p.name).addresses().collect())
+            .map(|p| Holder { peer: PeerName::clone(&p.name), user: sa.user.clone() })
+            .map(|holder| leases.of(&holder).addresses().collect())
             .unwrap_or_default(),
         children: sa.children().map(|c| of_child(now, c)).collect(),
     }

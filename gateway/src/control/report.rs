@@ -122,15 +122,18 @@ pub struct IkeSaReport {
     pub local_id: Option<String>,
     /// Who the peer is.
     pub remote_id: Option<String>,
-    /// How we prove who we are: `psk`, `certificate` or `public-key`.
+    /// How we prove who we are: `psk`, `certificate`, `public-key` or `eap`.
     #[serde(default)]
     pub local_auth: Option<String>,
-    /// How the peer proved who it is: `psk` or the signature scheme.
+    /// How the peer proved who it is: `psk`, the signature scheme, or `eap-` and the method.
     #[serde(default)]
     pub remote_auth: Option<String>,
     /// The certificate that the peer showed.
     #[serde(default)]
     pub certificate: Option<CertificateReport>,
+    /// The user that the peer proved by EAP to be.
+    #[serde(default)]
+    pub user: Option<String>,
     /// The algorithms, once chosen.
     pub suite: Option<String>,
     /// Whether what it protects stays secret when there are quantum computers; absent until it

@@ -140,6 +140,9 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
 /// Where the peer is, who it is, and which addresses it has been given.
 fn remote(sa: &IkeSaReport) -> String {
     let mut text = format!("{}\n{}", sa.remote, sa.remote_id.as_deref().unwrap_or(""));
+    if let Some(user) = &sa.user {
+        text.push_str(&format!("\nuser {user}"));
+    }
     for address in &sa.assigned {
         text.push_str(&format!("\ngiven {address}"));
     }

@@ -61,13 +61,11 @@ fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {
         local_id: sa.local_id.as_ref().map(ToString::to_string),
         remote_id: sa.remote_id.as_ref().map(ToString::to_string),
         local_auth: sa.local_auth.map(str::to_owned),
-        remote_auth: sa
-            .remote_auth
-            .as_ref()
-            .map(|p| p.scheme.map_or_else(|| "psk".to_owned(), |scheme| scheme.to_string())),
+        remote_auth: sa.remote_auth.as_ref().map(|p| p.method()),
         certificate: sa.remote_auth.as_ref().and_then(|p| p.certificate.as_ref()).map(|c| {
             CertificateReport { subject: c.subject.to_string(), not_after: c.not_after.to_string() }
         }),
+        user: sa.user.as_deref().map(str::to_owned),
         suite: sa.suite.as_ref().map(ToString::to_string),
         quantum_safe: sa.quantum_safe,
         nat_local: sa.nat_local,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gateway_ike::algorithms::SignatureScheme;
-use gateway_ike::config::{Identity, LocalAuth, RemoteAuth, Secret};
+use gateway_ike::config::{EapMethod, EapTls, Identity, LocalAuth, RemoteAuth, Secret};
 use gateway_ike::crypto::signature::{PublicKey, SigningKey};
 use gateway_ike::crypto::x509::{
     Certificate, Credential, Revocation, RevocationList, Trust, TrustAnchors, certificates_from_pem,
@@ -12,7 +12,7 @@ use gateway_ike::crypto::x509::{
 
 use super::document::Section;
 use super::error::{Fault, PolicyError, nearest};
-use super::{secret, value};
+use super::{eap, secret, value};
 use crate::clock;
 
 /// The most octets in a file with certificates or keys.
@@ -28,12 +28,14 @@ enum Method {
     Psk,
     Certificate,
     PublicKey,
+    Eap,
 }
 
 const METHODS: &[(&str, Method)] = &[
     ("psk", Method::Psk),
     ("certificate", Method::Certificate),
     ("public-key", Method::PublicKey),
+    ("eap", Method::Eap),
 ];
 
 /// What the keys of a peer say.
@@ -61,18 +63,29 @@ pub(super) fn read(
     let local = method(section, "auth", Method::Psk)?;
     let remote = method(section, "remote-auth", local)?;
     let either = |method| local == method || remote == method;
-    unneeded(section, local, remote);
+    let methods = eap::methods(section, local == Method::Eap, remote == Method::Eap);
+    let by_tls = methods.contains(&EapMethod::Tls);
+    unneeded(section, local, remote, by_tls);
     let psk = either(Method::Psk).then(|| read_psk(section, warnings));
+    let tls = if by_tls { eap_tls(section) } else { None };
     let own = match local {
         Method::Psk => psk.clone().flatten().map(LocalAuth::Psk),
         Method::Certificate => {
-            let credential = credential(section);
+            let credential = match &tls {
+                Some(tls) => Some(Arc::clone(&tls.credential)),
+                None => credential(section).map(Arc::new),
+            };
             if let Some(credential) = &credential {
                 warnings.extend(judge(section, credential.certificate(), local_id));
             }
-            credential.map(Arc::new).map(LocalAuth::Certificate)
+            credential.map(LocalAuth::Certificate)
         }
         Method::PublicKey => private_key(section).map(Arc::new).map(LocalAuth::PublicKey),
+        Method::Eap => {
+            let ids = (local_id, remote_id);
+            let ours = eap::ours(section, methods.clone(), tls.clone(), ids, warnings);
+            ours.map(Arc::new).map(LocalAuth::Eap)
+        }
     };
     let theirs = match remote {
         Method::Psk => psk.flatten().map(RemoteAuth::Psk),
@@ -82,7 +95,10 @@ pub(super) fn read(
                 let expected = "an address, a domain name, user@host or a distinguished name";
                 section.fault("remote-id", Fault::expected(message, expected));
             }
-            trust(section).map(Arc::new).map(RemoteAuth::Certificate)
+            match &tls {
+                Some(tls) => Some(RemoteAuth::Certificate(Arc::clone(&tls.trust))),
+                None => trust(section).map(Arc::new).map(RemoteAuth::Certificate),
+            }
         }
         Method::PublicKey => {
             section.missing("remote-public-key", ": `remote-auth` is \"public-key\"");
@@ -91,6 +107,7 @@ pub(super) fn read(
             });
             key.map(Arc::new).map(RemoteAuth::PublicKey)
         }
+        Method::Eap => Some(RemoteAuth::Eap(Arc::new(eap::theirs(section, methods, tls)))),
     };
     let schemes = section.list("signature-schemes", scheme);
     Some(Authentication {
@@ -101,25 +118,25 @@ pub(super) fn read(
 }
 
 /// Reports the keys that mean nothing with these methods.
-fn unneeded(section: &mut Section<'_>, local: Method, remote: Method) {
+fn unneeded(section: &mut Section<'_>, local: Method, remote: Method, by_tls: bool) {
     let both = [local, remote];
     if !both.contains(&Method::Psk) {
         section.forbid(&["psk-file"], "neither `auth` nor `remote-auth` is \"psk\"");
     }
-    if local != Method::Certificate {
+    if local != Method::Certificate && !by_tls {
         section.forbid(&["certificate"], "`auth` is not \"certificate\"");
     }
-    if local == Method::Psk {
-        section.forbid(&["private-key"], "`auth` is \"psk\"");
+    if !matches!(local, Method::Certificate | Method::PublicKey) && !by_tls {
+        section.forbid(&["private-key"], "`auth` signs with no key");
     }
-    if remote != Method::Certificate {
+    if remote != Method::Certificate && !by_tls {
         let keys = &["ca", "crl", "revocation"];
         section.forbid(keys, "`remote-auth` is not \"certificate\"");
     }
     if remote != Method::PublicKey {
         section.forbid(&["remote-public-key"], "`remote-auth` is not \"public-key\"");
     }
-    if both == [Method::Psk; 2] {
+    if !both.iter().any(|method| matches!(method, Method::Certificate | Method::PublicKey)) {
         section.forbid(&["signature-schemes"], "neither end signs");
     }
 }
@@ -154,7 +171,7 @@ fn private_key(section: &mut Section<'_>) -> Option<SigningKey> {
 }
 
 fn credential(section: &mut Section<'_>) -> Option<Credential> {
-    section.missing("certificate", ": `auth` is \"certificate\"");
+    section.missing("certificate", ": `auth`, or EAP, shows it");
     let chain = file(section, "certificate", FILE_LIMIT, |content, name| {
         certificates_from_pem(content).map_err(|error| fault(name, &error))
     });
@@ -189,8 +206,14 @@ fn judge(
     warnings
 }
 
+/// What EAP-TLS needs: it uses the keys of certificates, whoever authenticates by it.
+fn eap_tls(section: &mut Section<'_>) -> Option<EapTls> {
+    let (credential, trust) = (credential(section), trust(section));
+    Some(EapTls { credential: Arc::new(credential?), trust: Arc::new(trust?) })
+}
+
 fn trust(section: &mut Section<'_>) -> Option<Trust> {
-    section.missing("ca", ": `remote-auth` is \"certificate\"");
+    section.missing("ca", ": `remote-auth`, or EAP, is by certificate");
     let anchors = files(section, "ca", FILE_LIMIT, |content, name| {
         let certificates = certificates_from_pem(content).map_err(|error| fault(name, &error))?;
         TrustAnchors::new(&certificates).map_err(|error| fault(name, &error))?;

@@ -58,9 +58,13 @@ pub(super) const STARTS: &[&str] = &["on-demand", "always", "respond"];
 pub(super) const RENEWALS: &[&str] = &["rekey", "reauthenticate"];
 
 /// The words of `auth` and `remote-auth`.
-pub(super) const METHODS: &[&str] = &["psk", "certificate", "public-key"];
+pub(super) const METHODS: &[&str] = &["psk", "certificate", "public-key", "eap"];
 /// The words of `revocation`.
 pub(super) const REVOCATIONS: &[&str] = &["strict", "if-available", "off"];
+/// The words of `eap-remote-identity`.
+const EAP_IDENTITIES: &[&str] = &["ike", "ask"];
+/// The words of `eap-methods`, in the order of [`gateway_ike::config::EapMethod::ALL`].
+pub(super) const EAP_METHODS: &[&str] = &["tls", "mschapv2", "md5"];
 
 /// The proposals of a peer that names none: quantum-safe first, then AEAD for peers that cannot do
 /// additional key exchanges (which refuse a proposal with such transforms as a whole: RFC 7296
@@ -85,6 +89,7 @@ pub(super) const FILE: &[Key] = &[
     key("gateway", Text, Words("the defaults"), "Settings of this gateway; in one file only."),
     key("peer", Text, Words("no peers"), "The other gateways, by name."),
     key("pool", Text, Words("no pools"), "Addresses for peers that ask, by name."),
+    key("user", Text, Words("no users"), "Who may authenticate by EAP, by name."),
     key("rule", Text, Words("no rules"), "Which traffic, and what becomes of it, by name."),
 ];
 
@@ -169,6 +174,13 @@ pub(super) const GATEWAY: &[Key] = &[
         Default("16384"),
         "Octets that each of them may have.",
     ),
+    key("eap-timeout", Text, Default("\"1m\""), "EAP must end after this long, `1s` to `10m`."),
+    key(
+        "eap-round-limit",
+        Number(3, 1000),
+        Default("50"),
+        "Messages of a peer above which EAP is given up.",
+    ),
     key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
     key(
         "keepalive-interval",
@@ -213,14 +225,14 @@ pub(super) const PEER: &[Key] = &[
     key(
         "remote-id",
         Text,
-        Words("the `address`; required if that is `\"any\"`"),
+        Words("the `address`; required if that is `\"any\"`; with EAP of the peer any identity"),
         "Who the peer must prove to be, in the same forms.",
     ),
     key(
         "auth",
         Choice(METHODS),
         Default("\"psk\""),
-        "How we prove who we are: `\"psk\"`, `\"certificate\"`, or `\"public-key\"` for a key without certificate. See [Authentication](#authentication).",
+        "How we prove who we are: `\"psk\"`, `\"certificate\"`, `\"public-key\"` for a key without certificate, or, where we initiate, `\"eap\"`. See [Authentication](#authentication).",
     ),
     key("remote-auth", Choice(METHODS), Words("as `auth`"), "How the peer must prove who it is."),
     key(
@@ -232,19 +244,19 @@ pub(super) const PEER: &[Key] = &[
     key(
         "certificate",
         Text,
-        Words("required for `auth = \"certificate\"`"),
+        Words("required for `auth = \"certificate\"` and EAP method `\"tls\"`"),
         "PEM file with our certificate, then those that lead to its authority.",
     ),
     key(
         "private-key",
         Text,
-        Words("required for `auth = \"certificate\"` and `\"public-key\"`"),
+        Words("required with `certificate` and for `auth = \"public-key\"`"),
         "PEM file with our key in PKCS#8, which nobody else may read.",
     ),
     key(
         "ca",
         List,
-        Words("required for `remote-auth = \"certificate\"`"),
+        Words("required for `remote-auth = \"certificate\"` and EAP method `\"tls\"`"),
         "PEM files with the authorities whose certificates the peer may show, or with its own self-signed certificate.",
     ),
     key("crl", List, Words("no lists"), "Files with revocation lists, PEM or DER."),
@@ -265,6 +277,25 @@ pub(super) const PEER: &[Key] = &[
         List,
         Words("all, see [Authentication](#authentication)"),
         "How either end may sign, best first.",
+    ),
+    key(
+        "eap-methods",
+        List,
+        Words("required for `eap`"),
+        "EAP methods, best first: `\"tls\"`, `\"mschapv2\"`, `\"md5\"`.",
+    ),
+    key("eap-identity", Text, Words("the `local-id`"), "Our name for EAP."),
+    key(
+        "eap-password-file",
+        Text,
+        Words("required for `auth = \"eap\"` with a password"),
+        "File with our password.",
+    ),
+    key(
+        "eap-remote-identity",
+        Choice(EAP_IDENTITIES),
+        Words("`\"ike\"`"),
+        "Where the peer's name for EAP comes from: `\"ike\"`, its IKE identity, or `\"ask\"`, from the peer by EAP.",
     ),
     key(
         "ppk-file",
@@ -323,6 +354,14 @@ pub(super) const POOL: &[Key] = &[
     key("dns", List, Words("none"), "Addresses of name servers that the peer is told."),
 ];
 
+/// The keys of `[user.NAME]`.
+pub(super) const USER: &[Key] = &[key(
+    "password-file",
+    Text,
+    Required,
+    "File with the user's password; a relative path starts from the directory of the policy file.",
+)];
+
 /// The keys of `[rule.NAME]`.
 pub(super) const RULE: &[Key] = &[
     key(
@@ -367,7 +406,9 @@ pub(super) const RULE: &[Key] = &[
     key(
         "start",
         Choice(STARTS),
-        Words("`\"on-demand\"`; `\"respond\"` if the peer's address is `\"any\"`"),
+        Words(
+            "`\"on-demand\"`; `\"respond\"` if the peer's address is `\"any\"` or it authenticates by EAP",
+        ),
         "When the SA is made: `\"on-demand\"` (traffic wants it), `\"always\"` (at once, and again when lost), `\"respond\"` (the peer asks).",
     ),
     key(
@@ -420,6 +461,7 @@ pub fn schema() -> Value {
             "gateway": table(GATEWAY),
             "peer": named(PEER),
             "pool": named(POOL),
+            "user": named(USER),
             "rule": named(RULE),
         },
     })

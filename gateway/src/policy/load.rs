@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gateway_ike::config::{
-    Action, Identity, PeerConfig, PeerName, PolicySet, Pool, Rule, RuleName,
+    Action, Identity, PeerConfig, PeerName, PolicySet, Pool, RemoteAuth, Rule, RuleName, User,
+    UserName,
 };
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
@@ -19,7 +20,7 @@ use super::overlap::{self, Placed};
 use super::peer::FoundPool;
 use super::rule::Found;
 use super::settings::{self, Settings};
-use super::{peer, pool, rule, secret, value};
+use super::{eap, peer, pool, rule, secret, value};
 
 /// The most octets in a policy file: enough for a hundred thousand rules.
 const FILE_LIMIT: usize = 32 << 20;
@@ -32,7 +33,7 @@ const SUGGESTIBLE: usize = 1000;
 pub struct Loaded {
     /// The settings of `[gateway]`, or their defaults.
     pub settings: Settings,
-    /// Peers and rules.
+    /// Peers, users and rules.
     pub policies: PolicySet,
     /// What is allowed but hardly meant, in the order of the files.
     pub warnings: Vec<PolicyError>,
@@ -121,6 +122,7 @@ struct Loader {
     settings: Option<(Settings, Place)>,
     pools: BTreeMap<String, PlacedPool>,
     peers: BTreeMap<PeerName, PlacedPeer>,
+    users: BTreeMap<UserName, (Option<Arc<User>>, Place)>,
     rule_places: BTreeMap<RuleName, Place>,
     rules: Vec<Placed>,
 }
@@ -200,6 +202,31 @@ impl Loader {
                 let _new = self.peers.insert(name, PlacedPeer { config, place });
             }
         }
+        for entry in named(source, table, "user", &mut self.errors) {
+            self.user(source, entry);
+        }
+    }
+
+    fn user(&mut self, source: &Source, (key, value): Entry<'_>) {
+        let place = source.place(&key.span());
+        let name = key.get_ref().as_ref();
+        let earlier = self.users.get(name).map(|(_, place)| place.clone());
+        let title = format!("user.{name}");
+        let Some(table) = table_of(source, &title, value, "a table [user.NAME]", &mut self.errors)
+        else {
+            return;
+        };
+        let mut section =
+            Section::new(source, title, key.span(), table, keys::USER, &mut self.errors);
+        defined_once(&mut section, earlier.as_ref());
+        if self.users.len() == eap::USERS_LIMIT {
+            let limit = eap::USERS_LIMIT;
+            section.whole_fault(Fault::expected("too many users", format_args!("at most {limit}")));
+        }
+        let user = eap::read_user(&mut section, name, &mut self.warnings).map(Arc::new);
+        if earlier.is_none() && self.users.len() <= eap::USERS_LIMIT {
+            let _new = self.users.insert(UserName::from(name), (user, place));
+        }
     }
 
     fn gateway(
@@ -263,15 +290,23 @@ impl Loader {
             self.warnings.push(PolicyError::of_file(dir, fault));
         }
         self.warnings.extend(unused(&self.peers, &self.rules));
+        if self.users.is_empty() {
+            self.warnings.extend(userless(&self.peers));
+        }
         self.warnings.sort();
         let peers = self.peers.into_iter().filter_map(|(name, peer)| Some((name, peer.config?)));
+        let users = self.users.into_iter().filter_map(|(name, (user, _))| Some((name, user?)));
         let rules = self
             .rules
             .into_iter()
             .map(|Placed { rule, .. }| (RuleName::clone(&rule.name), Arc::new(rule)));
         Ok(Loaded {
             settings: self.settings.map(|(settings, _)| settings).unwrap_or_default(),
-            policies: PolicySet { peers: peers.collect(), rules: rules.collect() },
+            policies: PolicySet {
+                peers: peers.collect(),
+                users: users.collect(),
+                rules: rules.collect(),
+            },
             warnings: self.warnings,
             files,
             directory: dir.to_owned(),
@@ -352,6 +387,8 @@ fn indistinguishable(peers: &BTreeMap<PeerName, PlacedPeer>) -> Vec<PolicyError>
             config.remote_address,
             fold(&config.local_id),
             fold(&config.remote_id),
+            // With or without AUTH in the first request: that tells them apart.
+            matches!(config.remote_auth, RemoteAuth::Eap(_)),
         );
         if let Some((name, other)) = seen.get(&ends) {
             let message = format!("has the same addresses and identities as peer.{name} ({other})");
@@ -366,6 +403,19 @@ fn indistinguishable(peers: &BTreeMap<PeerName, PlacedPeer>) -> Vec<PolicyError>
         }
     }
     errors
+}
+
+/// Warns of peers that have to authenticate by a password when there is none.
+fn userless(peers: &BTreeMap<PeerName, PlacedPeer>) -> Vec<PolicyError> {
+    let asking = peers.iter().filter(|(_, peer)| {
+        peer.config.as_ref().is_some_and(|peer| matches!(&peer.remote_auth, RemoteAuth::Eap(eap) if eap::needs_password(&eap.methods)))
+    });
+    asking
+        .map(|(name, peer)| {
+            let fault = Fault::new("there is no [user.NAME] that could authenticate by EAP");
+            PolicyError::at(&peer.place, Some(format!("peer.{name}")), fault)
+        })
+        .collect()
 }
 
 /// Warns of peers that no rule names.

@@ -9,6 +9,7 @@
 
 mod authentication;
 mod document;
+mod eap;
 mod error;
 mod keys;
 mod load;

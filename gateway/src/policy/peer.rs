@@ -5,11 +5,14 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use gateway_ike::algorithms::IkeProposal;
-use gateway_ike::config::{Identity, PeerConfig, PeerName, Pool, Ppk, Renewal};
+use gateway_ike::config::{
+    Identity, LocalAuth, PeerConfig, PeerName, Pool, Ppk, RemoteAuth, Renewal,
+};
 
+use super::authentication::{self, Authentication};
 use super::document::Section;
 use super::error::{Fault, PolicyError};
-use super::{authentication, keys, proposal, value};
+use super::{keys, proposal, value};
 
 /// The lifetime of an IKE SA whose peer names none.
 const LIFETIME: Duration = Duration::from_secs(4 * 3600);
@@ -48,12 +51,38 @@ pub(super) fn read<'p>(
     let remote_id = section
         .optional("remote-id", value::identity)
         .or_else(|| remote_address.flatten().map(Identity::Address));
-    if remote_address == Some(None) {
-        section.missing("remote-id", ": a peer with any address is known by its identity alone");
-    }
     let authentication =
         authentication::read(section, local_id.as_ref(), remote_id.as_ref(), warnings);
+    let remote_id = match &authentication {
+        // By EAP many may come, each with an IKE identity of its own, or one that means nothing.
+        Some(Authentication { remote: RemoteAuth::Eap(_), .. }) => {
+            remote_id.or_else(|| Some(Identity::KeyId(Vec::new())))
+        }
+        Some(_) | None => {
+            if remote_address == Some(None) {
+                let why = ": a peer with any address is known by its identity alone";
+                section.missing("remote-id", why);
+            }
+            remote_id
+        }
+    };
+    if remote_address == Some(None)
+        && let Some(Authentication { local: LocalAuth::Eap(_), remote, .. }) = &authentication
+        && !matches!(remote, RemoteAuth::Eap(_))
+    {
+        let message = "by EAP we can only initiate, and the peer has any address";
+        section.fault("auth", Fault::expected(message, "another method, or an `address`"));
+    }
     let ppk = read_ppk(section, warnings);
+    let by_eap = authentication.as_ref().is_some_and(|a| {
+        matches!(a.local, LocalAuth::Eap(_)) || matches!(a.remote, RemoteAuth::Eap(_))
+    });
+    if by_eap {
+        section.forbid(
+            &["ppk-file", "ppk-id", "ppk"],
+            "cannot be used with EAP: leave it out, or let both ends authenticate otherwise",
+        );
+    }
     let quantum_safe = section.flag("quantum-safe");
     let ppk_required = ppk.as_ref().is_some_and(|ppk| ppk.required);
     let proposals = read_proposals(section, quantum_safe && !ppk_required);

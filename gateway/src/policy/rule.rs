@@ -203,8 +203,11 @@ fn read_protect<'p>(
         Found::Unclear | Found::Nothing(_) => None,
     };
     let roaming = peer.is_some_and(|peer| peer.remote_address.is_none());
-    if roaming && matches!(start, Some(Start::OnDemand | Start::Always)) {
-        let message = format!("peer {name} has any address, so only it can initiate");
+    let by_eap = peer.is_some_and(|peer| !peer.may_initiate());
+    let passive = roaming || by_eap;
+    if passive && matches!(start, Some(Start::OnDemand | Start::Always)) {
+        let why = if roaming { "has any address" } else { "authenticates by EAP" };
+        let message = format!("peer {name} {why}, so only it can initiate");
         section.fault("start", Fault::expected(message, "\"respond\""));
     }
     if let (Mode::Transport, Some((local, remote))) = (mode, prefixes) {
@@ -214,7 +217,7 @@ fn read_protect<'p>(
     Some(Protect {
         peer: name,
         mode,
-        start: start.unwrap_or(if roaming { Start::Respond } else { Start::OnDemand }),
+        start: start.unwrap_or(if passive { Start::Respond } else { Start::OnDemand }),
         quantum_safe,
         proposals: proposals.unwrap_or_else(proposal::default_esp),
         lifetime,

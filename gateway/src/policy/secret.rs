@@ -20,6 +20,11 @@ const KEY_LIMIT: usize = 16_384;
 /// password at leisure (RFC 7296 2.15).
 const GUESSABLE: usize = 16;
 
+/// The most characters of a password (RFC 2759 4).
+const PASSWORD_LIMIT: usize = 256;
+/// Passwords of fewer octets get a warning.
+const GUESSABLE_PASSWORD: usize = 8;
+
 /// Reads the pre-shared key in the file at `path`; `name` is how the policy file calls it.
 /// Also says what is wrong with the key though it can be used.
 ///
@@ -27,8 +32,7 @@ const GUESSABLE: usize = 16;
 /// hexadecimal and with `0s` Base64, as in strongSwan; everything else is the key itself.
 pub(super) fn read_psk(path: &Path, name: &str) -> Result<(Secret, Option<Fault>), Fault> {
     let octets = read_checked(path, name, SECRET_LIMIT, check_mode)?;
-    let text = octets.strip_suffix(b"\n").unwrap_or(&octets);
-    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let text = without_line_end(&octets);
     let key = if let Some(digits) = text.strip_prefix(b"0x") {
         let digits = core::str::from_utf8(digits).ok();
         digits
@@ -77,6 +81,32 @@ fn read_checked(
     octets.map(Zeroizing::new).ok_or_else(|| {
         Fault::expected(format!("{name:?} is too long"), format_args!("at most {limit} octets"))
     })
+}
+
+/// Reads the password in the file at `path`: text, of which one line end does not belong to it.
+/// Also says what is wrong with it though it can be used.
+pub(super) fn read_password(path: &Path, name: &str) -> Result<(Secret, Option<Fault>), Fault> {
+    let octets = read_checked(path, name, SECRET_LIMIT, check_mode)?;
+    let text = without_line_end(&octets);
+    if core::str::from_utf8(text).map_or(true, |text| text.chars().count() > PASSWORD_LIMIT) {
+        return Err(Fault::expected(
+            format!("the password in {name:?} cannot be used"),
+            format_args!("text in UTF-8 of at most {PASSWORD_LIMIT} characters"),
+        ));
+    }
+    let warning = match text.len() {
+        0 => return Err(Fault::new(format!("{name:?} is empty"))),
+        length if length < GUESSABLE_PASSWORD => Some(Fault::new(format!(
+            "the password in {name:?} has {length} octets and can be guessed"
+        ))),
+        _ => None,
+    };
+    Ok((Secret::new(text.to_vec()), warning))
+}
+
+fn without_line_end(octets: &[u8]) -> &[u8] {
+    let text = octets.strip_suffix(b"\n").unwrap_or(octets);
+    text.strip_suffix(b"\r").unwrap_or(text)
 }
 
 /// Opens a regular file for reading. A pipe or device is not waited for.

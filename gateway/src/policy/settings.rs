@@ -70,6 +70,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
             half_open_limit: section.number("half-open-limit").unwrap_or(limits.half_open_limit),
             ike_sa_limit: section.number("ike-sa-limit").unwrap_or(limits.ike_sa_limit),
             child_sa_limit: section.number("child-sa-limit").unwrap_or(limits.child_sa_limit),
+            eap_timeout: section.optional("eap-timeout", eap_timeout).unwrap_or(limits.eap_timeout),
+            eap_round_limit: section.number("eap-round-limit").unwrap_or(limits.eap_round_limit),
             replay_window: section.number("replay-window").unwrap_or(limits.replay_window),
             keepalive_interval: section
                 .optional("keepalive-interval", value::interval)
@@ -107,6 +109,11 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
         section.fault("cookie-threshold", Fault::expected(message, "a lower number"));
     }
     settings
+}
+
+fn eap_timeout(text: &str) -> Result<Duration, Fault> {
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(600);
+    value::duration_within(text, &bounds, "\"1s\" to \"10m\"")
 }
 
 fn retransmit_initial(text: &str) -> Result<Duration, Fault> {

@@ -64,6 +64,7 @@ fn directory(files: &[(&str, &[u8])]) -> TempDir {
     secret(&dir.path().join("open.psk"), "correct horse battery staple\n", 0o644);
     secret(&dir.path().join("empty.psk"), "\n", 0o600);
     certificates(dir.path());
+    secret(&dir.path().join("binary.psk"), "\u{7f}\n".repeat(300).as_str(), 0o600);
     dir
 }
 
@@ -121,6 +122,12 @@ fn each_invalid_example_gets_exactly_the_expected_messages() {
     assert!(cases >= 15, "only {cases} cases were found");
 }
 
+/// The file of a secret, if the line names one.
+fn secret_of(line: &str) -> Option<&str> {
+    let (key, file) = line.split_once(" = ")?;
+    (key.ends_with("psk-file") || key.ends_with("password-file")).then_some(file)
+}
+
 /// The examples as an operator would install them: each directory with the secrets it names.
 fn examples() -> Vec<(PathBuf, TempDir)> {
     let mut found = Vec::new();
@@ -136,7 +143,7 @@ fn examples() -> Vec<(PathBuf, TempDir)> {
         certificates(copy.path());
         for source in sources {
             let text = fs::read_to_string(&source).unwrap();
-            for name in text.lines().filter_map(|line| line.strip_prefix("psk-file = ")) {
+            for name in text.lines().filter_map(|line| secret_of(line)) {
                 let key = "c2VjcmV0IG9mIHRoZSBleGFtcGxlcw==\n";
                 secret(&copy.path().join(name.trim_matches('"')), key, 0o600);
             }
@@ -319,7 +326,9 @@ fn the_defaults_of_the_manual_are_those_of_the_code() {
 
 #[test]
 fn the_keys_marked_as_required_are_those_that_are_missed() {
-    for (kind, keys) in [("peer", keys::PEER), ("pool", keys::POOL), ("rule", keys::RULE)] {
+    for (kind, keys) in
+        [("peer", keys::PEER), ("pool", keys::POOL), ("user", keys::USER), ("rule", keys::RULE)]
+    {
         let text = errors(&format!("[{kind}.x]\n"));
         for key in keys {
             let required = matches!(key.otherwise, keys::Otherwise::Required);
@@ -337,6 +346,7 @@ fn the_manual_has_the_table_of_every_section() {
         ("[gateway]", keys::GATEWAY),
         ("[peer.NAME]", keys::PEER),
         ("[pool.NAME]", keys::POOL),
+        ("[user.NAME]", keys::USER),
         ("[rule.NAME]", keys::RULE),
     ] {
         let start = text.find(&format!("## `{heading}`")).unwrap_or_else(|| panic!("no {heading}"));

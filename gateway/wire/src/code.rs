@@ -393,6 +393,26 @@ wire_code! {
 }
 
 wire_code! {
+    /// Type of an EAP request or response (RFC 3748 5): what its data begins with.
+    EapType(u8) {
+        /// Who the peer is.
+        IDENTITY = 1,
+        /// Words for the peer's user.
+        NOTIFICATION = 2,
+        /// The peer will not have the method, and names others.
+        NAK = 3,
+        /// MD5-Challenge.
+        MD5_CHALLENGE = 4,
+        /// EAP-TLS (RFC 5216, RFC 9190).
+        TLS = 13,
+        /// EAP-MSCHAPv2 (draft-kamath-pppext-eap-mschapv2).
+        MSCHAP_V2 = 26,
+        /// A type of some vendor.
+        EXPANDED = 254,
+    }
+}
+
+wire_code! {
     /// Hash algorithm of RFC 7427.
     HashAlgorithm(u16) {
         /// SHA-1.

@@ -29,6 +29,7 @@ use crate::random::Random;
 use crate::time::after;
 
 /// A message whose integrity has been verified: only [`Channel::receive`] makes one.
+#[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) header: Header,
     content: Result<(PayloadType, Zeroizing<Vec<u8>>), ChainError>,

@@ -6,9 +6,11 @@
 //! Certificates are read by its x509-cert and validated by rustls-webpki.
 
 pub mod key_exchange;
+pub(crate) mod legacy;
 pub mod prf;
 pub mod protect;
 pub mod signature;
+pub(crate) mod tls;
 pub mod x509;
 
 /// Hexadecimal, with spaces and line breaks, to octets.

@@ -286,7 +286,9 @@ impl Endpoint {
         supersedes: Option<IkeSaId>,
     ) -> bool {
         let Some(peer) = self.shared.policies.peers.get(peer).map(Arc::clone) else { return false };
-        let Some(remote) = peer.remote_address else { return false };
+        let Some(remote) = peer.remote_address.filter(|_| peer.may_initiate()) else {
+            return false;
+        };
         let id = self.sa_id();
         let first_rule = jobs.iter().find_map(Job::rule).cloned();
         match IkeSa::initiate(now, &mut self.shared, id, &peer, remote, jobs) {
@@ -391,8 +393,10 @@ impl Endpoint {
 
     fn apply_effect(&mut self, now: Instant, effect: Effect) {
         match effect {
-            Effect::InitialContact { peer, except, before } => {
-                let stale = |sa: &&IkeSa| sa.id != except && sa.stood_before(&peer, before);
+            Effect::InitialContact { peer, user, except, before } => {
+                let stale = |sa: &&IkeSa| {
+                    sa.id != except && sa.user == user && sa.stood_before(&peer, before)
+                };
                 let stale: Vec<IkeSaId> = self.sas.values().filter(stale).map(|sa| sa.id).collect();
                 for id in stale {
                     self.with_sa(id, |sa, shared| sa.close(shared, "the peer has started anew"));

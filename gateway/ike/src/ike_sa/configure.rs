@@ -3,10 +3,10 @@
 use gateway_wire::Configuration;
 
 use super::IkeSa;
-use crate::config::PeerConfig;
+use crate::config::{PeerConfig, PeerName};
 use crate::error::Error;
 use crate::event::EventKind;
-use crate::leases::{self, Lease, Reply};
+use crate::leases::{self, Holder, Lease, Reply};
 use crate::shared::Shared;
 
 impl IkeSa {
@@ -23,7 +23,8 @@ impl IkeSa {
     ) -> Result<Option<Reply>, Error> {
         let Some(pool) = &peer.pool else { return Ok(None) };
         let wants = leases::wanted(request).ok_or(Error::AddressNotRequested)?;
-        let lease = shared.assign(pool, &peer.name, wants);
+        let holder = Holder { peer: PeerName::clone(&peer.name), user: self.user.clone() };
+        let lease = shared.assign(pool, &holder, wants);
         if lease == Lease::default() {
             return Err(Error::NoAddress(pool.name.to_string()));
         }

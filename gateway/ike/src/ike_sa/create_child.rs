@@ -63,7 +63,9 @@ impl IkeSa {
             return Ok(());
         }
         let group_of_ike_sa = established.channel.suite.group;
-        let Some(offer) = ChildOffer::new(shared, self.id, wish)? else { return Ok(()) };
+        let Some(offer) = ChildOffer::new(shared, (self.id, self.user.as_ref()), wish)? else {
+            return Ok(());
+        };
         let nonce: [u8; NONCE_LEN] = shared.octets()?;
         let group = offer.group(group_of_ike_sa);
         let pending = group.map(|g| shared.key_exchange.generate(g)).transpose()?;

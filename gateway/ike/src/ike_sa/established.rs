@@ -12,12 +12,13 @@ use super::jobs::{Current, Wish};
 use super::{ChildState, IkeSa, Job, State};
 use crate::algorithms::{Additional, Group};
 use crate::channel::Channel;
-use crate::config::{PeerConfig, Renewal, RuleName};
+use crate::config::{PeerConfig, PeerName, Renewal, RuleName};
 use crate::counters::Counter;
 use crate::crash::{self, Notice};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Done, KernelCommand, KernelError};
+use crate::leases::Holder;
 use crate::natt::NatDetected;
 use crate::shared::{Effect, Owner, Purpose, Shared};
 use crate::time::{after, earlier};
@@ -257,7 +258,8 @@ impl IkeSa {
         match &mut self.state {
             State::Established(established) => {
                 if let Some(peer) = &self.peer {
-                    shared.contact_lost(&peer.name);
+                    let (peer, user) = (PeerName::clone(&peer.name), self.user.clone());
+                    shared.contact_lost(&Holder { peer, user });
                 }
                 established.withheld = None;
                 if let Some(Current::CreateChild(creating)) = established.current.take() {

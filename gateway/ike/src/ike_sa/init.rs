@@ -75,6 +75,7 @@ impl IkeSa {
             begun: now,
             init_request: None,
             jobs,
+            user: None,
             supersedes: None,
             remnant_of: None,
             state: State::FindingAddress,
@@ -429,6 +430,7 @@ pub(crate) fn answer_init(
         rounds: suite.additional.iter().map(|(_, group)| group).collect(),
         deadline: after(now, shared.config.half_open_timeout),
         key: (digest, path),
+        eap: None,
     };
     let sa = IkeSa {
         id,
@@ -440,6 +442,7 @@ pub(crate) fn answer_init(
         begun: now,
         init_request: Some(digest),
         jobs: VecDeque::new(),
+        user: None,
         supersedes: None,
         remnant_of: None,
         state: State::HalfOpen(Box::new(half_open)),

@@ -37,7 +37,7 @@ pub(crate) use self::intermediate::AwaitIntermediate;
 pub(crate) use self::jobs::{Job, Wish};
 use crate::algorithms::IkeSuite;
 use crate::channel::{Channel, Opened, Place, Received};
-use crate::config::{PeerConfig, PeerName, RuleName};
+use crate::config::{PeerConfig, PeerName, RuleName, UserName};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
@@ -52,6 +52,8 @@ pub(crate) struct IkeSa {
     pub(crate) peer: Option<Arc<PeerConfig>>,
     /// How the peer proved who it is, once it has.
     pub(crate) proof: Option<PeerProof>,
+    /// The user that the peer proved by EAP to be.
+    pub(crate) user: Option<UserName>,
     pub(crate) path: Path,
     pub(crate) initiator_spi: IkeSpi,
     /// Zero until the responder's is known.
@@ -275,6 +277,12 @@ impl IkeSa {
     pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) {
         match &self.state {
             State::AwaitInit(_) => self.init_timeout(now, shared),
+            State::HalfOpen(half_open) if half_open.deadline <= now && half_open.eap.is_some() => {
+                self.eap_timed_out(shared);
+            }
+            State::AwaitAuth(waiting) if waiting.eap_deadline().is_some_and(|at| at <= now) => {
+                self.eap_timed_out(shared);
+            }
             State::HalfOpen(half_open) if half_open.deadline <= now => {
                 shared.count(Counter::HalfOpenTimeout);
                 self.close(shared, "no IKE_AUTH in time");
@@ -297,7 +305,9 @@ impl IkeSa {
             State::FindingAddress | State::Closed => None,
             State::AwaitInit(s) => Some(s.backoff.next()),
             State::AwaitIntermediate(s) => s.rounds.channel.next_retransmission(),
-            State::AwaitAuth(s) => s.channel.next_retransmission(),
+            State::AwaitAuth(s) => {
+                crate::time::earlier(s.eap_deadline(), s.channel.next_retransmission())
+            }
             State::HalfOpen(s) => Some(s.deadline),
             State::Established(s) => s.next_timeout(self.peer.as_deref(), shared),
             State::Closing(s) => {

@@ -8,7 +8,7 @@ use super::child::Narrowed;
 use super::jobs::Wish;
 use super::notify;
 use crate::algorithms::Group;
-use crate::config::{Action, Mode, Protect, Rule, RuleName};
+use crate::config::{Action, Mode, Protect, Rule, RuleName, UserName};
 use crate::error::Error;
 use crate::io::{ChildId, IkeSaId};
 use crate::natt::NatDetected;
@@ -41,12 +41,12 @@ impl ChildOffer {
     /// An offer for a rule as it is *now*; `None` when there is no such rule any more.
     pub(super) fn new(
         shared: &mut Shared,
-        owner: IkeSaId,
+        (owner, user): (IkeSaId, Option<&UserName>),
         wish: Wish,
     ) -> Result<Option<Self>, Error> {
         let Some(rule) = shared.policies.rules.get(&wish.rule).cloned() else { return Ok(None) };
         let Action::Protect(protect) = rule.action.clone() else { return Ok(None) };
-        let (local, remote) = shared.selectors(&rule);
+        let (local, remote) = shared.selectors(&rule, user);
         if remote.is_empty() {
             return Ok(None); // The peer has no address of the rule's.
         }

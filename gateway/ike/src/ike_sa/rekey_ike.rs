@@ -340,6 +340,7 @@ impl IkeSa {
             id: IkeSaId(0),
             peer: self.peer.as_ref().map(Arc::clone),
             proof: None,
+            user: self.user.clone(),
             path: self.path,
             initiator_spi: spis.0,
             responder_spi: spis.1,

@@ -15,7 +15,7 @@ use crate::algorithms::{
 };
 use crate::config::{
     ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, LocalAuth, Mode, PeerConfig,
-    PolicySet, Protect, RemoteAuth, Renewal, Rule, RuleName, Secret, Start,
+    PolicySet, Protect, RemoteAuth, Renewal, Rule, RuleName, Secret, Start, Users,
 };
 use crate::event::Event;
 use crate::io::{ChildSpec, Input, KernelEvent, Output, Path};
@@ -383,6 +383,7 @@ pub fn protect(name: &str, peer: &str, local: IpNet, remote: IpNet, start: Start
 #[must_use]
 pub fn policies(peers: Vec<PeerConfig>, rules: Vec<Rule>) -> PolicySet {
     PolicySet {
+        users: Users::new(),
         peers: peers.into_iter().map(|p| (Arc::clone(&p.name), Arc::new(p))).collect(),
         rules: rules.into_iter().map(|r| (Arc::clone(&r.name), Arc::new(r))).collect(),
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Endpoint, RuleState};
-use crate::config::{Action, PeerName, PolicySet, Protect, Rule, RuleName, Start};
+use crate::config::{Action, PeerName, PolicySet, Protect, Rule, RuleName, Start, UserName};
 use crate::event::EventKind;
 use crate::ike_sa::IkeSa;
 use crate::io::{ChildId, IkeSaId, KernelCommand, TrapSpec};
@@ -26,6 +26,8 @@ pub(crate) struct PolicyDelta {
     /// Peers of which only certificates have changed, theirs or ours: their IKE SAs stay if the
     /// peer would still be believed.
     pub(crate) renewed_peers: BTreeSet<PeerName>,
+    /// Users that are gone or have another password: what they authenticated ends.
+    pub(crate) stale_users: BTreeSet<UserName>,
 }
 
 impl PolicyDelta {
@@ -41,6 +43,11 @@ impl PolicyDelta {
                 Some(_) | None => {
                     delta.stale_peers.insert(PeerName::clone(name));
                 }
+            }
+        }
+        for (name, user) in &old.users {
+            if new.users.get(name) != Some(user) {
+                delta.stale_users.insert(UserName::clone(name));
             }
         }
         for (name, rule) in &new.rules {
@@ -73,7 +80,7 @@ impl Endpoint {
     pub(super) fn apply_policies(&mut self, now: Instant, new: Arc<PolicySet>) {
         let old = std::mem::replace(&mut self.shared.policies, Arc::clone(&new));
         let delta = PolicyDelta::between(&old, &new);
-        self.shared.leases.retain(&new);
+        self.shared.retain_leases();
         // Traps of new rules first, then the classification, so that no packet is sent to the
         // XFRM interface before something there waits for it.
         for name in delta.added.iter().chain(&delta.changed) {
@@ -125,6 +132,14 @@ impl Endpoint {
             });
         }
         self.judge_again(now, delta, new);
+        let by_user =
+            |sa: &&IkeSa| sa.user.as_ref().is_some_and(|user| delta.stale_users.contains(user));
+        let stale: Vec<IkeSaId> = self.sas.values().filter(by_user).map(|sa| sa.id).collect();
+        for id in stale {
+            self.with_sa(id, |sa, shared| {
+                sa.delete_ike(now, shared, "the user's configuration has changed")
+            });
+        }
         let mut stale: Vec<(IkeSaId, ChildId)> = Vec::new();
         for sa in self.sas.values() {
             let outdated = sa.children().filter(|c| !still_serves(&c.rule, new));

@@ -28,7 +28,7 @@ impl Wanted {
         let (mut hashes, mut raw) = (Vec::<[u8; 20]>::new(), false);
         for peer in peers {
             match &peer.remote_auth {
-                RemoteAuth::Psk(_) => {}
+                RemoteAuth::Psk(_) | RemoteAuth::Eap(_) => {}
                 RemoteAuth::Certificate(trust) => hashes.extend(trust.anchors.key_hashes()),
                 RemoteAuth::PublicKey(_) => raw = true,
             }
@@ -54,7 +54,7 @@ impl Wanted {
 pub(super) fn ours(auth: &LocalAuth) -> Vec<Payload<'_>> {
     let cert = |encoding, data| Payload::Certificate(Certificate { encoding, data });
     match auth {
-        LocalAuth::Psk(_) => Vec::new(),
+        LocalAuth::Psk(_) | LocalAuth::Eap(_) => Vec::new(),
         LocalAuth::Certificate(credential) => {
             credential.chain().map(|der| cert(CertEncoding::X509_SIGNATURE, der)).collect()
         }

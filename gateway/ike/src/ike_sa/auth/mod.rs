@@ -2,6 +2,7 @@
 //! What AUTH covers is in `transcript`; how it is made and checked, in a module for each method.
 
 mod certificate;
+mod eap;
 mod ppk;
 mod proof;
 mod psk;
@@ -13,6 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::eap::{EapInitiator, EapResponder};
 use gateway_wire::{
     AuthMethod, Authentication, ExchangeType, IdType, Identification, NotifyType, Payload,
     PayloadType,
@@ -30,13 +32,14 @@ use super::offer::ChildOffer;
 use super::{Established, IkeSa, Job, State, notify};
 use crate::algorithms::Group;
 use crate::channel::{Channel, Opened, RequestId};
-use crate::config::PeerConfig;
+use crate::config::{LocalAuth, PeerConfig, PeerName, RemoteAuth};
 use crate::counters::Counter;
 use crate::crash;
 use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::identity;
 use crate::io::Path;
+use crate::leases::Holder;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::proposal;
@@ -52,6 +55,8 @@ pub(crate) struct HalfOpen {
     pub(super) deadline: Instant,
     /// By which a repeated request finds this SA.
     pub(crate) key: (Digest, Path),
+    /// EAP, once the initiator asks for it.
+    pub(super) eap: Option<Box<EapResponder>>,
 }
 
 impl HalfOpen {
@@ -70,6 +75,21 @@ pub(crate) struct AwaitAuth {
     pub(super) child: ChildOffer,
     /// The PPK that we offered.
     ppk: Option<ppk::Offered>,
+    /// EAP, if it is how we authenticate.
+    pub(super) eap: Option<Box<EapInitiator>>,
+}
+
+/// An initiator that is authenticated, and what the responder has of it.
+struct Accepted {
+    channel: Channel,
+    transcript: Transcript,
+    nat: NatDetected,
+    peer: PeerAuthenticated,
+    /// Whether the initiator has no other IKE SA with us, as far as it knows.
+    initial_contact: bool,
+    /// Its token (RFC 6290).
+    token: Option<Zeroizing<Vec<u8>>>,
+    answer: AuthAnswer,
 }
 
 impl IkeSa {
@@ -84,24 +104,24 @@ impl IkeSa {
     ) -> Result<(), Error> {
         transcript.int_auth = channel.int_auth();
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to authenticate to"))?;
-        let id = peer.local_id.body();
-        let prf = channel.suite.prf;
-        let octets = |channel: &Channel| transcript.signed_octets(channel, true, &id);
-        let plain = octets(&channel);
-        let (ppk, ppk_offered) = ppk::offer(&mut channel, &transcript, &peer).unzip();
-        let (method, auth) = prove(&peer, prf, &transcript, &octets(&channel))?;
-        let ppk_notifications = match ppk {
-            None => Vec::new(),
-            Some(ppk) => {
-                let (_method, plain_auth) = prove(&peer, prf, &transcript, &plain)?;
-                ppk::notifications(ppk, &plain_auth)
+        let eap = match &peer.local_auth {
+            LocalAuth::Eap(eap) => Some(Box::new(EapInitiator::new(now, &shared.config, eap))),
+            LocalAuth::Psk(_) | LocalAuth::Certificate(_) | LocalAuth::PublicKey(_) => None,
+        };
+        let (ours, ppk) = match &eap {
+            Some(_) => (None, None),
+            None => {
+                let (ours, ppk) = Proof::new(&mut channel, &transcript, &peer)?;
+                (Some(ours), ppk)
             }
         };
         let wanted = Wanted::of(&[&peer]);
         let offer = loop {
             match self.jobs.pop_front() {
                 Some(Job::CreateChild(wish)) => {
-                    if let Some(offer) = ChildOffer::new(shared, self.id, wish)? {
+                    if let Some(offer) =
+                        ChildOffer::new(shared, (self.id, self.user.as_ref()), wish)?
+                    {
                         break offer;
                     }
                 }
@@ -109,22 +129,26 @@ impl IkeSa {
                 None => return Err(Error::Internal("nothing is wanted of the peer any more")),
             }
         };
-        let (ours, theirs) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
-        let mut payloads = vec![Payload::IdInitiator(Identification::new(ours.0, &ours.1))];
+        let (our_id, their_id) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
+        let mut payloads = vec![Payload::IdInitiator(Identification::new(our_id.0, &our_id.1))];
         payloads.extend(certificate::ours(&peer.local_auth));
         if shared.is_first_contact(&peer.name) {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
         payloads.extend(wanted.payloads());
-        payloads.push(Payload::IdResponder(Identification::new(theirs.0, &theirs.1)));
-        payloads.push(Payload::Authentication(Authentication { method, data: &auth }));
-        payloads.extend(ppk_notifications.iter().map(|(kind, data)| notify(*kind, data)));
+        payloads.push(Payload::IdResponder(Identification::new(their_id.0, &their_id.1)));
+        match &ours {
+            Some(ours) => payloads.extend(ours.payloads()),
+            // RFC 7296 2.16: who sends no AUTH asks for EAP.
+            None => payloads.extend(EapInitiator::notifications(&peer)),
+        }
         payloads.extend(offer.payloads());
-        let token = shared.crash_tokens.token((self.initiator_spi, self.responder_spi));
+        // RFC 6290 4.1: the token goes with AUTH.
+        let token = ours.as_ref().and_then(|_| self.crash_token(shared));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
         let child = offer.clone();
-        let ppk = ppk_offered;
-        self.state = State::AwaitAuth(Box::new(AwaitAuth { channel, transcript, nat, child, ppk }));
+        let waiting = AwaitAuth { channel, transcript, nat, child, ppk, eap };
+        self.state = State::AwaitAuth(Box::new(waiting));
         self.send_request(now, shared, ExchangeType::IKE_AUTH, &payloads)
     }
 
@@ -136,15 +160,18 @@ impl IkeSa {
         path: Path,
         opened: &Opened,
     ) {
+        if self.eap_response(now, shared, opened) {
+            return;
+        }
         let State::AwaitAuth(waiting) = mem::replace(&mut self.state, State::Closed) else {
             return;
         };
-        let AwaitAuth { mut channel, transcript, nat, child, ppk } = *waiting;
+        let AwaitAuth { mut channel, transcript, nat, child, ppk, eap } = *waiting;
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
             ppk::settle(&mut channel, ppk, &payloads)?;
             certificate::count_ignored(shared, &payloads.certificates);
-            let peer = self.check_responder(now, shared, &channel, &transcript, &payloads)?;
+            let peer = self.check_responder(now, shared, &channel, &transcript, &payloads, eap)?;
             let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
             Ok((peer, child.check_answer(&payloads, nat), token))
         });
@@ -168,6 +195,11 @@ impl IkeSa {
         self.next_job(now, shared);
     }
 
+    /// Our token of this IKE SA, by which it dies.
+    fn crash_token(&self, shared: &Shared) -> Option<Zeroizing<Vec<u8>>> {
+        shared.crash_tokens.token((self.initiator_spi, self.responder_spi))
+    }
+
     fn check_responder(
         &self,
         now: Instant,
@@ -175,6 +207,7 @@ impl IkeSa {
         channel: &Channel,
         transcript: &Transcript,
         payloads: &Payloads<'_>,
+        eap: Option<Box<EapInitiator>>,
     ) -> Result<PeerAuthenticated, Error> {
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to check"))?;
         // RFC 7296 2.21.2: with one of these there is no IKE SA, whatever stands beside it.
@@ -187,24 +220,12 @@ impl IkeSa {
                 .error()
                 .map_or(Error::MissingPayload(PayloadType::AUTH), |e| Error::Refused(e.kind)));
         };
-        let id = payloads.id_r.ok_or(Error::MissingPayload(PayloadType::ID_R))?;
-        if !peer.remote_id.is(id) {
-            let fault = AuthenticationFault::WrongIdentity {
-                found: identity::describe(id),
-                expected: peer.remote_id.to_string(),
-            };
-            return Err(Error::Authentication(fault));
+        if let Some(eap) = eap {
+            return eap.check_last(peer, channel, transcript, auth);
         }
-        let claim = Claim {
-            limits: &shared.config,
-            now: shared.time_of_day(now),
-            prf: channel.suite.prf,
-            transcript,
-            auth,
-            certificates: &payloads.certificates,
-            octets: &transcript.signed_octets(channel, false, &id.body()),
-        };
-        verify(&peer, &claim)
+        let id = check_identity(&peer, payloads)?;
+        let octets = transcript.signed_octets(channel, false, &id.body());
+        verify(&peer, &claim(now, shared, channel, transcript, payloads, auth, &octets))
     }
 
     /// RFC 7296 2.21.2: the responder believes that the SA stands; it must hear that it does not.
@@ -245,6 +266,9 @@ impl IkeSa {
         opened: &Opened,
         datagram: &[u8],
     ) {
+        if self.eap_request(now, shared, path, opened, datagram) {
+            return;
+        }
         let request = RequestId::new(opened, datagram);
         let Some(half_open) = self.take_half_open(shared) else { return };
         let HalfOpen { mut channel, mut transcript, nat, rounds, .. } = half_open;
@@ -275,18 +299,35 @@ impl IkeSa {
             Err(error) => return self.refuse_initiator(now, shared, channel, request, error),
         };
         let ppk = channel.keys.has_ppk();
+        let answer = AuthAnswer { peer: Arc::clone(peer.peer()), auth: ours, ppk, last: false };
+        let initial_contact = payloads.notify(NotifyType::INITIAL_CONTACT).is_some();
+        let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
+        let accepted = Accepted { channel, transcript, nat, peer, initial_contact, token, answer };
+        self.accept_initiator(now, shared, request, accepted, &payloads);
+    }
+
+    /// Responder: the IKE SA stands; `payloads` ask for the first Child SA.
+    fn accept_initiator(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        request: RequestId,
+        accepted: Accepted,
+        payloads: &Payloads<'_>,
+    ) {
+        let Accepted { channel, transcript, nat, peer, initial_contact, token, answer } = accepted;
         self.establish(now, shared, channel, nat, &peer);
-        self.keep_token(crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION)));
-        if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
+        self.keep_token(token);
+        if initial_contact {
             shared.effects.push(Effect::InitialContact {
                 peer: Arc::clone(&peer.peer().name),
+                user: self.user.clone(),
                 except: self.id,
                 before: self.begun,
             });
         }
-        let identity = AuthAnswer { peer: Arc::clone(peer.peer()), auth: ours, ppk };
         let nonces = (transcript.initiator_nonce.as_slice(), transcript.responder_nonce.as_slice());
-        let mut withheld = Withheld::new(now, request, path, Some(identity));
+        let mut withheld = Withheld::new(now, request, self.path, Some(answer));
         if payloads.sa.is_none() {
             // RFC 6023: an IKE SA without a Child SA, and no error.
             return self.release_answer(now, shared, withheld, Ok(None));
@@ -295,7 +336,7 @@ impl IkeSa {
             Ok(configuration) => withheld.configuration = configuration,
             Err(error) => return self.release_answer(now, shared, withheld, Err(error)),
         }
-        let wanted = ChildRequest::in_auth(&payloads, nonces);
+        let wanted = ChildRequest::in_auth(payloads, nonces);
         match child::negotiate(shared, self, &wanted) {
             Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
             Err(error) => self.release_answer(now, shared, withheld, Err(error)),
@@ -337,22 +378,43 @@ impl IkeSa {
         &mut self,
         now: Instant,
         shared: &mut Shared,
-        mut channel: Channel,
+        channel: Channel,
         request: RequestId,
         error: Error,
     ) {
-        if let Some(words) = crate::error::notification_for(&error) {
-            let answer = channel.respond(
-                shared.random.as_mut(),
-                request,
-                &[notify(words.kind, &words.data)],
-            );
-            if let Ok(answer) = answer {
+        self.refuse_initiator_with(now, shared, channel, request, error, &[]);
+    }
+
+    /// The same, with something beside the notification.
+    fn refuse_initiator_with(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        mut channel: Channel,
+        request: RequestId,
+        error: Error,
+        beside: &[Payload<'_>],
+    ) {
+        self.answer_refused(shared, &mut channel, request, &error, beside);
+        self.fail(shared, error);
+        self.state = State::Closing(Box::new(super::Closing::new(now, shared, channel)));
+    }
+
+    fn answer_refused(
+        &self,
+        shared: &mut Shared,
+        channel: &mut Channel,
+        request: RequestId,
+        error: &Error,
+        beside: &[Payload<'_>],
+    ) {
+        if let Some(words) = crate::error::notification_for(error) {
+            let mut payloads = beside.to_vec();
+            payloads.push(notify(words.kind, &words.data));
+            if let Ok(answer) = channel.respond(shared.random.as_mut(), request, &payloads) {
                 shared.transmit(self.path, answer);
             }
         }
-        self.fail(shared, error);
-        self.state = State::Closing(Box::new(super::Closing::new(now, shared, channel)));
     }
 
     /// Both ends are authenticated: the IKE SA stands.
@@ -372,17 +434,56 @@ impl IkeSa {
         established.begin_life(now, shared, peer.peer());
         self.state = State::Established(Box::new(established));
         shared.count(Counter::IkeSaEstablished);
-        shared.contacted(name);
+        shared.contacted(Holder { peer: PeerName::clone(name), user: self.user.clone() });
         self.event(
             shared,
             EventKind::Established {
                 suite,
-                remote_id: remote_id.to_string(),
+                remote_id: self
+                    .user
+                    .as_ref()
+                    .map_or_else(|| remote_id.to_string(), ToString::to_string),
                 proof: peer.proof().to_string(),
                 nat_local: nat.local,
                 nat_remote: nat.remote,
             },
         );
+    }
+}
+
+/// The initiator's proof: AUTH and, with a PPK, what goes with that.
+struct Proof {
+    method: AuthMethod,
+    data: Zeroizing<Vec<u8>>,
+    notifications: Vec<(NotifyType, Vec<u8>)>,
+}
+
+impl Proof {
+    /// The proof, and what to do if the responder does not use the PPK that it names.
+    fn new(
+        channel: &mut Channel,
+        transcript: &Transcript,
+        peer: &PeerConfig,
+    ) -> Result<(Self, Option<ppk::Offered>), Error> {
+        let (id, prf) = (peer.local_id.body(), channel.suite.prf);
+        let octets = |channel: &Channel| transcript.signed_octets(channel, true, &id);
+        let plain = octets(channel);
+        let (ppk, offered) = ppk::offer(channel, transcript, peer).unzip();
+        let (method, data) = prove(peer, prf, transcript, &octets(channel))?;
+        let notifications = match ppk {
+            None => Vec::new(),
+            Some(ppk) => {
+                let (_method, plain_auth) = prove(peer, prf, transcript, &plain)?;
+                ppk::notifications(ppk, &plain_auth)
+            }
+        };
+        Ok((Self { method, data, notifications }, offered))
+    }
+
+    fn payloads(&self) -> impl Iterator<Item = Payload<'_>> {
+        let auth = Authentication { method: self.method, data: &self.data };
+        let notifications = self.notifications.iter().map(|(kind, data)| notify(*kind, data));
+        core::iter::once(Payload::Authentication(auth)).chain(notifications)
     }
 }
 
@@ -392,6 +493,8 @@ pub(super) struct AuthAnswer {
     auth: (AuthMethod, Zeroizing<Vec<u8>>),
     /// Whether the initiator's PPK is used, which is said by naming it without a name.
     ppk: bool,
+    /// After EAP it has said who it is before.
+    last: bool,
 }
 
 impl AuthAnswer {
@@ -402,13 +505,53 @@ impl AuthAnswer {
 
     /// IDr, CERT and AUTH; `kind` and `data` are [`Self::id`], which the payloads borrow.
     pub(super) fn payloads<'a>(&'a self, kind: IdType, data: &'a [u8]) -> Vec<Payload<'a>> {
-        let mut payloads = vec![Payload::IdResponder(Identification::new(kind, data))];
-        payloads.extend(certificate::ours(&self.peer.local_auth));
+        let mut payloads = Vec::new();
+        if !self.last {
+            payloads.push(Payload::IdResponder(Identification::new(kind, data)));
+            payloads.extend(certificate::ours(&self.peer.local_auth));
+        }
         let (method, data) = &self.auth;
         payloads.push(Payload::Authentication(Authentication { method: *method, data }));
         payloads.extend(self.ppk.then_some(notify(NotifyType::PPK_IDENTITY, &[])));
         payloads
     }
+}
+
+/// What the peer claims by AUTH, over these octets.
+fn claim<'a>(
+    now: Instant,
+    shared: &'a Shared,
+    channel: &Channel,
+    transcript: &'a Transcript,
+    payloads: &'a Payloads<'a>,
+    auth: &'a Authentication<'a>,
+    octets: &'a [u8],
+) -> Claim<'a> {
+    Claim {
+        limits: &shared.config,
+        now: shared.time_of_day(now),
+        prf: channel.suite.prf,
+        transcript,
+        auth,
+        certificates: &payloads.certificates,
+        octets,
+    }
+}
+
+/// Initiator: whether the responder says that it is the peer.
+fn check_identity<'a>(
+    peer: &PeerConfig,
+    payloads: &Payloads<'a>,
+) -> Result<&'a Identification<'a>, Error> {
+    let id = payloads.id_r.ok_or(Error::MissingPayload(PayloadType::ID_R))?;
+    if !peer.remote_id.is(id) {
+        let fault = AuthenticationFault::WrongIdentity {
+            found: identity::describe(id),
+            expected: peer.remote_id.to_string(),
+        };
+        return Err(Error::Authentication(fault));
+    }
+    Ok(id)
 }
 
 fn check_initiator(
@@ -426,20 +569,20 @@ fn check_initiator(
             // IKE_SA_INIT chose the suite for some peer at this address; this one may be stricter.
             && proposal::accepts(&p.proposals, channel.suite)
     };
-    let peer = candidates(&shared.policies, path).find(is_meant);
+    let uses_eap = |p: &&Arc<PeerConfig>| {
+        matches!(&p.local_auth, LocalAuth::Eap(_)) || matches!(&p.remote_auth, RemoteAuth::Eap(_))
+    };
+    let (by_eap, by_auth): (Vec<_>, Vec<_>) =
+        candidates(&shared.policies, path).filter(is_meant).partition(uses_eap);
+    let peer = by_auth.first();
     let unknown =
         || Error::Authentication(AuthenticationFault::UnknownIdentity(identity::describe(id)));
-    let auth = payloads.auth.ok_or(Error::Authentication(AuthenticationFault::Eap))?;
+    let auth = payloads.auth.ok_or(Error::Authentication(AuthenticationFault::EapNotConfigured))?;
+    if peer.is_none() && !by_eap.is_empty() {
+        return Err(Error::Authentication(AuthenticationFault::EapDemanded));
+    }
     let peer = peer.ok_or_else(unknown)?;
     let auth = ppk::accept(channel, transcript, peer, payloads, auth)?;
-    let claim = Claim {
-        limits: &shared.config,
-        now: shared.time_of_day(now),
-        prf: channel.suite.prf,
-        transcript,
-        auth: &auth,
-        certificates: &payloads.certificates,
-        octets: &transcript.signed_octets(channel, true, &id.body()),
-    };
-    verify(peer, &claim)
+    let octets = transcript.signed_octets(channel, true, &id.body());
+    verify(peer, &claim(now, shared, channel, transcript, payloads, &auth, &octets))
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Transcript, certificate, psk, signature};
 use crate::algorithms::{Prf, SignatureScheme};
-use crate::config::{EndpointConfig, LocalAuth, PeerConfig, RemoteAuth};
+use crate::config::{EapMethod, EndpointConfig, LocalAuth, PeerConfig, RemoteAuth};
 use crate::crypto::x509::{Date, DistinguishedName};
 use crate::error::{AuthenticationFault, Error};
 use crate::keys::shared_key_auth;
@@ -21,6 +21,20 @@ pub struct PeerProof {
     pub scheme: Option<SignatureScheme>,
     /// Its certificate, if it has one.
     pub certificate: Option<PeerCertificate>,
+    /// The method, if it was EAP.
+    pub eap: Option<EapMethod>,
+}
+
+impl PeerProof {
+    /// In one word.
+    #[must_use]
+    pub fn method(&self) -> String {
+        match (self.eap, self.scheme) {
+            (Some(method), _) => format!("eap-{method}"),
+            (None, Some(scheme)) => scheme.to_string(),
+            (None, None) => "psk".to_owned(),
+        }
+    }
 }
 
 /// What is kept of a peer's certificate.
@@ -54,6 +68,9 @@ impl PeerProof {
 
 impl fmt::Display for PeerProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(method) = self.eap {
+            return write!(f, "EAP method {method}");
+        }
         match (&self.scheme, &self.certificate) {
             (None, _) => f.write_str("pre-shared key"),
             (Some(scheme), None) => write!(f, "{scheme} with its public key"),
@@ -64,13 +81,19 @@ impl fmt::Display for PeerProof {
     }
 }
 
-/// Proof that the peer showed who it is: only [`verify`] makes one.
+/// Proof that the peer showed who it is: only [`verify`] and the checks of `eap` make one.
 pub(super) struct PeerAuthenticated {
     peer: Arc<PeerConfig>,
     proof: PeerProof,
 }
 
 impl PeerAuthenticated {
+    /// For the checks of `eap`: EAP went well, and AUTH with its key verifies.
+    pub(super) const fn by_eap(peer: Arc<PeerConfig>, method: EapMethod) -> Self {
+        let proof = PeerProof { scheme: None, certificate: None, eap: Some(method) };
+        Self { peer, proof }
+    }
+
     pub(super) const fn peer(&self) -> &Arc<PeerConfig> {
         &self.peer
     }
@@ -94,6 +117,7 @@ pub(super) fn prove(
         }
         LocalAuth::Certificate(credential) => credential.key(),
         LocalAuth::PublicKey(key) => key,
+        LocalAuth::Eap(_) => return Err(AuthenticationFault::EapNotAlone.into()),
     };
     let hashes = transcript.peer_hashes.as_deref();
     let (method, data) = signature::sign(key, &peer.signature_schemes, hashes, octets)?;
@@ -127,7 +151,7 @@ pub(super) fn verify(
     let proof = match &peer.remote_auth {
         RemoteAuth::Psk(key) => {
             psk::verify(*prf, key, &peer.name, auth, octets)?;
-            PeerProof { scheme: None, certificate: None }
+            PeerProof { scheme: None, certificate: None, eap: None }
         }
         RemoteAuth::Certificate(trust) => {
             let found = certificate::verified(limits, *now, peer, trust, certificates)?;
@@ -139,13 +163,14 @@ pub(super) fn verify(
                 not_after: found.not_after(),
                 chain: x509.map(|c| c.data.to_vec()).collect(),
             };
-            PeerProof { scheme: Some(scheme), certificate: Some(certificate) }
+            PeerProof { scheme: Some(scheme), certificate: Some(certificate), eap: None }
         }
         RemoteAuth::PublicKey(key) => {
             certificate::same_key(key, certificates)?;
             let scheme = signed(key, &format!("the public key of {}", peer.name))?;
-            PeerProof { scheme: Some(scheme), certificate: None }
+            PeerProof { scheme: Some(scheme), certificate: None, eap: None }
         }
+        RemoteAuth::Eap(_) => return Err(AuthenticationFault::EapDemanded.into()),
     };
     Ok(PeerAuthenticated { peer: Arc::clone(peer), proof })
 }

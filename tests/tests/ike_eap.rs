@@ -1,0 +1,86 @@
+//! EAP with strongSwan, in both roles, with traffic through the kernel's ESP.
+#![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+
+use gateway_tests::Result;
+use gateway_tests::capture::Mark;
+use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::requirements::{Requirement, met};
+use gateway_tests::scenario::{between_sites, capture, encrypted, exercise};
+use gateway_tests::strongswan::{Connection, PSK, StrongSwan};
+use gateway_tests::topology::{Between, Family, Topology};
+
+use Family::V4;
+
+const NEEDED: &[Requirement] =
+    &[Requirement::Esp, Requirement::StrongSwan, Requirement::StrongSwanEap, Requirement::Gateway];
+
+/// The key that the tests have is a user's password too.
+#[test]
+fn strongswan_gives_us_its_password_by_eap() -> Result {
+    if !met(NEEDED)? {
+        return Ok(());
+    }
+    // Through NAT, as users come.
+    let topology = Topology::new(Between::Nat)?;
+    let capture = capture(&topology)?;
+    let policy = Policy {
+        peer_keys:
+            "remote-auth = \"eap\"\neap-methods = [\"mschapv2\"]\neap-remote-identity = \"ask\""
+                .to_owned(),
+        tables: "[user.alice]\npassword-file = \"psk\"".to_owned(),
+        ..Policy::of_server(&topology, V4, V4)
+    };
+    let mut server = Gateway::start(&topology.server.gateway, &policy)?;
+    let user = |password: &str| Connection {
+        local_auth: "auth = eap-mschapv2\n      eap_id = alice".to_owned(),
+        secrets: format!("eap-alice {{\n    id = alice\n    secret = \"{password}\"\n  }}"),
+        ..Connection::of_client(&topology, V4, V4)
+    };
+    let client = StrongSwan::start(&topology.client.gateway, &user("another password"))?;
+    let error = client.initiate().unwrap_err().to_string();
+    assert!(error.contains("ERROR_AUTHENTICATION_FAILURE"), "{error}");
+    // strongSwan does not come back to hear more of it: we have said it already.
+    server.daemon().wait_for_log("EAP of alice failed: wrong password", 0, PATIENCE)?;
+    client.load(&user(PSK))?;
+    client.initiate()?;
+    server.wait_child(RULE)?;
+    let status = server.status()?;
+    let users = status.pointer("/ike_sas").and_then(|sas| sas.as_array());
+    let mut users = users.into_iter().flatten().filter_map(|sa| sa.get("user"));
+    assert!(users.any(|user| user == "alice"), "{status}");
+    exercise(&topology, V4)?;
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    client.terminate()?;
+    server.wait_gone()?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}
+
+#[test]
+fn we_give_strongswan_our_password_by_eap() -> Result {
+    if !met(NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let server = Connection {
+        remote_auth: "auth = eap-mschapv2\n      eap_id = %any".to_owned(),
+        secrets: format!("eap-alice {{\n    id = alice\n    secret = \"{PSK}\"\n  }}"),
+        ..Connection::of_server(&topology, V4, V4)
+    };
+    let server = StrongSwan::start(&topology.server.gateway, &server)?;
+    let policy = Policy {
+        peer_keys: "auth = \"eap\"\nremote-auth = \"psk\"\neap-methods = [\"mschapv2\"]\n\
+                    eap-identity = \"alice\"\neap-password-file = \"psk\""
+            .to_owned(),
+        ..Policy::of_client(&topology, V4, V4)
+    };
+    let policy = policy.with_rules(|rule| rule.start = "always");
+    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
+    client.wait_child(RULE)?;
+    server.wait_installed()?;
+    exercise(&topology, V4)?;
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    assert!(client.daemon().stop(PATIENCE)?.success());
+    server.wait_gone()?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}
