@@ -52,6 +52,8 @@ impl Wire {
         let [us, peer, sink] = ["us", "peer", "sink"].map(|name| Namespace::new(name).unwrap());
         us.link("eth0", &peer, "eth0").unwrap();
         us.link("sink", &sink, "eth0").unwrap();
+        // What is counted there is to be what the programs sent, not what IPv6 says by itself.
+        us.sysctl("net/ipv6/conf/sink/disable_ipv6", "1").unwrap();
         let addresses =
             |v4, v6| format!("addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad");
         us.ip(&addresses(US, US_V6)).unwrap();
