@@ -1,37 +1,32 @@
-//! Child SAs: what we accept, and how the kernel gets them (RFC 7296 1.2, 1.3.1, 2.9, 2.17). The exchange that carries them, IKE_AUTH or CREATE_CHILD_SA, makes no difference
-//! here.
+//! Child SAs: what we know of one, and how the kernel gets it (RFC 7296 1.2, 1.3.1, 2.17). What a responder agrees to
+//! is in `request`, how it answers in `answer`. The exchange that carries them, IKE_AUTH or CREATE_CHILD_SA, makes no
+//! difference here.
+
+mod answer;
+mod request;
 
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use gateway_wire::{
-    KeyExchange, Notify, NotifyType, Payload, ProtocolId, SecurityAssociation, TrafficSelector,
-    TrafficSelectors,
-};
+use gateway_wire::{NotifyType, TrafficSelector};
 
-use super::auth::AuthAnswer;
+use self::answer::ChildWords;
+pub(super) use self::answer::Withheld;
+pub(super) use self::request::{ChildRequest, Negotiated, negotiate};
 use super::derive::Agreed;
-use super::established::AnsweredChild;
 use super::init::IKE_PORT;
 use super::offer::{ChildAnswer, ChildOffer};
 use super::switch::Poll;
-use super::{IkeSa, Job, State, notify};
+use super::{IkeSa, Job, State};
 use crate::algorithms::{EspSuite, Group};
-use crate::channel::RequestId;
-use crate::config::{Action, ChildLifetime, Mode, Protect, Rule, RuleName};
+use crate::config::{Action, ChildLifetime, Mode, Protect, Rule};
 use crate::counters::Counter;
-use crate::crash;
-use crate::crypto::key_exchange;
-use crate::error::{Error, notification_for};
+use crate::error::Error;
 use crate::event::EventKind;
-use crate::io::{
-    ChildId, ChildSpec, Encapsulation, KernelCommand, KernelError, Path, SaSpec, Selector,
-};
+use crate::io::{ChildId, ChildSpec, Encapsulation, KernelCommand, KernelError, SaSpec, Selector};
 use crate::keys::ChildKeys;
-use crate::leases::Reply;
-use crate::payloads::Payloads;
-use crate::proposal::{self, ChildExchange, EspChoice};
+use crate::proposal::EspChoice;
 use crate::selector;
 use crate::shared::{Effect, Owner, Purpose, Shared};
 use crate::time::after;
@@ -93,209 +88,6 @@ pub(super) struct Narrowed {
     pub(super) local: Vec<TrafficSelector>,
     pub(super) remote: Vec<TrafficSelector>,
     pub(super) pairs: Vec<(Selector, u32)>,
-}
-
-/// What a responder has agreed to; nothing is installed or answered yet.
-pub(super) struct Negotiated {
-    child: ChildSa,
-    spec: Box<ChildSpec>,
-    answer: ChildWords,
-}
-
-/// The responder's answer about the Child SA.
-#[derive(Debug, Clone)]
-pub(super) struct ChildWords {
-    spi: u32,
-    sa: SecurityAssociation,
-    ts_i: Vec<TrafficSelector>,
-    ts_r: Vec<TrafficSelector>,
-    transport: bool,
-    /// Our nonce, in CREATE_CHILD_SA.
-    nonce: Option<Vec<u8>>,
-    /// Our public value, if the Child SA has a key exchange of its own.
-    ke: Option<(Group, Vec<u8>)>,
-}
-
-/// What a request for a Child SA is answered by.
-pub(super) struct ChildRequest<'a> {
-    pub(super) payloads: &'a Payloads<'a>,
-    /// Of the initiator and of the responder.
-    pub(super) nonces: (&'a [u8], &'a [u8]),
-    pub(super) exchange: ChildExchange,
-    /// The Child SA that is replaced: its rule is the new one's too.
-    pub(super) replaces: Option<(ChildId, Arc<Rule>)>,
-}
-
-impl<'a> ChildRequest<'a> {
-    /// For the first Child SA, in IKE_AUTH.
-    pub(super) const fn in_auth(payloads: &'a Payloads<'a>, nonces: (&'a [u8], &'a [u8])) -> Self {
-        Self { payloads, nonces, exchange: ChildExchange::Auth, replaces: None }
-    }
-}
-
-impl Negotiated {
-    /// Of the Child SA that will be.
-    pub(super) const fn id(&self) -> ChildId {
-        self.child.id
-    }
-}
-
-/// A good answer that waits until the kernel has what it promises.
-pub(super) struct Withheld {
-    request: RequestId,
-    path: Path,
-    pub(super) deadline: Instant,
-    identity: Option<AuthAnswer>,
-    /// The addresses that the peer has asked for.
-    pub(super) configuration: Option<Reply>,
-    child: Option<(ChildId, ChildWords)>,
-}
-
-impl Withheld {
-    pub(super) const fn new(
-        now: Instant,
-        request: RequestId,
-        path: Path,
-        identity: Option<AuthAnswer>,
-    ) -> Self {
-        Self { request, path, deadline: now, identity, configuration: None, child: None }
-    }
-
-    pub(super) fn child(&self) -> Option<ChildId> {
-        self.child.as_ref().map(|(id, _)| *id)
-    }
-}
-
-/// Responder: finds the rule that covers what the peer asks for and agrees on the rest.
-pub(super) fn negotiate(
-    shared: &mut Shared,
-    sa: &IkeSa,
-    request: &ChildRequest<'_>,
-) -> Result<Negotiated, Error> {
-    let payloads = request.payloads;
-    let offered = payloads.require_sa()?;
-    let (theirs, ours) = payloads.require_ts()?;
-    let State::Established(established) = &sa.state else {
-        return Err(Error::Internal("no IKE SA"));
-    };
-    let asks_transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
-    // The checksums inside would have to be mended, and the selectors to be translated
-    // (RFC 7296 2.23.1): behind NAT the peer gets tunnel mode or nothing.
-    let hindered = asks_transport && established.nat.any();
-    let only = request.replaces.as_ref().map(|(_, rule)| &rule.name);
-    let found = find_rule(shared, sa, only, (ours, theirs), asks_transport && !hindered);
-    let (rule, protect, narrowed) = match found {
-        Err(_) if hindered => return Err(Error::Mode("transport mode does not pass NAT")),
-        found => found?,
-    };
-    if protect.quantum_safe && !established.channel.is_quantum_safe() {
-        return Err(Error::NotQuantumSafe(established.channel.suite));
-    }
-    let id = shared.child_id();
-    let spi = shared.child_spi(sa.id, id)?;
-    let chosen = proposal::select_esp(&protect.proposals, offered, spi, request.exchange)
-        .ok_or_else(|| Error::NoProposalChosen {
-            ours: proposal::describe(&proposal::offer_esp(&protect.proposals, spi, true)),
-            theirs: proposal::describe(offered),
-        })
-        .and_then(|(chosen, choice)| {
-            let exchanged = choice.group.map(|g| exchange_keys(shared, payloads, g)).transpose()?;
-            Ok((chosen, choice, exchanged))
-        });
-    let (chosen, choice, exchanged) = match chosen {
-        Ok(chosen) => chosen,
-        Err(error) => {
-            shared.release_spi(spi);
-            return Err(error);
-        }
-    };
-    let secret = exchanged.as_ref().map(|e| e.secret.as_slice());
-    let keys = Agreed::new(secret, request.nonces).child_keys(&established.channel, choice.suite);
-    let our_nonce = match request.exchange {
-        ChildExchange::Auth => None,
-        ChildExchange::CreateChild(_) => Some(request.nonces.1.to_vec()),
-    };
-    let answer = ChildWords {
-        spi,
-        sa: chosen,
-        ts_i: narrowed.remote.clone(),
-        ts_r: narrowed.local.clone(),
-        transport: protect.mode == Mode::Transport,
-        nonce: our_nonce,
-        ke: choice.group.zip(exchanged.map(|e| e.value)),
-    };
-    let replaces = request.replaces.as_ref().map(|(child, _)| *child);
-    let terms = Terms { rule, protect, id, spi, choice, narrowed, acquire_seq: None, replaces };
-    let (mut child, spec) = terms.into_child(shared, sa, &keys, false);
-    if replaces.is_some() {
-        // The old one sends until the peer is known to have the new one.
-        child.waiting = Some(spec.clone());
-    }
-    Ok(Negotiated { child, spec, answer })
-}
-
-/// Responder: the key exchange of the Child SA's own.
-fn exchange_keys(
-    shared: &Shared,
-    payloads: &Payloads<'_>,
-    group: Group,
-) -> Result<key_exchange::Agreed, Error> {
-    let theirs = payloads.ke.filter(|ke| ke.method == group.id());
-    let theirs = theirs.ok_or(Error::InvalidKePayload { wanted: group })?;
-    Ok(shared.key_exchange.respond(group, theirs.data)?)
-}
-
-/// Whether a rule covers a request whole, and what the request names first.
-type Fit = (bool, bool);
-
-/// The first rule of the peer, by name, that shares traffic with the request; one that covers
-/// it whole is preferred, and then one that covers what it names first (RFC 7296 2.9). `only`: the
-/// rule of the Child SA that is replaced.
-fn find_rule(
-    shared: &Shared,
-    sa: &IkeSa,
-    only: Option<&RuleName>,
-    (ours, theirs): (&[TrafficSelector], &[TrafficSelector]),
-    wants_transport: bool,
-) -> Result<(Arc<Rule>, Protect, Narrowed), Error> {
-    let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
-    let mut mode_differs = false;
-    let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
-    for rule in shared.policies.rules.values() {
-        let Action::Protect(protect) = &rule.action else { continue };
-        if protect.peer != peer.name || only.is_some_and(|name| rule.name != *name) {
-            continue;
-        }
-        let (local, remote) = shared.selectors(rule, sa.user.as_ref());
-        let (local, remote) = (selector::narrow(&local, ours), selector::narrow(&remote, theirs));
-        let Some(pairs) = selector::pairs(rule, &local, &remote) else { continue };
-        if (protect.mode == Mode::Transport) != wants_transport {
-            // A peer that offers transport mode may be answered with tunnel mode
-            // (RFC 7296 1.3.1); one that does not may not be answered with transport mode.
-            if protect.mode == Mode::Transport {
-                mode_differs = true;
-                continue;
-            }
-        }
-        let whole = selector::within(ours, &local) && selector::within(theirs, &remote);
-        // RFC 7296 2.9: what the initiator names first must be in the subset, if it can be.
-        let first = |proposed: &[TrafficSelector], narrowed: &[TrafficSelector]| {
-            selector::within(proposed.get(..1).unwrap_or_default(), narrowed)
-        };
-        let fit = (whole, first(ours, &local) && first(theirs, &remote));
-        if best.as_ref().is_none_or(|(before, ..)| fit > *before) {
-            best =
-                Some((fit, Arc::clone(rule), protect.clone(), Narrowed { local, remote, pairs }));
-        }
-    }
-    match best {
-        Some((_, rule, protect, narrowed)) => Ok((rule, protect, narrowed)),
-        None if mode_differs => Err(Error::Mode("the rule demands transport mode")),
-        None => {
-            let theirs = format!("{} == {}", selector::describe(ours), selector::describe(theirs));
-            Err(Error::TsUnacceptable { theirs })
-        }
-    }
 }
 
 /// Everything that both ends have agreed on.
@@ -545,78 +337,6 @@ impl IkeSa {
         }
     }
 
-    /// Responder: the answer goes out, with the Child SA or with the reason why there is none.
-    pub(super) fn release_answer(
-        &mut self,
-        now: Instant,
-        shared: &mut Shared,
-        withheld: Withheld,
-        child: Result<Option<ChildWords>, Error>,
-    ) {
-        let State::Established(established) = &mut self.state else { return };
-        let id = withheld.identity.as_ref().map(AuthAnswer::id);
-        let mut payloads = Vec::new();
-        if let (Some(answer), Some((kind, data))) = (&withheld.identity, &id) {
-            payloads.extend(answer.payloads(*kind, data));
-        }
-        let token = withheld
-            .identity
-            .as_ref()
-            .and_then(|_| shared.crash_tokens.token((self.initiator_spi, self.responder_spi)));
-        payloads.extend(token.iter().map(|token| crash::payload(token)));
-        payloads.extend(withheld.configuration.iter().map(|c| Payload::Configuration(c.payload())));
-        let error = child.as_ref().err().and_then(notification_for);
-        let named = match &child {
-            // RFC 7296 2.25: the SPI field is copied from the REKEY_SA notification.
-            Err(Error::ChildSaNotFound(spi)) => Some(spi.to_be_bytes()),
-            Ok(_) | Err(_) => None,
-        };
-        match &child {
-            Ok(Some(words)) => payloads.extend(words.payloads()),
-            Ok(None) => {}
-            Err(_) => payloads.extend(error.iter().map(|e| match &named {
-                Some(spi) => Payload::Notify(Notify {
-                    protocol: ProtocolId::ESP,
-                    spi,
-                    kind: e.kind,
-                    data: &e.data,
-                }),
-                None => notify(e.kind, &e.data),
-            })),
-        }
-        match established.channel.respond(shared.random.as_mut(), withheld.request, &payloads) {
-            Ok(answer) => shared.transmit(withheld.path, answer),
-            Err(error) => return self.fail(shared, error),
-        }
-        // RFC 7296 2.21.2, 2.21.3: that one is fatal at both ends, without a Delete.
-        let fatal = error.is_some_and(|e| e.kind == NotifyType::INVALID_SYNTAX);
-        if fatal && let Err(error) = child {
-            self.child_failed(shared, None, error);
-            return self.end(now, shared, "the peer sent an invalid message");
-        }
-        match child {
-            Ok(Some(ChildWords { spi, nonce: Some(_), .. })) => {
-                let until = after(now, shared.config.patience());
-                if let State::Established(established) = &mut self.state {
-                    established.answered = Some(AnsweredChild { spi, until });
-                }
-            }
-            Ok(_) => {}
-            Err(error @ (Error::TemporaryFailure(_) | Error::ChildSaNotFound(_))) => {
-                // The ends were out of step for a moment: nothing is wrong.
-                shared.count(Counter::TemporaryFailure);
-                self.event(shared, EventKind::PutOff(error));
-            }
-            Err(error) => {
-                if matches!(error, Error::NoAdditionalSas(_)) {
-                    shared.count(Counter::NoAdditionalSas);
-                }
-                self.child_failed(shared, None, error);
-            }
-        }
-        self.next_job(now, shared);
-    }
-
     /// A Child SA could not be made: counted, logged, and told to the rule that wanted it.
     pub(super) fn child_failed(&self, shared: &mut Shared, rule: Option<Arc<str>>, error: Error) {
         shared.count(Counter::ChildSaFailed);
@@ -659,24 +379,5 @@ impl IkeSa {
         if !refused {
             self.add_job(now, shared, Job::DeleteChild { spi: offer.spi, peer_spi: 0 });
         }
-    }
-}
-
-impl ChildWords {
-    fn payloads(&self) -> Vec<Payload<'_>> {
-        let transport = self.transport.then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
-        let nonce = self.nonce.as_deref().map(|n| Payload::Nonce(gateway_wire::Nonce(n)));
-        transport
-            .into_iter()
-            .chain([Payload::SecurityAssociation(self.sa.clone())])
-            .chain(nonce)
-            .chain(self.ke.as_ref().map(|(group, data)| {
-                Payload::KeyExchange(KeyExchange { method: group.id(), data })
-            }))
-            .chain([
-                Payload::TsInitiator(TrafficSelectors::new(self.ts_i.clone())),
-                Payload::TsResponder(TrafficSelectors::new(self.ts_r.clone())),
-            ])
-            .collect()
     }
 }

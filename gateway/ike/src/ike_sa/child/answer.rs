@@ -1,0 +1,155 @@
+//! A responder's answer about a Child SA, withheld until the kernel has what it promises.
+
+use std::time::Instant;
+
+use gateway_wire::{
+    KeyExchange, Notify, NotifyType, Payload, ProtocolId, SecurityAssociation, TrafficSelector,
+    TrafficSelectors,
+};
+
+use super::super::auth::AuthAnswer;
+use super::super::established::AnsweredChild;
+use super::super::{IkeSa, State, notify};
+use crate::algorithms::Group;
+use crate::channel::RequestId;
+use crate::counters::Counter;
+use crate::crash;
+use crate::error::{Error, notification_for};
+use crate::event::EventKind;
+use crate::io::{ChildId, Path};
+use crate::leases::Reply;
+use crate::shared::Shared;
+use crate::time::after;
+
+/// The responder's answer about the Child SA.
+#[derive(Debug, Clone)]
+pub(in crate::ike_sa) struct ChildWords {
+    pub(super) spi: u32,
+    pub(super) sa: SecurityAssociation,
+    pub(super) ts_i: Vec<TrafficSelector>,
+    pub(super) ts_r: Vec<TrafficSelector>,
+    pub(super) transport: bool,
+    /// Our nonce, in CREATE_CHILD_SA.
+    pub(super) nonce: Option<Vec<u8>>,
+    /// Our public value, if the Child SA has a key exchange of its own.
+    pub(super) ke: Option<(Group, Vec<u8>)>,
+}
+
+/// A good answer that waits until the kernel has what it promises.
+pub(in crate::ike_sa) struct Withheld {
+    request: RequestId,
+    path: Path,
+    pub(in crate::ike_sa) deadline: Instant,
+    identity: Option<AuthAnswer>,
+    /// The addresses that the peer has asked for.
+    pub(in crate::ike_sa) configuration: Option<Reply>,
+    pub(super) child: Option<(ChildId, ChildWords)>,
+}
+
+impl Withheld {
+    pub(in crate::ike_sa) const fn new(
+        now: Instant,
+        request: RequestId,
+        path: Path,
+        identity: Option<AuthAnswer>,
+    ) -> Self {
+        Self { request, path, deadline: now, identity, configuration: None, child: None }
+    }
+
+    pub(in crate::ike_sa) fn child(&self) -> Option<ChildId> {
+        self.child.as_ref().map(|(id, _)| *id)
+    }
+}
+
+impl IkeSa {
+    /// Responder: the answer goes out, with the Child SA or with the reason why there is none.
+    pub(in crate::ike_sa) fn release_answer(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        withheld: Withheld,
+        child: Result<Option<ChildWords>, Error>,
+    ) {
+        let State::Established(established) = &mut self.state else { return };
+        let id = withheld.identity.as_ref().map(AuthAnswer::id);
+        let mut payloads = Vec::new();
+        if let (Some(answer), Some((kind, data))) = (&withheld.identity, &id) {
+            payloads.extend(answer.payloads(*kind, data));
+        }
+        let token = withheld
+            .identity
+            .as_ref()
+            .and_then(|_| shared.crash_tokens.token((self.initiator_spi, self.responder_spi)));
+        payloads.extend(token.iter().map(|token| crash::payload(token)));
+        payloads.extend(withheld.configuration.iter().map(|c| Payload::Configuration(c.payload())));
+        let error = child.as_ref().err().and_then(notification_for);
+        let named = match &child {
+            // RFC 7296 2.25: the SPI field is copied from the REKEY_SA notification.
+            Err(Error::ChildSaNotFound(spi)) => Some(spi.to_be_bytes()),
+            Ok(_) | Err(_) => None,
+        };
+        match &child {
+            Ok(Some(words)) => payloads.extend(words.payloads()),
+            Ok(None) => {}
+            Err(_) => payloads.extend(error.iter().map(|e| match &named {
+                Some(spi) => Payload::Notify(Notify {
+                    protocol: ProtocolId::ESP,
+                    spi,
+                    kind: e.kind,
+                    data: &e.data,
+                }),
+                None => notify(e.kind, &e.data),
+            })),
+        }
+        match established.channel.respond(shared.random.as_mut(), withheld.request, &payloads) {
+            Ok(answer) => shared.transmit(withheld.path, answer),
+            Err(error) => return self.fail(shared, error),
+        }
+        // RFC 7296 2.21.2, 2.21.3: that one is fatal at both ends, without a Delete.
+        let fatal = error.is_some_and(|e| e.kind == NotifyType::INVALID_SYNTAX);
+        if fatal && let Err(error) = child {
+            self.child_failed(shared, None, error);
+            return self.end(now, shared, "the peer sent an invalid message");
+        }
+        match child {
+            Ok(Some(ChildWords { spi, nonce: Some(_), .. })) => {
+                let until = after(now, shared.config.patience());
+                if let State::Established(established) = &mut self.state {
+                    established.answered = Some(AnsweredChild { spi, until });
+                }
+            }
+            Ok(_) => {}
+            Err(error @ (Error::TemporaryFailure(_) | Error::ChildSaNotFound(_))) => {
+                // The ends were out of step for a moment: nothing is wrong.
+                shared.count(Counter::TemporaryFailure);
+                self.event(shared, EventKind::PutOff(error));
+            }
+            Err(error) => {
+                if matches!(error, Error::NoAdditionalSas(_)) {
+                    shared.count(Counter::NoAdditionalSas);
+                }
+                self.child_failed(shared, None, error);
+            }
+        }
+        self.next_job(now, shared);
+    }
+}
+
+impl ChildWords {
+    fn payloads(&self) -> Vec<Payload<'_>> {
+        let transport = self.transport.then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
+        let nonce = self.nonce.as_deref().map(|n| Payload::Nonce(gateway_wire::Nonce(n)));
+        transport
+            .into_iter()
+            .chain([Payload::SecurityAssociation(self.sa.clone())])
+            .chain(nonce)
+            .chain(self.ke.as_ref().map(|(group, data)| {
+                Payload::KeyExchange(KeyExchange { method: group.id(), data })
+            }))
+            .chain([
+                Payload::TsInitiator(TrafficSelectors::new(self.ts_i.clone())),
+                Payload::TsResponder(TrafficSelectors::new(self.ts_r.clone())),
+            ])
+            .collect()
+    }
+}

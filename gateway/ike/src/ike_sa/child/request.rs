@@ -1,0 +1,185 @@
+//! What a responder agrees to when a Child SA is asked for: the rule, the mode, the selectors within both, the
+//! algorithms and the keys (RFC 7296 1.3.1, 2.9, 2.17).
+
+use std::sync::Arc;
+
+use gateway_wire::{NotifyType, TrafficSelector};
+
+use super::super::derive::Agreed;
+use super::super::{IkeSa, State};
+use super::{ChildSa, ChildWords, Narrowed, Terms};
+use crate::algorithms::Group;
+use crate::config::{Action, Mode, Protect, Rule, RuleName};
+use crate::crypto::key_exchange;
+use crate::error::Error;
+use crate::io::{ChildId, ChildSpec};
+use crate::payloads::Payloads;
+use crate::proposal::{self, ChildExchange};
+use crate::selector;
+use crate::shared::Shared;
+
+/// What a responder has agreed to; nothing is installed or answered yet.
+pub(in crate::ike_sa) struct Negotiated {
+    pub(super) child: ChildSa,
+    pub(super) spec: Box<ChildSpec>,
+    pub(super) answer: ChildWords,
+}
+
+impl Negotiated {
+    /// Of the Child SA that will be.
+    pub(in crate::ike_sa) const fn id(&self) -> ChildId {
+        self.child.id
+    }
+}
+
+/// What a request for a Child SA is answered by.
+pub(in crate::ike_sa) struct ChildRequest<'a> {
+    pub(in crate::ike_sa) payloads: &'a Payloads<'a>,
+    /// Of the initiator and of the responder.
+    pub(in crate::ike_sa) nonces: (&'a [u8], &'a [u8]),
+    pub(in crate::ike_sa) exchange: ChildExchange,
+    /// The Child SA that is replaced: its rule is the new one's too.
+    pub(in crate::ike_sa) replaces: Option<(ChildId, Arc<Rule>)>,
+}
+
+impl<'a> ChildRequest<'a> {
+    /// For the first Child SA, in IKE_AUTH.
+    pub(in crate::ike_sa) const fn in_auth(
+        payloads: &'a Payloads<'a>,
+        nonces: (&'a [u8], &'a [u8]),
+    ) -> Self {
+        Self { payloads, nonces, exchange: ChildExchange::Auth, replaces: None }
+    }
+}
+
+/// Responder: finds the rule that covers what the peer asks for and agrees on the rest.
+pub(in crate::ike_sa) fn negotiate(
+    shared: &mut Shared,
+    sa: &IkeSa,
+    request: &ChildRequest<'_>,
+) -> Result<Negotiated, Error> {
+    let payloads = request.payloads;
+    let offered = payloads.require_sa()?;
+    let (theirs, ours) = payloads.require_ts()?;
+    let State::Established(established) = &sa.state else {
+        return Err(Error::Internal("no IKE SA"));
+    };
+    let asks_transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+    // The checksums inside would have to be mended, and the selectors to be translated
+    // (RFC 7296 2.23.1): behind NAT the peer gets tunnel mode or nothing.
+    let hindered = asks_transport && established.nat.any();
+    let only = request.replaces.as_ref().map(|(_, rule)| &rule.name);
+    let found = find_rule(shared, sa, only, (ours, theirs), asks_transport && !hindered);
+    let (rule, protect, narrowed) = match found {
+        Err(_) if hindered => return Err(Error::Mode("transport mode does not pass NAT")),
+        found => found?,
+    };
+    if protect.quantum_safe && !established.channel.is_quantum_safe() {
+        return Err(Error::NotQuantumSafe(established.channel.suite));
+    }
+    let id = shared.child_id();
+    let spi = shared.child_spi(sa.id, id)?;
+    let chosen = proposal::select_esp(&protect.proposals, offered, spi, request.exchange)
+        .ok_or_else(|| Error::NoProposalChosen {
+            ours: proposal::describe(&proposal::offer_esp(&protect.proposals, spi, true)),
+            theirs: proposal::describe(offered),
+        })
+        .and_then(|(chosen, choice)| {
+            let exchanged = choice.group.map(|g| exchange_keys(shared, payloads, g)).transpose()?;
+            Ok((chosen, choice, exchanged))
+        });
+    let (chosen, choice, exchanged) = match chosen {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            shared.release_spi(spi);
+            return Err(error);
+        }
+    };
+    let secret = exchanged.as_ref().map(|e| e.secret.as_slice());
+    let keys = Agreed::new(secret, request.nonces).child_keys(&established.channel, choice.suite);
+    let our_nonce = match request.exchange {
+        ChildExchange::Auth => None,
+        ChildExchange::CreateChild(_) => Some(request.nonces.1.to_vec()),
+    };
+    let answer = ChildWords {
+        spi,
+        sa: chosen,
+        ts_i: narrowed.remote.clone(),
+        ts_r: narrowed.local.clone(),
+        transport: protect.mode == Mode::Transport,
+        nonce: our_nonce,
+        ke: choice.group.zip(exchanged.map(|e| e.value)),
+    };
+    let replaces = request.replaces.as_ref().map(|(child, _)| *child);
+    let terms = Terms { rule, protect, id, spi, choice, narrowed, acquire_seq: None, replaces };
+    let (mut child, spec) = terms.into_child(shared, sa, &keys, false);
+    if replaces.is_some() {
+        // The old one sends until the peer is known to have the new one.
+        child.waiting = Some(spec.clone());
+    }
+    Ok(Negotiated { child, spec, answer })
+}
+
+/// Responder: the key exchange of the Child SA's own.
+fn exchange_keys(
+    shared: &Shared,
+    payloads: &Payloads<'_>,
+    group: Group,
+) -> Result<key_exchange::Agreed, Error> {
+    let theirs = payloads.ke.filter(|ke| ke.method == group.id());
+    let theirs = theirs.ok_or(Error::InvalidKePayload { wanted: group })?;
+    Ok(shared.key_exchange.respond(group, theirs.data)?)
+}
+
+/// Whether a rule covers a request whole, and what the request names first.
+type Fit = (bool, bool);
+
+/// The first rule of the peer, by name, that shares traffic with the request; one that covers
+/// it whole is preferred, and then one that covers what it names first (RFC 7296 2.9). `only`: the
+/// rule of the Child SA that is replaced.
+fn find_rule(
+    shared: &Shared,
+    sa: &IkeSa,
+    only: Option<&RuleName>,
+    (ours, theirs): (&[TrafficSelector], &[TrafficSelector]),
+    wants_transport: bool,
+) -> Result<(Arc<Rule>, Protect, Narrowed), Error> {
+    let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
+    let mut mode_differs = false;
+    let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
+    for rule in shared.policies.rules.values() {
+        let Action::Protect(protect) = &rule.action else { continue };
+        if protect.peer != peer.name || only.is_some_and(|name| rule.name != *name) {
+            continue;
+        }
+        let (local, remote) = shared.selectors(rule, sa.user.as_ref());
+        let (local, remote) = (selector::narrow(&local, ours), selector::narrow(&remote, theirs));
+        let Some(pairs) = selector::pairs(rule, &local, &remote) else { continue };
+        if (protect.mode == Mode::Transport) != wants_transport {
+            // A peer that offers transport mode may be answered with tunnel mode
+            // (RFC 7296 1.3.1); one that does not may not be answered with transport mode.
+            if protect.mode == Mode::Transport {
+                mode_differs = true;
+                continue;
+            }
+        }
+        let whole = selector::within(ours, &local) && selector::within(theirs, &remote);
+        // RFC 7296 2.9: what the initiator names first must be in the subset, if it can be.
+        let first = |proposed: &[TrafficSelector], narrowed: &[TrafficSelector]| {
+            selector::within(proposed.get(..1).unwrap_or_default(), narrowed)
+        };
+        let fit = (whole, first(ours, &local) && first(theirs, &remote));
+        if best.as_ref().is_none_or(|(before, ..)| fit > *before) {
+            best =
+                Some((fit, Arc::clone(rule), protect.clone(), Narrowed { local, remote, pairs }));
+        }
+    }
+    match best {
+        Some((_, rule, protect, narrowed)) => Ok((rule, protect, narrowed)),
+        None if mode_differs => Err(Error::Mode("the rule demands transport mode")),
+        None => {
+            let theirs = format!("{} == {}", selector::describe(ours), selector::describe(theirs));
+            Err(Error::TsUnacceptable { theirs })
+        }
+    }
+}
