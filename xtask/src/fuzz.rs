@@ -6,12 +6,15 @@
 //! loops and exhausted memory.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use crate::error::{Context as _, Error, Result};
-use crate::progress::{Step, heading, say, seconds};
+use crate::progress::{say, seconds};
 use crate::shell::{cargo, find_tool, root, run as run_command, target_dir};
 use crate::test::Tally;
 
@@ -29,6 +32,9 @@ const INSTRUMENTATION: &[&str] = &[
     "-Ccodegen-units=1",
 ];
 
+/// What the names of the targets begin with that take one decoder.
+const DECODER: &str = "decode_";
+
 /// With `--target`, build scripts and macros stay without instrumentation.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -36,15 +42,19 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask fuzz                                every target for 20 seconds
-  cargo xtask fuzz --seconds 600 decode_message   one target for ten minutes
-  cargo xtask fuzz --replay crash-1234 endpoint   one input, to see how it fails
+  cargo xtask fuzz                              every target for its own time
+  cargo xtask fuzz --seconds 600 decode_sa      one target for ten minutes
+  cargo xtask fuzz --replay crash-1234 endpoint one input, to see how it fails
+
+There is a target for each decoder (decode_...), which runs for 3 seconds unless told otherwise,
+and one each for the codec and for the endpoint as a whole (round_trip, endpoint), which run for
+20. As many run at once as there are processors.
 
 What was found is kept under target/fuzz: corpus/ and artifacts/.")]
 pub(crate) struct Args {
-    /// Seconds for each target.
-    #[arg(long, value_name = "N", default_value = "20")]
-    seconds: u32,
+    /// Seconds for each target, instead of its own time.
+    #[arg(long, value_name = "N")]
+    seconds: Option<u32>,
 
     /// Run this input only, instead of searching.
     #[arg(long, value_name = "FILE", requires = "targets")]
@@ -55,9 +65,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// All targets for this time each.
-    pub(crate) const fn for_seconds(seconds: u32) -> Self {
+    /// All targets, for this time each, or for their own.
+    pub(crate) const fn all(seconds: Option<u32>) -> Self {
         Self { seconds, replay: None, targets: Vec::new() }
+    }
+
+    /// Seconds that a target runs. What a single decoder can do with some octets is soon seen.
+    fn seconds(&self, target: &str) -> u32 {
+        self.seconds.unwrap_or_else(|| if target.starts_with(DECODER) { 3 } else { 20 })
     }
 }
 
@@ -80,17 +95,42 @@ pub(crate) fn search(args: &Args) -> Result<Tally> {
         say("no C++ compiler for libFuzzer: the fuzz targets are skipped; install g++ to run them");
         return Ok(chosen.iter().map(|_| Tally::SKIPPED).sum());
     }
+    let started = Instant::now();
     build()?;
-    let mut tally = Tally::default();
-    for target in &chosen {
-        heading(&format!("fuzz: {target}"));
-        let started = Instant::now();
-        let found = !quiet(target, args)?;
-        tally.add(if found { Tally::FAILED } else { Tally::PASSED });
-        let outcome = if found { "FAILED" } else { "nothing found" };
-        println!("fuzz {target}: {outcome} in {}", seconds(started.elapsed()));
+    println!("built in {}", seconds(started.elapsed()));
+    abreast(chosen, args)
+}
+
+/// Runs as many targets at once as there are processors, since each keeps one busy; those that
+/// take longest begin first.
+fn abreast(mut targets: Vec<String>, args: &Args) -> Result<Tally> {
+    targets.sort_by_key(|target| args.seconds(target));
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let whole: u32 = targets.iter().map(|target| args.seconds(target)).sum();
+    if args.replay.is_none() {
+        say(format!("{} fuzz targets, {whole} s of {processors} processors", targets.len()));
     }
-    Ok(tally)
+    let queue = Mutex::new(targets);
+    let next = || queue.lock().ok()?.pop();
+    let work = || {
+        let mut tally = Tally::default();
+        while let Some(target) = next() {
+            let started = Instant::now();
+            let (quiet, words) = run_target(&target, args)?;
+            tally.add(if quiet { Tally::PASSED } else { Tally::FAILED });
+            let outcome = if quiet { "nothing found" } else { "FAILED" };
+            println!("fuzz {target}: {outcome} in {}: {words}", seconds(started.elapsed()));
+        }
+        Ok(tally)
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        let ends = workers.into_iter().map(|worker| match worker.join() {
+            Ok(tally) => tally,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        ends.sum()
+    })
 }
 
 /// The names of the targets, sorted.
@@ -122,21 +162,21 @@ fn build() -> Result {
     )
 }
 
-/// Runs one target; whether it found nothing.
-fn quiet(target: &str, args: &Args) -> Result<bool> {
+/// Runs one target; whether it found nothing, and what it says.
+fn run_target(target: &str, args: &Args) -> Result<(bool, String)> {
     let dir = directory();
     let mut command = Command::new(dir.join(TARGET).join("release").join(target));
     command.current_dir(root()).stdin(Stdio::null());
     if let Some(input) = &args.replay {
         command.arg(input.canonicalize().context(|| format!("no file {}", input.display()))?);
-        return Ok(command.status().context(|| target)?.success());
+        return Ok((command.status().context(|| target)?.success(), "replayed".to_owned()));
     }
     let (corpus, artifacts) = (dir.join("corpus").join(target), dir.join("artifacts").join(target));
     for dir in [&corpus, &artifacts] {
         fs::create_dir_all(dir).context(|| format!("cannot create {}", dir.display()))?;
     }
     command
-        .arg(format!("-max_total_time={}", args.seconds))
+        .arg(format!("-max_total_time={}", args.seconds(target)))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
         // New inputs go to the first directory; the one in the checkout is only read.
@@ -145,19 +185,16 @@ fn quiet(target: &str, args: &Args) -> Result<bool> {
     if seeds.is_dir() {
         command.arg(seeds);
     }
-    let step = Step::start(format!("{target} for {} s", args.seconds));
     // libFuzzer says everything on standard error, a line for each new input.
     let output = command.stdout(Stdio::null()).output().context(|| target)?;
     let log = String::from_utf8_lossy(&output.stderr);
-    step.done();
     if output.status.success() {
-        println!("{}", log.lines().find(|line| line.starts_with("Done ")).unwrap_or_default());
-    } else {
-        let lines: Vec<&str> = log.lines().filter(|line| !line.starts_with('#')).collect();
-        println!("{}", lines.join("\n"));
-        println!("to see it again: cargo xtask fuzz --replay FILE {target}");
+        let done = log.lines().find(|line| line.starts_with("Done ")).unwrap_or_default();
+        return Ok((true, done.to_owned()));
     }
-    Ok(output.status.success())
+    let lines: Vec<&str> = log.lines().filter(|line| !line.starts_with('#')).collect();
+    let again = format!("to see it again: cargo xtask fuzz --replay FILE {target}");
+    Ok((false, format!("\n{}\n{again}", lines.join("\n"))))
 }
 
 #[cfg(test)]
@@ -171,6 +208,34 @@ mod tests {
             fs::write(dir.path().join(file), "").unwrap();
         }
         assert_eq!(targets(dir.path()).unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn every_payload_decoder_has_a_target() {
+        let targets = targets(&root().join("tests/fuzz/fuzz_targets")).unwrap();
+        let decoders = fs::read_dir(root().join("gateway/wire/src/payload")).unwrap();
+        for file in decoders {
+            let file = file.unwrap().path();
+            let decoder = file.file_stem().unwrap().to_str().unwrap();
+            let target = format!("{DECODER}{decoder}");
+            assert!(decoder == "mod" || targets.contains(&target), "no fuzz target {target}");
+        }
+    }
+
+    #[test]
+    fn every_target_is_built() {
+        let manifest = fs::read_to_string(root().join("tests/fuzz/Cargo.toml")).unwrap();
+        for target in targets(&root().join("tests/fuzz/fuzz_targets")).unwrap() {
+            let named = format!("name = \"{target}\", path = \"fuzz_targets/{target}.rs\"");
+            assert!(manifest.contains(&named), "{target} is not in the manifest");
+        }
+    }
+
+    #[test]
+    fn a_target_runs_for_its_own_time_unless_told_otherwise() {
+        let seconds = |asked, target| Args::all(asked).seconds(target);
+        assert_eq!((seconds(None, "decode_sa"), seconds(None, "endpoint")), (3, 20));
+        assert_eq!((seconds(Some(7), "decode_sa"), seconds(Some(7), "endpoint")), (7, 7));
     }
 
     #[test]

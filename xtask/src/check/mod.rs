@@ -16,12 +16,12 @@ use crate::test::Tally;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Formatting, lints, documentation, dependencies (licences, bans, sources), and the fuzz targets for
-20 seconds each. The last line is the sum of fuzz targets and failed steps: `N passed, N failed,
+some seconds each. The last line is the sum of fuzz targets and failed steps: `N passed, N failed,
 N skipped`.")]
 pub(crate) struct Args {
-    /// Seconds for each fuzz target.
-    #[arg(long, value_name = "N", default_value = "20")]
-    fuzz_seconds: u32,
+    /// Seconds for each fuzz target, instead of its own time.
+    #[arg(long, value_name = "N")]
+    fuzz_seconds: Option<u32>,
 }
 
 /// The outcome of one step.
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         // What passes here is not a test: only failures count.
         total.add(step(&mut steps, name, || check().map(|()| Tally::default())));
     }
-    let fuzzing = fuzz::Args::for_seconds(args.fuzz_seconds);
+    let fuzzing = fuzz::Args::all(args.fuzz_seconds);
     total.add(step(&mut steps, "fuzz targets", || fuzz::search(&fuzzing)));
 
     heading("steps");

@@ -9,6 +9,8 @@
 
 mod authenticator;
 mod config;
+#[cfg(feature = "testing")]
+pub(crate) mod decoding;
 mod fault;
 mod md5;
 mod mschapv2;

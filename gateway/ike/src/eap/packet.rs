@@ -77,7 +77,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let (kind, rest) = match self {
             Self::Identity(name) => (EapType::IDENTITY, name.to_vec()),
             Self::Notification(words) => (EapType::NOTIFICATION, words.to_vec()),

@@ -3,6 +3,7 @@
 //! Everything follows from a seed: randomness, loss, duplication, order. A run that fails is
 //! replayed by its seed.
 
+pub mod eap;
 mod forge;
 mod kernel;
 mod network;

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use gateway_wire::EapType;
 
-use self::piece::{Incoming, Outgoing, Piece};
+pub(super) use self::piece::Piece;
+use self::piece::{Incoming, Outgoing};
 use super::{EapTls, Fault, Limits, Method, Outcome, Round};
 use crate::config::Identity;
 use crate::crypto::tls::{Judge, Session};

@@ -12,7 +12,7 @@ const START: u8 = 0x20;
 
 /// The data of one message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Piece<'a> {
+pub(in crate::eap) struct Piece<'a> {
     pub(super) start: bool,
     pub(super) more: bool,
     /// Octets of the whole, where they are told.
@@ -27,7 +27,7 @@ impl<'a> Piece<'a> {
     /// With what the authenticator begins.
     pub(super) const START: Piece<'static> = Piece { start: true, ..Self::EMPTY };
 
-    pub(super) fn decode(data: &'a [u8]) -> Result<Self, Fault> {
+    pub(in crate::eap) fn decode(data: &'a [u8]) -> Result<Self, Fault> {
         let short = Fault::Malformed("a short EAP-TLS message");
         let Some((flags, rest)) = data.split_first() else { return Err(short) };
         let (whole, octets) = if flags & LENGTH == 0 {
@@ -41,7 +41,7 @@ impl<'a> Piece<'a> {
         Ok(Self { start: flags & START != 0, more: flags & MORE != 0, whole, octets })
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::eap) fn encode(&self) -> Vec<u8> {
         let mut flags = 0;
         for (flag, set) in [(LENGTH, self.whole.is_some()), (MORE, self.more), (START, self.start)]
         {

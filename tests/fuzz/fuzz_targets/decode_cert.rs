@@ -1,0 +1,8 @@
+//! The Certificate payload (RFC 7296 3.6).
+#![no_main]
+
+use gateway_fuzz::payload;
+use gateway_wire::PayloadType;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|body: &[u8]| payload(PayloadType::CERT, body));

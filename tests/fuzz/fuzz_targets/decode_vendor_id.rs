@@ -1,0 +1,8 @@
+//! The Vendor ID payload (RFC 7296 3.12).
+#![no_main]
+
+use gateway_fuzz::payload;
+use gateway_wire::PayloadType;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|body: &[u8]| payload(PayloadType::VENDOR_ID, body));
