@@ -59,6 +59,8 @@ pub struct Connection {
     pub ppk: Option<(&'static str, bool)>,
     /// Whether to ask the peer for an IPv4 address.
     pub virtual_address: bool,
+    /// More keys of the connection.
+    pub keys: String,
     /// More secrets, beside the key of [`PSK`].
     pub secrets: String,
 }
@@ -84,6 +86,7 @@ impl Connection {
             fragment_size: 1280,
             ppk: None,
             virtual_address: false,
+            keys: String::new(),
             secrets: String::new(),
         }
     }
@@ -116,7 +119,7 @@ impl Connection {
             )
         });
         let vips = if self.virtual_address { "vips = 0.0.0.0" } else { "" };
-        let secrets = &self.secrets;
+        let (secrets, keys) = (&self.secrets, &self.keys);
         write!(
             text,
             "connections {{
@@ -127,6 +130,7 @@ impl Connection {
     remote_addrs = {remote}
     proposals = {proposals}
 {ppk}    {vips}
+    {keys}
     local {{
       {local_auth}
       id = {local_id}

@@ -222,6 +222,23 @@ impl Topology {
         ))
     }
 
+    /// The router forgets what it has mapped, and maps to other ports from now on; with an address,
+    /// behind that too.
+    ///
+    /// # Errors
+    /// `ip` or `nft` refuses.
+    pub fn rebind(&self, outside: Option<Ipv4Addr>) -> Result {
+        let server = Self::SERVER_PORT;
+        let (v4, _) = self.server.next_hop;
+        self.middle.nft("delete table inet nat")?;
+        self.masquerade("31000-40000")?;
+        // Masquerading forgets what was mapped to an address that goes.
+        self.middle.ip(&format!("addr del {v4}/24 dev {server}"))?;
+        // What stands first is what it maps to; the other is still the server's next hop.
+        let first = outside.map_or_else(String::new, |a| format!("addr add {a}/24 dev {server}\n"));
+        self.middle.ip(&format!("{first}addr add {v4}/24 dev {server}"))
+    }
+
     fn router(&self) -> Result {
         let ((in4, in6), (out4, out6)) = (self.client.next_hop, self.server.next_hop);
         let (client, server) = (Self::CLIENT_PORT, Self::SERVER_PORT);
@@ -236,11 +253,16 @@ impl Topology {
         }
         // Left alone, the first client keeps its ports 500 and 4500, and a peer that answers to
         // the wrong port gets away with it.
+        self.masquerade("20000-30000")
+    }
+
+    fn masquerade(&self, ports: &str) -> Result {
+        let server = Self::SERVER_PORT;
         self.middle.nft(&format!(
             "table inet nat {{
                 chain postrouting {{
                     type nat hook postrouting priority srcnat
-                    oifname \"{server}\" meta l4proto udp masquerade to :20000-30000
+                    oifname \"{server}\" meta l4proto udp masquerade to :{ports}
                     oifname \"{server}\" masquerade
                 }}
             }}"

@@ -5,7 +5,7 @@
 #[path = "support/kernel.rs"]
 mod kernel;
 
-use gateway::kernel::xfrm::{SaDirection, SaId, Xfrm};
+use gateway::kernel::xfrm::{Moved, SaDirection, SaEnds, SaId, SaMove, Xfrm};
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
 use gateway_ike::config::Mode;
 use gateway_ike::io::{ChildSpec, Encapsulation, Selector};
@@ -216,5 +216,108 @@ fn a_key_of_the_wrong_length_is_refused_with_the_reason() -> Result {
     spec.inbound.encryption_key = Zeroizing::new(vec![1; 7]);
     let error = xfrm.add_sa(&spec, SaDirection::Inbound).unwrap_err();
     assert_eq!(error.errno(), Some(nix::libc::EINVAL), "{error}");
+    Ok(())
+}
+
+/// A number of the line that shows what has been sent and received.
+fn replay(text: &str, name: &str) -> Option<u32> {
+    let line = text.lines().find(|line| line.contains("oseq"))?;
+    let value = line.split(&format!(" {name} 0x")).nth(1)?;
+    u32::from_str_radix(value.split([',', ' ']).next()?, 16).ok()
+}
+
+#[test]
+fn an_sa_moves_with_all_that_it_has_and_never_repeats_a_sequence_number() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let namespace = Namespace::new("sa")?;
+    let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
+    xfrm.set_output_mark(0x1f);
+    // Whether the kernel keeps a direction decides what it lets a replay state say.
+    for ask in [false, true] {
+        xfrm.set_state_direction(ask);
+        for &(suite, _) in SUITES {
+            let mut spec = child(suite, Mode::Tunnel, false);
+            spec.encapsulation = Some(Encapsulation { local_port: 4500, remote_port: 61234 });
+            add_both(&mut xfrm, &spec)?;
+            let before = shown(&namespace, 0x2002)?;
+            let at = |destination: &str, port| SaEnds {
+                source: spec.outbound.source,
+                destination: destination.parse().unwrap(),
+                encapsulation: Some(Encapsulation { local_port: 4500, remote_port: port }),
+            };
+            let way = |from, to| SaMove { spi: 0x2002, direction: SaDirection::Outbound, from, to };
+            let (old, port, new) =
+                (at("192.0.2.2", 61234), at("192.0.2.2", 700), at("192.0.2.77", 701));
+
+            // Only the port: the same SA, which goes on with the same number.
+            assert_eq!(xfrm.move_sa(&way(old, port)).context(suite)?, Moved::Replaced);
+            let moved = shown(&namespace, 0x2002)?;
+            assert_eq!(moved, before.replace("dport 61234", "dport 700"), "{suite}");
+
+            // Another address: a second SA, until policies lead to it.
+            assert_eq!(xfrm.move_sa(&way(port, new)).context(suite)?, Moved::Beside);
+            xfrm.usage(way(port, new).old()).context("the old one")?;
+            xfrm.delete_sa(way(port, new).old()).context("delete the old one")?;
+            let moved = shown(&namespace, 0x2002)?;
+            assert_eq!(replay(&moved, "oseq"), Some(1 << 20), "{moved}");
+            for line in ["192.0.2.77", "dport 701", "if_id 0x7", "output-mark 0x1f"] {
+                assert!(moved.contains(line), "no {line} in {moved}");
+            }
+            for line in
+                before.lines().filter(|l| ["aead", "enc ", "auth"].iter().any(|w| l.contains(w)))
+            {
+                assert!(moved.contains(line), "no {line} in {moved}");
+            }
+            // Our own address: the name stays, so that one has to go first.
+            let ours = SaEnds { source: [192, 0, 2, 9].into(), ..new };
+            assert_eq!(xfrm.move_sa(&way(new, ours)).context(suite)?, Moved::Replaced);
+            let moved = shown(&namespace, 0x2002)?;
+            assert!(moved.contains("src 192.0.2.9 dst 192.0.2.77"), "{moved}");
+            assert_eq!(replay(&moved, "oseq"), Some(2 << 20), "{moved}");
+            xfrm.delete_sa(way(new, ours).target()).context("delete")?;
+
+            // What receives has another destination, and no gap.
+            let ends = |address: &str| SaEnds {
+                source: spec.inbound.source,
+                destination: address.parse().unwrap(),
+                encapsulation: None,
+            };
+            let sa = SaMove {
+                spi: 0x1001,
+                direction: SaDirection::Inbound,
+                from: ends("192.0.2.1"),
+                to: ends("192.0.2.9"),
+            };
+            let before = shown(&namespace, 0x1001)?;
+            assert_eq!(xfrm.move_sa(&sa).context(suite)?, Moved::Replaced);
+            let moved = shown(&namespace, 0x1001)?;
+            assert_eq!(moved, before.replace("dst 192.0.2.1\n", "dst 192.0.2.9\n"), "{suite}");
+            // What cannot go to a place leaves everything as it was.
+            let away = SaMove { from: sa.to, to: sa.from, spi: 0x1001, direction: sa.direction };
+            let mut other = child(suite, Mode::Tunnel, false);
+            other.inbound.spi = 0x1001;
+            xfrm.add_sa(&other, SaDirection::Inbound).context("in the way")?;
+            let error = xfrm.move_sa(&away).unwrap_err();
+            assert_eq!(error.errno(), Some(nix::libc::EEXIST), "{error}");
+            xfrm.delete_sa(away.old()).context("it is still there")?;
+            xfrm.delete_sa(away.target()).context("and so is the other")?;
+            assert!(xfrm.move_sa(&away).unwrap_err().is_absent());
+        }
+        if !ask {
+            // The next round asks for directions only where the kernel keeps them.
+            let spec = child(SUITES[0].0, Mode::Tunnel, false);
+            xfrm.set_state_direction(true);
+            add_both(&mut xfrm, &spec)?;
+            let [inbound, outbound] = ids(&spec);
+            let keeps = xfrm.usage(outbound).context("usage")?.has_direction;
+            xfrm.delete_sa(inbound).context("delete")?;
+            xfrm.delete_sa(outbound).context("delete")?;
+            if !keeps {
+                break;
+            }
+        }
+    }
     Ok(())
 }

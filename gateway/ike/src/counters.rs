@@ -65,6 +65,10 @@ counters! {
     MessageFragmented => "ike_message_fragmented",
     /// A keepalive was sent, because we are behind NAT.
     KeepaliveSent => "ike_keepalive_sent",
+    /// An IKE SA goes on between other addresses or ports, and its Child SAs with it.
+    PathChanged => "ike_path_changed",
+    /// A Child SA could not go where its IKE SA went.
+    ChildSaNotMoved => "child_sa_not_moved",
     /// A peer was shown that we have lost an IKE SA.
     CrashTokenShown => "ike_crash_token_shown",
     /// Somebody claims that a peer has lost an IKE SA, and cannot prove it.

@@ -163,6 +163,18 @@ pub enum EventKind {
     /// The peer has shown the token that proves that it has lost the IKE SA (RFC 6290).
     #[error("Peer has lost the IKE SA: it has started anew")]
     PeerCrashed,
+    /// An IKE SA and its Child SAs go on between other addresses or ports.
+    #[error("Now {to}, before {from}: {why}; Child SAs that follow: {children}")]
+    PathChanged {
+        /// From and to where its messages went.
+        from: Path,
+        /// And go.
+        to: Path,
+        /// Why.
+        why: &'static str,
+        /// How many Child SAs follow.
+        children: usize,
+    },
     /// A message of another version of the protocol.
     #[error("{}", version(*.0))]
     OtherVersion(u8),
@@ -232,6 +244,7 @@ impl Event {
             | EventKind::Answered { .. }
             | EventKind::Established { .. }
             | EventKind::Rekeyed { .. }
+            | EventKind::PathChanged { .. }
             | EventKind::EapSucceeded { .. }
             | EventKind::ChildInstalled { .. }
             | EventKind::ChildRemoved { .. }

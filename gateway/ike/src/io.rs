@@ -121,6 +121,15 @@ pub enum KernelCommand {
     /// Adds what sends to a Child SA of [`Self::InstallInbound`], by the same specification: from
     /// now on traffic leaves by it.
     InstallOutbound(Box<ChildSpec>),
+    /// Has a Child SA in tunnel mode, or what is there of it, go on between other addresses or
+    /// ports: keys, sequence numbers and replay window stay, and no number is used twice. One in
+    /// transport mode has its addresses in its selectors and cannot move.
+    MoveChild {
+        /// Which.
+        child: ChildId,
+        /// Where it goes on.
+        ends: Ends,
+    },
     /// Takes away what sends; what receives stays until [`Self::RemoveChild`].
     RemoveOutbound {
         /// Whose.
@@ -224,6 +233,27 @@ pub struct ChildSpec {
     pub acquire_seq: Option<u32>,
 }
 
+impl ChildSpec {
+    /// Between which addresses it is.
+    #[must_use]
+    pub const fn ends(&self) -> Ends {
+        Ends {
+            local: self.outbound.source,
+            remote: self.outbound.destination,
+            encapsulation: self.encapsulation,
+        }
+    }
+
+    /// Puts it between other addresses.
+    pub const fn set_ends(&mut self, ends: Ends) {
+        self.outbound.source = ends.local;
+        self.outbound.destination = ends.remote;
+        self.inbound.source = ends.remote;
+        self.inbound.destination = ends.local;
+        self.encapsulation = ends.encapsulation;
+    }
+}
+
 /// One direction of a Child SA.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SaSpec {
@@ -256,6 +286,17 @@ pub struct Encapsulation {
     pub local_port: u16,
     /// The peer's UDP port, as its NAT shows it.
     pub remote_port: u16,
+}
+
+/// Between which addresses, and in UDP or not, the ESP of a Child SA travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Our outer address.
+    pub local: IpAddr,
+    /// The peer's; of the same family.
+    pub remote: IpAddr,
+    /// The UDP ports, if ESP is sent in UDP.
+    pub encapsulation: Option<Encapsulation>,
 }
 
 /// A good answer of the kernel.

@@ -42,6 +42,8 @@ pub(crate) enum Purpose {
     InstallChild(ChildId),
     /// What sends of a Child SA in place.
     InstallOutbound(ChildId),
+    /// A Child SA between other addresses.
+    MoveChild(ChildId),
     /// Whether packets come in on a Child SA.
     Poll(ChildId),
     /// When a Child SA was used last.

@@ -20,6 +20,13 @@ impl Inbound {
         self.known.insert(sa);
     }
 
+    /// It has another destination.
+    pub(super) fn moved(&mut self, child: ChildId, destination: IpAddr) {
+        if let Some((_, spi)) = self.of_child.get(&child).copied() {
+            self.installed(child, (destination, spi));
+        }
+    }
+
     /// Forgets it.
     pub(super) fn removed(&mut self, child: ChildId) {
         if let Some(sa) = self.of_child.remove(&child) {
@@ -50,9 +57,12 @@ mod tests {
         inbound.installed(ChildId(2), (here, 0x2000));
         assert!(inbound.contains(here, 0x1000));
         assert!(!inbound.contains(there, 0x1000));
+        inbound.moved(ChildId(1), there);
+        inbound.moved(ChildId(9), there);
+        assert!(inbound.contains(there, 0x1000) && !inbound.contains(here, 0x1000));
         inbound.removed(ChildId(1));
         inbound.removed(ChildId(9));
-        assert!(!inbound.contains(here, 0x1000));
+        assert!(!inbound.contains(there, 0x1000));
         assert!(inbound.contains(here, 0x2000));
     }
 }

@@ -244,9 +244,14 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     }
 
     async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
+        let mut moves = None;
         let installs = match &command {
             KernelCommand::InstallChild(spec) | KernelCommand::InstallInbound(spec) => {
                 Some((spec.child, inbound::key(&spec.inbound)))
+            }
+            KernelCommand::MoveChild { child, ends } => {
+                moves = Some((*child, ends.local));
+                None
             }
             KernelCommand::RemoveChild { child } => {
                 self.inbound.removed(*child);
@@ -263,6 +268,9 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let result = self.parts.kernel.execute(command).await;
         if let (Some((child, sa)), Ok(_)) = (installs, &result) {
             self.inbound.installed(child, sa);
+        }
+        if let (Some((child, local)), Ok(_)) = (moves, &result) {
+            self.inbound.moved(child, local);
         }
         result
     }

@@ -59,6 +59,11 @@ impl<K: Ord + Clone, V: Rank + Clone + PartialEq> Claims<K, V> {
             .map(|(_, value)| value)
     }
 
+    /// What an owner claims under this key.
+    pub(super) fn of(&self, key: &K, owner: Owner) -> Option<&V> {
+        self.claims.get(key)?.get(&owner)
+    }
+
     /// Makes (`Some`) or releases (`None`) the claim of an owner; gives back what the kernel must
     /// be told and what the owner claimed before. Setting that again undoes this call.
     pub(super) fn set(

@@ -11,7 +11,7 @@ use super::bpf::{self, BpfError, DataPath};
 use super::claims::{Change, Claims, Owner};
 use super::network::Network;
 use super::transaction::{Executor, RouteValue, Step, Undo};
-use super::xfrm::{NetlinkError, PolicyKey, PolicyValue, SaDirection, SaId, Xfrm};
+use super::xfrm::{Moved, NetlinkError, PolicyKey, PolicyValue, SaDirection, SaId, SaMove, Xfrm};
 
 /// The kernel's tables that hold something of ours, and what of it is shared between owners.
 pub(super) struct Tables {
@@ -25,7 +25,8 @@ pub(super) struct Tables {
 impl Executor for Tables {
     async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError> {
         match step {
-            Step::Entry(spec, direction) => self.insert_entry(spec, *direction),
+            Step::Entry(id, direction) => self.insert_entry(*id, *direction),
+            Step::Move(sa) => self.move_sa(sa),
             Step::Sa(spec, direction) => self.add_sa(spec, *direction),
             Step::Policy(key, owner, value) => {
                 let previous = self.claim_policy(key, *owner, Some(*value))?;
@@ -49,6 +50,7 @@ impl Executor for Tables {
                 Err(error) if !error.is_absent() => Err(refused("delete", &id, &error)),
                 Ok(()) | Err(_) => Ok(()),
             },
+            Undo::Move(back) => self.move_sa(&back).map(drop),
             Undo::Policy(key, owner, previous) => {
                 self.claim_policy(&key, owner, previous)?;
                 Ok(())
@@ -64,12 +66,8 @@ impl Executor for Tables {
 }
 
 impl Tables {
-    fn insert_entry(
-        &mut self,
-        spec: &ChildSpec,
-        direction: SaDirection,
-    ) -> Result<Undo, KernelError> {
-        let SaSpec { spi, destination, .. } = *side(spec, direction);
+    fn insert_entry(&mut self, id: SaId, direction: SaDirection) -> Result<Undo, KernelError> {
+        let SaId { destination, spi } = id;
         let direction = match direction {
             // A peer may use UDP even where we see no NAT (RFC 7296 2.23), and no inbound SA of
             // ours has an encapsulation template.
@@ -78,7 +76,16 @@ impl Tables {
         };
         let entry = bpf::Sa { destination, spi, direction };
         self.data_path.insert_sa(&entry).map_err(|error| bpf_error(&error))?;
-        Ok(Undo::Entry(SaId { destination, spi }))
+        Ok(Undo::Entry(id))
+    }
+
+    fn move_sa(&mut self, sa: &SaMove) -> Result<Undo, KernelError> {
+        match self.xfrm.move_sa(sa) {
+            Ok(Moved::Beside) => Ok(Undo::Sa(sa.target())),
+            Ok(Moved::Replaced) => Ok(Undo::Move(sa.back())),
+            Err(error) if error.is_absent() => Err(KernelError::NoSuchSa),
+            Err(error) => Err(refused("move", &sa.old(), &error)),
+        }
     }
 
     fn add_sa(&mut self, spec: &ChildSpec, direction: SaDirection) -> Result<Undo, KernelError> {

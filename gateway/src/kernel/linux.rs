@@ -5,9 +5,10 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use gateway_ike::algorithms::EspSuite;
 use gateway_ike::config::{Mode, PolicySet, RuleName};
 use gateway_ike::io::{
-    ChildId, ChildSpec, Done, KernelCommand, KernelError, KernelEvent, Selector, TrapSpec,
+    ChildId, ChildSpec, Done, Ends, KernelCommand, KernelError, KernelEvent, Selector, TrapSpec,
 };
 use ipnet::IpNet;
 use tokio::task::JoinHandle;
@@ -35,7 +36,7 @@ pub struct LinuxKernel {
     pub(super) xfrm_interface: u32,
     pub(super) tables: Tables,
     rule_ids: RuleIds,
-    children: BTreeMap<ChildId, Child>,
+    pub(super) children: BTreeMap<ChildId, Child>,
     traps: BTreeMap<u32, Vec<Undo>>,
     pub(super) links: Links,
     /// Passes on what the BPF programs log.
@@ -57,12 +58,16 @@ impl core::fmt::Debug for LinuxKernel {
 }
 
 /// A Child SA that is installed.
-struct Child {
-    inbound: SaId,
+pub(super) struct Child {
+    pub(super) inbound: SaId,
     /// How to take away what receives.
-    undo_inbound: Vec<Undo>,
+    pub(super) undo_inbound: Vec<Undo>,
     /// What sends, if it is there, and how to take it away.
-    outbound: Option<(SaId, Vec<Undo>)>,
+    pub(super) outbound: Option<(SaId, Vec<Undo>)>,
+    pub(super) mode: Mode,
+    pub(super) suite: EspSuite,
+    /// Between which addresses it is.
+    pub(super) ends: Ends,
     /// When it was asked for its use last, and what the answer was.
     seen: Option<Seen>,
 }
@@ -177,6 +182,7 @@ impl LinuxKernel {
             KernelCommand::InstallChild(spec) => self.install_child(&spec).await,
             KernelCommand::InstallInbound(spec) => self.install_inbound(&spec).await,
             KernelCommand::InstallOutbound(spec) => self.install_outbound(&spec).await,
+            KernelCommand::MoveChild { child, ends } => self.move_child(child, ends).await,
             KernelCommand::RemoveOutbound { child } => {
                 let outbound = self.children.get_mut(&child).and_then(|c| c.outbound.take());
                 let undo = outbound.map(|(_, undo)| undo).unwrap_or_default();
@@ -248,7 +254,15 @@ impl LinuxKernel {
             return Err(KernelError::SpiInUse);
         }
         let undo_inbound = self.carry_out(&inbound_steps(spec)?).await?;
-        let child = Child { inbound, undo_inbound, outbound: None, seen: None };
+        let child = Child {
+            inbound,
+            undo_inbound,
+            outbound: None,
+            mode: spec.mode,
+            suite: spec.suite,
+            ends: spec.ends(),
+            seen: None,
+        };
         self.children.insert(spec.child, child);
         Ok(Done::Ok)
     }
@@ -279,7 +293,7 @@ impl LinuxKernel {
         }
     }
 
-    async fn carry_out(&mut self, steps: &[Step<'_>]) -> Result<Vec<Undo>, KernelError> {
+    pub(super) async fn carry_out(&mut self, steps: &[Step<'_>]) -> Result<Vec<Undo>, KernelError> {
         let undo = carry_out(&mut self.tables, steps).await?;
         Ok(undo.into_iter().map(Undo::for_good).collect())
     }
@@ -319,7 +333,7 @@ impl LinuxKernel {
 
     /// The routes that a trap or Child SA in tunnel mode wants. What cannot be found out costs a
     /// route, not the SA: without it packets still go the right way, only larger than they should.
-    async fn routes(
+    pub(super) async fn routes(
         &mut self,
         owner: Owner,
         peer: IpAddr,

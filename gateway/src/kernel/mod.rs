@@ -17,6 +17,7 @@ mod network;
 mod overhead;
 mod ports;
 mod probe;
+mod relocation;
 mod rules;
 mod setup;
 #[cfg(test)]

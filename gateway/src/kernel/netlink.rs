@@ -45,6 +45,9 @@ pub enum NetlinkError {
     /// The kernel's answer makes no sense.
     #[error("the kernel's answer is {0}")]
     Malformed(&'static str),
+    /// An SA cannot go on elsewhere, since no number may be used twice.
+    #[error("the SA has too few sequence numbers left")]
+    Exhausted,
 }
 
 impl NetlinkError {
@@ -53,7 +56,7 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { source, .. } => source.raw_os_error(),
-            Self::Socket(_) | Self::Malformed(_) => None,
+            Self::Socket(_) | Self::Malformed(_) | Self::Exhausted => None,
         }
     }
 

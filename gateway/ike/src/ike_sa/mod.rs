@@ -17,6 +17,7 @@ mod informational;
 mod init;
 mod intermediate;
 mod jobs;
+mod mobility;
 mod offer;
 mod rekey_ike;
 mod switch;
@@ -205,10 +206,7 @@ impl IkeSa {
                     return; // The same request again: its answer waits for the kernel.
                 }
                 established.unconfirmed &= exchange == ExchangeType::INFORMATIONAL;
-                // RFC 7296 2.23: whoever is not behind NAT follows the address of a peer that is.
-                if established.nat.remote && !established.nat.local {
-                    self.path = path;
-                }
+                self.follow(shared, path);
                 match exchange {
                     ExchangeType::INFORMATIONAL => {
                         self.informational_request(now, shared, path, opened, datagram)
@@ -245,6 +243,7 @@ impl IkeSa {
                     // RFC 7296 2.21.3: fatal at both ends, without a Delete.
                     return self.close(shared, "the peer found our request malformed");
                 }
+                self.follow(shared, path);
                 self.job_response(now, shared, opened);
             }
             State::Closing(_) => self.closing_response(now, shared),
@@ -268,6 +267,7 @@ impl IkeSa {
             Purpose::InstallOutbound(child) => {
                 self.outbound_installed(now, shared, child, result.map(drop))
             }
+            Purpose::MoveChild(child) => self.child_moved(now, shared, child, result.map(drop)),
             Purpose::Poll(child) => self.poll_answered(shared, child, result),
             Purpose::QueryUse(child) => self.use_reported(now, shared, child, result),
         }

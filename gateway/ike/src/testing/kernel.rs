@@ -60,7 +60,12 @@ impl FakeKernel {
 
     /// Does what a real one would, or what [`Self::refusals`] says; `None`: no answer comes.
     pub fn execute(&mut self, command: KernelCommand) -> Option<Result<Done, KernelError>> {
-        if matches!(command, KernelCommand::InstallChild(_) | KernelCommand::InstallInbound(_)) {
+        if matches!(
+            command,
+            KernelCommand::InstallChild(_)
+                | KernelCommand::InstallInbound(_)
+                | KernelCommand::MoveChild { .. }
+        ) {
             match self.refusals.pop_front() {
                 Some(Refusal::Error(error)) => return Some(Err(error)),
                 Some(Refusal::Silence) => return None,
@@ -102,6 +107,12 @@ impl FakeKernel {
                     return Err(KernelError::NoSuchSa);
                 }
                 self.outbound.push(spec.child);
+                Ok(Done::Ok)
+            }
+            KernelCommand::MoveChild { child, ends } => {
+                self.history.push(format!("move child {}", child.0));
+                let moved = self.children.get_mut(&child).ok_or(KernelError::NoSuchSa)?;
+                moved.set_ends(ends);
                 Ok(Done::Ok)
             }
             KernelCommand::RemoveOutbound { child } => {

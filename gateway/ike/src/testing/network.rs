@@ -82,6 +82,28 @@ impl Network {
         self.nat = Some(Nat { inside, outside, mappings, next_port: 40_000, lifetime });
     }
 
+    /// The translator forgets its mappings, as if it had been started anew: what comes from inside
+    /// next comes by another port. With an address it is found there from now on.
+    pub fn rebind(&mut self, outside: Option<IpAddr>) {
+        if let Some(nat) = &mut self.nat {
+            nat.mappings.clear();
+            nat.outside = outside.unwrap_or(nat.outside);
+        }
+    }
+
+    /// Where a packet from somewhere to somewhere arrives, and from where it seems to come.
+    pub(super) fn pass(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> (SocketAddr, SocketAddr) {
+        let from = self.translate_out(now, from);
+        let mut datagram = Datagram { from, to, octets: Vec::new() };
+        self.translate_in(now, &mut datagram);
+        (datagram.from, datagram.to)
+    }
+
     /// A keepalive: it may be lost, and ends at the receiver's edge.
     pub(super) fn keep_alive(&mut self, now: Instant, path: Path) {
         if !self.random.percent(self.faults.loss) {

@@ -1,6 +1,6 @@
 //! Nodes, a network and a clock.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +18,11 @@ use crate::config::{
     PolicySet, Protect, RemoteAuth, Renewal, Rule, RuleName, Secret, Start, Users,
 };
 use crate::event::Event;
-use crate::io::{ChildSpec, Input, KernelEvent, Output, Path};
+use crate::io::{ChildSpec, Encapsulation, Input, KernelEvent, Output, Path};
 use crate::time::earlier;
+
+/// The port of ESP in UDP.
+const NATT_PORT: u16 = 4500;
 
 /// Which node.
 pub type NodeId = usize;
@@ -249,7 +252,8 @@ impl Simulation {
     }
 
     /// A packet from each node for each rule that has a Child SA, at this very moment; gives those
-    /// that are lost, because nobody has the inbound SA for what they are sent by.
+    /// that are lost: they arrive nowhere, or nobody there has the inbound SA for what they are
+    /// sent by.
     pub fn exchange_traffic(&mut self) -> Vec<(NodeId, RuleName)> {
         let mut lost = Vec::new();
         for from in 0..self.nodes.len() {
@@ -261,13 +265,23 @@ impl Simulation {
             }
             let used: Vec<ChildSpec> = used.into_values().cloned().collect();
             for sent_by in used {
+                let port =
+                    |of: fn(&Encapsulation) -> u16| sent_by.encapsulation.map_or(0, |e| of(&e));
+                let source = SocketAddr::new(sent_by.outbound.source, port(|e| e.local_port));
+                let target = SocketAddr::new(sent_by.outbound.destination, port(|e| e.remote_port));
+                let (_, arrives) = self.network.pass(self.now, source, target);
                 let received = self.nodes.iter_mut().enumerate().filter(|(to, _)| *to != from);
+                let received = received.filter(|(_, to)| {
+                    to.address == arrives.ip()
+                        && sent_by.encapsulation.is_none_or(|_| arrives.port() == NATT_PORT)
+                });
                 let received = received.filter_map(|(_, to)| {
                     let by = to
                         .kernel
                         .children
                         .values()
-                        .find(|c| c.inbound.spi == sent_by.outbound.spi)?;
+                        .find(|c| c.inbound.spi == sent_by.outbound.spi)
+                        .filter(|c| c.inbound.destination == to.address)?;
                     let id = by.child;
                     (by.inbound.encryption_key == sent_by.outbound.encryption_key)
                         .then(|| to.kernel.received.entry(id).or_default())

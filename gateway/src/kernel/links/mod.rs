@@ -216,6 +216,11 @@ impl Links {
         self.wishes.insert(owner, wish);
     }
 
+    /// What an owner has wished for.
+    pub(super) fn wish_of(&self, owner: Owner) -> Option<&RouteWish> {
+        self.wishes.get(&owner)
+    }
+
     /// How many wishes there are.
     pub(super) fn wishes(&self) -> usize {
         self.wishes.len()

@@ -13,15 +13,19 @@ use tracing::warn;
 
 use super::claims::{Owner, Rank};
 use super::network::Route;
-use super::xfrm::{PolicyDirection, PolicyKey, PolicyValue, SaDirection, SaId, policy_keys};
+use super::xfrm::{
+    PolicyDirection, PolicyKey, PolicyValue, SaDirection, SaId, SaMove, policy_keys,
+};
 
 /// One change, whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step<'a> {
     /// Lets the BPF programs know an SA: before it exists, so that its first packet passes.
-    Entry(&'a ChildSpec, SaDirection),
+    Entry(SaId, SaDirection),
     /// Installs an SA.
     Sa(&'a ChildSpec, SaDirection),
+    /// Has an SA go on between other addresses or ports.
+    Move(SaMove),
     /// Claims a policy.
     Policy(PolicyKey, Owner, PolicyValue),
     /// Claims a route.
@@ -37,6 +41,8 @@ pub(super) enum Undo {
     Entry(SaId),
     /// Deletes an SA.
     Sa(SaId),
+    /// Has an SA go back to where it was.
+    Move(SaMove),
     /// Sets the owner's claim to a policy to what it was.
     Policy(PolicyKey, Owner, Option<PolicyValue>),
     /// Sets the owner's claim to a route to what it was.
@@ -49,6 +55,8 @@ impl Undo {
         match self {
             Self::Policy(key, owner, _) => Self::Policy(key, owner, None),
             Self::Route(prefix, owner, _) => Self::Route(prefix, owner, None),
+            // It is now where it would go back from.
+            Self::Move(back) => Self::Sa(back.old()),
             Self::Nothing | Self::Entry(_) | Self::Sa(_) => self,
         }
     }
@@ -143,22 +151,36 @@ fn sa_steps<'a>(
     direction: SaDirection,
     policies: &[PolicyDirection],
 ) -> Result<Vec<Step<'a>>, KernelError> {
-    let mut steps = vec![Step::Entry(spec, direction), Step::Sa(spec, direction)];
     let sa = match direction {
         SaDirection::Inbound => &spec.inbound,
         SaDirection::Outbound => &spec.outbound,
     };
+    let id = SaId { destination: sa.destination, spi: sa.spi };
+    let mut steps = vec![Step::Entry(id, direction), Step::Sa(spec, direction)];
     let owner = Owner::Child(spec.child);
     let value = |priority| PolicyValue {
         priority,
         reqid: spec.reqid,
-        source: Some(sa.source),
+        source: policy_source(sa.source, spec.mode, direction),
         destination: sa.destination,
     };
     for policy in policies {
         steps.extend(policy_steps(&spec.selectors, spec.mode, *policy, owner, value)?);
     }
     Ok(steps)
+}
+
+/// The source that a policy demands of an SA. In tunnel mode what comes in is judged by the SA
+/// alone: its source is that which the peer had when the SA was made, and the peer may move.
+pub(super) const fn policy_source(
+    source: IpAddr,
+    mode: Mode,
+    direction: SaDirection,
+) -> Option<IpAddr> {
+    match (mode, direction) {
+        (Mode::Tunnel, SaDirection::Inbound) => None,
+        (Mode::Tunnel, SaDirection::Outbound) | (Mode::Transport, _) => Some(source),
+    }
 }
 
 /// The steps that install a trap: outbound only, since only what we send can ask for an SA, and

@@ -33,6 +33,7 @@ fn describe(undo: &Undo) -> String {
         Undo::Nothing => "nothing".to_owned(),
         Undo::Entry(id) => format!("entry {:x}", id.spi),
         Undo::Sa(id) => format!("sa {:x}", id.spi),
+        Undo::Move(back) => format!("move {:x}", back.spi),
         Undo::Policy(key, ..) => format!("{:?}", key.direction).to_lowercase(),
         Undo::Route(prefix, ..) => format!("route {prefix}"),
     }
@@ -41,7 +42,8 @@ fn describe(undo: &Undo) -> String {
 impl Executor for Recorder {
     async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError> {
         let undo = match step {
-            Step::Entry(spec, direction) => Undo::Entry(name(spec, *direction)),
+            Step::Entry(id, _) => Undo::Entry(*id),
+            Step::Move(sa) => Undo::Move(sa.back()),
             Step::Sa(spec, direction) => Undo::Sa(name(spec, *direction)),
             Step::Policy(key, owner, _) => Undo::Policy(*key, *owner, None),
             Step::Route(owner, value) => Undo::Route(value.route.prefix, *owner, None),

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use gateway_ike::algorithms::{Encryption, Integrity};
 use gateway_ike::config::Mode;
-use gateway_ike::io::{ChildSpec, SaSpec};
+use gateway_ike::io::{ChildSpec, Encapsulation, SaSpec};
 use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_packet_xfrm::policy::{
@@ -126,12 +126,17 @@ pub(super) fn sa(
 pub(super) fn encapsulation(spec: &ChildSpec, direction: SaDirection) -> Option<EncapTmpl> {
     match direction {
         SaDirection::Inbound => None,
-        SaDirection::Outbound => spec.encapsulation.map(|ports| EncapTmpl {
-            encap_type: UDP_ENCAP_ESPINUDP,
-            encap_sport: ports.local_port,
-            encap_dport: ports.remote_port,
-            encap_oa: Address::default(),
-        }),
+        SaDirection::Outbound => spec.encapsulation.map(udp),
+    }
+}
+
+/// ESP in UDP between these ports.
+pub(super) fn udp(ports: Encapsulation) -> EncapTmpl {
+    EncapTmpl {
+        encap_type: UDP_ENCAP_ESPINUDP,
+        encap_sport: ports.local_port,
+        encap_dport: ports.remote_port,
+        encap_oa: Address::default(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod decode;
 mod encode;
+mod relocate;
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
 mod tests;
@@ -23,11 +24,13 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::{
     XFRM_MODE_TRANSPORT, XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA,
-    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY,
+    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA,
 };
+use zeroize::Zeroizing;
 
 pub use self::decode::Usage;
 pub(super) use self::decode::event;
+pub use self::relocate::{Moved, SaEnds, SaMove};
 use super::claims::Rank;
 use super::netlink::Connection;
 pub use super::netlink::NetlinkError;
@@ -268,6 +271,46 @@ impl Xfrm {
         self.connection.execute(XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL, &message)
     }
 
+    /// Has an SA go on between other addresses or ports, with all that it has: keys, limits, how
+    /// far they are used up, sequence number and replay window.
+    ///
+    /// # Errors
+    /// There is no such SA of ours ([`NetlinkError::is_absent`]); there is one already where it is
+    /// to go (`EEXIST`); it has too few sequence numbers left. The SA is where it was.
+    pub fn move_sa(&mut self, sa: &SaMove) -> Result<Moved, NetlinkError> {
+        let state = self.state(sa.old())?;
+        if sa.keeps_addresses() {
+            let message = relocate::sa(&state, sa, 0)?;
+            self.connection.execute(XFRM_MSG_UPDSA, 0, &message)?;
+            return Ok(Moved::Replaced);
+        }
+        let gap = sa.gap();
+        let message = relocate::sa(&state, sa, gap)?;
+        if sa.direction == SaDirection::Outbound && sa.old() != sa.target() {
+            self.connection.execute(XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL, &message)?;
+            return Ok(Moved::Beside);
+        }
+        // The kernel has room for one of a name; and of two that receive, both would take what is
+        // sent again by somebody else.
+        let back = relocate::sa(&state, &sa.back(), gap)?;
+        self.connection.execute(XFRM_MSG_DELSA, 0, &encode::sa_id(sa.old()))?;
+        let outcome = self.connection.execute(XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL, &message);
+        if outcome.is_err() {
+            self.connection.execute(XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL, &back)?;
+        }
+        outcome.map(|()| Moved::Replaced)
+    }
+
+    /// An SA of ours as the kernel shows it, keys and all.
+    fn state(&mut self, id: SaId) -> Result<Zeroizing<Vec<u8>>, NetlinkError> {
+        let ours = self.ours;
+        let state = self.connection.get(XFRM_MSG_GETSA, &encode::sa_id(id), |message| {
+            let found = decode::sa(&message, ours)?;
+            Some(found.map(|_| Zeroizing::new(message.body.to_vec())))
+        })?;
+        state.ok_or_else(not_ours)
+    }
+
     /// Deletes an SA.
     ///
     /// # Errors
@@ -287,10 +330,7 @@ impl Xfrm {
         let usage = self.connection.get(XFRM_MSG_GETSA, &encode::sa_id(id), |message| {
             Some(decode::sa(&message, ours)?.map(|(_, usage)| usage))
         })?;
-        usage.ok_or_else(|| NetlinkError::Refused {
-            source: io::Error::from_raw_os_error(libc::ESRCH),
-            words: Some("the SA with this SPI is not ours".to_owned()),
-        })
+        usage.ok_or_else(not_ours)
     }
 
     /// Every SA of ours, larval ones excepted.
@@ -365,5 +405,13 @@ impl Xfrm {
         self.connection.dump(XFRM_MSG_GETPOLICY, &encode::everything(), |message| {
             decode::policy(&message, ours)
         })
+    }
+}
+
+/// What is somebody else's is as good as absent.
+fn not_ours() -> NetlinkError {
+    NetlinkError::Refused {
+        source: io::Error::from_raw_os_error(libc::ESRCH),
+        words: Some("the SA with this SPI is not ours".to_owned()),
     }
 }

@@ -15,10 +15,10 @@ use crate::kernel::netlink::{Message, messages};
 use crate::kernel::testing::{CBC, GCM, child, selector};
 
 const IF_ID: u32 = 7;
-const OURS: Ours = Ours { if_id: IF_ID };
-const MARK: u32 = 0x1f;
+pub(super) const OURS: Ours = Ours { if_id: IF_ID };
+pub(super) const MARK: u32 = 0x1f;
 
-fn octets(value: &impl Emitable) -> Vec<u8> {
+pub(super) fn octets(value: &impl Emitable) -> Vec<u8> {
     let mut buffer = vec![0; value.buffer_len()];
     value.emit(&mut buffer);
     buffer

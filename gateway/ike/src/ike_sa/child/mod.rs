@@ -15,7 +15,6 @@ use self::answer::ChildWords;
 pub(super) use self::answer::Withheld;
 pub(super) use self::request::{ChildRequest, Negotiated, negotiate};
 use super::derive::Agreed;
-use super::init::IKE_PORT;
 use super::offer::{ChildAnswer, ChildOffer};
 use super::switch::Poll;
 use super::{IkeSa, Job, State};
@@ -24,7 +23,9 @@ use crate::config::{Action, ChildLifetime, Mode, Protect, Rule};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::EventKind;
-use crate::io::{ChildId, ChildSpec, Encapsulation, KernelCommand, KernelError, SaSpec, Selector};
+use crate::io::{
+    ChildId, ChildSpec, Encapsulation, Ends, KernelCommand, KernelError, SaSpec, Selector,
+};
 use crate::keys::ChildKeys;
 use crate::proposal::EspChoice;
 use crate::selector;
@@ -113,15 +114,8 @@ impl Terms {
         initiator: bool,
     ) -> (ChildSa, Box<ChildSpec>) {
         let reqid = shared.reqids.give(&self.rule.name);
-        let behind_nat = matches!(&sa.state, State::Established(e) if e.nat.any());
-        // RFC 7296 2.23: never on port 500, whatever the peer does.
-        let encapsulate = behind_nat && sa.path.local.port() != IKE_PORT;
-        let encapsulation = encapsulate.then(|| Encapsulation {
-            local_port: sa.path.local.port(),
-            remote_port: sa.path.remote.port(),
-        });
+        let Ends { local: ours, remote: theirs, encapsulation } = sa.ends();
         let (outbound_keys, inbound_keys) = keys.by_direction(initiator);
-        let (ours, theirs) = (sa.path.local.ip(), sa.path.remote.ip());
         let limits = self.protect.lifetime;
         let spec = ChildSpec {
             child: self.id,

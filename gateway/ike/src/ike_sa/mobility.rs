@@ -1,0 +1,87 @@
+//! An IKE SA and its Child SAs go on between other addresses or ports.
+//!
+//! Without MOBIKE there is one reason: a NAT in front of the peer has given it another address or
+//! port, and whoever is not behind NAT follows what is authentic and new (RFC 7296 2.23).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::init::IKE_PORT;
+use super::{IkeSa, State};
+use crate::config::Mode;
+use crate::counters::Counter;
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::io::{ChildId, Encapsulation, Ends, KernelCommand, KernelError, Path};
+use crate::shared::{Owner, Purpose, Shared};
+
+impl IkeSa {
+    /// Between which addresses ESP travels, given where IKE does.
+    pub(super) fn ends(&self) -> Ends {
+        let Path { local, remote } = self.path;
+        let behind_nat = matches!(&self.state, State::Established(e) if e.nat.any());
+        // RFC 7296 2.23: never on port 500, whatever the peer does.
+        let encapsulate = behind_nat && local.port() != IKE_PORT;
+        let encapsulation = encapsulate
+            .then(|| Encapsulation { local_port: local.port(), remote_port: remote.port() });
+        Ends { local: local.ip(), remote: remote.ip(), encapsulation }
+    }
+
+    /// A message has come by a path that is authentic and new: it is the next request, or the
+    /// response that was awaited. Whoever is not behind NAT follows a peer that is; who is
+    /// behind NAT does not, or anybody on the way could send both ends elsewhere by turns
+    /// (RFC 7296 2.23).
+    pub(super) fn follow(&mut self, shared: &mut Shared, path: Path) {
+        let State::Established(established) = &self.state else { return };
+        if established.nat.remote && !established.nat.local {
+            self.change_path(shared, path, "the NAT in front of the peer has changed its mapping");
+        }
+    }
+
+    /// From now on IKE goes by this path, and so do the Child SAs.
+    fn change_path(&mut self, shared: &mut Shared, path: Path, why: &'static str) {
+        if path == self.path {
+            return;
+        }
+        let from = core::mem::replace(&mut self.path, path);
+        shared.count(Counter::PathChanged);
+        let ends = self.ends();
+        let State::Established(established) = &mut self.state else { return };
+        let mut moved = Vec::new();
+        for child in established.children.values_mut().filter(|c| c.mode == Mode::Tunnel) {
+            child.encapsulation = ends.encapsulation;
+            if let Some(waiting) = &mut child.waiting {
+                waiting.set_ends(ends);
+            }
+            moved.push(child.id);
+        }
+        let children = moved.len();
+        self.event(shared, EventKind::PathChanged { from, to: path, why, children });
+        for child in moved {
+            let owner = Owner::IkeSa(self.id, Purpose::MoveChild(child));
+            shared.command(owner, KernelCommand::MoveChild { child, ends });
+        }
+    }
+
+    /// The kernel has answered a move. A Child SA that stays behind is of no use: it goes, and
+    /// its rule gets another one.
+    pub(super) fn child_moved(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+        result: Result<(), KernelError>,
+    ) {
+        let Err(error) = result else { return };
+        let State::Established(established) = &self.state else { return };
+        // Absent: it was given up in the meantime, or could not be installed.
+        let Some(lost) = established.children.get(&child) else { return };
+        let rule = Arc::clone(&lost.rule.name);
+        shared.count(Counter::ChildSaNotMoved);
+        self.event(
+            shared,
+            EventKind::ChildFailed { rule: Some(rule), error: Error::Kernel(error) },
+        );
+        self.delete_child(now, shared, child, "it could not go where its IKE SA went");
+    }
+}
