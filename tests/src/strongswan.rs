@@ -61,6 +61,8 @@ pub struct Connection {
     pub virtual_address: bool,
     /// More keys of the connection.
     pub keys: String,
+    /// The addresses that the peer may ask for, each pool a prefix.
+    pub pools: Vec<&'static str>,
     /// More secrets, beside the key of [`PSK`].
     pub secrets: String,
 }
@@ -87,6 +89,7 @@ impl Connection {
             ppk: None,
             virtual_address: false,
             keys: String::new(),
+            pools: Vec::new(),
             secrets: String::new(),
         }
     }
@@ -120,6 +123,13 @@ impl Connection {
         });
         let vips = if self.virtual_address { "vips = 0.0.0.0" } else { "" };
         let (secrets, keys) = (&self.secrets, &self.keys);
+        let names: Vec<_> = (0..self.pools.len()).map(|n| format!("pool-{n}")).collect();
+        let pools = names.iter().zip(&self.pools);
+        let pools: Vec<_> =
+            pools.map(|(name, net)| format!("  {name} {{\n    addrs = {net}\n  }}\n")).collect();
+        let pools = pools.concat();
+        let use_pools =
+            if names.is_empty() { String::new() } else { format!("pools = {}", names.join(", ")) };
         write!(
             text,
             "connections {{
@@ -131,6 +141,7 @@ impl Connection {
     proposals = {proposals}
 {ppk}    {vips}
     {keys}
+    {use_pools}
     local {{
       {local_auth}
       id = {local_id}
@@ -150,6 +161,8 @@ impl Connection {
     }}
   }}
 }}
+pools {{
+{pools}}}
 secrets {{
   ike-{CHILD} {{
     secret = \"{PSK}\"

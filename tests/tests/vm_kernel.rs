@@ -44,6 +44,7 @@ fn policies(selector: &Selector) -> PolicySet {
     let rule = Rule {
         name: "rule".into(),
         priority: Rule::DEFAULT_PRIORITY,
+        assigned: false,
         local: vec![selector.local],
         remote: vec![selector.remote],
         protocol: None,

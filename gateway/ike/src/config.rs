@@ -83,6 +83,35 @@ pub struct PeerConfig {
     pub renewal: Renewal,
     /// It must ask for addresses, and gets them from here; nothing but traffic of these passes.
     pub pool: Option<Arc<Pool>>,
+    /// The families of which we ask it for an address, as initiator; without one there is no
+    /// Child SA.
+    pub request_address: Families,
+}
+
+/// Some of the two address families.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// Whether it is neither.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        !self.v4 && !self.v6
+    }
+
+    /// Whether an address's family is among them.
+    #[must_use]
+    pub const fn contain(self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => self.v4,
+            IpAddr::V6(_) => self.v6,
+        }
+    }
 }
 
 /// How an IKE SA that has lived its time is replaced.
@@ -268,6 +297,9 @@ pub struct Rule {
     pub priority: u16,
     /// Prefixes on our side; never empty.
     pub local: Vec<IpNet>,
+    /// Of what `local` selects only the addresses that the peer assigns to us go through a Child
+    /// SA, and the rest goes nowhere.
+    pub assigned: bool,
     /// Prefixes on the other side; never empty, and of the families that `local` has.
     pub remote: Vec<IpNet>,
     /// IP protocol number; `None`: any.
@@ -483,6 +515,7 @@ mod tests {
         Rule {
             name: "rule".into(),
             priority,
+            assigned: false,
             local: Vec::new(),
             remote: Vec::new(),
             protocol,

@@ -103,6 +103,8 @@ counters! {
     NoProposalChosen => "ike_no_proposal_chosen",
     /// No rule covers the selectors.
     TsUnacceptable => "ike_ts_unacceptable",
+    /// A peer gave us no address, or none that we could use.
+    NoAddressReceived => "ike_no_address_received",
     /// An IKE SA was established.
     IkeSaEstablished => "ike_sa_established",
     /// An IKE SA was given up because the peer did not answer.

@@ -3,6 +3,7 @@
 use gateway_wire::{AuthMethod, ChainError, DecodeError, KeMethod, NotifyType, PayloadType};
 
 use crate::algorithms::{Group, IkeSuite, SignatureScheme};
+pub use crate::assignment::ConfigurationFault;
 use crate::config::EapMethod;
 use crate::crypto::key_exchange::KeyExchangeError;
 use crate::crypto::x509::CertificateFault;
@@ -94,6 +95,9 @@ pub enum Error {
     /// The peer must ask for an address, and does not.
     #[error("the peer asks for no address, and has a pool: set it to request one")]
     AddressNotRequested,
+    /// The peer assigns us no address that we could use.
+    #[error("the peer assigns us no address: {0}")]
+    Configuration(#[from] ConfigurationFault),
     /// The peer answered with an error notification.
     #[error("the peer answers {0}")]
     Refused(NotifyType),
@@ -278,6 +282,6 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         Error::TemporaryFailure(_) | Error::KeyExchange(_) | Error::Internal(_) => {
             plain(NotifyType::TEMPORARY_FAILURE)
         }
-        Error::Refused(_) | Error::BadAnswer(_) => None,
+        Error::Refused(_) | Error::BadAnswer(_) | Error::Configuration(_) => None,
     }
 }

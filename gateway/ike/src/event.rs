@@ -160,6 +160,14 @@ pub enum EventKind {
         /// From where.
         pool: String,
     },
+    /// The peer has assigned us addresses.
+    #[error("Peer assigns us {addresses}{}", if .dns.is_empty() { String::new() } else { format!(", name servers {dns}") })]
+    AddressesReceived {
+        /// The addresses.
+        addresses: String,
+        /// The name servers; empty: none.
+        dns: String,
+    },
     /// The peer has shown the token that proves that it has lost the IKE SA (RFC 6290).
     #[error("Peer has lost the IKE SA: it has started anew")]
     PeerCrashed,
@@ -241,6 +249,7 @@ impl Event {
             | EventKind::CookieMode(_) => Level::Warn,
             EventKind::Initiating
             | EventKind::AddressesAssigned { .. }
+            | EventKind::AddressesReceived { .. }
             | EventKind::Answered { .. }
             | EventKind::Established { .. }
             | EventKind::Rekeyed { .. }

@@ -223,6 +223,9 @@ pub struct ChildSpec {
     pub suite: EspSuite,
     /// What was agreed to be protected, with the precedence of the rule's pair it lies in.
     pub selectors: Vec<(Selector, u32)>,
+    /// Addresses that the peer has assigned to us: they are ours while one of its Child SAs is
+    /// installed.
+    pub addresses: Vec<IpAddr>,
     /// The UDP ports of ESP-in-UDP (ours, the peer's), where NAT was found or is forced.
     pub encapsulation: Option<Encapsulation>,
     /// Replay window in packets.

@@ -17,6 +17,7 @@
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 pub mod algorithms;
+pub mod assignment;
 mod channel;
 pub mod config;
 mod cookie;

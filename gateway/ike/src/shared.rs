@@ -217,13 +217,16 @@ impl Shared {
     }
 
     /// The selectors of a rule, ours and the peer's. A peer with a pool sends and receives by its
-    /// own addresses only, whatever it or the rule says.
+    /// own addresses only, whatever it or the rule says; and so do we, by a rule for what we are
+    /// assigned. `ours` is that; `None`: the peer has yet to say.
     pub(crate) fn selectors(
         &self,
         rule: &Rule,
         user: Option<&UserName>,
+        ours: Option<Lease>,
     ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
         let (local, remote) = selector::of_rule(rule);
+        let local = selector::assigned(rule, local, ours);
         let Action::Protect(protect) = &rule.action else { return (local, remote) };
         let peer = self.policies.peers.get(&protect.peer);
         if peer.is_none_or(|p| p.pool.is_none()) {

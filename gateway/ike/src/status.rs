@@ -7,6 +7,7 @@ use std::time::Instant;
 use gateway_wire::IkeSpi;
 
 use crate::algorithms::{EspSuite, Group, IkeSuite};
+use crate::assignment::Assignment;
 use crate::config::{Action, Identity, Mode, PeerName, RuleName, UserName};
 use crate::endpoint::Endpoint;
 use crate::ike_sa::{ChildSa, ChildState, IkeSa};
@@ -66,6 +67,10 @@ pub struct IkeSaStatus {
     pub fragmentation: bool,
     /// The addresses that we have assigned to the peer.
     pub assigned: Vec<IpAddr>,
+    /// The addresses that the peer has assigned to us.
+    pub own_addresses: Vec<IpAddr>,
+    /// The name servers that it has told us.
+    pub dns: Vec<IpAddr>,
     /// Its Child SAs.
     pub children: Vec<ChildStatus>,
 }
@@ -141,6 +146,8 @@ impl Endpoint {
 
 fn of_sa(now: Instant, sa: &IkeSa, leases: &Leases) -> IkeSaStatus {
     let (suite, nat) = sa.negotiated();
+    let assignment =
+        if sa.is_established() { sa.assignment.clone() } else { Assignment::default() };
     IkeSaStatus {
         id: sa.id,
         peer: sa.peer.as_ref().map(|p| PeerName::clone(&p.name)),
@@ -166,6 +173,8 @@ fn of_sa(now: Instant, sa: &IkeSa, leases: &Leases) -> IkeSaStatus {
             .map(|p| Holder { peer: PeerName::clone(&p.name), user: sa.user.clone() })
             .map(|holder| leases.of(&holder).addresses().collect())
             .unwrap_or_default(),
+        own_addresses: assignment.lease.addresses().collect(),
+        dns: assignment.dns,
         children: sa.children().map(|c| of_child(now, c)).collect(),
     }
 }

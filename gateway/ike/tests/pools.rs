@@ -1,5 +1,5 @@
-//! Addresses from a pool for a peer that asks (RFC 7296 2.19). The initiator is forged, since ours
-//! does not ask.
+//! Addresses from a pool for a peer that asks (RFC 7296 2.19). The initiator is forged, so that it
+//! asks in any way; how ours asks is in `assigned.rs`.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "This is test code.")]
 
 use std::net::IpAddr;

@@ -149,6 +149,12 @@ pub struct IkeSaReport {
     /// The addresses that the peer has been given.
     #[serde(default)]
     pub assigned: Vec<String>,
+    /// The addresses that the peer has assigned to us.
+    #[serde(default)]
+    pub own_addresses: Vec<String>,
+    /// The name servers that it has told us.
+    #[serde(default)]
+    pub dns: Vec<String>,
     /// Seconds since it was made.
     pub age_seconds: u64,
     /// Its Child SAs.

@@ -116,7 +116,7 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
             sa.id.to_string(),
             sa.peer.clone().unwrap_or_else(|| "?".to_owned()),
             format!("{}\n{role}", sa.state),
-            format!("{}\n{}", sa.local, sa.local_id.as_deref().unwrap_or("")),
+            local(sa),
             remote(sa),
             authentication(sa),
             nat.to_owned(),
@@ -135,6 +135,18 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
         ]);
     }
     table
+}
+
+/// Where we are, who we are, and what the peer has assigned to us.
+fn local(sa: &IkeSaReport) -> String {
+    let mut text = format!("{}\n{}", sa.local, sa.local_id.as_deref().unwrap_or(""));
+    for address in &sa.own_addresses {
+        text.push_str(&format!("\nassigned {address}"));
+    }
+    for server in &sa.dns {
+        text.push_str(&format!("\nname server {server}"));
+    }
+    text
 }
 
 /// Where the peer is, who it is, and which addresses it has been given.
@@ -308,6 +320,8 @@ mod tests {
             ike_sas: vec![IkeSaReport {
                 id: 7,
                 peer: Some("berlin".to_owned()),
+                own_addresses: vec!["10.9.0.1".to_owned()],
+                dns: vec!["10.9.0.53".to_owned()],
                 local_auth: Some("psk".to_owned()),
                 remote_auth: Some("ed25519".to_owned()),
                 certificate: Some(super::super::CertificateReport {
@@ -342,6 +356,8 @@ mod tests {
             "The last reload failed and changed nothing: a.toml:1:2: bad (and 1 more)",
             "berlin",
             "to-berlin",
+            "assigned 10.9.0.1",
+            "name server 10.9.0.53",
             "ed25519",
             "CN=berlin",
             "until 2030",

@@ -72,6 +72,8 @@ fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {
         nat_remote: sa.nat_remote,
         fragmentation: sa.fragmentation,
         assigned: sa.assigned.iter().map(ToString::to_string).collect(),
+        own_addresses: sa.own_addresses.iter().map(ToString::to_string).collect(),
+        dns: sa.dns.iter().map(ToString::to_string).collect(),
         age_seconds: sa.age.as_secs(),
         children: Vec::new(),
     }

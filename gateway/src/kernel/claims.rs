@@ -24,6 +24,13 @@ pub(super) trait Rank {
     fn rank(&self) -> u64;
 }
 
+/// Values that are all alike, such as the wish that an address be ours.
+impl Rank for () {
+    fn rank(&self) -> u64 {
+        0
+    }
+}
+
 /// What the kernel must be told after a claim was made or released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change<V> {
@@ -89,6 +96,11 @@ impl<K: Ord + Clone, V: Rank + Clone + PartialEq> Claims<K, V> {
             (Some(_), Some(new)) => Change::Replace(new.clone()),
         };
         (change, previous)
+    }
+
+    /// Everything that somebody claims.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.claims.keys()
     }
 
     /// Forgets every claim.

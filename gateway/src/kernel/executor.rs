@@ -20,6 +20,10 @@ pub(super) struct Tables {
     pub(super) data_path: DataPath,
     pub(super) policies: Claims<PolicyKey, PolicyValue>,
     pub(super) routes: Claims<IpNet, RouteValue>,
+    /// Addresses of ours on the XFRM interface.
+    pub(super) addresses: Claims<IpAddr, ()>,
+    /// The index of that interface.
+    pub(super) xfrm_interface: u32,
 }
 
 impl Executor for Tables {
@@ -32,6 +36,7 @@ impl Executor for Tables {
                 let previous = self.claim_policy(key, *owner, Some(*value))?;
                 Ok(Undo::Policy(*key, *owner, previous))
             }
+            Step::Address(address, owner) => self.add_address(*owner, *address).await,
             Step::Route(owner, value) => self.add_route(*owner, *value).await,
         }
     }
@@ -54,6 +59,12 @@ impl Executor for Tables {
             Undo::Policy(key, owner, previous) => {
                 self.claim_policy(&key, owner, previous)?;
                 Ok(())
+            }
+            Undo::Address(address, owner, previous) => {
+                let (change, _) = self.addresses.set(&address, owner, previous);
+                self.change_address(address, &change).await.map_err(|error| {
+                    KernelError::Refused(format!("cannot take back the address {address}: {error}"))
+                })
             }
             Undo::Route(prefix, owner, previous) => {
                 let (change, _) = self.routes.set(&prefix, owner, previous);
@@ -134,6 +145,43 @@ impl Tables {
         })
     }
 
+    /// Makes an address ours, unless it is somebody's on the same interface: then it stays so.
+    async fn add_address(&mut self, owner: Owner, address: IpAddr) -> Result<Undo, KernelError> {
+        let (change, previous) = self.addresses.set(&address, owner, Some(()));
+        match self.change_address(address, &change).await {
+            Ok(()) => Ok(Undo::Address(address, owner, previous)),
+            Err(error) => {
+                self.addresses.set(&address, owner, previous);
+                if error.raw_os_error() == Some(libc::EEXIST) {
+                    info!(%address, "The XFRM interface has this address already");
+                    return Ok(Undo::Nothing);
+                }
+                Err(KernelError::Refused(format!("cannot add the address {address}: {error}")))
+            }
+        }
+    }
+
+    async fn change_address(&self, address: IpAddr, change: &Change<()>) -> std::io::Result<()> {
+        let index = self.xfrm_interface;
+        match change {
+            Change::Keep | Change::Replace(()) => Ok(()),
+            Change::Add(()) => self.network.add_address(index, address).await,
+            Change::Remove => self.network.delete_address(index, address).await,
+        }
+    }
+
+    /// Sees to it that the XFRM interface has our addresses, after it has been made anew.
+    pub(super) async fn restore_addresses(&self) {
+        for address in self.addresses.keys() {
+            match self.change_address(*address, &Change::Add(())).await {
+                Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
+                    warn!(%address, %error, "Cannot give the XFRM interface our address again");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
     /// Adds a route, unless somebody else has one to the same prefix: that one stays, and traffic
     /// takes it, encrypted all the same.
     async fn add_route(&mut self, owner: Owner, value: RouteValue) -> Result<Undo, KernelError> {
@@ -194,7 +242,7 @@ impl Tables {
         }
     }
 
-    /// Takes away every SA, policy and route of ours, whoever of us installed it.
+    /// Takes away every SA, policy, route and address of ours, whoever of us installed it.
     pub(super) async fn remove_all(&mut self) {
         let failed = |what: &str, error: &dyn core::fmt::Display| {
             warn!(what, %error, "Cannot remove what is ours from the kernel");
@@ -209,6 +257,17 @@ impl Tables {
                 }
             }
             Err(error) => failed("routes", &error),
+        }
+        self.addresses.clear();
+        match self.network.our_addresses(self.xfrm_interface).await {
+            Ok(addresses) => {
+                for address in addresses {
+                    if let Err(error) = self.change_address(address, &Change::Remove).await {
+                        failed("address", &error);
+                    }
+                }
+            }
+            Err(error) => failed("addresses", &error),
         }
         self.policies.clear();
         match self.xfrm.policies() {

@@ -81,6 +81,7 @@ mod tests {
 
     fn rule(name: &str, remote: IpNet, ports: PortRange) -> Rule {
         Rule {
+            assigned: false,
             name: name.into(),
             priority: Rule::DEFAULT_PRIORITY,
             local: vec!["10.0.0.0/8".parse().unwrap()],
@@ -117,6 +118,7 @@ mod tests {
     fn too_many_combinations_of_prefix_lengths_concern_all_rules() {
         let net = |bits: u8| IpNet::new("2001:db8::".parse().unwrap(), bits).unwrap();
         let rules = (32..=72).map(|bits| Rule {
+            assigned: false,
             local: vec!["fd00::/8".parse().unwrap()],
             ..rule(&format!("r{bits}"), net(bits), ALL_PORTS)
         });
@@ -141,6 +143,7 @@ mod tests {
             },
         };
         let ragged = Rule {
+            assigned: false,
             local_ports: 1..=65_534,
             action: Action::Protect(protect),
             ..rule("ragged", "10.2.0.0/16".parse().unwrap(), 1..=65_534)

@@ -8,7 +8,7 @@ use std::time::Instant;
 use gateway_ike::algorithms::EspSuite;
 use gateway_ike::config::{Mode, PolicySet, RuleName};
 use gateway_ike::io::{
-    ChildId, ChildSpec, Done, Ends, KernelCommand, KernelError, KernelEvent, Selector, TrapSpec,
+    ChildId, ChildSpec, Done, Ends, KernelCommand, KernelError, KernelEvent, TrapSpec,
 };
 use ipnet::IpNet;
 use tokio::task::JoinHandle;
@@ -33,7 +33,6 @@ use crate::clock;
 pub struct LinuxKernel {
     pub(super) config: KernelConfig,
     capabilities: Capabilities,
-    pub(super) xfrm_interface: u32,
     pub(super) tables: Tables,
     rule_ids: RuleIds,
     pub(super) children: BTreeMap<ChildId, Child>,
@@ -110,23 +109,12 @@ impl LinuxKernel {
     pub(super) fn new(
         config: KernelConfig,
         capabilities: Capabilities,
-        xfrm_interface: u32,
         tables: Tables,
         rule_ids: RuleIds,
         links: Links,
     ) -> Self {
         let (children, traps) = (BTreeMap::new(), BTreeMap::new());
-        Self {
-            config,
-            capabilities,
-            xfrm_interface,
-            tables,
-            rule_ids,
-            children,
-            traps,
-            links,
-            log: None,
-        }
+        Self { config, capabilities, tables, rule_ids, children, traps, links, log: None }
     }
 
     /// Begins to pass on what the BPF programs log, if they were loaded to do so.
@@ -141,7 +129,7 @@ impl LinuxKernel {
     /// The underlays and the XFRM interface, as they are now.
     #[must_use]
     pub fn links(&self) -> Vec<LinkStatus> {
-        self.links.status(&self.config.xfrm_interface, self.xfrm_interface)
+        self.links.status(&self.config.xfrm_interface, self.tables.xfrm_interface)
     }
 
     /// What was probed at start.
@@ -214,7 +202,11 @@ impl LinuxKernel {
         let owner = Owner::Trap(spec.reqid);
         let overhead = worst_overhead(spec.mode, spec.remote.is_ipv6());
         let routes = match spec.mode {
-            Mode::Tunnel => self.routes(owner, spec.remote, overhead, &spec.selectors).await,
+            Mode::Tunnel => {
+                let selectors = spec.selectors.clone();
+                let wish = RouteWish { peer: spec.remote, overhead, selectors, assigned: false };
+                self.routes(owner, wish).await
+            }
             Mode::Transport => Vec::new(),
         };
         let ends = (local, spec.remote);
@@ -277,7 +269,11 @@ impl LinuxKernel {
         let encapsulated = spec.encapsulation.is_some();
         let overhead = overhead(spec.suite, spec.mode, encapsulated, peer(spec).is_ipv6());
         let routes = match spec.mode {
-            Mode::Tunnel => self.routes(owner, peer(spec), overhead, &spec.selectors).await,
+            Mode::Tunnel => {
+                let (selectors, assigned) = (spec.selectors.clone(), !spec.addresses.is_empty());
+                let wish = RouteWish { peer: peer(spec), overhead, selectors, assigned };
+                self.routes(owner, wish).await
+            }
             Mode::Transport => Vec::new(),
         };
         let undo = self.carry_out(&outbound_steps(spec, routes)?).await?;
@@ -333,17 +329,11 @@ impl LinuxKernel {
 
     /// The routes that a trap or Child SA in tunnel mode wants. What cannot be found out costs a
     /// route, not the SA: without it packets still go the right way, only larger than they should.
-    pub(super) async fn routes(
-        &mut self,
-        owner: Owner,
-        peer: IpAddr,
-        overhead: u32,
-        selectors: &[(Selector, u32)],
-    ) -> Vec<RouteValue> {
+    pub(super) async fn routes(&mut self, owner: Owner, wish: RouteWish) -> Vec<RouteValue> {
         if !self.config.routes {
             return Vec::new();
         }
-        let wish = RouteWish { peer, overhead, selectors: selectors.to_vec() };
+        let peer = wish.peer;
         let planned = self.planned_routes(owner, &wish).await;
         let living = self.children.len().saturating_add(self.traps.len());
         // Wishes of those that are gone are dropped when they are many.
@@ -363,7 +353,7 @@ impl LinuxKernel {
         owner: Owner,
         wish: &RouteWish,
     ) -> Result<Vec<RouteValue>, String> {
-        let RouteWish { peer, overhead, ref selectors } = *wish;
+        let RouteWish { peer, overhead, ref selectors, assigned } = *wish;
         let (hop, underlay) = self.way(peer).await?;
         let addresses = self.tables.network.addresses().await.unwrap_or_else(|error| {
             warn!(%error, "Cannot list our addresses");
@@ -371,17 +361,21 @@ impl LinuxKernel {
         });
         let mut prefixes = BTreeSet::new();
         let mut routes = Vec::new();
+        let mtu = inner_mtu(underlay.mtu, overhead);
+        let negotiated = matches!(owner, Owner::Child(_));
         for (selector, _) in selectors {
-            let prefix = selector.remote.trunc();
-            if !prefixes.insert(prefix) || !self.may_route(prefix, peer).await {
-                continue;
+            // Where every address of ours is selected, the kernel knows best which to take.
+            let selected = |address: &IpAddr| selector.local.contains(address);
+            let source = addresses.iter().copied().find(selected);
+            let source = source.filter(|_| selector.local.prefix_len() > 0);
+            for prefix in destinations(selector.remote.trunc(), peer, assigned) {
+                if !prefixes.insert(prefix) || !self.may_route(prefix, peer).await {
+                    continue;
+                }
+                let (interface, gateway) = way_for(prefix, peer, &hop, self.tables.xfrm_interface);
+                let route = Route { prefix, interface, gateway, source, mtu };
+                routes.push(RouteValue { route, negotiated });
             }
-            let (interface, gateway) = way_for(prefix, peer, &hop, self.xfrm_interface);
-            let source = addresses.iter().copied().find(|address| selector.local.contains(address));
-            let mtu = inner_mtu(underlay.mtu, overhead);
-            let negotiated = matches!(owner, Owner::Child(_));
-            let route = Route { prefix, interface, gateway, source, mtu };
-            routes.push(RouteValue { route, negotiated });
         }
         Ok(routes)
     }
@@ -539,6 +533,25 @@ fn way_for(
     }
 }
 
+/// The prefixes to which routes are set for a protected one. The way to the peer itself is not
+/// ours to change; what is sent elsewhere within a prefix that contains the peer needs a route
+/// only where the source must be an address that is `assigned` to us.
+fn destinations(prefix: IpNet, peer: IpAddr, assigned: bool) -> Vec<IpNet> {
+    if !assigned || !prefix.contains(&peer) {
+        return vec![prefix];
+    }
+    let mut around = Vec::new();
+    let mut rest = prefix;
+    while let Ok(mut halves) = rest.subnets(rest.prefix_len().saturating_add(1))
+        && let (Some(lower), Some(upper)) = (halves.next(), halves.next())
+    {
+        let (with, without) = if lower.contains(&peer) { (lower, upper) } else { (upper, lower) };
+        around.push(without);
+        rest = with;
+    }
+    around
+}
+
 /// Works out when the last packet came: between the last two looks if the count has changed, and
 /// more exactly where the kernel tells. Its time is the wall clock's, which may jump: never
 /// outside of that interval.
@@ -593,6 +606,26 @@ mod tests {
         // The wall clock jumped a day ahead, or a day back.
         assert_eq!(idle(look(Some(first), &usage(6, Some(1013)), after, 87_400)), Some(20));
         assert_eq!(idle(look(Some(first), &usage(6, Some(87_400)), after, 1020)), Some(0));
+    }
+
+    #[test]
+    fn routes_for_an_assigned_source_go_round_the_peer() {
+        let nets = |prefix: &str, peer: &str, assigned| {
+            let found = destinations(prefix.parse().unwrap(), peer.parse().unwrap(), assigned);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(nets("10.2.0.0/16", "198.51.100.1", true), ["10.2.0.0/16"]);
+        assert_eq!(nets("0.0.0.0/0", "198.51.100.1", false), ["0.0.0.0/0"]);
+        let peer = "198.51.100.1";
+        assert_eq!(nets("198.51.100.0/30", peer, true), ["198.51.100.2/31", "198.51.100.0/32"]);
+        let all = nets("0.0.0.0/0", peer, true);
+        assert_eq!((all.len(), all[0].as_str()), (32, "0.0.0.0/1"));
+        assert!(
+            all.iter()
+                .all(|n| !n.parse::<IpNet>().unwrap().contains(&peer.parse::<IpAddr>().unwrap()))
+        );
+        assert_eq!(nets("::/0", "2001:db8::1", true).len(), 128);
+        assert_eq!(nets("0.0.0.0/0", "2001:db8::1", true), ["0.0.0.0/0"]);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::io;
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
+};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoXfrm, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -18,8 +20,9 @@ use netlink_packet_route::route::{
 use rtnetlink::{Error, Handle, LinkGetRequest, LinkMessageBuilder, LinkUnspec, LinkXfrm};
 use tokio::task::JoinHandle;
 
-/// The protocol number that marks our routes (`rtm_protocol`, rtnetlink(7)): free for any use.
-pub(super) const ROUTE_PROTOCOL: u8 = 171;
+/// The protocol number that marks our routes and addresses (`rtm_protocol`, `IFA_PROTO`,
+/// rtnetlink(7)): free for any use.
+pub(super) const OUR_PROTOCOL: u8 = 171;
 /// `RTAX_LOCK` holds a mask of metrics by number; the MTU is number 2.
 const LOCK_MTU: u32 = 1 << 2;
 
@@ -142,24 +145,45 @@ impl Network {
     pub(super) async fn addresses(&self) -> io::Result<Vec<IpAddr>> {
         let answers = self.handle.address().get().execute();
         let messages: Vec<_> = answers.try_collect().await.map_err(io_error)?;
-        // IFA_LOCAL is ours where the link is point to point, and absent for IPv6.
-        let own = |message: &AddressMessage| {
-            let local = message.attributes.iter().find_map(|attribute| {
-                let AddressAttribute::Local(address) = attribute else { return None };
-                Some(*address)
-            });
-            local.or_else(|| {
-                message.attributes.iter().find_map(|attribute| {
-                    let AddressAttribute::Address(address) = attribute else { return None };
-                    Some(*address)
-                })
-            })
-        };
         Ok(messages
             .iter()
             .filter(|message| message.header.scope == AddressScope::Universe)
-            .filter_map(own)
+            .filter_map(own_address)
             .collect())
+    }
+
+    /// Gives an interface an address of a host of its own, marked as ours.
+    pub(super) async fn add_address(&self, index: u32, address: IpAddr) -> io::Result<()> {
+        let length = IpNet::from(address).prefix_len();
+        let mut request = self.handle.address().add(index, address, length);
+        let message = request.message_mut();
+        // Nobody else is on this link, where it could be a duplicate.
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(OUR_PROTOCOL)));
+        request.execute().await.map_err(io_error)
+    }
+
+    /// Takes an address from an interface.
+    pub(super) async fn delete_address(&self, index: u32, address: IpAddr) -> io::Result<()> {
+        let found = self.addresses_of(index).await?;
+        let message = found.into_iter().find(|message| own_address(message) == Some(address));
+        match message {
+            Some(message) => self.handle.address().del(message).execute().await.map_err(io_error),
+            None => Ok(()),
+        }
+    }
+
+    /// The addresses of an interface that are marked as ours. A kernel before 5.18 forgets marks.
+    pub(super) async fn our_addresses(&self, index: u32) -> io::Result<Vec<IpAddr>> {
+        let ours = AddressAttribute::Protocol(AddressProtocol::Other(OUR_PROTOCOL));
+        let found = self.addresses_of(index).await?;
+        let marked = found.iter().filter(|message| message.attributes.contains(&ours));
+        Ok(marked.filter_map(own_address).collect())
+    }
+
+    async fn addresses_of(&self, index: u32) -> io::Result<Vec<AddressMessage>> {
+        let request = self.handle.address().get().set_link_index_filter(index);
+        request.execute().try_collect().await.map_err(io_error)
     }
 
     /// How packets to this address go.
@@ -182,7 +206,7 @@ impl Network {
     pub(super) async fn has_foreign_route(&self, prefix: IpNet) -> io::Result<bool> {
         match self.lookup(prefix, RouteFlags::FibMatch).await {
             Ok(found) => Ok(destination(&found) == Some(prefix)
-                && found.header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL)),
+                && found.header.protocol != RouteProtocol::Other(OUR_PROTOCOL)),
             Err(error) => match error.raw_os_error() {
                 // A hole in the table is nobody's route.
                 Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ESRCH) => Ok(false),
@@ -226,18 +250,32 @@ impl Network {
             let mut query = RouteMessage::default();
             query.header.address_family = family;
             query.header.table = RouteHeader::RT_TABLE_MAIN;
-            query.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+            query.header.protocol = RouteProtocol::Other(OUR_PROTOCOL);
             let answers = self.handle.route().get(query).execute();
             let found: Vec<_> = answers.try_collect().await.map_err(io_error)?;
             prefixes.extend(
                 found
                     .iter()
-                    .filter(|m| m.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL))
+                    .filter(|m| m.header.protocol == RouteProtocol::Other(OUR_PROTOCOL))
                     .filter_map(destination),
             );
         }
         Ok(prefixes)
     }
+}
+
+/// IFA_LOCAL is ours where the link is point to point, and absent for IPv6.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| {
+        let AddressAttribute::Local(address) = attribute else { return None };
+        Some(*address)
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| {
+            let AddressAttribute::Address(address) = attribute else { return None };
+            Some(*address)
+        })
+    })
 }
 
 fn interface(message: &LinkMessage) -> Interface {
@@ -280,7 +318,7 @@ fn our_route(prefix: IpNet) -> RouteMessage {
     message.header.address_family = family(prefix);
     message.header.destination_prefix_length = prefix.prefix_len();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.header.protocol = RouteProtocol::Other(OUR_PROTOCOL);
     message.header.kind = RouteType::Unicast;
     message.attributes.push(RouteAttribute::Destination(prefix.network().into()));
     message

@@ -217,6 +217,7 @@ fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
         outbound: sa,
         suite,
         selectors: Vec::new(),
+        addresses: Vec::new(),
         encapsulation: None,
         replay_window: 64,
         lifetime: ChildLifetime { time: Duration::from_secs(10), bytes: 0, packets: 0 },

@@ -9,6 +9,7 @@ use gateway_ike::config::Mode;
 use gateway_ike::io::{ChildId, Done, Ends, KernelError};
 
 use super::claims::Owner;
+use super::links::RouteWish;
 use super::linux::{Child, LinuxKernel};
 use super::overhead::overhead;
 use super::transaction::{Step, Undo, policy_source, take_back};
@@ -34,8 +35,8 @@ impl LinuxKernel {
         if let (Some(wish), true) = (&old_wish, plan.sends) {
             let encapsulated = ends.encapsulation.is_some();
             let overhead = overhead(plan.suite, plan.mode, encapsulated, ends.remote.is_ipv6());
-            let selectors = wish.selectors.clone();
-            let routes = self.routes(owner, ends.remote, overhead, &selectors).await;
+            let wish = RouteWish { peer: ends.remote, overhead, ..wish.clone() };
+            let routes = self.routes(owner, wish).await;
             steps.extend(routes.into_iter().map(|route| Step::Route(owner, route)));
         }
         let mut done = match self.carry_out(&steps).await {
@@ -131,9 +132,15 @@ struct Plan {
 /// more. What the move has not touched stays.
 fn replace(present: &mut Vec<Undo>, mut done: Vec<Undo>) -> Vec<Undo> {
     let has_entry = done.iter().any(|undo| matches!(undo, Undo::Entry(_)));
-    let (mut stays, old): (Vec<_>, Vec<_>) = core::mem::take(present)
-        .into_iter()
-        .partition(|undo| !has_entry && matches!(undo, Undo::Entry(_)));
+    let (mut stays, old): (Vec<_>, Vec<_>) =
+        core::mem::take(present).into_iter().partition(|undo| match undo {
+            // What the peer has assigned to us does not depend on where we are.
+            Undo::Address(..) => true,
+            Undo::Entry(_) => !has_entry,
+            Undo::Nothing | Undo::Sa(_) | Undo::Move(_) | Undo::Policy(..) | Undo::Route(..) => {
+                false
+            }
+        });
     let gone = old.into_iter().filter(|undo| !done.contains(undo)).collect();
     stays.append(&mut done);
     *present = stays;
@@ -173,6 +180,12 @@ mod tests {
         let gone = replace(&mut present, moved.clone());
         assert_eq!(present, moved);
         assert_eq!(gone, [old[0].clone(), old[1].clone(), old[3].clone()]);
+        // An address that is assigned to us comes along.
+        let own = Undo::Address([10, 9, 0, 1].into(), Owner::Child(ChildId(1)), None);
+        let mut present = vec![Undo::Sa(id(2, 1)), own.clone()];
+        let gone = replace(&mut present, vec![Undo::Sa(id(3, 1))]);
+        assert_eq!(present, [own, Undo::Sa(id(3, 1))]);
+        assert_eq!(gone, [Undo::Sa(id(2, 1))]);
         // Only ports: the entry of the BPF programs is the same.
         let mut present = old.clone();
         let gone = replace(&mut present, old[1..].to_vec());

@@ -72,6 +72,7 @@ mod tests {
     fn rule(name: &str, local: &[&str], remote: &[&str]) -> (RuleName, Arc<Rule>) {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let rule = Rule {
+            assigned: false,
             name: name.into(),
             priority: Rule::DEFAULT_PRIORITY,
             local: nets(local),

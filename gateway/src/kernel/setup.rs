@@ -156,12 +156,13 @@ pub(super) async fn open(
         }
     };
     let (policies, routes) = (Claims::default(), Claims::default());
-    let mut tables = Tables { xfrm, network, data_path, policies, routes };
+    let (addresses, xfrm_interface) = (Claims::default(), interface.index);
+    let mut tables =
+        Tables { xfrm, network, data_path, policies, routes, addresses, xfrm_interface };
     // What an earlier run left: its keys are lost to us, so that its SAs cannot be rekeyed.
     tables.remove_all().await;
     let links = Links::new(underlays.into_iter().zip(attached).collect(), mtu);
-    let mut kernel =
-        LinuxKernel::new(config, capabilities, interface.index, tables, rule_ids, links);
+    let mut kernel = LinuxKernel::new(config, capabilities, tables, rule_ids, links);
     kernel.follow_log();
     Ok((kernel, monitor))
 }

@@ -54,6 +54,8 @@ pub(super) const MODES: &[&str] = &["tunnel", "transport"];
 pub(super) const PPK_USES: &[&str] = &["required", "optional"];
 /// The words of `start`.
 pub(super) const STARTS: &[&str] = &["on-demand", "always", "respond"];
+/// The words of `request-address`.
+pub(super) const FAMILIES: &[&str] = &["ipv4", "ipv6"];
 /// The words of `renewal`.
 pub(super) const RENEWALS: &[&str] = &["rekey", "reauthenticate"];
 
@@ -346,6 +348,12 @@ pub(super) const PEER: &[Key] = &[
         Words("none"),
         "The peer must ask for addresses, and gets its own from this pool, a name of `[pool.NAME]`; only with `address = \"any\"`.",
     ),
+    key(
+        "request-address",
+        List,
+        Words("no request"),
+        "Of which families we ask the peer for an address of our own: `\"ipv4\"`, `\"ipv6\"`. See [Addresses from a peer](#addresses-from-a-peer).",
+    ),
 ];
 
 /// The keys of `[pool.NAME]`.
@@ -370,7 +378,12 @@ pub(super) const RULE: &[Key] = &[
         Required,
         "`\"protect\"`: only through IPsec; `\"bypass\"`: in the clear; `\"discard\"`: not at all.",
     ),
-    key("local", List, Required, "Prefixes on our side."),
+    key(
+        "local",
+        List,
+        Required,
+        "Prefixes on our side; or `[\"assigned\"]`, what the peer assigns to us (`request-address`).",
+    ),
     key("remote", List, Required, "Prefixes on the other side, of the same families."),
     key(
         "protocol",
@@ -407,7 +420,7 @@ pub(super) const RULE: &[Key] = &[
         "start",
         Choice(STARTS),
         Words(
-            "`\"on-demand\"`; `\"respond\"` if the peer's address is `\"any\"` or it authenticates by EAP",
+            "`\"on-demand\"`; `\"always\"` if `local` is assigned; `\"respond\"` if the peer's address is `\"any\"` or it authenticates by EAP",
         ),
         "When the SA is made: `\"on-demand\"` (traffic wants it), `\"always\"` (at once, and again when lost), `\"respond\"` (the peer asks).",
     ),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gateway_ike::algorithms::IkeProposal;
 use gateway_ike::config::{
-    Identity, LocalAuth, PeerConfig, PeerName, Pool, Ppk, RemoteAuth, Renewal,
+    Families, Identity, LocalAuth, PeerConfig, PeerName, Pool, Ppk, RemoteAuth, Renewal,
 };
 
 use super::authentication::{self, Authentication};
@@ -93,6 +93,7 @@ pub(super) fn read<'p>(
         let words: Vec<_> = keys::RENEWALS.iter().copied().zip(values).collect();
         value::word(text, &words)
     });
+    let request_address = read_request(section, remote_address.flatten());
     let pool = read_pool(section, remote_address.flatten(), find_pool);
     if section.failed() {
         return None;
@@ -114,7 +115,20 @@ pub(super) fn read<'p>(
         lifetime: lifetime.unwrap_or(LIFETIME),
         renewal: renewal.unwrap_or(Renewal::Rekey),
         pool,
+        request_address,
     })
+}
+
+/// The families of which we ask the peer for an address: it is who begins that asks.
+fn read_request(section: &mut Section<'_>, remote: Option<IpAddr>) -> Families {
+    let words: Vec<_> = keys::FAMILIES.iter().copied().zip([true, false]).collect();
+    let list = section.list("request-address", |text| value::word(text, &words));
+    if list.is_some() && remote.is_none() {
+        let message = "a peer with any address begins, and who begins asks for addresses";
+        section.fault("request-address", Fault::expected(message, "an `address` beside it"));
+    }
+    let list = list.unwrap_or_default();
+    Families { v4: list.contains(&true), v6: list.contains(&false) }
 }
 
 /// The pool that a peer gets its addresses from. We never ask a peer to take one, so it must be

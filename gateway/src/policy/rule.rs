@@ -7,7 +7,7 @@ use gateway_ike::config::{
     ALL_PORTS, Action, ChildLifetime, Mode, PeerConfig, PeerName, PortRange, Protect, Rule,
     RuleName, Start,
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::document::Section;
 use super::error::Fault;
@@ -16,6 +16,8 @@ use super::{keys, proposal, value};
 
 /// The lifetime of a Child SA whose rule names none.
 const LIFETIME: Duration = Duration::from_secs(3600);
+/// The element of `local` that stands for what the peer assigns to us.
+const ASSIGNED: &str = "assigned";
 /// The keys that only a rule with the action "protect" has.
 const PROTECT_ONLY: &[&str] = &[
     "peer",
@@ -55,8 +57,10 @@ pub(super) fn read<'p>(
     let verb = section.required("action", |text| {
         choose(text, keys::ACTIONS, [Verb::Protect, Verb::Bypass, Verb::Discard])
     });
-    let local = section.required_list("local", value::prefix);
+    let local = section.required_list("local", local_side);
     let remote = section.required_list("remote", value::prefix);
+    let assigned = local.as_ref().is_some_and(|local| local.contains(&None));
+    let local = read_local(section, local, remote.as_deref());
     let protocol = section.optional("protocol", value::protocol);
     let local_ports = read_ports(section, "local-ports", protocol);
     let remote_ports = read_ports(section, "remote-ports", protocol);
@@ -67,13 +71,15 @@ pub(super) fn read<'p>(
     let action = match verb {
         Some(Verb::Protect) => {
             let prefixes = local.as_deref().zip(remote.as_deref());
-            read_protect(section, prefixes, find_peer).map(Action::Protect)
+            read_protect(section, prefixes, assigned, find_peer).map(Action::Protect)
         }
         Some(Verb::Bypass) => {
+            forbid_assigned(section, assigned, "bypass");
             section.forbid(PROTECT_ONLY, "has no meaning with the action \"bypass\"");
             Some(Action::Bypass)
         }
         Some(Verb::Discard) => {
+            forbid_assigned(section, assigned, "discard");
             section.forbid(PROTECT_ONLY, "has no meaning with the action \"discard\"");
             Some(Action::Discard)
         }
@@ -89,12 +95,56 @@ pub(super) fn read<'p>(
         name: RuleName::clone(name),
         priority,
         local: local?,
+        assigned,
         remote: remote?,
         protocol,
         local_ports,
         remote_ports,
         action: action?,
     })
+}
+
+/// An element of `local`; `None`: what the peer assigns to us.
+fn local_side(text: &str) -> Result<Option<IpNet>, Fault> {
+    if text == ASSIGNED { Ok(None) } else { value::prefix(text).map(Some) }
+}
+
+/// The prefixes of `local`. What the peer assigns is not known before it has: until then, and ever
+/// after, everything of ours is selected that goes to `remote`.
+fn read_local(
+    section: &mut Section<'_>,
+    local: Option<Vec<Option<IpNet>>>,
+    remote: Option<&[IpNet]>,
+) -> Option<Vec<IpNet>> {
+    let local = local?;
+    if !local.contains(&None) {
+        return Some(local.into_iter().flatten().collect());
+    }
+    if local.len() > 1 {
+        let message = format!("\"{ASSIGNED}\" stands beside prefixes");
+        section.fault("local", Fault::new(message).hint("write a rule of its own for these"));
+    }
+    let any = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+    let of_remote = |net: &IpNet| remote?.iter().any(|r| same_family(r, net)).then_some(*net);
+    Some(any.iter().filter_map(of_remote).collect())
+}
+
+fn forbid_assigned(section: &mut Section<'_>, assigned: bool, action: &str) {
+    if assigned {
+        let message = format!("\"{ASSIGNED}\" has no meaning with the action \"{action}\"");
+        section.fault("local", Fault::expected(message, "prefixes"));
+    }
+}
+
+/// We must ask the peer for an address of each family that the rule has.
+fn check_assigned(section: &mut Section<'_>, peer: &PeerConfig, remote: &[IpNet]) {
+    let asked = peer.request_address;
+    if let Some(net) = remote.iter().find(|net| !asked.contain(net.addr())) {
+        let word = if net.addr().is_ipv4() { "ipv4" } else { "ipv6" };
+        let message = format!("peer {} is not asked for an address to reach \"{net}\"", peer.name);
+        let hint = format!("add \"{word}\" to its `request-address`");
+        section.fault("local", Fault::new(message).hint(hint));
+    }
 }
 
 /// The value that stands at the place of the word.
@@ -171,6 +221,7 @@ const fn same_family(a: &IpNet, b: &IpNet) -> bool {
 fn read_protect<'p>(
     section: &mut Section<'_>,
     prefixes: Option<(&[IpNet], &[IpNet])>,
+    assigned: bool,
     find_peer: impl Fn(&str) -> Found<'p>,
 ) -> Option<Protect> {
     section.missing("peer", ": the action \"protect\" needs one");
@@ -210,6 +261,21 @@ fn read_protect<'p>(
         let message = format!("peer {name} {why}, so only it can initiate");
         section.fault("start", Fault::expected(message, "\"respond\""));
     }
+    if assigned {
+        if start == Some(Start::Respond) {
+            let message = "who begins is assigned an address";
+            section.fault("start", Fault::expected(message, "\"always\" or \"on-demand\""));
+        }
+        if let (Some(peer), Some((_, remote))) = (peer, prefixes) {
+            check_assigned(section, peer, remote);
+        }
+    }
+    // Nobody wants traffic to begin with another source than it is to have.
+    let unsaid = match (passive, assigned) {
+        (true, _) => Start::Respond,
+        (false, true) => Start::Always,
+        (false, false) => Start::OnDemand,
+    };
     if let (Mode::Transport, Some((local, remote))) = (mode, prefixes) {
         check_transport(section, "local", local, peer.and_then(|peer| peer.local_address));
         check_transport(section, "remote", remote, peer.and_then(|peer| peer.remote_address));
@@ -217,7 +283,7 @@ fn read_protect<'p>(
     Some(Protect {
         peer: name,
         mode,
-        start: start.unwrap_or(if passive { Start::Respond } else { Start::OnDemand }),
+        start: start.unwrap_or(unsaid),
         quantum_safe,
         proposals: proposals.unwrap_or_else(proposal::default_esp),
         lifetime,

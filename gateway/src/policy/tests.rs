@@ -198,6 +198,33 @@ fn the_keys_about_fragments_and_keepalives_say_what_they_set() {
 }
 
 #[test]
+fn a_rule_for_what_is_assigned_selects_everything_of_ours_and_is_always_up() {
+    let policies = loaded(
+        "[peer.p]\naddress = \"192.0.2.9\"\nlocal-id = \"a.test\"\npsk-file = \"good.psk\"\n\
+         request-address = [\"ipv6\", \"ipv4\"]\n\
+         [rule.r]\naction = \"protect\"\npeer = \"p\"\nlocal = [\"assigned\"]\n\
+         remote = [\"10.2.0.0/16\", \"fd00:2::/64\", \"10.3.0.0/16\"]\n\
+         [rule.s]\naction = \"protect\"\npeer = \"p\"\nlocal = [\"assigned\"]\n\
+         remote = [\"fd00:3::/64\"]\nstart = \"on-demand\"\n",
+    )
+    .policies;
+    let asked = policies.peers["p"].request_address;
+    assert!(asked.v4 && asked.v6);
+    let local = |name: &str| {
+        let rule = &policies.rules[name];
+        assert!(rule.assigned);
+        rule.local.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(local("r"), ["0.0.0.0/0", "::/0"]);
+    assert_eq!(local("s"), ["::/0"]);
+    let start = |name: &str| match &policies.rules[name].action {
+        Action::Protect(protect) => protect.start,
+        Action::Bypass | Action::Discard => panic!("{name} does not protect"),
+    };
+    assert_eq!((start("r"), start("s")), (Start::Always, Start::OnDemand));
+}
+
+#[test]
 fn a_peer_gets_its_pool_from_any_file() {
     let peer = "[peer.p]\naddress = \"any\"\nlocal-id = \"a.test\"\nremote-id = \"p.test\"\npsk-file = \"good.psk\"\npool = \"staff\"\n";
     let pool = "[pool.staff]\naddresses = [\"10.9.0.0/24\", \"2001:db8:9::/64\"]\ndns = [\"192.0.2.53\"]\n";

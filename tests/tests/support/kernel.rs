@@ -59,6 +59,7 @@ pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
         outbound: sa(0x2002, us, peer, 0x22),
         suite,
         selectors: vec![(selector, 100)],
+        addresses: Vec::new(),
         encapsulation: None,
         replay_window: 128,
         lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 0 },

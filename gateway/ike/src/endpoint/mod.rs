@@ -285,6 +285,7 @@ impl Endpoint {
         jobs: VecDeque<Job>,
         supersedes: Option<IkeSaId>,
     ) -> bool {
+        let keep = supersedes.and_then(|old| self.sas.get(&old)).map(|old| old.assignment.lease);
         let Some(peer) = self.shared.policies.peers.get(peer).map(Arc::clone) else { return false };
         let Some(remote) = peer.remote_address.filter(|_| peer.may_initiate()) else {
             return false;
@@ -294,6 +295,7 @@ impl Endpoint {
         match IkeSa::initiate(now, &mut self.shared, id, &peer, remote, jobs) {
             Ok(mut sa) => {
                 sa.supersedes = supersedes;
+                sa.keep = keep.unwrap_or_default();
                 self.by_spi.insert(sa.initiator_spi, id);
                 self.put_back(sa);
                 true

@@ -1,12 +1,19 @@
-//! Addresses for a peer that asks for some in IKE_AUTH (RFC 7296 2.19, 3.15).
+//! Addresses for a peer that asks for some in IKE_AUTH, and those that we ask for ourselves
+//! (RFC 7296 2.19, 3.15).
 
 use gateway_wire::Configuration;
 
+use std::time::Instant;
+
 use super::IkeSa;
+use super::offer::ChildOffer;
+use crate::assignment::Assignment;
 use crate::config::{PeerConfig, PeerName};
+use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::leases::{self, Holder, Lease, Reply};
+use crate::payloads::Payloads;
 use crate::shared::Shared;
 
 impl IkeSa {
@@ -32,5 +39,42 @@ impl IkeSa {
         let pool_name = pool.name.to_string();
         self.event(shared, EventKind::AddressesAssigned { addresses, pool: pool_name });
         Ok(Some(Reply::new(lease, pool)))
+    }
+
+    /// Initiator: what the responder answers to our request for addresses, if there was one. An
+    /// answer that refuses the Child SA as a whole says nothing of them.
+    pub(super) fn read_assignment(&self, payloads: &Payloads<'_>) -> Result<Assignment, Error> {
+        let families = self.peer.as_ref().map(|p| p.request_address).unwrap_or_default();
+        if families.is_empty() || payloads.sa.is_none() {
+            return Ok(Assignment::default());
+        }
+        Ok(Assignment::read(families, payloads.cp)?)
+    }
+
+    /// Initiator: these are our addresses as long as the IKE SA, and its successors by rekeying.
+    pub(super) fn accept_assignment(&mut self, shared: &mut Shared, given: Assignment) {
+        if given != Assignment::default() {
+            let words = |list: Vec<String>| list.join(", ");
+            let addresses = words(given.lease.addresses().map(|a| a.to_string()).collect());
+            let dns = words(given.dns.iter().map(ToString::to_string).collect());
+            self.event(shared, EventKind::AddressesReceived { addresses, dns });
+        }
+        self.assignment = given;
+    }
+
+    /// Initiator: there is no first Child SA. An IKE SA without the addresses that the policy
+    /// demands can never have one, since they are asked for once: it ends, and its rules begin
+    /// anew when their time has come (RFC 7296 3.15.4).
+    pub(super) fn end_without_address(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        offer: ChildOffer,
+        error: Error,
+    ) {
+        shared.count(Counter::NoAddressReceived);
+        shared.release_spi(offer.spi);
+        self.child_failed(shared, Some(offer.wish.rule), error);
+        self.delete_ike(now, shared, "the peer assigns us no address");
     }
 }

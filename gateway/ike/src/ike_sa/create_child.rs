@@ -63,7 +63,9 @@ impl IkeSa {
             return Ok(());
         }
         let group_of_ike_sa = established.channel.suite.group;
-        let Some(offer) = ChildOffer::new(shared, (self.id, self.user.as_ref()), wish)? else {
+        let ours = Some(self.assignment.lease);
+        let Some(offer) = ChildOffer::new(shared, (self.id, self.user.as_ref()), ours, wish)?
+        else {
             return Ok(());
         };
         let nonce: [u8; NONCE_LEN] = shared.octets()?;

@@ -14,6 +14,7 @@ use super::auth::{Wanted, hash_list, parse_hash_list};
 use super::intermediate::KeyRounds;
 use super::{HalfOpen, IkeSa, Job, State, notify};
 use crate::algorithms::{Group, IkeProposal, IkeSuite};
+use crate::assignment::Assignment;
 use crate::channel::{Backoff, Channel, Fragmentation, Retry};
 use crate::config::{PeerConfig, PolicySet};
 use crate::counters::Counter;
@@ -23,6 +24,7 @@ use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::io::{Done, IkeSaId, KernelCommand, KernelError, Path};
 use crate::keys::IkeKeys;
+use crate::leases::Lease;
 use crate::natt;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
@@ -76,6 +78,8 @@ impl IkeSa {
             init_request: None,
             jobs,
             user: None,
+            assignment: Assignment::default(),
+            keep: Lease::default(),
             supersedes: None,
             remnant_of: None,
             state: State::FindingAddress,
@@ -443,6 +447,8 @@ pub(crate) fn answer_init(
         init_request: Some(digest),
         jobs: VecDeque::new(),
         user: None,
+        assignment: Assignment::default(),
+        keep: Lease::default(),
         supersedes: None,
         remnant_of: None,
         state: State::HalfOpen(Box::new(half_open)),

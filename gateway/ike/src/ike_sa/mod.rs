@@ -37,12 +37,14 @@ pub(crate) use self::init::{AwaitInit, answer_init, init_header};
 pub(crate) use self::intermediate::AwaitIntermediate;
 pub(crate) use self::jobs::{Job, Wish};
 use crate::algorithms::IkeSuite;
+use crate::assignment::Assignment;
 use crate::channel::{Channel, Opened, Place, Received};
 use crate::config::{PeerConfig, PeerName, RuleName, UserName};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::io::{Done, IkeSaId, KernelError, Path};
+use crate::leases::Lease;
 use crate::natt::NatDetected;
 use crate::shared::{Digest, Effect, Purpose, Shared};
 
@@ -64,6 +66,10 @@ pub(crate) struct IkeSa {
     pub(crate) init_request: Option<Digest>,
     /// What is to be done on it, in order; before it stands, what it is wanted for.
     pub(crate) jobs: VecDeque<Job>,
+    /// The addresses that the peer has assigned to us.
+    pub(crate) assignment: Assignment,
+    /// The addresses that we ask for because we have them from the IKE SA before.
+    pub(crate) keep: Lease,
     /// The IKE SA that ends when this one has taken over.
     pub(crate) supersedes: Option<IkeSaId>,
     /// The IKE SA whose old keys these are.

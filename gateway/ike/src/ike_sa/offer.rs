@@ -11,6 +11,7 @@ use crate::algorithms::Group;
 use crate::config::{Action, Mode, Protect, Rule, RuleName, UserName};
 use crate::error::Error;
 use crate::io::{ChildId, IkeSaId};
+use crate::leases::Lease;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::proposal::{self, ChildExchange, EspChoice};
@@ -38,17 +39,19 @@ pub(super) struct ChildAnswer {
 }
 
 impl ChildOffer {
-    /// An offer for a rule as it is *now*; `None` when there is no such rule any more.
+    /// An offer for a rule as it is *now*; `None` when there is no such rule any more. `ours`: the
+    /// addresses that we are assigned; `None`: we are about to ask.
     pub(super) fn new(
         shared: &mut Shared,
         (owner, user): (IkeSaId, Option<&UserName>),
+        ours: Option<Lease>,
         wish: Wish,
     ) -> Result<Option<Self>, Error> {
         let Some(rule) = shared.policies.rules.get(&wish.rule).cloned() else { return Ok(None) };
         let Action::Protect(protect) = rule.action.clone() else { return Ok(None) };
-        let (local, remote) = shared.selectors(&rule, user);
-        if remote.is_empty() {
-            return Ok(None); // The peer has no address of the rule's.
+        let (local, remote) = shared.selectors(&rule, user, ours);
+        if local.is_empty() || remote.is_empty() {
+            return Ok(None); // One of us has no address of the rule's.
         }
         let id = shared.child_id();
         let spi = shared.child_spi(owner, id)?;
@@ -94,12 +97,14 @@ impl ChildOffer {
     }
 
     /// The peer's answer in IKE_AUTH must be one of our proposals and lie within our selectors.
+    /// `ours`: the addresses that it has assigned to us.
     pub(super) fn check_answer(
         &self,
         payloads: &Payloads<'_>,
         nat: NatDetected,
+        ours: Lease,
     ) -> Result<ChildAnswer, Error> {
-        self.check(payloads, nat, ChildExchange::Auth)
+        self.check(payloads, nat, ChildExchange::Auth, Some(ours))
     }
 
     /// The same in CREATE_CHILD_SA, to which we sent a value for the method `sent`.
@@ -109,7 +114,7 @@ impl ChildOffer {
         nat: NatDetected,
         sent: Option<KeMethod>,
     ) -> Result<ChildAnswer, Error> {
-        self.check(payloads, nat, ChildExchange::CreateChild(sent))
+        self.check(payloads, nat, ChildExchange::CreateChild(sent), None)
     }
 
     fn check(
@@ -117,6 +122,7 @@ impl ChildOffer {
         payloads: &Payloads<'_>,
         nat: NatDetected,
         exchange: ChildExchange,
+        ours: Option<Lease>,
     ) -> Result<ChildAnswer, Error> {
         // RFC 7296 3.10.1: an error in a response means that the request has failed, known or not.
         match payloads.error() {
@@ -137,9 +143,11 @@ impl ChildOffer {
         if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
             return Err(Error::BadAnswer("traffic selectors outside those that we offered"));
         }
-        let pairs = selector::pairs(&self.rule, local, remote)
+        // A peer that does not narrow leaves that to us: nothing but what is assigned passes.
+        let local = selector::assigned(&self.rule, local.to_vec(), ours);
+        let pairs = selector::pairs(&self.rule, &local, remote)
             .ok_or(Error::BadAnswer("unusable traffic selectors"))?;
-        let narrowed = Narrowed { local: local.to_vec(), remote: remote.to_vec(), pairs };
+        let narrowed = Narrowed { local, remote: remote.to_vec(), pairs };
         Ok(ChildAnswer { choice, narrowed })
     }
 }

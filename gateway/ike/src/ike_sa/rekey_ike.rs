@@ -19,6 +19,7 @@ use super::derive::Agreed;
 use super::jobs::Current;
 use super::{Closing, IkeSa, Job, State, notify};
 use crate::algorithms::{Group, IkeSuite};
+use crate::assignment::Assignment;
 use crate::channel::{Channel, Opened, RequestId};
 use crate::config::{PeerConfig, Renewal};
 use crate::counters::Counter;
@@ -26,6 +27,7 @@ use crate::crypto::key_exchange::PendingKeyExchange;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
 use crate::io::{IkeSaId, Path};
+use crate::leases::Lease;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
 use crate::shared::{Effect, Shared};
@@ -337,6 +339,8 @@ impl IkeSa {
         };
         let (spis, ours) = (closing.channel.spis(), closing.channel.our_spi());
         let mut remnant = Self {
+            assignment: Assignment::default(),
+            keep: Lease::default(),
             id: IkeSaId(0),
             peer: self.peer.as_ref().map(Arc::clone),
             proof: None,

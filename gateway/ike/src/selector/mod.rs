@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use crate::config::{PortRange, Rule};
 use crate::io::Selector;
+use crate::leases::Lease;
 
 /// The selectors of a rule: ours and the peer's.
 pub(crate) fn of_rule(rule: &Rule) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
@@ -24,6 +25,19 @@ fn of_prefix(net: &IpNet, protocol: Option<u8>, ports: &PortRange) -> TrafficSel
         end_port: *ports.end(),
         start: net.network(),
         end: net.broadcast(),
+    }
+}
+
+/// Of the selectors on our side of a rule those that a Child SA may have, by the addresses that we
+/// are assigned; `None`: the peer has yet to say.
+pub(crate) fn assigned(
+    rule: &Rule,
+    local: Vec<TrafficSelector>,
+    ours: Option<Lease>,
+) -> Vec<TrafficSelector> {
+    match ours {
+        Some(ours) if rule.assigned => narrow(&local, &ours.selectors()),
+        Some(_) | None => local,
     }
 }
 

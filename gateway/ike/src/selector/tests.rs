@@ -24,6 +24,7 @@ fn rule(local: &[&str], remote: &[&str]) -> Rule {
     Rule {
         name: "rule".into(),
         priority: Rule::DEFAULT_PRIORITY,
+        assigned: false,
         local: nets(local),
         remote: nets(remote),
         protocol: None,

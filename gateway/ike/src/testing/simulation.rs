@@ -14,8 +14,8 @@ use crate::algorithms::{
     AdditionalOffer, Encryption, EspProposal, Group, IkeProposal, Prf, SignatureScheme,
 };
 use crate::config::{
-    ALL_PORTS, Action, ChildLifetime, EndpointConfig, Identity, LocalAuth, Mode, PeerConfig,
-    PolicySet, Protect, RemoteAuth, Renewal, Rule, RuleName, Secret, Start, Users,
+    ALL_PORTS, Action, ChildLifetime, EndpointConfig, Families, Identity, LocalAuth, Mode,
+    PeerConfig, PolicySet, Protect, RemoteAuth, Renewal, Rule, RuleName, Secret, Start, Users,
 };
 use crate::event::Event;
 use crate::io::{ChildSpec, Encapsulation, Input, KernelEvent, Output, Path};
@@ -368,6 +368,7 @@ pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>)
         lifetime: Duration::ZERO,
         renewal: Renewal::Rekey,
         pool: None,
+        request_address: Families::default(),
     }
 }
 
@@ -378,6 +379,7 @@ pub fn protect(name: &str, peer: &str, local: IpNet, remote: IpNet, start: Start
         name: name.into(),
         priority: Rule::DEFAULT_PRIORITY,
         local: vec![local],
+        assigned: false,
         remote: vec![remote],
         protocol: None,
         local_ports: ALL_PORTS,

@@ -199,6 +199,8 @@ pub(super) struct RouteWish {
     pub(super) peer: IpAddr,
     pub(super) overhead: u32,
     pub(super) selectors: Vec<(Selector, u32)>,
+    /// Whether the peer has assigned us an address for this traffic.
+    pub(super) assigned: bool,
 }
 
 impl Links {
@@ -384,7 +386,7 @@ impl LinuxKernel {
 
     /// Whether routes may be missing now.
     async fn check_xfrm_interface(&mut self, change: &LinkChange) -> bool {
-        let (name, index) = (self.config.xfrm_interface.clone(), self.xfrm_interface);
+        let (name, index) = (self.config.xfrm_interface.clone(), self.tables.xfrm_interface);
         let found = match self.tables.network.interface(&name).await {
             Ok(found) => found,
             Err(error) => {
@@ -404,7 +406,7 @@ impl LinuxKernel {
         match self.renew_xfrm_interface().await {
             Ok(()) => {
                 self.links.problem = None;
-                let (index, mtu) = (self.xfrm_interface, self.links.mtu);
+                let (index, mtu) = (self.tables.xfrm_interface, self.links.mtu);
                 warn!(interface = %name, index, mtu, "XFRM interface was gone: it is there again");
                 true
             }
@@ -434,18 +436,19 @@ impl LinuxKernel {
         }
         let mtu = mtus.into_iter().min().map_or(self.links.mtu, setup::xfrm_mtu);
         let (network, config) = (&self.tables.network, &self.config);
-        let wanted = Some(self.xfrm_interface);
+        let wanted = Some(self.tables.xfrm_interface);
         let (made, _) = setup::xfrm_interface(network, config, mtu, wanted)
             .await
             .map_err(|error| error.to_string())?;
-        if made.index != self.xfrm_interface {
+        if made.index != self.tables.xfrm_interface {
             let guarded = self.links.guarded();
             let steered = self.tables.data_path.steer_into(made.index, &guarded);
             self.follow_log();
             steered.map_err(|error| error.to_string())?;
-            self.xfrm_interface = made.index;
+            self.tables.xfrm_interface = made.index;
         }
         self.links.mtu = mtu;
+        self.tables.restore_addresses().await;
         Ok(())
     }
 }

@@ -28,6 +28,8 @@ pub(super) enum Step<'a> {
     Move(SaMove),
     /// Claims a policy.
     Policy(PolicyKey, Owner, PolicyValue),
+    /// Claims an address of ours on the XFRM interface.
+    Address(IpAddr, Owner),
     /// Claims a route.
     Route(Owner, RouteValue),
 }
@@ -45,6 +47,8 @@ pub(super) enum Undo {
     Move(SaMove),
     /// Sets the owner's claim to a policy to what it was.
     Policy(PolicyKey, Owner, Option<PolicyValue>),
+    /// Sets the owner's claim to an address to what it was.
+    Address(IpAddr, Owner, Option<()>),
     /// Sets the owner's claim to a route to what it was.
     Route(ipnet::IpNet, Owner, Option<RouteValue>),
 }
@@ -54,6 +58,7 @@ impl Undo {
     pub(super) fn for_good(self) -> Self {
         match self {
             Self::Policy(key, owner, _) => Self::Policy(key, owner, None),
+            Self::Address(address, owner, _) => Self::Address(address, owner, None),
             Self::Route(prefix, owner, _) => Self::Route(prefix, owner, None),
             // It is now where it would go back from.
             Self::Move(back) => Self::Sa(back.old()),
@@ -124,14 +129,18 @@ pub(super) async fn take_back(
 /// [`outbound_steps`], so that an answer to what is sent finds its SA.
 ///
 /// The BPF entry first, so that no packet of the SA is dropped as unknown; the policies of what
-/// comes in after the SA that they demand.
+/// comes in after the SA that they demand; last the addresses that the peer has assigned to us,
+/// by which it is reached.
 pub(super) fn inbound_steps(spec: &ChildSpec) -> Result<Vec<Step<'_>>, KernelError> {
     let directions: &[_] = match spec.mode {
         Mode::Tunnel => &[PolicyDirection::In, PolicyDirection::Forward],
         // A forwarded packet is never the payload of a transport mode SA (RFC 4301 4.1).
         Mode::Transport => &[PolicyDirection::In],
     };
-    sa_steps(spec, SaDirection::Inbound, directions)
+    let mut steps = sa_steps(spec, SaDirection::Inbound, directions)?;
+    let owner = Owner::Child(spec.child);
+    steps.extend(spec.addresses.iter().map(|address| Step::Address(*address, owner)));
+    Ok(steps)
 }
 
 /// The steps by which a Child SA sends: the BPF entry, the SA, then the policies that make the

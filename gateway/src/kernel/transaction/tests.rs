@@ -35,6 +35,7 @@ fn describe(undo: &Undo) -> String {
         Undo::Sa(id) => format!("sa {:x}", id.spi),
         Undo::Move(back) => format!("move {:x}", back.spi),
         Undo::Policy(key, ..) => format!("{:?}", key.direction).to_lowercase(),
+        Undo::Address(address, ..) => format!("address {address}"),
         Undo::Route(prefix, ..) => format!("route {prefix}"),
     }
 }
@@ -46,6 +47,7 @@ impl Executor for Recorder {
             Step::Move(sa) => Undo::Move(sa.back()),
             Step::Sa(spec, direction) => Undo::Sa(name(spec, *direction)),
             Step::Policy(key, owner, _) => Undo::Policy(*key, *owner, None),
+            Step::Address(address, owner) => Undo::Address(*address, *owner, None),
             Step::Route(owner, value) => Undo::Route(value.route.prefix, *owner, None),
         };
         if self.fail_apply == Some(self.applied) {
@@ -119,6 +121,22 @@ fn a_child_is_installed_in_the_safe_order() {
     let done = run(carry_out(&mut recorder, &steps)).unwrap();
     assert_eq!(recorder.calls, ORDER.map(applied));
     assert_eq!(done.iter().map(describe).collect::<Vec<_>>(), ORDER);
+}
+
+#[test]
+fn an_assigned_address_is_there_before_what_sends_and_goes_after_it() {
+    let own = "10.9.0.1";
+    let spec = ChildSpec { addresses: vec![own.parse().unwrap()], ..child(GCM) };
+    let mut recorder = Recorder::default();
+    let steps = child_steps(&spec, vec![route()]).unwrap();
+    let done = run(carry_out(&mut recorder, &steps)).unwrap();
+    let mut order: Vec<_> = ORDER.to_vec();
+    order.insert(4, "address 10.9.0.1");
+    assert_eq!(done.iter().map(describe).collect::<Vec<_>>(), order);
+    recorder.calls.clear();
+    run(take_back(&mut recorder, done)).unwrap();
+    order.reverse();
+    assert_eq!(recorder.calls, order.into_iter().map(undone).collect::<Vec<_>>());
 }
 
 #[test]

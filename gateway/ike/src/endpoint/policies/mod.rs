@@ -220,6 +220,7 @@ fn still_serves(before: &Rule, policies: &PolicySet) -> bool {
     let traffic = |r: &Rule| {
         (
             r.local.clone(),
+            r.assigned,
             r.remote.clone(),
             r.protocol,
             r.local_ports.clone(),

@@ -31,6 +31,7 @@ use super::init::candidates;
 use super::offer::ChildOffer;
 use super::{Established, IkeSa, Job, State, notify};
 use crate::algorithms::Group;
+use crate::assignment::Request;
 use crate::channel::{Channel, Opened, RequestId};
 use crate::config::{LocalAuth, PeerConfig, PeerName, RemoteAuth};
 use crate::counters::Counter;
@@ -120,7 +121,7 @@ impl IkeSa {
             match self.jobs.pop_front() {
                 Some(Job::CreateChild(wish)) => {
                     if let Some(offer) =
-                        ChildOffer::new(shared, (self.id, self.user.as_ref()), wish)?
+                        ChildOffer::new(shared, (self.id, self.user.as_ref()), None, wish)?
                     {
                         break offer;
                     }
@@ -142,6 +143,9 @@ impl IkeSa {
             // RFC 7296 2.16: who sends no AUTH asks for EAP.
             None => payloads.extend(EapInitiator::notifications(&peer)),
         }
+        // RFC 7296 2.19: before SA.
+        let request = Request::new(peer.request_address, self.keep);
+        payloads.extend(request.iter().map(|r| Payload::Configuration(r.payload())));
         payloads.extend(offer.payloads());
         // RFC 6290 4.1: the token goes with AUTH.
         let token = ours.as_ref().and_then(|_| self.crash_token(shared));
@@ -173,7 +177,10 @@ impl IkeSa {
             certificate::count_ignored(shared, &payloads.certificates);
             let peer = self.check_responder(now, shared, &channel, &transcript, &payloads, eap)?;
             let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
-            Ok((peer, child.check_answer(&payloads, nat), token))
+            let given = self.read_assignment(&payloads);
+            let answer = given
+                .and_then(|given| Ok((child.check_answer(&payloads, nat, given.lease)?, given)));
+            Ok((peer, answer, token))
         });
         let (peer, answer, token) = match checked {
             Ok(checked) => checked,
@@ -189,8 +196,14 @@ impl IkeSa {
         self.establish(now, shared, channel, nat, &peer);
         self.keep_token(token);
         match answer {
-            Ok(answer) => self.install_offered(now, shared, child, answer, (&nonces.0, &nonces.1)),
-            Err(error) => self.offer_failed(now, shared, child, error),
+            Ok((answer, given)) => {
+                self.accept_assignment(shared, given);
+                self.install_offered(now, shared, child, answer, (&nonces.0, &nonces.1));
+            }
+            Err(error) if peer.peer().request_address.is_empty() => {
+                self.offer_failed(now, shared, child, error);
+            }
+            Err(error) => self.end_without_address(now, shared, child, error),
         }
         self.next_job(now, shared);
     }

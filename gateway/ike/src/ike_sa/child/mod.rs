@@ -138,6 +138,7 @@ impl Terms {
             },
             suite: self.choice.suite,
             selectors: self.narrowed.pairs.clone(),
+            addresses: sa.assignment.lease.addresses().collect(),
             encapsulation,
             replay_window: shared.config.replay_window,
             lifetime: ChildLifetime {

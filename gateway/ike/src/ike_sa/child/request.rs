@@ -152,7 +152,7 @@ fn find_rule(
         if protect.peer != peer.name || only.is_some_and(|name| rule.name != *name) {
             continue;
         }
-        let (local, remote) = shared.selectors(rule, sa.user.as_ref());
+        let (local, remote) = shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
         let (local, remote) = (selector::narrow(&local, ours), selector::narrow(&remote, theirs));
         let Some(pairs) = selector::pairs(rule, &local, &remote) else { continue };
         if (protect.mode == Mode::Transport) != wants_transport {
