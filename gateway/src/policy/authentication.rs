@@ -7,7 +7,8 @@ use gateway_ike::algorithms::SignatureScheme;
 use gateway_ike::config::{EapMethod, EapTls, Identity, LocalAuth, RemoteAuth, Secret};
 use gateway_ike::crypto::signature::{PublicKey, SigningKey};
 use gateway_ike::crypto::x509::{
-    Certificate, Credential, Revocation, RevocationList, Trust, TrustAnchors, certificates_from_pem,
+    Certificate, Credential, OcspResponse, Revocation, RevocationList, Trust, TrustAnchors,
+    certificates_from_pem,
 };
 
 use super::document::Section;
@@ -130,7 +131,7 @@ fn unneeded(section: &mut Section<'_>, local: Method, remote: Method, by_tls: bo
         section.forbid(&["private-key"], "`auth` signs with no key");
     }
     if remote != Method::Certificate && !by_tls {
-        let keys = &["ca", "crl", "revocation"];
+        let keys = &["ca", "crl", "ocsp", "revocation"];
         section.forbid(keys, "`remote-auth` is not \"certificate\"");
     }
     if remote != Method::PublicKey {
@@ -222,6 +223,9 @@ fn trust(section: &mut Section<'_>) -> Option<Trust> {
     let lists = files(section, "crl", LIST_LIMIT, |content, name| {
         RevocationList::from_file(content).map_err(|error| fault(name, &error))
     });
+    let responses = files(section, "ocsp", LIST_LIMIT, |content, name| {
+        OcspResponse::from_der(content).map_err(|error| fault(name, &error))
+    });
     let revocation = section.optional("revocation", |text| {
         value::word(
             text,
@@ -232,14 +236,18 @@ fn trust(section: &mut Section<'_>) -> Option<Trust> {
             ],
         )
     });
-    if revocation == Some(Revocation::Strict) {
-        section.missing("crl", ": with `revocation = \"strict\"` nobody could be believed");
+    if revocation == Some(Revocation::Strict) && !section.has("ocsp") {
+        section.missing(
+            "crl",
+            ": with `revocation = \"strict\"` nobody could be believed without it or `ocsp`",
+        );
     }
     let anchors: Vec<_> = anchors?.into_iter().flatten().collect();
     Some(Trust {
         anchors: TrustAnchors::new(&anchors).ok()?,
         revocation: revocation.unwrap_or(Revocation::IfAvailable),
         lists: lists.unwrap_or_default().into_iter().flatten().collect(),
+        responses: responses.unwrap_or_default(),
     })
 }
 

@@ -263,10 +263,16 @@ pub(super) const PEER: &[Key] = &[
     ),
     key("crl", List, Words("no lists"), "Files with revocation lists, PEM or DER."),
     key(
+        "ocsp",
+        List,
+        Words("no responses"),
+        "Files with OCSP responses, each the DER of one, as `openssl ocsp -respout` writes it.",
+    ),
+    key(
         "revocation",
         Choice(REVOCATIONS),
         Words("`\"if-available\"`"),
-        "`\"strict\"`: a current list must cover each certificate of the chain; `\"if-available\"`: what a list revokes is refused; `\"off\"`.",
+        "`\"strict\"`: a current list must cover each certificate of the chain, or a current response say that it is good; `\"if-available\"`: what a list or response revokes is refused; `\"off\"`.",
     ),
     key(
         "remote-public-key",

@@ -198,6 +198,23 @@ fn the_keys_about_fragments_and_keepalives_say_what_they_set() {
 }
 
 #[test]
+fn ocsp_responses_are_read_and_are_enough_for_the_strict_policy() {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("ike/tests/ocsp");
+    let file = |name: &str| fs::read(keys.join(name)).unwrap();
+    let text = "[peer.p]\naddress = \"192.0.2.2\"\nlocal-id = \"a.test\"\nremote-id = \"leaf.test\"\n\
+                auth = \"psk\"\npsk-file = \"good.psk\"\nremote-auth = \"certificate\"\n\
+                ca = [\"ca.pem\"]\nocsp = [\"leaf.der\", \"sub.der\"]\nrevocation = \"strict\"\n";
+    let (ca, leaf, sub) = (file("ca.pem"), file("good.der"), file("sub-good.der"));
+    let all: &[(&str, &[u8])] =
+        &[("x.toml", text.as_bytes()), ("ca.pem", &ca), ("leaf.der", &leaf), ("sub.der", &sub)];
+    let loaded = load(directory(all).path()).unwrap();
+    let RemoteAuth::Certificate(trust) = &loaded.policies.peers["p"].remote_auth else {
+        panic!("by certificate")
+    };
+    assert_eq!((trust.lists.len(), trust.responses.len()), (0, 2));
+}
+
+#[test]
 fn a_rule_for_what_is_assigned_selects_everything_of_ours_and_is_always_up() {
     let policies = loaded(
         "[peer.p]\naddress = \"192.0.2.9\"\nlocal-id = \"a.test\"\npsk-file = \"good.psk\"\n\

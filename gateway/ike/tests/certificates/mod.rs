@@ -183,6 +183,7 @@ pub(crate) fn trust_in(certificates: &[Vec<u8>]) -> Trust {
         anchors: TrustAnchors::new(certificates).unwrap(),
         revocation: Revocation::IfAvailable,
         lists: Vec::new(),
+        responses: Vec::new(),
     }
 }
 

@@ -75,6 +75,17 @@ pub enum CertificateFault {
         "no current revocation list in `crl` covers {0} and the authorities above it, and `revocation` is \"strict\""
     )]
     RevocationUnknown(DistinguishedName),
+    /// Neither a revocation list nor an OCSP response covers one of the chain, though the policy
+    /// demands that.
+    #[error(
+        "no current revocation list in `crl` and no good response in `ocsp` covers {subject} ({reason}), and `revocation` is \"strict\""
+    )]
+    StatusUnknown {
+        /// Whose.
+        subject: String,
+        /// What is wrong with the responses.
+        reason: String,
+    },
     /// A revocation list is older than it says it may become.
     #[error(
         "the revocation list for {subject} should have been replaced by {since}, and `revocation` is \"strict\""

@@ -3,8 +3,11 @@
 mod certificate;
 mod fault;
 mod name;
+mod ocsp;
 mod trust;
 
+#[cfg(test)]
+mod ocsp_tests;
 #[cfg(test)]
 mod tests;
 
@@ -13,4 +16,5 @@ pub use self::certificate::{
 };
 pub use self::fault::CertificateFault;
 pub use self::name::{DistinguishedName, NameError};
+pub use self::ocsp::OcspResponse;
 pub use self::trust::{Revocation, RevocationList, Trust, TrustAnchors};

@@ -26,6 +26,7 @@ fn trust() -> Trust {
         anchors: TrustAnchors::new(&[der(CA)]).unwrap(),
         revocation: Revocation::IfAvailable,
         lists: Vec::new(),
+        responses: Vec::new(),
     }
 }
 

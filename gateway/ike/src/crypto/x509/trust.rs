@@ -9,20 +9,23 @@ use pki_types::{
 };
 use webpki::ring as algorithms;
 use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator,
+    Cert, CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator,
     KeyPurposeIdIter, OwnedCertRevocationList, RevocationOptions, RevocationOptionsBuilder,
-    UnknownStatusPolicy, anchor_from_trusted_cert, spki_for_anchor,
+    UnknownStatusPolicy, VerifiedPath, anchor_from_trusted_cert, spki_for_anchor,
 };
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
 use x509_cert::der::asn1::{AnyRef, ObjectIdentifier};
 use x509_cert::der::oid::db::DB;
 use x509_cert::der::{Decode as _, Encode as _, SliceReader, Tag};
 
+use super::ocsp::{Finding, Issuer, OcspResponse, Signed, consult};
 use super::{Certificate, CertificateFault, Date, DistinguishedName};
 use crate::crypto::prf::sha1;
 use crate::crypto::signature::P521_CERTIFICATE_SIGNATURES;
 
 /// What authorities may sign certificates and revocation lists with; SHA-1 is not among it.
-const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
+pub(super) const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
     algorithms::ECDSA_P256_SHA256,
     algorithms::ECDSA_P256_SHA384,
     algorithms::ECDSA_P384_SHA256,
@@ -127,6 +130,22 @@ impl RevocationList {
             .map_err(|error| CertificateFault::Malformed(error.to_string()))?;
         Ok(Self { der: der.to_vec(), list: list.into() })
     }
+
+    /// Whether it is of this issuer and names this serial number.
+    fn names(&self, issuer: &Issuer<'_>, serial: &[u8]) -> bool {
+        self.list.issuer() == issuer.name && matches!(self.list.find_serial(serial), Ok(Some(_)))
+    }
+
+    /// Whether it is this issuer's list of all that it has revoked, and current. Which of its
+    /// certificates a partial list is about is not judged here: it covers nothing.
+    fn covers(&self, issuer: &Issuer<'_>, now: Duration) -> bool {
+        let Ok(list) = CertificateList::<Rfc5280>::from_der(&self.der) else { return false };
+        let next = list.tbs_cert_list.next_update.map(|time| time.to_unix_duration());
+        self.list.issuer() == issuer.name
+            && self.list.issuing_distribution_point().is_none()
+            && next.is_some_and(|until| now <= until)
+            && Signed::from_der(&self.der).is_ok_and(|signed| signed.is_by(issuer.spki))
+    }
 }
 
 impl PartialEq for RevocationList {
@@ -137,14 +156,15 @@ impl PartialEq for RevocationList {
 
 impl Eq for RevocationList {}
 
-/// What is demanded of revocation lists.
+/// What is demanded of revocation lists and OCSP responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revocation {
-    /// A current list must cover every certificate of the chain.
+    /// A current list must cover every certificate of the chain, or a current response say that it
+    /// is good.
     Strict,
-    /// What a list revokes is revoked, even if the list is old; what no list covers is good.
+    /// What a list or response revokes is revoked, even if it is old; what none covers is good.
     IfAvailable,
-    /// Lists are not consulted.
+    /// Neither is consulted.
     Off,
 }
 
@@ -157,6 +177,8 @@ pub struct Trust {
     pub revocation: Revocation,
     /// The lists.
     pub lists: Vec<RevocationList>,
+    /// OCSP responses, of which the policy demands the same.
+    pub responses: Vec<OcspResponse>,
 }
 
 impl Trust {
@@ -179,7 +201,7 @@ impl Trust {
             .map_err(|error| self.fault(error, &certificate, others))?;
         let others_der: Vec<_> = others.iter().map(|der| CertificateDer::from(*der)).collect();
         let lists: Vec<_> = self.lists.iter().map(|l| &l.list).collect();
-        entity
+        let path = entity
             .verify_for_usage(
                 SIGNATURES,
                 &self.anchors.anchors,
@@ -190,7 +212,49 @@ impl Trust {
                 None,
             )
             .map_err(|error| self.fault(error, &certificate, others))?;
+        if self.revocation != Revocation::Off && !self.responses.is_empty() {
+            self.check_responses(&path, now, &certificate)?;
+        }
         Ok(certificate)
+    }
+
+    /// What OCSP responses say of each certificate of a chain, and, with the strict policy, whether
+    /// a list covers what they do not.
+    fn check_responses(
+        &self,
+        path: &VerifiedPath<'_>,
+        now: Duration,
+        certificate: &Certificate,
+    ) -> Result<(), CertificateFault> {
+        let anchor = path.anchor();
+        let anchor_spki = spki_for_anchor(anchor);
+        let above: Vec<&Cert<'_>> = path.intermediate_certificates().collect();
+        let leaf: &Cert<'_> = path.end_entity();
+        for cert in core::iter::once(leaf).chain(above.iter().copied()) {
+            let issued = |authority: &&&Cert<'_>| authority.subject() == cert.issuer();
+            let spki =
+                above.iter().find(issued).map(|authority| authority.subject_public_key_info());
+            let spki = spki.as_ref().unwrap_or(&anchor_spki);
+            let issuer = Issuer { name: cert.issuer(), spki: spki.as_ref() };
+            let revoked = |serial: &[u8]| self.lists.iter().any(|list| list.names(&issuer, serial));
+            match consult(&self.responses, cert, &issuer, now, revoked) {
+                Finding::Good => {}
+                Finding::Revoked => {
+                    return Err(CertificateFault::Revoked(certificate.subject().clone()));
+                }
+                Finding::Nothing(reason) => {
+                    let covered = || self.lists.iter().any(|list| list.covers(&issuer, now));
+                    if self.revocation == Revocation::Strict && !covered() {
+                        let subject = Certificate::from_der(&cert.der()).map_or_else(
+                            |_unreadable| "an authority".to_owned(),
+                            |c| c.subject().to_string(),
+                        );
+                        return Err(CertificateFault::StatusUnknown { subject, reason });
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn options<'a>(
@@ -199,8 +263,13 @@ impl Trust {
     ) -> Option<RevocationOptions<'a>> {
         let (unknown, expiration) = match self.revocation {
             Revocation::Off => return None,
-            Revocation::Strict => (UnknownStatusPolicy::Deny, ExpirationPolicy::Enforce),
-            Revocation::IfAvailable => (UnknownStatusPolicy::Allow, ExpirationPolicy::Ignore),
+            Revocation::Strict if self.responses.is_empty() => {
+                (UnknownStatusPolicy::Deny, ExpirationPolicy::Enforce)
+            }
+            // With responses it is judged afterwards what neither covers.
+            Revocation::Strict | Revocation::IfAvailable => {
+                (UnknownStatusPolicy::Allow, ExpirationPolicy::Ignore)
+            }
         };
         // Without lists there is nothing to consult; policy does not allow "strict" then.
         let builder = RevocationOptionsBuilder::new(lists).ok()?;

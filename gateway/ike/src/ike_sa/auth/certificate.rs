@@ -145,7 +145,12 @@ mod tests {
         count_ignored(&mut shared, &sent);
         assert_eq!(shared.counters.value(Counter::CertificateIgnored), 3);
         let anchors = x509::TrustAnchors::new(&[]).unwrap();
-        let trust = Trust { anchors, revocation: x509::Revocation::Off, lists: Vec::new() };
+        let trust = Trust {
+            anchors,
+            revocation: x509::Revocation::Off,
+            lists: Vec::new(),
+            responses: Vec::new(),
+        };
         let now = Some(Duration::from_secs(1));
         let found = verified(&shared.config, now, &peer("p", "a", "b", None), &trust, &sent[..3]);
         assert_eq!(found, Err(CertificateFault::Absent.into()));
@@ -162,6 +167,7 @@ mod tests {
             anchors: x509::TrustAnchors::new(&der).unwrap(),
             revocation: x509::Revocation::Off,
             lists: Vec::new(),
+            responses: Vec::new(),
         };
         let trusting = || RemoteAuth::Certificate(Arc::new(trust()));
         let (one, two) = (of("one", trusting()), of("two", trusting()));
