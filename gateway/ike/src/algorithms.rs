@@ -479,6 +479,8 @@ pub struct EspProposal {
     /// Methods of a key exchange of the Child SA's own, in CREATE_CHILD_SA (RFC 7296 1.3.1): its
     /// keys then do not follow from those of the IKE SA (perfect forward secrecy). Empty: none.
     pub groups: Vec<Group>,
+    /// Additional key exchanges beside one of these (RFC 9370 2.2.4).
+    pub additional: AdditionalOffer,
     /// Whether a Child SA without a key exchange of its own will do all the same.
     pub pfs_optional: bool,
 }
@@ -489,6 +491,15 @@ impl EspProposal {
     pub const fn allows_no_group(&self) -> bool {
         self.groups.is_empty() || self.pfs_optional
     }
+}
+
+/// The key exchanges of a Child SA's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChildKeyExchange {
+    /// The method of CREATE_CHILD_SA.
+    pub group: Group,
+    /// Those of IKE_FOLLOWUP_KE.
+    pub additional: Additional,
 }
 
 /// What was negotiated for an IKE SA.
@@ -537,8 +548,20 @@ impl fmt::Display for IkeSuite {
         if let Some(integrity) = self.integrity {
             write!(f, "-{integrity}")?;
         }
-        write!(f, "-{}-{}", self.prf, self.group)?;
-        self.additional.iter().try_for_each(|(round, group)| write!(f, "-{round}_{group}"))
+        write!(f, "-{}-{}{}", self.prf, self.group, self.additional)
+    }
+}
+
+/// As the end of a proposal, such as `-ke1_mlkem768`.
+impl fmt::Display for Additional {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().try_for_each(|(round, group)| write!(f, "-{round}_{group}"))
+    }
+}
+
+impl fmt::Display for ChildKeyExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.group, self.additional)
     }
 }
 

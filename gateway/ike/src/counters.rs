@@ -121,6 +121,10 @@ counters! {
     RekeyCollision => "ike_rekey_collision",
     /// A request was put off because of what is under way here.
     TemporaryFailure => "ike_temporary_failure",
+    /// IKE_FOLLOWUP_KE that belongs to nothing here, or to nothing any more.
+    StateNotFound => "ike_state_not_found",
+    /// A peer has begun additional key exchanges and did not go on with them in time.
+    FollowUpTimeout => "ike_followup_ke_timeout",
     /// A Child SA was refused because the peer has as many as it may have.
     NoAdditionalSas => "ike_no_additional_sas",
     /// A Child SA failed to install.

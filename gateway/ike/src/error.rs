@@ -89,6 +89,13 @@ pub enum Error {
     /// (RFC 7296 2.25).
     #[error("not now: {0}")]
     TemporaryFailure(&'static str),
+    /// The peer goes on with key exchanges of which we know nothing, or nothing any more
+    /// (RFC 9370 2.2.4).
+    #[error("IKE_FOLLOWUP_KE with a link to nothing that is known here")]
+    StateNotFound,
+    /// The peer has begun key exchanges and did not go on with them in time.
+    #[error("no IKE_FOLLOWUP_KE in time")]
+    FollowUpTimeout,
     /// The peer asks for an address and its pool has none left.
     #[error("pool {0} has no free address: make it larger")]
     NoAddress(String),
@@ -276,12 +283,16 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         Error::TsUnacceptable { .. } => plain(NotifyType::TS_UNACCEPTABLE),
         // Its SPI field names the Child SA (RFC 7296 2.25): that is the sender's business.
         Error::ChildSaNotFound(_) => plain(NotifyType::CHILD_SA_NOT_FOUND),
+        Error::StateNotFound => plain(NotifyType::STATE_NOT_FOUND),
         Error::NoAddress(_) => plain(NotifyType::INTERNAL_ADDRESS_FAILURE),
         Error::AddressNotRequested => plain(NotifyType::FAILED_CP_REQUIRED),
         Error::NoAdditionalSas(_) => plain(NotifyType::NO_ADDITIONAL_SAS),
         Error::TemporaryFailure(_) | Error::KeyExchange(_) | Error::Internal(_) => {
             plain(NotifyType::TEMPORARY_FAILURE)
         }
-        Error::Refused(_) | Error::BadAnswer(_) | Error::Configuration(_) => None,
+        Error::Refused(_)
+        | Error::BadAnswer(_)
+        | Error::Configuration(_)
+        | Error::FollowUpTimeout => None,
     }
 }

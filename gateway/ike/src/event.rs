@@ -4,7 +4,7 @@ use core::fmt;
 
 use gateway_wire::IkeSpi;
 
-use crate::algorithms::{EspSuite, Group, IkeSuite};
+use crate::algorithms::{ChildKeyExchange, EspSuite, IkeSuite};
 use crate::config::{EapMethod, PeerName, RuleName};
 use crate::error::{AuthenticationFault, Error};
 use crate::io::{IkeSaId, Path};
@@ -88,15 +88,15 @@ pub enum EventKind {
     /// The kernel has both SAs, or what receives of a successor.
     #[error(
         "Child SA of rule {rule} installed: {suite}{}, inbound {inbound_spi:08x}, outbound {outbound_spi:08x}, {selectors}",
-        .group.map(|g| format!("-{g}")).unwrap_or_default()
+        .key_exchange.map(|k| format!("-{k}")).unwrap_or_default()
     )]
     ChildInstalled {
         /// The rule it serves.
         rule: RuleName,
         /// What was negotiated.
         suite: EspSuite,
-        /// The method of its own key exchange, if it had one.
-        group: Option<Group>,
+        /// Its own key exchange, if it had one.
+        key_exchange: Option<ChildKeyExchange>,
         /// Ours.
         inbound_spi: u32,
         /// The peer's.

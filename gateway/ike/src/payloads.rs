@@ -37,6 +37,7 @@ const RULES: &[(ExchangeType, &[PayloadType])] = &[
             PayloadType::TS_R,
         ],
     ),
+    (ExchangeType::IKE_FOLLOWUP_KE, &[PayloadType::KE]),
     (ExchangeType::INFORMATIONAL, &[]),
 ];
 
@@ -133,6 +134,12 @@ impl<'a> Payloads<'a> {
 
     pub(crate) fn require_ke(&self) -> Result<&'a KeyExchange<'a>, Error> {
         self.ke.ok_or(Error::MissingPayload(PayloadType::KE))
+    }
+
+    /// What links IKE_FOLLOWUP_KE to the exchange before (RFC 9370 2.2.4).
+    pub(crate) fn require_link(&self) -> Result<&'a [u8], Error> {
+        let link = self.notify(NotifyType::ADDITIONAL_KEY_EXCHANGE).map(|n| n.data);
+        link.ok_or(Error::BadAnswer("no link to the key exchanges to come"))
     }
 
     pub(crate) fn require_nonce(&self) -> Result<&'a [u8], Error> {

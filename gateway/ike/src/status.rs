@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use gateway_wire::IkeSpi;
 
-use crate::algorithms::{EspSuite, Group, IkeSuite};
+use crate::algorithms::{ChildKeyExchange, EspSuite, IkeSuite};
 use crate::assignment::Assignment;
 use crate::config::{Action, Identity, Mode, PeerName, RuleName, UserName};
 use crate::endpoint::Endpoint;
@@ -93,7 +93,7 @@ pub struct ChildStatus {
     /// What was negotiated.
     pub suite: EspSuite,
     /// The method of its own key exchange (perfect forward secrecy), if it had one.
-    pub key_exchange: Option<Group>,
+    pub key_exchange: Option<ChildKeyExchange>,
     /// What it protects.
     pub selectors: Vec<Selector>,
     /// The UDP ports, if ESP travels in UDP.
@@ -193,7 +193,7 @@ fn of_child(now: Instant, child: &ChildSa) -> ChildStatus {
         inbound_spi: child.inbound_spi,
         outbound_spi: child.outbound_spi,
         suite: child.suite,
-        key_exchange: child.group,
+        key_exchange: child.key_exchange,
         selectors: child.pairs.iter().map(|(s, _)| s.clone()).collect(),
         encapsulation: child.encapsulation,
         age: now.saturating_duration_since(child.since),

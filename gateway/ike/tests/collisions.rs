@@ -1,6 +1,7 @@
-//! Both ends want something of the same SA at once (RFC 7296 2.8.1, 2.8.2, 2.25): every pair of
-//! operations, in every order in which the datagrams of both directions can arrive, and with each
-//! datagram lost once.
+//! Both ends want something of the same SA at once (RFC 7296 2.8.1, 2.8.2, 2.25, RFC 9370 2.2.4):
+//! every pair of operations, in every order in which the datagrams of both directions can arrive, and
+//! with each datagram lost once; without additional key exchanges, with them, and with ends that
+//! choose differently.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,7 +14,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_ike::Input;
-use gateway_ike::algorithms::Group;
+use gateway_ike::algorithms::{Group, Round};
 use gateway_ike::config::{Action, PeerConfig, PolicySet, Rule, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::io::KernelEvent;
@@ -38,6 +39,19 @@ use Operation::{CreateChild, DeleteChild, DeleteIke, Nothing, RekeyChild, RekeyI
 
 const ALL: [Operation; 6] = [Nothing, CreateChild, RekeyChild, DeleteChild, RekeyIke, DeleteIke];
 
+/// Whether keys are exchanged by one exchange or by several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// One, at both ends.
+    Classic,
+    /// Several, at both ends.
+    Hybrid,
+    /// What A asks for takes one, and what B asks for several: each chooses what it likes better.
+    Mixed,
+}
+
+use Keys::{Classic, Hybrid, Mixed};
+
 /// How a run goes on: by choices of which end's datagram arrives first, and one that is lost.
 #[derive(Debug, Clone, Default)]
 struct Course {
@@ -47,7 +61,20 @@ struct Course {
     delay: usize,
 }
 
-fn end(name: &str, other: &str, remote: IpAddr, lifetime: Duration, pfs: bool) -> PolicySet {
+fn end(
+    name: &str,
+    other: &str,
+    remote: IpAddr,
+    lifetime: Duration,
+    (pfs, keys): (bool, Keys),
+) -> PolicySet {
+    let round = |group| [(Round::Ke1, vec![Some(group)])].into_iter().collect();
+    let two = |group| {
+        [(Round::Ke1, vec![Some(group)]), (Round::Ke4, vec![Some(Group::EcpP384)])]
+            .into_iter()
+            .collect()
+    };
+
     let net = |who: &str, n: u8| {
         let site = if who == "a" { 1 } else { 2 };
         format!("10.{site}.{n}.0/24").parse().unwrap()
@@ -57,19 +84,36 @@ fn end(name: &str, other: &str, remote: IpAddr, lifetime: Duration, pfs: bool) -
             protect(&format!("rule-{n}"), other, net(name, n), net(other, n), start);
         if let (true, Action::Protect(protect)) = (pfs, &mut rule.action) {
             protect.proposals[0].groups = vec![Group::X25519];
+            let mut hybrid = protect.proposals[0].clone();
+            hybrid.additional = two(Group::MlKem512);
+            match (keys, name) {
+                (Classic, _) => {}
+                (Hybrid, _) => protect.proposals = vec![hybrid],
+                (Mixed, "a") => protect.proposals.insert(0, hybrid),
+                (Mixed, _) => protect.proposals.push(hybrid),
+            }
         }
         rule
     };
-    let peer = PeerConfig { lifetime, ..peer(other, name, other, Some(remote)) };
+    let mut peer = PeerConfig { lifetime, ..peer(other, name, other, Some(remote)) };
+    let mut hybrid = peer.proposals[0].clone();
+    hybrid.additional = round(Group::MlKem768);
+    match (keys, name) {
+        (Classic, _) => {}
+        (Hybrid, _) => peer.proposals = vec![hybrid],
+        (Mixed, "a") => peer.proposals.insert(0, hybrid),
+        (Mixed, _) => peer.proposals.push(hybrid),
+    }
     policies(vec![peer], vec![rule(0, Start::OnDemand), rule(1, Start::OnDemand)])
 }
 
 /// Two ends with one IKE SA and one Child SA; those that are to rekey the IKE SA are about to.
-fn pair(operations: [Operation; 2], seed: u64) -> Simulation {
+fn pair(operations: [Operation; 2], keys: Keys, seed: u64) -> Simulation {
     let mut simulation = Simulation::new(&[A, B], Faults::default(), seed);
     let lifetime = |n: usize| if operations[n] == RekeyIke { HOUR } else { Duration::ZERO };
-    simulation.configure(1, end("b", "a", A, lifetime(1), seed.is_multiple_of(2)));
-    simulation.configure(0, end("a", "b", B, lifetime(0), seed.is_multiple_of(2)));
+    let keys = (seed.is_multiple_of(2), keys);
+    simulation.configure(1, end("b", "a", A, lifetime(1), keys));
+    simulation.configure(0, end("a", "b", B, lifetime(0), keys));
     simulation.acquire(0, "rule-0");
     simulation.run(Duration::from_secs(10));
     for node in &simulation.nodes {
@@ -99,8 +143,13 @@ fn begin(simulation: &mut Simulation, node: usize, operation: Operation) {
 }
 
 /// Runs both operations at once; gives how many choices there were.
-fn run(operations: [Operation; 2], seed: u64, course: &Course) -> Result<usize, String> {
-    let mut simulation = pair(operations, seed);
+fn run(
+    operations: [Operation; 2],
+    keys: Keys,
+    seed: u64,
+    course: &Course,
+) -> Result<usize, String> {
+    let mut simulation = pair(operations, keys, seed);
     // Whoever loses an SA on purpose may lose packets.
     let lossless = !operations.iter().any(|o| matches!(o, DeleteChild | DeleteIke));
     let check = |simulation: &mut Simulation| {
@@ -212,11 +261,12 @@ fn at_rest(simulation: &Simulation, operations: [Operation; 2]) -> Result<(), St
 
 /// Every order of arrival: after a run the last choice that was "first end" is taken the other
 /// way, until there is none.
-fn every_order(operations: [Operation; 2], seed: u64, delay: usize) -> usize {
+fn every_order(operations: [Operation; 2], keys: Keys, seed: u64, delay: usize) -> usize {
     let (mut course, mut runs) = (Course { delay, ..Course::default() }, 0);
     loop {
-        let choices = run(operations, seed, &course)
-            .unwrap_or_else(|error| panic!("{operations:?}, seed {seed}, {course:?}: {error}"));
+        let choices = run(operations, keys, seed, &course).unwrap_or_else(|error| {
+            panic!("{operations:?}, {keys:?}, seed {seed}, {course:?}: {error}")
+        });
         runs += 1;
         course.choices.resize(choices, false);
         while course.choices.pop_if(|choice| *choice).is_some() {}
@@ -225,36 +275,54 @@ fn every_order(operations: [Operation; 2], seed: u64, delay: usize) -> usize {
     }
 }
 
-#[test]
-fn every_pair_of_operations_in_every_order_of_arrival_leaves_both_ends_agreed() {
+fn every_pair_in_every_order(keys: Keys, seeds: u64, delays: &[usize]) -> usize {
     let mut runs = 0;
     for one in ALL {
         for other in ALL {
             // The nonces decide: seeds with either outcome, with and without key exchange.
-            for seed in 0..4 {
-                runs += every_order([one, other], seed, 0);
+            for seed in 0..seeds {
                 // One end may be anywhere in its exchanges when the other begins.
-                for delay in 1..5 {
-                    runs += every_order([one, other], seed, delay);
+                for delay in delays {
+                    runs += every_order([one, other], keys, seed, *delay);
                 }
             }
         }
     }
+    runs
+}
+
+#[test]
+fn every_pair_of_operations_in_every_order_of_arrival_leaves_both_ends_agreed() {
+    let runs = every_pair_in_every_order(Classic, 4, &[0, 1, 2, 3, 4]);
     assert!(runs > 1200, "{runs} different courses");
+}
+
+#[test]
+fn additional_key_exchanges_collide_with_every_operation_in_every_order_and_both_ends_agree() {
+    let runs = every_pair_in_every_order(Hybrid, 4, &[0, 3]);
+    assert!(runs > 500, "{runs} different courses");
+}
+
+#[test]
+fn ends_that_choose_differently_collide_in_every_order_and_agree() {
+    let runs = every_pair_in_every_order(Mixed, 2, &[0, 3]);
+    assert!(runs > 250, "{runs} different courses");
 }
 
 #[test]
 fn every_pair_of_operations_survives_the_loss_of_any_datagram() {
     for one in ALL {
         for other in ALL {
-            for seed in 0..2 {
-                for lost in 0..12 {
+            for (keys, seed) in [(Classic, 0), (Classic, 1), (Hybrid, 0), (Mixed, 1)] {
+                for lost in 0..if keys == Classic { 12 } else { 16 } {
                     // The orders in which one end is always first, and those that alternate.
                     for order in [[false, false], [true, true], [false, true], [true, false]] {
-                        let choices = order.into_iter().cycle().take(16).collect();
+                        let choices = order.into_iter().cycle().take(24).collect();
                         let course = Course { choices, lost: Some(lost), delay: 0 };
-                        run([one, other], seed, &course).unwrap_or_else(|error| {
-                            panic!("{one:?} and {other:?}, seed {seed}, {course:?}: {error}")
+                        run([one, other], keys, seed, &course).unwrap_or_else(|error| {
+                            panic!(
+                                "{one:?} and {other:?}, {keys:?}, seed {seed}, {course:?}: {error}"
+                            )
                         });
                     }
                 }
@@ -267,7 +335,7 @@ fn every_pair_of_operations_survives_the_loss_of_any_datagram() {
 fn of_two_successors_the_one_with_the_lowest_nonce_goes() {
     let mut winners = [0, 0];
     for seed in 0..16 {
-        let mut simulation = pair([RekeyChild, RekeyChild], seed);
+        let mut simulation = pair([RekeyChild, RekeyChild], Classic, seed);
         for node in 0..2 {
             begin(&mut simulation, node, RekeyChild);
         }

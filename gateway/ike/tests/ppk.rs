@@ -207,8 +207,8 @@ fn ml_kem_or_a_ppk_is_what_such_a_rule_wants() {
     }
 }
 
-/// The keys of a rekeyed IKE SA come from SK_d, into which the PPK went; one with additional key
-/// exchanges is replaced by another with all of them.
+/// The keys of a rekeyed IKE SA come from SK_d, into which the PPK went; additional key exchanges are
+/// done again.
 #[test]
 fn a_renewed_ike_sa_stays_quantum_safe() {
     let short = |mut policies: PolicySet| {
@@ -217,14 +217,14 @@ fn a_renewed_ike_sa_stays_quantum_safe() {
         }
         policies
     };
-    for (a, b, rekeyed) in [
-        (hybrid(policies_of_a(None)), hybrid(policies_of_b(None)), false),
-        (policies_of_a(good(true)), policies_of_b(good(true)), true),
+    for (a, b) in [
+        (hybrid(policies_of_a(None)), hybrid(policies_of_b(None))),
+        (policies_of_a(good(true)), policies_of_b(good(true))),
     ] {
         let mut simulation = connect(short(demanding(a)), demanding(b));
         simulation.run(5 * MINUTE);
         for node in &simulation.nodes {
-            assert_eq!(node.endpoint.counters().value(Counter::IkeSaRekeyed) > 1, rekeyed);
+            assert!(node.endpoint.counters().value(Counter::IkeSaRekeyed) > 1);
         }
         assert!(served(&simulation));
         assert_eq!(quantum_safe(&simulation), Some(true));

@@ -239,8 +239,6 @@ fn short_lived(seed: u64, faults: Faults, child: u64, ike: u64) -> Simulation {
         for peer in set.peers.values_mut() {
             let peer = Arc::make_mut(peer);
             peer.lifetime = Duration::from_secs(ike);
-            // With additional key exchanges the IKE SA is not rekeyed but made anew.
-            peer.proposals.iter_mut().for_each(|p| p.additional.clear());
         }
         for rule in set.rules.values_mut() {
             let rule = Arc::make_mut(rule);
@@ -248,6 +246,10 @@ fn short_lived(seed: u64, faults: Faults, child: u64, ike: u64) -> Simulation {
             protect.lifetime.time = Duration::from_secs(child);
             if seed.is_multiple_of(2) {
                 protect.proposals[0].groups = vec![Group::X25519, Group::EcpP256];
+            }
+            if seed.is_multiple_of(4) {
+                let rounds = [(Round::Ke1, vec![Some(Group::MlKem512)])];
+                protect.proposals[0].additional = rounds.into_iter().collect();
             }
         }
         simulation.configure(node, set);

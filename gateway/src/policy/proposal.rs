@@ -43,18 +43,25 @@ pub(super) fn ike(text: &str) -> Result<IkeProposal, Fault> {
             Group::ALL.iter().map(|group| group.name()),
         ));
     }
-    if let [group] = groups.as_slice()
+    not_twice(text, &groups, &additional)?;
+    Ok(IkeProposal { encryption, integrity, prf, groups, additional })
+}
+
+/// A method that stands alone in two places could never be chosen.
+fn not_twice(text: &str, groups: &[Group], additional: &AdditionalOffer) -> Result<(), Fault> {
+    if let [group] = groups
         && let Some(round) = additional.iter().find(|(_, methods)| ***methods == [Some(*group)])
     {
         let round = round.0;
         return Err(Fault::new(format!("{text:?} has {group} again as {round}_{group}"))
             .hint("a method that is used twice adds nothing (RFC 9370 2.2.1)"));
     }
-    Ok(IkeProposal { encryption, integrity, prf, groups, additional })
+    Ok(())
 }
 
 /// An ESP proposal: encryption, integrity unless that is AEAD, and perhaps methods of a key
-/// exchange of the SA's own, with `none` among them where it is not needed.
+/// exchange of the SA's own, with `none` among them where it is not needed, and of additional
+/// ones.
 pub(super) fn esp(text: &str) -> Result<EspProposal, Fault> {
     let Suite { encryption, integrity, prf, groups, additional, no_group } = Suite::parse(text)?;
     if let Some(prf) = prf.first() {
@@ -62,12 +69,14 @@ pub(super) fn esp(text: &str) -> Result<EspProposal, Fault> {
             "{text:?} has the pseudo-random function {prf}, which ESP does not use"
         )));
     }
-    if let Some(round) = additional.keys().next() {
+    if let (Some(round), []) = (additional.keys().next(), groups.as_slice()) {
         return Err(Fault::new(format!(
-            "{text:?} has the additional key exchange {round}, which only an IKE SA can have"
-        )));
+            "{text:?} has the additional key exchange {round}, but none that it is additional to"
+        ))
+        .hint("add one, such as x25519"));
     }
-    Ok(EspProposal { encryption, integrity, groups, pfs_optional: no_group })
+    not_twice(text, &groups, &additional)?;
+    Ok(EspProposal { encryption, integrity, groups, additional, pfs_optional: no_group })
 }
 
 const fn prf_of(integrity: Integrity) -> Prf {
@@ -295,7 +304,14 @@ mod tests {
         assert_eq!(groups("aes256gcm16-x25519-ecp256-none").unwrap(), (both, true));
         assert!(esp("aes256gcm16-prfsha256").is_err());
         assert!(esp("aes256gcm16-none-none").is_err());
+        let hybrid = esp("aes256gcm16-x25519-ke1_mlkem768-ke1_none").unwrap();
+        assert_eq!(
+            hybrid.additional,
+            AdditionalOffer::from([(Round::Ke1, vec![Some(Group::MlKem768), None])])
+        );
         assert!(esp("aes256gcm16-ke1_mlkem768").is_err());
+        assert!(esp("aes256gcm16-none-ke1_mlkem768").is_err());
+        assert!(esp("aes256gcm16-x25519-ke1_x25519").is_err());
         assert!(esp("aes128").is_err());
         assert!(ike("aes256gcm16-prfsha256-x25519-none").is_err());
     }

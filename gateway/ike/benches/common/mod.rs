@@ -96,7 +96,7 @@ impl Floor {
         let octets = signed_octets(SUITE.prf, keys.sk_pi(), &self.init, &NONCE, ID, &[]);
         let theirs = shared_key_auth(SUITE.prf, PSK, &octets);
         black_box(equal(&theirs, black_box(&NONCE)));
-        black_box(ChildKeys::derive(SUITE.prf, keys.sk_d(), None, &NONCE, &NONCE, CHILD));
+        black_box(ChildKeys::derive(SUITE.prf, keys.sk_d(), None, &NONCE, &NONCE, &[], CHILD));
         let octets = signed_octets(SUITE.prf, keys.sk_pr(), &self.init, &NONCE, ID, &[]);
         black_box(shared_key_auth(SUITE.prf, PSK, &octets));
         let mut response = vec![9; HEADERS];
@@ -124,7 +124,7 @@ fn round(
     sealer.seal(&mut SystemSource::default(), &mut response, black_box(&agreed.value)).unwrap();
     black_box(response);
     let secret = &agreed.secret;
-    let keys = keys.derive_rekeyed(SUITE.prf, SUITE, secret, &NONCE, &NONCE, SPI_I, SPI_R);
+    let keys = keys.derive_rekeyed(SUITE.prf, SUITE, secret, &NONCE, &NONCE, &[], SPI_I, SPI_R);
     black_box(Opener::new(SUITE.encryption, None, keys.sk_ei(), keys.sk_ai()).unwrap());
     let sealer = Sealer::new(SUITE.encryption, None, keys.sk_er(), keys.sk_ar()).unwrap();
     (keys, sealer)

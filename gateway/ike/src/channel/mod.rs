@@ -332,7 +332,7 @@ impl Channel {
     /// stay (RFC 9370 2.2.2). The nonces are those of IKE_SA_INIT.
     pub(crate) fn add_secret(&mut self, secret: &[u8], ni: &[u8], nr: &[u8]) -> Result<(), Error> {
         let (suite, spis) = (self.suite, (self.initiator_spi, self.responder_spi));
-        let keys = self.keys.derive_rekeyed(suite.prf, suite, secret, ni, nr, spis.0, spis.1);
+        let keys = self.keys.derive_rekeyed(suite.prf, suite, secret, ni, nr, &[], spis.0, spis.1);
         let (sealer, opener) = ciphers(self.initiator, suite, &keys)?;
         self.opener_before = Some(mem::replace(&mut self.opener, opener));
         self.sealer = sealer;

@@ -5,6 +5,10 @@
 //! of the peer's. So the table has a row for what we are doing and a column for what the peer
 //! asks. The peer has the same table: what it does follows from the same cell with the roles
 //! exchanged.
+//!
+//! A rekeying with additional key exchanges does not end with the answer to CREATE_CHILD_SA but
+//! with that to the last IKE_FOLLOWUP_KE (RFC 9370 2.2.4). Collisions are decided by the first of
+//! them: whoever has begun the others has decided, and puts off what comes then.
 
 /// What we are doing on an IKE SA: the request of ours that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +23,10 @@ pub(super) enum Doing {
     DeleteChild { same: bool },
     /// Replacing the IKE SA.
     RekeyIke,
+    /// The same as [`Self::RekeyChild`], when CREATE_CHILD_SA is done and IKE_FOLLOWUP_KE is not.
+    FollowUpChild { same: bool },
+    /// The same for the IKE SA.
+    FollowUpIke,
     /// Deleting the IKE SA.
     DeleteIke,
 }
@@ -54,9 +62,8 @@ pub(super) const fn verdict(doing: Doing, asked: Asked) -> Verdict {
     use Verdict::{AsUsual, Compare, ForgetOurs, NotNow, WithoutDelete};
     match (asked, doing) {
         // RFC 7296 2.25.2: a new Child SA would belong to an IKE SA that is on its way out.
-        (Asked::CreateChild | Asked::RekeyChild, Doing::RekeyIke) => {
-            NotNow("the IKE SA is being rekeyed")
-        }
+        (Asked::CreateChild | Asked::RekeyChild, Doing::RekeyIke | Doing::FollowUpIke)
+        | (Asked::RekeyIke, Doing::FollowUpIke) => NotNow("the IKE SA is being rekeyed"),
         (Asked::CreateChild | Asked::RekeyChild | Asked::RekeyIke, Doing::DeleteIke) => {
             NotNow("the IKE SA is being closed")
         }
@@ -64,28 +71,39 @@ pub(super) const fn verdict(doing: Doing, asked: Asked) -> Verdict {
         (Asked::RekeyChild, Doing::DeleteChild { same: true }) => {
             NotNow("the Child SA is being closed")
         }
+        (Asked::RekeyChild, Doing::FollowUpChild { same: true }) => {
+            NotNow("the Child SA is being rekeyed")
+        }
         (Asked::RekeyChild, Doing::RekeyChild { same: true })
         | (Asked::RekeyIke, Doing::RekeyIke) => Compare,
         (Asked::DeleteChild, Doing::DeleteChild { same: true }) => WithoutDelete,
         // 2.25.2: children must not come, go or change while they move.
         (
             Asked::RekeyIke,
-            Doing::CreateChild | Doing::RekeyChild { .. } | Doing::DeleteChild { .. },
+            Doing::CreateChild
+            | Doing::RekeyChild { .. }
+            | Doing::FollowUpChild { .. }
+            | Doing::DeleteChild { .. },
         ) => NotNow("a Child SA is being changed"),
         (
             Asked::DeleteIke,
             Doing::RekeyIke
+            | Doing::FollowUpIke
             | Doing::DeleteIke
             | Doing::CreateChild
             | Doing::RekeyChild { .. }
+            | Doing::FollowUpChild { .. }
             | Doing::DeleteChild { .. },
         ) => ForgetOurs,
         (_, Doing::Nothing)
         | (
             Asked::CreateChild | Asked::RekeyChild | Asked::DeleteChild,
-            Doing::CreateChild | Doing::RekeyChild { .. } | Doing::DeleteChild { .. },
+            Doing::CreateChild
+            | Doing::RekeyChild { .. }
+            | Doing::FollowUpChild { .. }
+            | Doing::DeleteChild { .. },
         )
-        | (Asked::DeleteChild, Doing::RekeyIke | Doing::DeleteIke) => AsUsual,
+        | (Asked::DeleteChild, Doing::RekeyIke | Doing::FollowUpIke | Doing::DeleteIke) => AsUsual,
     }
 }
 
@@ -93,7 +111,7 @@ pub(super) const fn verdict(doing: Doing, asked: Asked) -> Verdict {
 mod tests {
     use super::*;
 
-    const DOING: [Doing; 8] = [
+    const DOING: [Doing; 11] = [
         Doing::Nothing,
         Doing::CreateChild,
         Doing::RekeyChild { same: false },
@@ -102,9 +120,12 @@ mod tests {
         Doing::DeleteChild { same: true },
         Doing::RekeyIke,
         Doing::DeleteIke,
+        Doing::FollowUpChild { same: false },
+        Doing::FollowUpChild { same: true },
+        Doing::FollowUpIke,
     ];
 
-    /// RFC 7296 2.25.1 and 2.25.2, sentence by sentence.
+    /// RFC 7296 2.25.1 and 2.25.2, RFC 9370 2.2.4, sentence by sentence.
     #[test]
     fn the_table_is_that_of_the_rfc() {
         use Asked as A;
@@ -119,27 +140,37 @@ mod tests {
                 V::NotNow(_) => "later",
             })
         };
-        // nothing, create, rekey other, rekey same, delete other, delete same, rekey IKE, delete IKE
+        // nothing, create, rekey other, rekey same, delete other, delete same, rekey IKE, delete IKE,
+        // and after CREATE_CHILD_SA: other, same, IKE
         let usual = "usual";
         assert_eq!(
             row(A::CreateChild),
-            [usual, usual, usual, usual, usual, usual, "later", "later"]
+            [usual, usual, usual, usual, usual, usual, "later", "later", usual, usual, "later"]
         );
         assert_eq!(
             row(A::RekeyChild),
-            [usual, usual, usual, "compare", usual, "later", "later", "later"]
+            [
+                usual, usual, usual, "compare", usual, "later", "later", "later", usual, "later",
+                "later"
+            ]
         );
         assert_eq!(
             row(A::DeleteChild),
-            [usual, usual, usual, usual, usual, "without", usual, usual]
+            [usual, usual, usual, usual, usual, "without", usual, usual, usual, usual, usual]
         );
         assert_eq!(
             row(A::RekeyIke),
-            [usual, "later", "later", "later", "later", "later", "compare", "later"]
+            [
+                usual, "later", "later", "later", "later", "later", "compare", "later", "later",
+                "later", "later"
+            ]
         );
         assert_eq!(
             row(A::DeleteIke),
-            [usual, "forget", "forget", "forget", "forget", "forget", "forget", "forget"]
+            [
+                usual, "forget", "forget", "forget", "forget", "forget", "forget", "forget",
+                "forget", "forget", "forget"
+            ]
         );
         assert_eq!(verdict(D::RekeyIke, A::RekeyIke), V::Compare);
     }

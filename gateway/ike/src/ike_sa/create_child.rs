@@ -7,11 +7,13 @@ use gateway_wire::{
     ExchangeType, KeMethod, KeyExchange, Nonce, Notify, NotifyType, Payload, ProtocolId,
 };
 
-use super::child::{self, ChildRequest, Negotiated, Withheld};
+use super::child::{self, ChildRequest, ChildWords, Negotiated, Withheld};
 use super::collision::{Asked, Doing, Verdict, verdict};
 use super::derive::Agreed;
+use super::follow_up::{Goal, Link, Series, TheirGoal};
 use super::jobs::{Current, Wish};
 use super::offer::ChildOffer;
+use super::put_off::puts_off;
 use super::{ChildState, IkeSa, Job, State, notify};
 use crate::algorithms::Group;
 use crate::channel::{Opened, RequestId};
@@ -44,10 +46,20 @@ pub(super) struct CreatingChild {
     pub(super) collided: Option<Collided>,
 }
 
+/// What a request for a Child SA leads to.
+enum Answer {
+    /// A Child SA, with the answer.
+    Whole(Box<Negotiated>),
+    /// More key exchanges.
+    More(ChildWords),
+}
+
 /// The peer's successor of the Child SA that we are replacing too.
 pub(super) struct Collided {
     pub(super) child: ChildId,
     lowest_nonce: Vec<u8>,
+    /// It takes more than one exchange.
+    series: bool,
 }
 
 impl IkeSa {
@@ -121,38 +133,65 @@ impl IkeSa {
                 return Err(Refusal::of(error));
             }
             let answer = offer.check_created(&payloads, nat, sent.map(Group::id))?;
-            let secret = match (answer.choice.group, pending) {
-                (Some(group), Some(pending)) => {
+            let secret = match (answer.choice.key_exchange, pending) {
+                (Some(chosen), Some(pending)) => {
                     let ke = payloads.require_ke()?;
-                    if ke.method != group.id() {
+                    if ke.method != chosen.group.id() {
                         return Err(Error::BadAnswer("a value for another key exchange method"));
                     }
                     Some(pending.agree(ke.data)?)
                 }
                 (Some(_) | None, _) => None,
             };
-            Ok((answer, secret, payloads.require_nonce()?.to_vec()))
+            let more = answer.choice.key_exchange.is_some_and(|k| !k.additional.is_empty());
+            let link = more.then(|| payloads.require_link()).transpose()?;
+            let link = link.map(<[u8]>::to_vec);
+            Ok((answer, secret, payloads.require_nonce()?.to_vec(), link))
         });
-        let (answer, secret, their_nonce) = match checked {
+        let (answer, secret, their_nonce, link) = match checked {
             Ok(checked) => checked,
             Err(error) => return self.child_refused(now, shared, offer, sent, error),
         };
-        let agreed = Agreed::new(secret.as_ref().map(|s| s.as_slice()), (&nonce, &their_nonce));
+        let nonces = (nonce.as_slice(), their_nonce.as_slice());
+        if let (Some(link), Some(secret), Some(chosen)) =
+            (link, secret.as_ref(), answer.choice.key_exchange)
+        {
+            let series = Series::new(secret.clone(), nonces, chosen.additional);
+            if collided.is_some_and(|theirs| self.yields(shared, &theirs, series.lowest_nonce())) {
+                // RFC 9370 2.2.4: there is nothing to delete yet, it just does not go on.
+                shared.release_spi(offer.spi);
+                return self.rekey_failed(now, shared, offer.wish.replaces);
+            }
+            let goal = Goal::Child(Box::new((offer, answer)));
+            return self.send_follow_up(now, shared, series, goal, &link);
+        }
+        self.not_put_off();
+        let agreed = Agreed::new(secret.as_ref().map(|s| s.as_slice()), nonces);
         // RFC 7296 2.8.1: of two successors the one made with the lowest nonce goes, by the hand of
         // whoever made it; who made the other deletes the old one.
-        let redundant = collided.filter(|c| self.is_live(c.child)).is_some_and(|theirs| {
-            shared.count(Counter::RekeyCollision);
-            let ours = agreed.lowest_nonce() < theirs.lowest_nonce.as_slice();
-            if !ours {
-                self.mark_redundant(theirs.child);
-            }
-            ours
-        });
+        let redundant =
+            collided.is_some_and(|theirs| self.yields(shared, &theirs, agreed.lowest_nonce()));
         self.install_answered(now, shared, offer, answer, agreed, redundant);
     }
 
-    fn is_live(&self, child: ChildId) -> bool {
-        self.child(Some(child)).is_some_and(super::ChildSa::is_live)
+    /// Whether our successor of a Child SA gives way to the peer's; if not, the peer's is none.
+    fn yields(&mut self, shared: &mut Shared, theirs: &Collided, our_lowest: &[u8]) -> bool {
+        let State::Established(established) = &self.state else { return false };
+        let under_way = established.theirs.iter().any(|s| s.makes(theirs.child));
+        let live = self.child(Some(theirs.child)).is_some_and(super::ChildSa::is_live);
+        if !under_way && !live {
+            return false;
+        }
+        shared.count(Counter::RekeyCollision);
+        // One that has come to its end, though more than one exchange was needed, stands at both
+        // ends: the peer had begun the others before it knew of our request.
+        let stands = live && theirs.series;
+        let yields = stands || our_lowest < theirs.lowest_nonce.as_slice();
+        if !yields {
+            self.drop_series(shared, |series| series.makes(theirs.child));
+            self.mark_redundant(theirs.child);
+        }
+        yields
     }
 
     /// The peer made this one, and will delete it.
@@ -166,7 +205,7 @@ impl IkeSa {
     }
 
     /// Initiator: there is no Child SA; what follows depends on why.
-    fn child_refused(
+    pub(super) fn child_refused(
         &mut self,
         now: Instant,
         shared: &mut Shared,
@@ -191,16 +230,21 @@ impl IkeSa {
                 let error = Error::Refused(NotifyType::INVALID_KE_PAYLOAD);
                 self.offer_failed(now, shared, offer, error);
             }
-            (Error::Refused(NotifyType::TEMPORARY_FAILURE), Some(_)) => {
-                self.event(shared, EventKind::PutOff(error));
+            (error, Some(_)) if puts_off(error) => {
                 shared.release_spi(offer.spi);
+                if self.put_off(now, shared, error.clone()) {
+                    return;
+                }
                 self.rekey_failed(now, shared, replaces);
             }
-            (Error::Refused(NotifyType::TEMPORARY_FAILURE), None)
-                if offer.wish.failures < MOST_FAILURES =>
-            {
-                self.event(shared, EventKind::PutOff(error));
+            (error, None) if puts_off(error) && offer.wish.failures < MOST_FAILURES => {
                 shared.release_spi(offer.spi);
+                if self.put_off(now, shared, error.clone()) {
+                    return shared.effects.push(Effect::RuleLost {
+                        rule: offer.wish.rule,
+                        error: Some(error.to_string()),
+                    });
+                }
                 let wait = shared.backoff(offer.wish.failures);
                 let failures = offer.wish.failures.saturating_add(1);
                 let State::Established(established) = &mut self.state else { return };
@@ -268,17 +312,23 @@ impl IkeSa {
             return self.rekey_ike_request(now, shared, path, request, &payloads);
         }
         let withheld = Withheld::new(now, request, path, None);
-        match self.negotiate_child(shared, &payloads) {
-            Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
+        match self.negotiate_child(now, shared, &payloads) {
+            Ok(Answer::Whole(negotiated)) => {
+                self.install_withheld(now, shared, withheld, *negotiated);
+            }
+            Ok(Answer::More(words)) => {
+                self.release_answer(now, shared, withheld, Ok(Some(words)));
+            }
             Err(error) => self.release_answer(now, shared, withheld, Err(error)),
         }
     }
 
     fn negotiate_child(
         &mut self,
+        now: Instant,
         shared: &mut Shared,
         payloads: &Payloads<'_>,
-    ) -> Result<Negotiated, Error> {
+    ) -> Result<Answer, Error> {
         let rekey = payloads.notify(NotifyType::REKEY_SA);
         let named = match rekey.map(|n| <[u8; 4]>::try_from(n.spi)) {
             None => None,
@@ -300,15 +350,31 @@ impl IkeSa {
             exchange: ChildExchange::CreateChild(payloads.ke.map(|ke| ke.method)),
             replaces,
         };
-        let negotiated = child::negotiate(shared, self, &request)?;
+        let nonces = request.nonces;
+        let agreement = child::negotiate(shared, self, &request)?;
+        let child = agreement.terms.id;
+        let series = agreement.series(nonces);
         if decided == Verdict::Compare
             && let State::Established(established) = &mut self.state
             && let Some(Current::CreateChild(ours)) = &mut established.current
         {
             let lowest_nonce = their_nonce.min(our_nonce.as_slice()).to_vec();
-            ours.collided = Some(Collided { child: negotiated.id(), lowest_nonce });
+            ours.collided = Some(Collided { child, lowest_nonce, series: series.is_some() });
         }
-        Ok(negotiated)
+        let Some(series) = series else {
+            let negotiated = agreement.conclude(shared, self, nonces)?;
+            return Ok(Answer::Whole(Box::new(negotiated)));
+        };
+        let link: Link = match shared.octets() {
+            Ok(link) => link,
+            Err(error) => {
+                shared.release_spi(agreement.terms.spi);
+                return Err(error.into());
+            }
+        };
+        let (terms, words) = agreement.more(link);
+        self.keep_series(now, shared, (series, link), TheirGoal::Child(Box::new(terms)));
+        Ok(Answer::More(words))
     }
 
     /// The Child SA that a REKEY_SA notification names by the peer's inbound SPI, our outbound one.
@@ -322,7 +388,8 @@ impl IkeSa {
     fn check_room(&self, shared: &Shared, successor: bool) -> Result<(), Error> {
         let limit = shared.config.child_sa_limit;
         let limit = if successor { limit.saturating_mul(2) } else { limit };
-        let present = self.children().count();
+        let State::Established(established) = &self.state else { return Ok(()) };
+        let present = established.children.len().saturating_add(established.theirs.len());
         if present < limit { Ok(()) } else { Err(Error::NoAdditionalSas(present)) }
     }
 
@@ -353,6 +420,11 @@ impl IkeSa {
                 Some(old) => Doing::RekeyChild { same: named == Some(old) },
             },
             Some(Current::RekeyIke(_)) => Doing::RekeyIke,
+            Some(Current::FollowUp(ours)) => match ours.goal.offer().map(|o| o.wish.replaces) {
+                None => Doing::FollowUpIke,
+                Some(None) => Doing::CreateChild,
+                Some(Some(old)) => Doing::FollowUpChild { same: named == Some(old) },
+            },
             Some(Current::DeleteChild { .. } | Current::Liveness) | None => {
                 if deleting.is_empty() {
                     Doing::Nothing

@@ -1,5 +1,6 @@
-//! Keys from what a CREATE_CHILD_SA exchange has agreed on: the one place where those of Child SAs
-//! and of successors of an IKE SA come from (RFC 7296 2.17, 2.18).
+//! Keys from what a CREATE_CHILD_SA exchange, and those of IKE_FOLLOWUP_KE after it, have agreed on:
+//! the one place where those of Child SAs and of successors of an IKE SA come from (RFC 7296 2.17,
+//! 2.18, RFC 9370 2.2.4).
 
 use gateway_wire::IkeSpi;
 
@@ -13,6 +14,8 @@ use crate::keys::ChildKeys;
 pub(super) struct Agreed<'a> {
     /// The secret of its own key exchange, if it had one.
     secret: Option<&'a [u8]>,
+    /// Those of the additional key exchanges, one after the other.
+    additional: &'a [u8],
     initiator_nonce: &'a [u8],
     responder_nonce: &'a [u8],
 }
@@ -20,7 +23,12 @@ pub(super) struct Agreed<'a> {
 impl<'a> Agreed<'a> {
     /// The nonces are those of the initiator and of the responder of the exchange.
     pub(super) const fn new(secret: Option<&'a [u8]>, nonces: (&'a [u8], &'a [u8])) -> Self {
-        Self { secret, initiator_nonce: nonces.0, responder_nonce: nonces.1 }
+        Self { secret, additional: &[], initiator_nonce: nonces.0, responder_nonce: nonces.1 }
+    }
+
+    /// With the secrets of additional key exchanges, one after the other.
+    pub(super) const fn with_additional(self, additional: &'a [u8]) -> Self {
+        Self { additional, ..self }
     }
 
     /// The keys of a Child SA that the exchange makes on an IKE SA.
@@ -31,6 +39,7 @@ impl<'a> Agreed<'a> {
             self.secret,
             self.initiator_nonce,
             self.responder_nonce,
+            self.additional,
             suite,
         )
     }
@@ -51,6 +60,7 @@ impl<'a> Agreed<'a> {
             secret,
             self.initiator_nonce,
             self.responder_nonce,
+            self.additional,
             spis.0,
             spis.1,
         );

@@ -7,10 +7,12 @@ use gateway_wire::Header;
 use zeroize::Zeroizing;
 
 use super::child::{ChildSa, Withheld};
+use super::follow_up::TheirSeries;
 use super::init::NATT_PORT;
 use super::jobs::{Current, Wish};
+use super::put_off::PutOff;
 use super::{ChildState, IkeSa, Job, State};
-use crate::algorithms::{Additional, Group};
+use crate::algorithms::Group;
 use crate::channel::Channel;
 use crate::config::{PeerConfig, PeerName, Renewal, RuleName};
 use crate::counters::Counter;
@@ -31,6 +33,10 @@ pub(crate) struct Established {
     pub(crate) children: BTreeMap<ChildId, ChildSa>,
     /// The request of ours that is under way.
     pub(super) current: Option<Current>,
+    /// Key exchanges that the peer has begun and that are to go on.
+    pub(super) theirs: Vec<TheirSeries>,
+    /// Whether the peer puts off what we ask for.
+    pub(super) put_off: PutOff,
     /// New Child SAs that the peer has put off, and when to ask again.
     pub(super) later: Vec<(Instant, Wish)>,
     /// The answer to the peer's request that waits for the kernel.
@@ -78,6 +84,8 @@ impl Established {
             since: now,
             children: BTreeMap::new(),
             current: None,
+            theirs: Vec::new(),
+            put_off: PutOff::new(),
             later: Vec::new(),
             withheld: None,
             answered: None,
@@ -119,6 +127,7 @@ impl Established {
             self.keepalive_due(shared),
             self.children_due(),
             self.answered.map(|a| a.until),
+            self.series_due(),
         ];
         due.into_iter().flatten().min()
     }
@@ -141,16 +150,17 @@ impl Established {
         if self.later.iter().any(|(_, wish)| wish.rule == *rule) {
             return true;
         }
-        let under_way =
-            matches!(&self.current, Some(Current::CreateChild(c)) if c.offer.serves(rule));
-        under_way || self.children.values().any(|c| c.rule.name == *rule && c.is_live())
+        let under_way = self.current.as_ref().and_then(Current::offer);
+        under_way.is_some_and(|offer| offer.serves(rule))
+            || self.children.values().any(|c| c.rule.name == *rule && c.is_live())
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.children.is_empty()
             && self.later.is_empty()
             && self.withheld.is_none()
-            && !matches!(self.current, Some(Current::CreateChild(_)))
+            && self.theirs.is_empty()
+            && self.current.as_ref().and_then(Current::offer).is_none()
     }
 }
 
@@ -179,6 +189,9 @@ impl IkeSa {
         if established.answered.is_some_and(|a| a.until <= now) {
             established.answered = None;
             return self.next_job(now, shared);
+        }
+        if established.series_due().is_some_and(|due| due <= now) {
+            return self.series_timed_out(now, shared);
         }
         if established.children_due().is_some_and(|due| due <= now) {
             return self.children_timeout(now, shared);
@@ -237,10 +250,8 @@ impl IkeSa {
         if initiator && !established.children.values().any(ChildSa::is_live) {
             return self.delete_ike(now, shared, "lifetime over, no Child SA");
         }
-        // The successor of an IKE SA with additional key exchanges would have none.
-        let plain = established.channel.suite.additional == Additional::NONE;
         match self.peer.as_ref().map(|p| p.renewal) {
-            Some(Renewal::Rekey) if plain => self.add_job(now, shared, Job::RekeyIke),
+            Some(Renewal::Rekey) => self.add_job(now, shared, Job::RekeyIke),
             Some(_) if initiator => self.reauthenticate(shared),
             Some(_) | None => {}
         }
@@ -262,15 +273,17 @@ impl IkeSa {
                     shared.contact_lost(&Holder { peer, user });
                 }
                 established.withheld = None;
-                if let Some(Current::CreateChild(creating)) = established.current.take() {
-                    shared.release_spi(creating.offer.spi);
-                    lost.push(RuleName::clone(&creating.offer.wish.rule));
+                let current = established.current.take();
+                if let Some(offer) = current.as_ref().and_then(Current::offer) {
+                    shared.release_spi(offer.spi);
+                    lost.push(RuleName::clone(&offer.wish.rule));
                 }
                 lost.extend(established.later.drain(..).map(|(_, wish)| wish.rule));
                 let children: Vec<ChildId> = established.children.keys().copied().collect();
                 for child in children {
                     self.remove_child(shared, child, reason);
                 }
+                self.drop_series(shared, |_| true);
             }
             State::AwaitAuth(waiting) => {
                 shared.release_spi(waiting.child.spi);
@@ -303,6 +316,7 @@ impl IkeSa {
     ) {
         let State::Established(established) = &mut self.state else { return };
         let Some(removed) = established.children.remove(&child) else { return };
+        self.drop_series(shared, |series| series.replaces(child));
         shared.release_spi(removed.inbound_spi);
         shared.count(Counter::ChildSaRemoved);
         let words = format!("removing the Child SA of rule {}", removed.rule.name);

@@ -138,7 +138,7 @@ fn answer(
 }
 
 /// The peer's value for the method whose turn it is, or what it says instead.
-fn value_for<'a>(agreed: Group, payloads: &Payloads<'a>) -> Result<&'a [u8], Error> {
+pub(super) fn value_for<'a>(agreed: Group, payloads: &Payloads<'a>) -> Result<&'a [u8], Error> {
     let Some(ke) = payloads.ke else {
         let missing = Error::MissingPayload(PayloadType::KE);
         return Err(payloads.error().map_or(missing, |error| Error::Refused(error.kind)));

@@ -6,6 +6,8 @@ use std::time::Instant;
 use gateway_wire::{Delete, ExchangeType, Payload, ProtocolId};
 
 use super::create_child::CreatingChild;
+use super::follow_up::{FollowUp, TheirSeries};
+use super::offer::ChildOffer;
 use super::rekey_ike::RekeyingIke;
 use super::{Closing, Established, IkeSa, State};
 use crate::algorithms::Group;
@@ -80,14 +82,43 @@ impl Job {
 /// The job whose request is under way.
 pub(super) enum Current {
     CreateChild(Box<CreatingChild>),
-    DeleteChild { spi: u32, peer_spi: u32 },
+    DeleteChild {
+        spi: u32,
+        peer_spi: u32,
+    },
     RekeyIke(Box<RekeyingIke>),
+    /// What either of the two has led to (RFC 9370 2.2.4).
+    FollowUp(Box<FollowUp>),
     Liveness,
 }
 
+impl Current {
+    /// The Child SA that it asks for.
+    pub(super) fn offer(&self) -> Option<&ChildOffer> {
+        match self {
+            Self::CreateChild(creating) => Some(&creating.offer),
+            Self::FollowUp(follow_up) => follow_up.goal.offer(),
+            Self::DeleteChild { .. } | Self::RekeyIke(_) | Self::Liveness => None,
+        }
+    }
+}
+
 impl Established {
-    /// Whether a job does not ask about something that the peer may not have yet.
+    /// Whether a job does not ask about something that the peer may not have yet, or that it is
+    /// replacing: it would only put that off (RFC 7296 2.25).
     fn may_begin(&self, job: &Job) -> bool {
+        let moving = self.theirs.iter().any(TheirSeries::is_of_ike_sa);
+        let hindered = match job {
+            Job::CreateChild(wish) => {
+                let replaced = |old| self.theirs.iter().any(|s| s.replaces(old));
+                moving || wish.replaces.is_some_and(replaced)
+            }
+            Job::DeleteChild { .. } | Job::RekeyIke => moving,
+            Job::DeleteIke { .. } | Job::Liveness | Job::CrashToken => false,
+        };
+        if hindered {
+            return false;
+        }
         let Some(answered) = self.answered else { return true };
         let about = match job {
             Job::DeleteChild { spi, .. } => Some(*spi),
@@ -164,6 +195,9 @@ impl IkeSa {
             }
             Some(Current::RekeyIke(rekeying)) => {
                 self.rekey_ike_response(now, shared, opened, *rekeying);
+            }
+            Some(Current::FollowUp(follow_up)) => {
+                self.follow_up_response(now, shared, opened, *follow_up);
             }
             Some(Current::DeleteChild { spi, .. }) => {
                 self.await_silence(now, spi);

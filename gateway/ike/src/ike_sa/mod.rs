@@ -13,13 +13,16 @@ mod configure;
 mod create_child;
 mod derive;
 mod established;
+mod follow_up;
 mod informational;
 mod init;
 mod intermediate;
 mod jobs;
 mod mobility;
 mod offer;
+mod put_off;
 mod rekey_ike;
+mod successor;
 mod switch;
 
 use std::collections::VecDeque;
@@ -219,6 +222,9 @@ impl IkeSa {
                     }
                     ExchangeType::CREATE_CHILD_SA => {
                         self.create_child_request(now, shared, path, opened, datagram)
+                    }
+                    ExchangeType::IKE_FOLLOWUP_KE => {
+                        self.follow_up_request(now, shared, path, opened, datagram)
                     }
                     _ => self.refuse_request(
                         now,

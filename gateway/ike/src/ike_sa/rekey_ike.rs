@@ -9,19 +9,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use gateway_wire::{
-    ExchangeType, IkeSpi, KeyExchange, Nonce, NotifyType, Payload, SecurityAssociation,
-};
+use gateway_wire::{ExchangeType, IkeSpi, KeyExchange, Nonce, NotifyType, Payload};
 
 use super::collision::{Asked, Verdict, verdict};
 use super::create_child::{MOST_GROUPS, NONCE_LEN, Refusal};
 use super::derive::Agreed;
+use super::follow_up::{Goal, Link, Series, TheirGoal, TheirSeries};
 use super::jobs::Current;
+use super::put_off::puts_off;
+use super::successor::{Made, Successor, Words, first_of, proposals_for};
 use super::{Closing, IkeSa, Job, State, notify};
-use crate::algorithms::{Group, IkeSuite};
+use crate::algorithms::{Group, IkeProposal, IkeSuite};
 use crate::assignment::Assignment;
 use crate::channel::{Channel, Opened, RequestId};
-use crate::config::{PeerConfig, Renewal};
+use crate::config::Renewal;
 use crate::counters::Counter;
 use crate::crypto::key_exchange::PendingKeyExchange;
 use crate::error::{Error, notification_for};
@@ -37,17 +38,12 @@ use crate::time::after;
 pub(super) struct RekeyingIke {
     pending: Box<dyn PendingKeyExchange>,
     nonce: [u8; NONCE_LEN],
+    /// What we offered.
+    proposals: Vec<IkeProposal>,
     /// Our SPI of the new IKE SA.
     spi: IkeSpi,
     /// The peer has rekeyed the same IKE SA meanwhile: what that exchange has made.
     collided: Option<Successor>,
-}
-
-/// A channel that can take the place of the one in use.
-struct Successor {
-    channel: Channel,
-    /// RFC 7296 2.8.1: decides between two of them.
-    lowest_nonce: Vec<u8>,
 }
 
 /// A channel that is not used any more.
@@ -60,14 +56,6 @@ enum Leftover {
     Deleted(Channel),
 }
 
-/// The responder's good answer.
-struct Words {
-    sa: SecurityAssociation,
-    nonce: [u8; NONCE_LEN],
-    group: Group,
-    public: Vec<u8>,
-}
-
 impl IkeSa {
     /// Initiator: asks for new keys.
     pub(super) fn send_rekey_ike(
@@ -77,19 +65,28 @@ impl IkeSa {
     ) -> Result<(), Error> {
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to rekey with"))?;
         let State::Established(established) = &self.state else { return Ok(()) };
+        let proposals = proposals_for(shared, &peer, established);
         // The method that the peer asked for, or the one that it surely knows, or our best.
         let wanted = established.rekey_group.map(|(group, _)| group);
-        let group = first_of(&peer, wanted.or(Some(established.channel.suite.group)))?;
+        let wanted = wanted.or(Some(established.channel.suite.group));
+        let Some(group) = first_of(&proposals, wanted) else {
+            // What the rules demand now can only be had from scratch.
+            self.reauthenticate(shared);
+            return Ok(());
+        };
         let pending = shared.key_exchange.generate(group)?;
         let nonce: [u8; NONCE_LEN] = shared.octets()?;
         let spi = shared.ike_spi()?;
         let payloads = [
-            Payload::SecurityAssociation(proposal::offer_successor(&peer.proposals, spi)),
+            Payload::SecurityAssociation(proposal::with_ike_spi(
+                proposal::offer_ike(&proposals),
+                spi,
+            )),
             Payload::Nonce(Nonce(&nonce)),
             Payload::KeyExchange(KeyExchange { method: group.id(), data: pending.public() }),
         ];
         self.send_request(now, shared, ExchangeType::CREATE_CHILD_SA, &payloads)?;
-        let rekeying = RekeyingIke { pending, nonce, spi, collided: None };
+        let rekeying = RekeyingIke { pending, nonce, proposals, spi, collided: None };
         self.set_current(Current::RekeyIke(Box::new(rekeying)));
         Ok(())
     }
@@ -97,9 +94,18 @@ impl IkeSa {
     /// Whether an IKE SA with this SPI of ours may come of a rekeying that is under way.
     pub(crate) fn may_get_spi(&self, spi: IkeSpi) -> bool {
         let State::Established(established) = &self.state else { return false };
-        let Some(Current::RekeyIke(ours)) = &established.current else { return false };
-        let theirs = ours.collided.as_ref().map(|c| c.channel.our_spi());
-        ours.spi == spi || theirs == Some(spi)
+        let here = match &established.current {
+            Some(Current::RekeyIke(ours)) => {
+                let theirs = ours.collided.as_ref().map(|c| c.channel.our_spi());
+                ours.spi == spi || theirs == Some(spi)
+            }
+            Some(Current::FollowUp(ours)) => {
+                matches!(ours.goal, Goal::Ike { spis, .. } if spis.0 == spi)
+            }
+            Some(Current::CreateChild(_) | Current::DeleteChild { .. } | Current::Liveness)
+            | None => false,
+        };
+        here || established.theirs.iter().any(|series| series.makes_ike(spi))
     }
 
     /// Initiator: the authentic answer.
@@ -112,40 +118,75 @@ impl IkeSa {
     ) {
         let sent = rekeying.pending.group();
         let (ours, collided) = self.check_rekeyed(opened, rekeying);
-        match (ours, collided) {
-            (Ok(ours), None) => self.move_to(now, shared, ours.channel, Leftover::Ours, None),
-            // RFC 7296 2.8.2: the survivor gets the Child SAs, and who made it deletes the old one;
-            // the redundant one is deleted by who made that.
-            (Ok(ours), Some(theirs)) if ours.lowest_nonce < theirs.lowest_nonce => {
-                shared.count(Counter::RekeyCollision);
+        let made = match ours {
+            Ok(made) => made,
+            Err(error) => {
+                return match collided {
+                    // The peer's rekeying alone has succeeded, or may yet.
+                    Some(theirs) => {
+                        self.move_to(now, shared, theirs.channel, Leftover::Theirs, None);
+                    }
+                    None => self.rekey_ike_failed(now, shared, Some(sent), error),
+                };
+            }
+        };
+        // What the peer has begun meanwhile, if there are more key exchanges to come.
+        let State::Established(established) = &self.state else { return };
+        let series = established.theirs.iter().find(|s| s.is_of_ike_sa());
+        let their_lowest = collided.as_ref().map(|c| c.lowest_nonce.as_slice());
+        let their_lowest = their_lowest.or_else(|| series.map(TheirSeries::lowest_nonce));
+        // RFC 7296 2.8.2: the survivor gets the Child SAs, and who made it deletes the old one;
+        // the redundant one is deleted by who made that. Where there is nothing to delete yet it
+        // just does not go on (RFC 9370 2.2.4). A series of the peer's that has come to its end
+        // stands at both ends: the peer had begun it before it knew of our request.
+        let stands = collided.as_ref().is_some_and(|c| c.of_series);
+        let yields = their_lowest.is_some_and(|lowest| stands || made.lowest_nonce() < lowest);
+        if their_lowest.is_some() {
+            shared.count(Counter::RekeyCollision);
+        }
+        match (made, collided) {
+            (Made::Successor(ours), Some(theirs)) if yields => {
                 let redundant = Some(Leftover::Ours(ours.channel));
                 self.move_to(now, shared, theirs.channel, Leftover::Theirs, redundant);
             }
-            (Ok(ours), Some(theirs)) => {
-                shared.count(Counter::RekeyCollision);
-                let redundant = Some(Leftover::Theirs(theirs.channel));
+            (Made::Successor(ours), None) if yields => {
+                self.leave(now, shared, Leftover::Ours(ours.channel));
+                self.renew_later(now, shared);
+            }
+            (Made::Successor(ours), theirs) => {
+                let redundant = theirs.map(|theirs| Leftover::Theirs(theirs.channel));
                 self.move_to(now, shared, ours.channel, Leftover::Ours, redundant);
             }
-            // The peer's rekeying alone has succeeded.
-            (Err(_), Some(theirs)) => {
+            (Made::Series { .. }, Some(theirs)) if yields => {
                 self.move_to(now, shared, theirs.channel, Leftover::Theirs, None);
             }
-            (Err(error), None) => self.rekey_ike_failed(now, shared, sent, error),
+            (Made::Series { .. }, None) if yields => self.renew_later(now, shared),
+            (Made::Series { series, goal, link }, theirs) => {
+                if let Some(theirs) = theirs {
+                    self.leave(now, shared, Leftover::Theirs(theirs.channel));
+                }
+                self.drop_series(shared, TheirSeries::is_of_ike_sa);
+                self.send_follow_up(now, shared, series, goal, &link);
+            }
         }
     }
 
-    /// The successor that the answer makes, and the peer's if there is one.
+    /// Initiator: our own successor has come about by IKE_FOLLOWUP_KE.
+    pub(super) fn move_to_ours(&mut self, now: Instant, shared: &mut Shared, channel: Channel) {
+        self.move_to(now, shared, channel, Leftover::Ours, None);
+    }
+
+    /// What the answer makes, and the peer's successor if there is one.
     fn check_rekeyed(
         &self,
         opened: &Opened,
         rekeying: RekeyingIke,
-    ) -> (Result<Successor, Error>, Option<Successor>) {
-        let RekeyingIke { pending, nonce, spi, collided } = rekeying;
+    ) -> (Result<Made, Error>, Option<Successor>) {
+        let RekeyingIke { pending, nonce, proposals, spi, collided } = rekeying;
         let check = || {
             let State::Established(established) = &self.state else {
                 return Err(Error::Internal("no IKE SA"));
             };
-            let peer = self.peer.as_ref().ok_or(Error::Internal("no peer"))?;
             let inner = opened.payloads()?;
             let payloads = Payloads::collect(ExchangeType::CREATE_CHILD_SA, &inner)?;
             if payloads.sa.is_none()
@@ -154,28 +195,40 @@ impl IkeSa {
                 return Err(Refusal::of(error));
             }
             let chosen = payloads.require_sa()?;
-            let suite = proposal::accept_ike(&peer.proposals, chosen, Rounds::Impossible)?;
+            let suite = proposal::accept_ike(&proposals, chosen, Rounds::Possible)?;
             let ke = payloads.require_ke()?;
             if suite.group != pending.group() || ke.method != suite.group.id() {
                 return Err(Error::BadAnswer("another key exchange method than the one we sent"));
             }
-            let peer_spi = proposal::ike_spi(chosen, chosen)?;
-            let their_nonce = payloads.require_nonce()?;
+            let spis = (spi, proposal::ike_spi(chosen, chosen)?);
+            let nonces = (nonce.as_slice(), payloads.require_nonce()?);
             let secret = pending.agree(ke.data)?;
-            let agreed = Agreed::new(Some(&secret), (&nonce, their_nonce));
-            let channel = agreed.successor(&established.channel, (spi, peer_spi), true, suite)?;
-            Ok(Successor { channel, lowest_nonce: agreed.lowest_nonce().to_vec() })
+            if !suite.additional.is_empty() {
+                let link = payloads.require_link()?.to_vec();
+                let series = Series::new(secret, nonces, suite.additional);
+                return Ok(Made::Series { series, goal: Goal::Ike { spis, suite }, link });
+            }
+            let agreed = Agreed::new(Some(&secret), nonces);
+            let channel = agreed.successor(&established.channel, spis, true, suite)?;
+            let lowest_nonce = agreed.lowest_nonce().to_vec();
+            Ok(Made::Successor(Box::new(Successor { channel, lowest_nonce, of_series: false })))
         };
         (check(), collided)
     }
 
     /// Initiator: the IKE SA keeps its keys for now.
-    fn rekey_ike_failed(&mut self, now: Instant, shared: &mut Shared, sent: Group, error: Error) {
+    pub(super) fn rekey_ike_failed(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        sent: Option<Group>,
+        error: Error,
+    ) {
         let peer = self.peer.clone();
         let State::Established(established) = &mut self.state else { return };
         let tries = established.rekey_group.map_or(0, |(_, tries)| tries);
         if let Error::InvalidKePayload { wanted } = &error
-            && *wanted != sent
+            && sent != Some(*wanted)
             && tries < MOST_GROUPS
             && peer.as_ref().is_some_and(|p| p.proposals.iter().any(|x| x.groups.contains(wanted)))
         {
@@ -184,13 +237,10 @@ impl IkeSa {
             self.jobs.push_front(Job::RekeyIke);
             return;
         }
-        let wait = shared.backoff(established.failures);
-        established.failures = established.failures.saturating_add(1);
-        established.rekey_group = None;
-        established.renew_at = Some(after(now, wait));
-        if matches!(error, Error::Refused(NotifyType::TEMPORARY_FAILURE)) {
-            return self.event(shared, EventKind::PutOff(error));
+        if puts_off(&error) {
+            return self.rekey_put_off(now, shared, error);
         }
+        self.renew_later(now, shared);
         let refused = matches!(error, Error::Refused(_) | Error::InvalidKePayload { .. });
         self.event(shared, EventKind::RekeyFailed(error));
         if refused {
@@ -200,6 +250,29 @@ impl IkeSa {
             // The peer believes that it has rekeyed: the two ends are out of step for good.
             self.delete_ike(now, shared, "the peer's answer to the rekeying is invalid");
         }
+    }
+
+    /// Initiator: the IKE SA keeps its keys for now, and the peer has no others either.
+    pub(super) fn rekey_put_off(&mut self, now: Instant, shared: &mut Shared, error: Error) {
+        self.renew_later(now, shared);
+        if puts_off(&error) {
+            self.put_off(now, shared, error);
+            return;
+        }
+        let refused = matches!(error, Error::Refused(_));
+        self.event(shared, EventKind::RekeyFailed(error));
+        if refused {
+            self.reauthenticate(shared);
+        }
+    }
+
+    /// Another attempt, unless there is a successor by then.
+    fn renew_later(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Established(established) = &mut self.state else { return };
+        let wait = shared.backoff(established.failures);
+        established.failures = established.failures.saturating_add(1);
+        established.rekey_group = None;
+        established.renew_at = Some(after(now, wait));
     }
 
     /// Responder: the peer wants new keys.
@@ -215,9 +288,21 @@ impl IkeSa {
         let agreed = match decided {
             Verdict::NotNow(why) => Err(Error::TemporaryFailure(why)),
             Verdict::AsUsual | Verdict::Compare | Verdict::WithoutDelete | Verdict::ForgetOurs => {
-                self.agree_rekey(shared, payloads)
+                self.agree_rekey(now, shared, payloads)
             }
         };
+        self.answer_rekey(now, shared, path, request, agreed);
+    }
+
+    /// Responder: answers about new keys, and goes on with them if there is a successor.
+    pub(super) fn answer_rekey(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        path: Path,
+        request: RequestId,
+        agreed: Result<(Option<Successor>, Words), Error>,
+    ) {
         let words = agreed.as_ref().err().and_then(notification_for);
         let answer = match &agreed {
             Ok((_, words)) => words.payloads(),
@@ -229,9 +314,15 @@ impl IkeSa {
             Err(error) => return self.fail(shared, error),
         }
         match agreed {
-            Ok((successor, _)) => match &mut established.current {
+            Ok((None, _)) => {}
+            Ok((Some(successor), _)) => match &mut established.current {
                 Some(Current::RekeyIke(ours)) => ours.collided = Some(successor),
-                Some(Current::CreateChild(_) | Current::DeleteChild { .. } | Current::Liveness)
+                Some(
+                    Current::CreateChild(_)
+                    | Current::DeleteChild { .. }
+                    | Current::FollowUp(_)
+                    | Current::Liveness,
+                )
                 | None => self.move_to(now, shared, successor.channel, Leftover::Theirs, None),
             },
             Err(error @ Error::TemporaryFailure(_)) => {
@@ -250,33 +341,43 @@ impl IkeSa {
     }
 
     fn agree_rekey(
-        &self,
+        &mut self,
+        now: Instant,
         shared: &mut Shared,
         payloads: &Payloads<'_>,
-    ) -> Result<(Successor, Words), Error> {
+    ) -> Result<(Option<Successor>, Words), Error> {
         let State::Established(established) = &self.state else {
             return Err(Error::Internal("no IKE SA"));
         };
         let peer = self.peer.as_ref().ok_or(Error::Internal("no peer"))?;
         let (offered, ke) = (payloads.require_sa()?, payloads.require_ke()?);
         let their_nonce = payloads.require_nonce()?;
-        let (chosen, suite) =
-            proposal::select_ike(&peer.proposals, offered, ke.method, Rounds::Impossible)
-                .ok_or_else(|| Error::NoProposalChosen {
-                    ours: proposal::describe(&proposal::offer_ike(&peer.proposals)),
-                    theirs: proposal::describe(offered),
-                })?;
+        let ours = proposals_for(shared, peer, established);
+        let (chosen, suite) = proposal::select_ike(&ours, offered, ke.method, Rounds::Possible)
+            .ok_or_else(|| Error::NoProposalChosen {
+                ours: proposal::describe(&proposal::offer_ike(&ours)),
+                theirs: proposal::describe(offered),
+            })?;
         if suite.group.id() != ke.method {
             return Err(Error::InvalidKePayload { wanted: suite.group });
         }
         let peer_spi = proposal::ike_spi(offered, &chosen)?;
         let exchanged = shared.key_exchange.respond(suite.group, ke.data)?;
         let (nonce, spi): ([u8; NONCE_LEN], _) = (shared.octets()?, shared.ike_spi()?);
-        let agreed = Agreed::new(Some(&exchanged.secret), (their_nonce, &nonce));
-        let channel = agreed.successor(&established.channel, (peer_spi, spi), false, suite)?;
-        let successor = Successor { channel, lowest_nonce: agreed.lowest_nonce().to_vec() };
-        let sa = proposal::with_ike_spi(chosen, spi);
-        Ok((successor, Words { sa, nonce, group: suite.group, public: exchanged.value }))
+        let (nonces, spis) = ((their_nonce, nonce.as_slice()), (peer_spi, spi));
+        let terms = Some((proposal::with_ike_spi(chosen, spi), nonce));
+        let ke = (suite.group, exchanged.value);
+        if suite.additional.is_empty() {
+            let agreed = Agreed::new(Some(&exchanged.secret), nonces);
+            let channel = agreed.successor(&established.channel, spis, false, suite)?;
+            let lowest_nonce = agreed.lowest_nonce().to_vec();
+            let successor = Successor { channel, lowest_nonce, of_series: false };
+            return Ok((Some(successor), Words { terms, ke, link: None }));
+        }
+        let link: Link = shared.octets()?;
+        let series = Series::new(exchanged.secret, nonces, suite.additional);
+        self.keep_series(now, shared, (series, link), TheirGoal::Ike { spis, suite });
+        Ok((None, Words { terms, ke, link: Some(link) }))
     }
 
     /// The peer has deleted the IKE SA that both of us are rekeying: it has not noticed our
@@ -300,6 +401,10 @@ impl IkeSa {
         redundant: Option<Leftover>,
     ) {
         let peer = self.peer.clone();
+        // What was begun under the old keys cannot end under the new ones.
+        self.drop_series(shared, |_| true);
+        self.jobs.retain(|job| !matches!(job, Job::RekeyIke));
+        self.not_put_off();
         let State::Established(established) = &mut self.state else { return };
         let (suite, spi): (IkeSuite, _) = (channel.suite, channel.our_spi());
         (self.initiator_spi, self.responder_spi) = channel.spis();
@@ -321,6 +426,14 @@ impl IkeSa {
         shared.effects.push(Effect::Rekeyed { ike_sa: self.id, spi, remnants });
         shared.count(Counter::IkeSaRekeyed);
         self.event(shared, EventKind::Rekeyed { suite });
+    }
+
+    /// A successor that came to nothing is left to be deleted; this IKE SA stays what it is.
+    fn leave(&self, now: Instant, shared: &mut Shared, leftover: Leftover) {
+        let State::Established(established) = &self.state else { return };
+        let spi = established.channel.our_spi();
+        let remnants = vec![self.remnant(now, shared, leftover)];
+        shared.effects.push(Effect::Rekeyed { ike_sa: self.id, spi, remnants });
     }
 
     /// What is left of a channel, with our SPI; the endpoint gives it a number.
@@ -360,21 +473,4 @@ impl IkeSa {
         }
         (ours, remnant)
     }
-}
-
-impl Words {
-    fn payloads(&self) -> Vec<Payload<'_>> {
-        vec![
-            Payload::SecurityAssociation(self.sa.clone()),
-            Payload::Nonce(Nonce(&self.nonce)),
-            Payload::KeyExchange(KeyExchange { method: self.group.id(), data: &self.public }),
-        ]
-    }
-}
-
-/// A method that a peer's proposals have, `wanted` if it is one of them.
-fn first_of(peer: &PeerConfig, wanted: Option<Group>) -> Result<Group, Error> {
-    let ours = || peer.proposals.iter().flat_map(|p| p.groups.iter().copied());
-    let found = ours().find(|g| Some(*g) == wanted).or_else(|| ours().next());
-    found.ok_or(Error::Internal("a peer has no proposal"))
 }

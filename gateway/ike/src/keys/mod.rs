@@ -52,7 +52,8 @@ impl IkeKeys {
     /// function of this SA; `shared`, the nonces and the SPIs come from the exchange that rekeys.
     ///
     /// An additional key exchange after IKE_SA_INIT gives the same IKE SA new keys by the same
-    /// formula, with the nonces and the SPIs that it has (RFC 9370 2.2.2).
+    /// formula, with the nonces and the SPIs that it has (RFC 9370 2.2.2). `additional` are the
+    /// secrets of IKE_FOLLOWUP_KE, one after the other (RFC 9370 2.2.4).
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "the formula has as many")]
     pub fn derive_rekeyed(
@@ -62,10 +63,11 @@ impl IkeKeys {
         shared: &[u8],
         ni: &[u8],
         nr: &[u8],
+        additional: &[u8],
         spi_i: IkeSpi,
         spi_r: IkeSpi,
     ) -> Self {
-        let skeyseed = prf(old_prf, &self.sk_d, &[shared, ni, nr]);
+        let skeyseed = prf(old_prf, &self.sk_d, &[shared, ni, nr, additional]);
         let keys = Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r);
         let quantum_safe = self.quantum_safe || keys.quantum_safe;
         Self { ppk: self.ppk, quantum_safe, ..keys }
@@ -197,7 +199,8 @@ pub struct ChildKeys {
 
 impl ChildKeys {
     /// The keys of a Child SA (RFC 7296 2.17). `shared` is the secret of a key exchange of its
-    /// own, if there was one; the nonces are those of the exchange that makes it.
+    /// own, if there was one; the nonces are those of the exchange that makes it; `additional` are
+    /// the secrets of IKE_FOLLOWUP_KE, one after the other (RFC 9370 2.2.4).
     #[must_use]
     pub fn derive(
         prf: Prf,
@@ -205,11 +208,12 @@ impl ChildKeys {
         shared: Option<&[u8]>,
         ni: &[u8],
         nr: &[u8],
+        additional: &[u8],
         suite: EspSuite,
     ) -> Self {
         let encryption_len = suite.encryption.key_len().saturating_add(suite.encryption.salt_len());
         let integrity_len = suite.integrity.map_or(0, |a| a.key_len());
-        let seed = [shared.unwrap_or_default(), ni, nr];
+        let seed = [shared.unwrap_or_default(), ni, nr, additional];
         let lengths = [encryption_len, integrity_len, encryption_len, integrity_len];
         let [ei, ai, er, ar] = keys(prf, sk_d, &seed, lengths);
         Self { initiator: (ei, ai), responder: (er, ar) }

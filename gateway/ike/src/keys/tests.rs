@@ -144,12 +144,48 @@ fn a_rekeyed_ike_sa_begins_with_the_skeyseed_of_nist() {
     for prf in Prf::ALL.iter().copied() {
         let suite = ike(Encryption::Aes256Gcm16, None, prf);
         let (spi_i, spi_r) = (spi("0102030405060708"), spi("1112131415161718"));
-        let new = old.derive_rekeyed(Prf::HmacSha256, suite, &shared, &ni, &nr, spi_i, spi_r);
+        let new = old.derive_rekeyed(Prf::HmacSha256, suite, &shared, &ni, &nr, &[], spi_i, spi_r);
         let length = new.concat().len();
         let seed: [&[u8]; 4] = [&ni, &nr, &spi_i.0, &spi_r.0];
         assert_eq!(new.concat(), *prf_plus(prf, &skeyseed, &seed, length), "{prf}");
         assert_eq!(length, 3 * prf.output_len() + 2 * 36);
     }
+}
+
+/// The secrets of IKE_FOLLOWUP_KE come behind the nonces (RFC 9370 2.2.4). The SK_d of NIST's example,
+/// the rest computed with Python's hmac.
+#[test]
+fn the_secrets_of_additional_key_exchanges_come_behind_the_nonces() {
+    let (ni, nr) = (hex("3f302be1abcb28e1"), hex("8c332ee006064c9b"));
+    let shared = hex("25f3b12d6f282739256e39bf54eda53b60ffcf379bb7bcc90c27b4c4c578616c");
+    let additional = [vec![1; 32], vec![2; 48]].concat();
+    let suite = ike(Encryption::Aes128Gcm16, None, Prf::HmacSha256);
+    let old = IkeKeys::derive(
+        suite,
+        &hex("0f4d257d7a58fc4545c7d7a88119eee5d5c9690c5b4c989171d3abbfd99d1d29"),
+        &ni,
+        &nr,
+        spi("40dac39e1e1a8640"),
+        spi("8619a1cf9a6e4c07"),
+    );
+    let esp = EspSuite { encryption: Encryption::Aes256Gcm16, integrity: None, esn: true };
+    let sk_d = old.sk_d();
+    let keys = ChildKeys::derive(Prf::HmacSha256, sk_d, Some(&shared), &ni, &nr, &additional, esp);
+    let (outbound, inbound) = keys.by_direction(true);
+    assert_eq!(
+        *outbound.0,
+        hex("1630f1830e503e014e1e106b5f57052e1ce9b1e6419098e848dd08e11d55c0344f115f38")
+    );
+    assert_eq!(
+        *inbound.0,
+        hex("4c815fdb76408175c670ed610572c45088fcc1a25f06f47410f6877aab499cee0457e4d0")
+    );
+    let (spi_i, spi_r) = (spi("0102030405060708"), spi("1112131415161718"));
+    let new =
+        old.derive_rekeyed(Prf::HmacSha256, suite, &shared, &ni, &nr, &additional, spi_i, spi_r);
+    let skeyseed = hex("fe4d7fc9f3868128708f3888539187242b14a00d5ad5d4107a9b18e9cf276349");
+    let seed: [&[u8]; 4] = [&ni, &nr, &spi_i.0, &spi_r.0];
+    assert_eq!(new.concat(), *prf_plus(Prf::HmacSha256, &skeyseed, &seed, new.concat().len()));
 }
 
 /// The SK_d of NIST's example above; the rest computed with Python's hmac.
@@ -159,7 +195,7 @@ fn the_keys_of_a_child_sa_are_the_initiators_first_and_encryption_first() {
     let (ni, nr) = (hex("3f302be1abcb28e1"), hex("8c332ee006064c9b"));
 
     let suite = EspSuite { encryption: Encryption::Aes256Gcm16, integrity: None, esn: true };
-    let keys = ChildKeys::derive(Prf::HmacSha256, &sk_d, None, &ni, &nr, suite);
+    let keys = ChildKeys::derive(Prf::HmacSha256, &sk_d, None, &ni, &nr, &[], suite);
     let (outbound, inbound) = keys.by_direction(true);
     assert_eq!(
         *outbound.0,
@@ -177,7 +213,7 @@ fn the_keys_of_a_child_sa_are_the_initiators_first_and_encryption_first() {
         esn: false,
     };
     let shared = hex("25f3b12d6f282739256e39bf54eda53b60ffcf379bb7bcc90c27b4c4c578616c");
-    let keys = ChildKeys::derive(Prf::HmacSha256, &sk_d, Some(&shared), &ni, &nr, suite);
+    let keys = ChildKeys::derive(Prf::HmacSha256, &sk_d, Some(&shared), &ni, &nr, &[], suite);
     // As the responder sees them.
     let (outbound, inbound) = keys.by_direction(false);
     assert_eq!(*inbound.0, hex("67edd256e64542436173e3ca39ef1fde"));
@@ -225,7 +261,7 @@ fn debug_prints_no_key() {
     let keys = IkeKeys::derive(suite, b"", b"", b"", IkeSpi([0; 8]), IkeSpi([0; 8]));
     assert_eq!(format!("{keys:?}"), "IkeKeys […]");
     let suite = EspSuite { encryption: Encryption::Aes256Gcm16, integrity: None, esn: true };
-    let child = ChildKeys::derive(Prf::HmacSha256, b"", None, b"", b"", suite);
+    let child = ChildKeys::derive(Prf::HmacSha256, b"", None, b"", b"", &[], suite);
     assert_eq!(format!("{child:?}"), "ChildKeys […]");
 }
 
@@ -246,7 +282,7 @@ fn a_ppk_goes_into_what_begets_keys_and_into_auth() {
         assert!(after.has_ppk() && !before.has_ppk());
         let spis = (IkeSpi([6; 8]), IkeSpi([7; 8]));
         let rekeyed =
-            after.derive_rekeyed(*prf, suite, &[8; 32], &[9; 32], &[10; 32], spis.0, spis.1);
+            after.derive_rekeyed(*prf, suite, &[8; 32], &[9; 32], &[10; 32], &[], spis.0, spis.1);
         assert!(rekeyed.has_ppk(), "its secret is in SK_d, from which all that follows comes");
     }
 }
@@ -259,7 +295,8 @@ fn an_additional_key_exchange_gives_new_keys_from_sk_d() {
     let (ni, nr, spis) = ([2; 32], [3; 32], (IkeSpi([4; 8]), IkeSpi([5; 8])));
     let first = IkeKeys::derive(suite, &[1; 32], &ni, &nr, spis.0, spis.1);
     let secret = [6; 32];
-    let second = first.derive_rekeyed(Prf::HmacSha256, suite, &secret, &ni, &nr, spis.0, spis.1);
+    let second =
+        first.derive_rekeyed(Prf::HmacSha256, suite, &secret, &ni, &nr, &[], spis.0, spis.1);
     let seed = prf(Prf::HmacSha256, first.sk_d(), &[&secret, &ni, &nr]);
     // SK_d is the first block of prf+.
     let parts: [&[u8]; 5] = [&ni, &nr, &spis.0.0, &spis.1.0, &[1]];

@@ -1,14 +1,14 @@
-//! Additional key exchanges in proposals for an IKE SA (RFC 9370 2.2.1).
+//! Additional key exchanges in proposals (RFC 9370 2.2.1).
 
 use gateway_wire::{KeMethod, NotifyType, Proposal, Transform, TransformType};
 
 use super::{lacks, offers, transform};
-use crate::algorithms::{Additional, AdditionalOffer, Group, IkeProposal, Round};
+use crate::algorithms::{Additional, AdditionalOffer, Group, Round};
 use crate::payloads::Payloads;
 
 /// Whether the peer has said that it can do additional key exchanges: in the initial exchanges by
-/// INTERMEDIATE_EXCHANGE_SUPPORTED (RFC 9242 3.1); a peer with which there were some can do them
-/// when it rekeys.
+/// INTERMEDIATE_EXCHANGE_SUPPORTED (RFC 9242 3.1). In CREATE_CHILD_SA they need no such word: who
+/// proposes or chooses one can do it (RFC 9370 2.2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rounds {
     /// It has.
@@ -46,24 +46,25 @@ pub(super) fn chosen(chosen: Additional, theirs: &Proposal) -> impl Iterator<Ite
     Round::ALL.iter().filter(offered).map(transform)
 }
 
-/// The method for each place that both ends accept, none of them twice, and none that IKE_SA_INIT
-/// has: one that is done again adds nothing, and must not be chosen (RFC 9370 2.2.1). `None`: the
-/// proposals do not go together.
+/// The method for each place that both ends accept, none of them twice, and none that the exchange
+/// before has: one that is done again adds nothing, and must not be chosen (RFC 9370 2.2.1). Without
+/// a `group` there that these could be additional to, there are none. `None`: the proposals do not
+/// go together.
 pub(super) fn choose(
-    mine: &IkeProposal,
+    mine: &AdditionalOffer,
     theirs: &Proposal,
-    group: Group,
+    group: Option<Group>,
     rounds: Rounds,
 ) -> Option<Additional> {
     let mut chosen = Additional::NONE;
     for round in Round::ALL {
         let kind = round.transform_type();
         // Who says nothing of a place wants nothing there.
-        let ours = mine.additional.get(round).map_or(&[None][..], Vec::as_slice);
+        let ours = mine.get(round).map_or(&[None][..], Vec::as_slice);
         let fits = |method: &Option<Group>| match method {
             Some(group_here) => {
                 rounds == Rounds::Possible
-                    && *group_here != group
+                    && group.is_some_and(|group| *group_here != group)
                     && chosen.iter().all(|(_, earlier)| earlier != *group_here)
                     && offers(theirs, kind, group_here.id().0, None)
             }
@@ -93,7 +94,7 @@ mod tests {
     use gateway_wire::SecurityAssociation;
 
     use super::*;
-    use crate::algorithms::{Encryption, IkeSuite, Prf};
+    use crate::algorithms::{Encryption, IkeProposal, IkeSuite, Prf};
     use crate::error::Error;
     use crate::proposal::{accept_ike, accepts as accepts_suite, offer_ike, select_ike};
 

@@ -8,7 +8,8 @@ use gateway_wire::{
 };
 
 use crate::algorithms::{
-    Encryption, EspProposal, EspSuite, Group, IkeProposal, IkeSuite, Integrity, Prf,
+    Additional, AdditionalOffer, ChildKeyExchange, Encryption, EspProposal, EspSuite, Group,
+    IkeProposal, IkeSuite, Integrity, Prf,
 };
 use crate::error::Error;
 
@@ -44,8 +45,10 @@ pub(crate) enum ChildExchange {
 pub(crate) fn offer_esp(ours: &[EspProposal], spi: u32, pfs: bool) -> SecurityAssociation {
     let none = |p: &EspProposal| (!p.groups.is_empty() && p.pfs_optional).then_some(KeMethod::NONE);
     let methods = |p: &EspProposal| {
-        let methods = p.groups.iter().map(|g| g.id()).chain(none(p)).filter(|_| pfs);
-        methods.map(|m| transform(TransformType::KE, m.0)).collect::<Vec<_>>()
+        let methods = p.groups.iter().map(|g| g.id()).chain(none(p));
+        let first = methods.map(|m| transform(TransformType::KE, m.0));
+        let all = first.chain(additional::transforms(&p.additional));
+        all.filter(|_| pfs).collect::<Vec<_>>()
     };
     let proposals = (1u8..).zip(ours).map(|(number, p)| Proposal {
         number,
@@ -58,21 +61,6 @@ pub(crate) fn offer_esp(ours: &[EspProposal], spi: u32, pfs: bool) -> SecurityAs
             .collect(),
     });
     SecurityAssociation { proposals: proposals.collect() }
-}
-
-/// Our proposals for the successor of an IKE SA, with its SPI (RFC 7296 3.3.1): those that need no
-/// additional key exchange, and without one.
-pub(crate) fn offer_successor(ours: &[IkeProposal], spi: IkeSpi) -> SecurityAssociation {
-    let mut sa = with_ike_spi(offer_ike(ours), spi);
-    let plain = |p: &Proposal| {
-        let kinds = p.transforms.iter().map(|t| t.kind).filter(|k| additional::is_additional(*k));
-        kinds.into_iter().all(|kind| offers(p, kind, KeMethod::NONE.0, None))
-    };
-    sa.proposals.retain(plain);
-    for proposal in &mut sa.proposals {
-        proposal.transforms.retain(|t| !additional::is_additional(t.kind));
-    }
-    sa
 }
 
 /// Gives each proposal for an IKE SA that is rekeyed the SPI of its successor (RFC 7296 3.3.1).
@@ -126,8 +114,8 @@ pub(crate) fn select_ike(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EspChoice {
     pub(crate) suite: EspSuite,
-    /// The method of its own key exchange, if it has one.
-    pub(crate) group: Option<Group>,
+    /// Its own key exchange, if it has one.
+    pub(crate) key_exchange: Option<ChildKeyExchange>,
     pub(crate) peer_spi: u32,
 }
 
@@ -141,13 +129,15 @@ pub(crate) fn select_esp(
     ours.iter().find_map(|mine| {
         offered.proposals.iter().find_map(|theirs| {
             let peer_spi = esp_spi(theirs)?;
-            let (suite, group) = match_esp(mine, theirs, exchange)?;
+            let (suite, key_exchange) = match_esp(mine, theirs, exchange)?;
             let mut transforms = chosen_cipher(suite.encryption, suite.integrity);
-            transforms.extend(group.map(|g| transform(TransformType::KE, g.id().0)));
+            transforms.extend(key_exchange.map(|k| transform(TransformType::KE, k.group.id().0)));
             transforms.push(transform(TransformType::ESN, esn(suite.esn).0));
             decline(theirs, &mut transforms);
+            let additional = key_exchange.map_or(Additional::NONE, |k| k.additional);
+            transforms.extend(additional::chosen(additional, theirs));
             let chosen = answer(theirs, our_spi.to_be_bytes().to_vec(), transforms);
-            Some((chosen, EspChoice { suite, group, peer_spi }))
+            Some((chosen, EspChoice { suite, key_exchange, peer_spi }))
         })
     })
 }
@@ -176,14 +166,14 @@ pub(crate) fn accept_esp(
 ) -> Result<EspChoice, Error> {
     let (mine, theirs) = single(ours, answer)?;
     let peer_spi = esp_spi(theirs).ok_or(Error::BadAnswer("no ESP SPI in the chosen proposal"))?;
-    let (suite, group) = match_esp(mine, theirs, exchange)
+    let (suite, key_exchange) = match_esp(mine, theirs, exchange)
         .ok_or(Error::BadAnswer("the chosen transforms are not among ours"))?;
-    if let (Some(group), ChildExchange::CreateChild(sent)) = (group, exchange)
-        && sent != Some(group.id())
+    if let (Some(chosen), ChildExchange::CreateChild(sent)) = (key_exchange, exchange)
+        && sent != Some(chosen.group.id())
     {
         return Err(Error::BadAnswer("another key exchange method than the one we sent"));
     }
-    Ok(EspChoice { suite, group, peer_spi })
+    Ok(EspChoice { suite, key_exchange, peer_spi })
 }
 
 /// Whether one of our proposals has this suite in it.
@@ -253,7 +243,8 @@ fn match_ike(
     let possible = |g: &Group| offers(theirs, T::KE, g.id().0, None);
     let groups = || mine.groups.iter().copied().filter(possible);
     let mut sent_first = groups().filter(|g| g.id() == sent).chain(groups());
-    let with_rounds = |group| Some((group, additional::choose(mine, theirs, group, rounds)?));
+    let with_rounds =
+        |group| Some((group, additional::choose(&mine.additional, theirs, Some(group), rounds)?));
     let (group, additional) = sent_first.find_map(with_rounds)?;
     Some(IkeSuite { encryption, integrity, prf, group, additional })
 }
@@ -262,13 +253,15 @@ fn match_esp(
     mine: &EspProposal,
     theirs: &Proposal,
     exchange: ChildExchange,
-) -> Option<(EspSuite, Option<Group>)> {
+) -> Option<(EspSuite, Option<ChildKeyExchange>)> {
     use TransformType as T;
-    let known = [T::ENCR, T::INTEG, T::KE, T::ESN];
-    if theirs.protocol != ProtocolId::ESP || !only(theirs, |kind| known.contains(&kind)) {
+    let known = |kind| {
+        matches!(kind, T::ENCR | T::INTEG | T::KE | T::ESN) || additional::is_additional(kind)
+    };
+    if theirs.protocol != ProtocolId::ESP || !only(theirs, known) {
         return None;
     }
-    let group = match_group(mine, theirs, exchange)?;
+    let key_exchange = match_key_exchange(mine, theirs, exchange)?;
     let (encryption, integrity) = match_cipher(&mine.encryption, &mine.integrity, theirs)?;
     let has = |esn: EsnId| offers(theirs, T::ESN, esn.0, None);
     // RFC 7296 3.3.3: mandatory, so a proposal without it is not acceptable (3.3.6).
@@ -279,26 +272,38 @@ fn match_esp(
     } else {
         return None;
     };
-    Some((EspSuite { encryption, integrity, esn }, group))
+    Some((EspSuite { encryption, integrity, esn }, key_exchange))
 }
 
-/// The key exchange method of a Child SA, `Some(None)` for none; `None`: no agreement.
+/// The key exchange of a Child SA, `Some(None)` for none; `None`: no agreement.
 ///
 /// The method that the initiator has sent a value for is preferred, since any other costs a
 /// round trip, and any before none.
-fn match_group(
+fn match_key_exchange(
     mine: &EspProposal,
     theirs: &Proposal,
     exchange: ChildExchange,
-) -> Option<Option<Group>> {
+) -> Option<Option<ChildKeyExchange>> {
     let without = lacks(theirs, TransformType::KE)
         || offers(theirs, TransformType::KE, KeMethod::NONE.0, None);
-    let ChildExchange::CreateChild(sent) = exchange else { return without.then_some(None) };
+    let rounds = |offer, group| additional::choose(offer, theirs, group, Rounds::Possible);
+    let ChildExchange::CreateChild(sent) = exchange else {
+        let none = AdditionalOffer::new();
+        return (without && rounds(&none, None).is_some()).then_some(None);
+    };
     let possible = |g: &Group| offers(theirs, TransformType::KE, g.id().0, None);
     let groups = || mine.groups.iter().copied().filter(possible);
-    match groups().find(|g| Some(g.id()) == sent).or_else(|| groups().next()) {
-        Some(group) => Some(Some(group)),
-        None => (without && mine.allows_no_group()).then_some(None),
+    let mut sent_first = groups().filter(|g| Some(g.id()) == sent).chain(groups());
+    let with = |group| {
+        let additional = rounds(&mine.additional, Some(group))?;
+        Some(ChildKeyExchange { group, additional })
+    };
+    match sent_first.find_map(with) {
+        Some(chosen) => Some(Some(chosen)),
+        None => {
+            let none = without && mine.allows_no_group();
+            (none && rounds(&mine.additional, None).is_some()).then_some(None)
+        }
     }
 }
 

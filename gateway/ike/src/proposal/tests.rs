@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::algorithms::{Additional, AdditionalOffer};
+use crate::algorithms::{Additional, AdditionalOffer, Round};
 
 fn ike(
     encryption: &[Encryption],
@@ -26,6 +26,7 @@ fn esp(encryption: &[Encryption], integrity: &[Integrity]) -> EspProposal {
         encryption: encryption.to_vec(),
         integrity: integrity.to_vec(),
         groups: Vec::new(),
+        additional: AdditionalOffer::new(),
         pfs_optional: false,
     }
 }
@@ -158,7 +159,7 @@ fn a_proposal_with_an_unknown_transform_type_is_passed_over_whole() {
     offered.proposals[0].transforms.push(transform(TransformType(99), 1));
     let (answer, ..) = select_esp(&[cbc()], &offered, 0x1000).unwrap();
     assert_eq!(answer.proposals[0].number, 2);
-    offered.proposals[1].transforms.push(transform(TransformType(6), 0));
+    offered.proposals[1].transforms.push(transform(TransformType(13), 0));
     assert_eq!(chosen(&[cbc()], &offered), None);
 }
 
@@ -215,9 +216,9 @@ fn a_child_sa_has_a_key_exchange_of_its_own_where_both_ends_want_one() {
         let (answer, choice) = super::select_esp(ours, &offered, 0x1000, exchange)?;
         let accepted = super::accept_esp(theirs, &answer, exchange);
         // Another method than the sent one is demanded by INVALID_KE_PAYLOAD, not answered.
-        let same = choice.group.is_none_or(|g| Some(g.id()) == sent);
+        let same = choice.key_exchange.is_none_or(|k| Some(k.group.id()) == sent);
         assert_eq!(accepted.is_ok(), same, "{answer:?}");
-        Some(choice.group)
+        Some(choice.key_exchange.map(|k| k.group))
     };
     let (none, optional, required) =
         (with(&[], false), with(&[X25519], true), with(&[X25519], false));
@@ -239,6 +240,49 @@ fn a_child_sa_has_a_key_exchange_of_its_own_where_both_ends_want_one() {
     // IKE_AUTH must not name any.
     let first = super::offer_esp(&required, 0x2000, false);
     assert!(first.proposals[0].transforms.iter().all(|t| t.kind != TransformType::KE));
+}
+
+#[test]
+fn a_child_sa_has_additional_key_exchanges_where_both_ends_want_them() {
+    use Group::{EcpP384, MlKem768, X25519};
+    let with = |groups: &[Group], rounds: &[Option<Group>], pfs_optional| {
+        let additional = (!rounds.is_empty()).then(|| (Round::Ke2, rounds.to_vec()));
+        let additional = additional.into_iter().collect();
+        [EspProposal { groups: groups.to_vec(), additional, pfs_optional, ..cbc() }]
+    };
+    let agree = |ours: &[EspProposal], theirs: &[EspProposal]| {
+        let exchange = ChildExchange::CreateChild(theirs[0].groups.first().map(|g| g.id()));
+        let offered = super::offer_esp(theirs, 0x2000, true);
+        let (answer, choice) = super::select_esp(ours, &offered, 0x1000, exchange)?;
+        let accepted = super::accept_esp(theirs, &answer, exchange).unwrap();
+        assert_eq!(accepted.key_exchange, choice.key_exchange);
+        Some(choice.key_exchange.map_or_else(|| "none".to_owned(), |k| k.to_string()))
+    };
+    let hybrid = with(&[X25519], &[Some(MlKem768)], false);
+    let perhaps = with(&[X25519], &[Some(MlKem768), None], false);
+    let classic = with(&[X25519], &[], false);
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(agree(&hybrid, &hybrid), some("x25519-ke2_mlkem768"));
+    assert_eq!(agree(&perhaps, &hybrid), some("x25519-ke2_mlkem768"));
+    assert_eq!(agree(&perhaps, &classic), some("x25519"));
+    assert_eq!(agree(&classic, &perhaps), some("x25519"));
+    assert_eq!(agree(&hybrid, &classic), None);
+    assert_eq!(agree(&classic, &hybrid), None);
+    assert_eq!(agree(&hybrid, &with(&[X25519], &[Some(EcpP384)], false)), None);
+    // Nothing is additional to nothing.
+    let optional = with(&[X25519], &[Some(MlKem768), None], true);
+    assert_eq!(agree(&optional, &with(&[], &[Some(MlKem768), None], false)), some("none"));
+    assert_eq!(agree(&optional, &with(&[], &[Some(MlKem768)], false)), None);
+    assert_eq!(agree(&with(&[X25519], &[Some(MlKem768)], true), &with(&[], &[], false)), None);
+    // IKE_AUTH must not name any, and chooses none.
+    let first = super::offer_esp(&hybrid, 0x2000, false);
+    let named = |p: &Proposal| p.transforms.iter().any(|t| t.kind == Round::Ke2.transform_type());
+    assert!(!named(&first.proposals[0]));
+    let offered = super::offer_esp(&optional, 0x2000, true);
+    let (_, choice) = super::select_esp(&hybrid, &offered, 0x1000, ChildExchange::Auth).unwrap();
+    assert_eq!(choice.key_exchange, None);
+    let offered = super::offer_esp(&hybrid, 0x2000, true);
+    assert!(super::select_esp(&hybrid, &offered, 0x1000, ChildExchange::Auth).is_none());
 }
 
 #[test]

@@ -344,6 +344,7 @@ pub fn proposals() -> (Vec<IkeProposal>, Vec<EspProposal>) {
             encryption: vec![Encryption::Aes256Gcm16],
             integrity: Vec::new(),
             groups: Vec::new(),
+            additional: AdditionalOffer::new(),
             pfs_optional: false,
         }],
     )

@@ -13,6 +13,7 @@ mod cookies;
 mod deletes;
 mod errors;
 mod extensions;
+mod follow_up;
 mod header;
 mod negotiation;
 mod outside;

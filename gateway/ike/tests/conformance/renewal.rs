@@ -70,7 +70,11 @@ fn the_responder_names_the_key_exchange_that_it_wants_for_a_successor_and_gets_i
     simulation.run(MINUTE);
     let groups = |simulation: &Simulation, node: usize| {
         let status = simulation.nodes[node].endpoint.status(simulation.now);
-        status.ike_sas[0].children.iter().map(|c| c.key_exchange).collect::<Vec<_>>()
+        status.ike_sas[0]
+            .children
+            .iter()
+            .map(|c| c.key_exchange.map(|k| k.group))
+            .collect::<Vec<_>>()
     };
     assert_eq!(groups(&simulation, 0), [None], "the first has the key exchange of the IKE SA");
     soft_limit(&mut simulation, 0);

@@ -350,7 +350,9 @@ impl IkeSa {
             Err(error) => return self.release_answer(now, shared, withheld, Err(error)),
         }
         let wanted = ChildRequest::in_auth(payloads, nonces);
-        match child::negotiate(shared, self, &wanted) {
+        let negotiated = child::negotiate(shared, self, &wanted)
+            .and_then(|agreement| agreement.conclude(shared, self, nonces));
+        match negotiated {
             Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
             Err(error) => self.release_answer(now, shared, withheld, Err(error)),
         }

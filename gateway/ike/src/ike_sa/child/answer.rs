@@ -9,6 +9,7 @@ use gateway_wire::{
 
 use super::super::auth::AuthAnswer;
 use super::super::established::AnsweredChild;
+use super::super::follow_up::{self, Link};
 use super::super::{IkeSa, State, notify};
 use crate::algorithms::Group;
 use crate::channel::RequestId;
@@ -25,14 +26,23 @@ use crate::time::after;
 #[derive(Debug, Clone)]
 pub(in crate::ike_sa) struct ChildWords {
     pub(super) spi: u32,
+    /// What was negotiated; the last IKE_FOLLOWUP_KE does not say it again.
+    pub(super) terms: Option<Box<TermsWords>>,
+    /// Our public value, if the Child SA has a key exchange of its own.
+    pub(super) ke: Option<(Group, Vec<u8>)>,
+    /// There are more key exchanges to come before there is a Child SA.
+    pub(super) link: Option<Link>,
+}
+
+/// What was negotiated, in the responder's words.
+#[derive(Debug, Clone)]
+pub(super) struct TermsWords {
     pub(super) sa: SecurityAssociation,
     pub(super) ts_i: Vec<TrafficSelector>,
     pub(super) ts_r: Vec<TrafficSelector>,
     pub(super) transport: bool,
     /// Our nonce, in CREATE_CHILD_SA.
     pub(super) nonce: Option<Vec<u8>>,
-    /// Our public value, if the Child SA has a key exchange of its own.
-    pub(super) ke: Option<(Group, Vec<u8>)>,
 }
 
 /// A good answer that waits until the kernel has what it promises.
@@ -112,7 +122,8 @@ impl IkeSa {
             return self.end(now, shared, "the peer sent an invalid message");
         }
         match child {
-            Ok(Some(ChildWords { spi, nonce: Some(_), .. })) => {
+            Ok(Some(words)) if words.makes_one() => {
+                let spi = words.spi;
                 let until = after(now, shared.config.patience());
                 if let State::Established(established) = &mut self.state {
                     established.answered = Some(AnsweredChild { spi, until });
@@ -122,6 +133,10 @@ impl IkeSa {
             Err(error @ (Error::TemporaryFailure(_) | Error::ChildSaNotFound(_))) => {
                 // The ends were out of step for a moment: nothing is wrong.
                 shared.count(Counter::TemporaryFailure);
+                self.event(shared, EventKind::PutOff(error));
+            }
+            Err(error @ Error::StateNotFound) => {
+                shared.count(Counter::StateNotFound);
                 self.event(shared, EventKind::PutOff(error));
             }
             Err(error) => {
@@ -136,20 +151,35 @@ impl IkeSa {
 }
 
 impl ChildWords {
+    /// The answer to an IKE_FOLLOWUP_KE that is not the last one.
+    pub(in crate::ike_sa) const fn more(value: (Group, Vec<u8>), link: Link) -> Self {
+        Self { spi: 0, terms: None, ke: Some(value), link: Some(link) }
+    }
+
+    /// Whether the peer has a new Child SA with this answer, beside the first.
+    fn makes_one(&self) -> bool {
+        self.link.is_none() && self.terms.as_ref().is_none_or(|terms| terms.nonce.is_some())
+    }
+
     fn payloads(&self) -> Vec<Payload<'_>> {
-        let transport = self.transport.then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
-        let nonce = self.nonce.as_deref().map(|n| Payload::Nonce(gateway_wire::Nonce(n)));
+        let ke = self
+            .ke
+            .as_ref()
+            .map(|(group, data)| Payload::KeyExchange(KeyExchange { method: group.id(), data }));
+        let link = self.link.as_ref().map(follow_up::link_payload);
+        let Some(terms) = &self.terms else { return ke.into_iter().chain(link).collect() };
+        let transport = terms.transport.then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
+        let nonce = terms.nonce.as_deref().map(|n| Payload::Nonce(gateway_wire::Nonce(n)));
         transport
             .into_iter()
-            .chain([Payload::SecurityAssociation(self.sa.clone())])
+            .chain([Payload::SecurityAssociation(terms.sa.clone())])
             .chain(nonce)
-            .chain(self.ke.as_ref().map(|(group, data)| {
-                Payload::KeyExchange(KeyExchange { method: group.id(), data })
-            }))
+            .chain(ke)
             .chain([
-                Payload::TsInitiator(TrafficSelectors::new(self.ts_i.clone())),
-                Payload::TsResponder(TrafficSelectors::new(self.ts_r.clone())),
+                Payload::TsInitiator(TrafficSelectors::new(terms.ts_i.clone())),
+                Payload::TsResponder(TrafficSelectors::new(terms.ts_r.clone())),
             ])
+            .chain(link)
             .collect()
     }
 }

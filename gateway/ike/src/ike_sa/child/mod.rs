@@ -11,14 +11,13 @@ use std::time::Instant;
 
 use gateway_wire::{NotifyType, TrafficSelector};
 
-use self::answer::ChildWords;
-pub(super) use self::answer::Withheld;
+pub(super) use self::answer::{ChildWords, Withheld};
 pub(super) use self::request::{ChildRequest, Negotiated, negotiate};
 use super::derive::Agreed;
 use super::offer::{ChildAnswer, ChildOffer};
 use super::switch::Poll;
 use super::{IkeSa, Job, State};
-use crate::algorithms::{EspSuite, Group};
+use crate::algorithms::{ChildKeyExchange, EspSuite};
 use crate::config::{Action, ChildLifetime, Mode, Protect, Rule};
 use crate::counters::Counter;
 use crate::error::Error;
@@ -41,8 +40,8 @@ pub(crate) struct ChildSa {
     pub(crate) inbound_spi: u32,
     pub(crate) outbound_spi: u32,
     pub(crate) suite: EspSuite,
-    /// The method of its own key exchange, if it had one.
-    pub(crate) group: Option<Group>,
+    /// Its own key exchange, if it had one.
+    pub(crate) key_exchange: Option<ChildKeyExchange>,
     pub(crate) pairs: Vec<(Selector, u32)>,
     pub(crate) encapsulation: Option<Encapsulation>,
     pub(crate) since: Instant,
@@ -92,15 +91,15 @@ pub(super) struct Narrowed {
 }
 
 /// Everything that both ends have agreed on.
-struct Terms {
-    rule: Arc<Rule>,
+pub(super) struct Terms {
+    pub(super) rule: Arc<Rule>,
     protect: Protect,
-    id: ChildId,
-    spi: u32,
-    choice: EspChoice,
+    pub(super) id: ChildId,
+    pub(super) spi: u32,
+    pub(super) choice: EspChoice,
     narrowed: Narrowed,
     acquire_seq: Option<u32>,
-    replaces: Option<ChildId>,
+    pub(super) replaces: Option<ChildId>,
 }
 
 impl Terms {
@@ -155,7 +154,7 @@ impl Terms {
             inbound_spi: self.spi,
             outbound_spi: self.choice.peer_spi,
             suite: self.choice.suite,
-            group: self.choice.group,
+            key_exchange: self.choice.key_exchange,
             pairs: self.narrowed.pairs,
             encapsulation,
             since: sa.begun,
@@ -313,7 +312,7 @@ impl IkeSa {
         let event = EventKind::ChildInstalled {
             rule: Arc::clone(&rule),
             suite: installed.suite,
-            group: installed.group,
+            key_exchange: installed.key_exchange,
             inbound_spi: installed.inbound_spi,
             outbound_spi: installed.outbound_spi,
             selectors: selector::describe_pairs(&installed.pairs),

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use gateway_wire::{NotifyType, TrafficSelector};
 
 use super::super::derive::Agreed;
+use super::super::follow_up::{Link, Series};
 use super::super::{IkeSa, State};
+use super::answer::TermsWords;
 use super::{ChildSa, ChildWords, Narrowed, Terms};
 use crate::algorithms::Group;
 use crate::config::{Action, Mode, Protect, Rule, RuleName};
 use crate::crypto::key_exchange;
 use crate::error::Error;
 use crate::io::{ChildId, ChildSpec};
+use crate::keys::Key;
 use crate::payloads::Payloads;
 use crate::proposal::{self, ChildExchange};
 use crate::selector;
@@ -25,10 +28,71 @@ pub(in crate::ike_sa) struct Negotiated {
     pub(super) answer: ChildWords,
 }
 
-impl Negotiated {
-    /// Of the Child SA that will be.
-    pub(in crate::ike_sa) const fn id(&self) -> ChildId {
-        self.child.id
+/// What a responder has agreed to before there are keys for it.
+pub(in crate::ike_sa) struct Agreement {
+    pub(in crate::ike_sa) terms: Terms,
+    /// The secret of the first key exchange, if the Child SA has any of its own.
+    secret: Option<Key>,
+    answer: ChildWords,
+}
+
+impl Agreement {
+    /// The key exchanges that are still to come, with the nonces of initiator and responder.
+    pub(in crate::ike_sa) fn series(&self, nonces: (&[u8], &[u8])) -> Option<Series> {
+        let additional = self.terms.choice.key_exchange?.additional;
+        let first = self.secret.as_ref().filter(|_| !additional.is_empty())?;
+        Some(Series::new(first.clone(), nonces, additional))
+    }
+
+    /// There are no more key exchanges.
+    pub(in crate::ike_sa) fn conclude(
+        self,
+        shared: &mut Shared,
+        sa: &IkeSa,
+        nonces: (&[u8], &[u8]),
+    ) -> Result<Negotiated, Error> {
+        let secret = self.secret.as_ref().map(|s| s.as_slice());
+        self.terms.conclude(shared, sa, &Agreed::new(secret, nonces), self.answer)
+    }
+
+    /// There are more key exchanges, which this link leads to.
+    pub(in crate::ike_sa) fn more(self, link: Link) -> (Terms, ChildWords) {
+        (self.terms, ChildWords { link: Some(link), ..self.answer })
+    }
+}
+
+impl Terms {
+    /// Responder: there are keys for it.
+    fn conclude(
+        self,
+        shared: &mut Shared,
+        sa: &IkeSa,
+        agreed: &Agreed<'_>,
+        answer: ChildWords,
+    ) -> Result<Negotiated, Error> {
+        let State::Established(established) = &sa.state else {
+            return Err(Error::Internal("no IKE SA"));
+        };
+        let keys = agreed.child_keys(&established.channel, self.choice.suite);
+        let successor = self.replaces.is_some();
+        let (mut child, spec) = self.into_child(shared, sa, &keys, false);
+        if successor {
+            // The old one sends until the peer is known to have the new one.
+            child.waiting = Some(spec.clone());
+        }
+        Ok(Negotiated { child, spec, answer })
+    }
+
+    /// Responder: the last of several key exchanges is done, with this value of ours.
+    pub(in crate::ike_sa) fn conclude_series(
+        self,
+        shared: &mut Shared,
+        sa: &IkeSa,
+        agreed: &Agreed<'_>,
+        value: (Group, Vec<u8>),
+    ) -> Result<Negotiated, Error> {
+        let answer = ChildWords { spi: self.spi, terms: None, ke: Some(value), link: None };
+        self.conclude(shared, sa, agreed, answer)
     }
 }
 
@@ -57,7 +121,7 @@ pub(in crate::ike_sa) fn negotiate(
     shared: &mut Shared,
     sa: &IkeSa,
     request: &ChildRequest<'_>,
-) -> Result<Negotiated, Error> {
+) -> Result<Agreement, Error> {
     let payloads = request.payloads;
     let offered = payloads.require_sa()?;
     let (theirs, ours) = payloads.require_ts()?;
@@ -85,7 +149,8 @@ pub(in crate::ike_sa) fn negotiate(
             theirs: proposal::describe(offered),
         })
         .and_then(|(chosen, choice)| {
-            let exchanged = choice.group.map(|g| exchange_keys(shared, payloads, g)).transpose()?;
+            let group = choice.key_exchange.map(|k| k.group);
+            let exchanged = group.map(|g| exchange_keys(shared, payloads, g)).transpose()?;
             Ok((chosen, choice, exchanged))
         });
     let (chosen, choice, exchanged) = match chosen {
@@ -95,29 +160,23 @@ pub(in crate::ike_sa) fn negotiate(
             return Err(error);
         }
     };
-    let secret = exchanged.as_ref().map(|e| e.secret.as_slice());
-    let keys = Agreed::new(secret, request.nonces).child_keys(&established.channel, choice.suite);
-    let our_nonce = match request.exchange {
+    let nonce = match request.exchange {
         ChildExchange::Auth => None,
         ChildExchange::CreateChild(_) => Some(request.nonces.1.to_vec()),
     };
-    let answer = ChildWords {
-        spi,
+    let words = TermsWords {
         sa: chosen,
         ts_i: narrowed.remote.clone(),
         ts_r: narrowed.local.clone(),
         transport: protect.mode == Mode::Transport,
-        nonce: our_nonce,
-        ke: choice.group.zip(exchanged.map(|e| e.value)),
+        nonce,
     };
+    let (value, secret) = exchanged.map(|e| (e.value, e.secret)).unzip();
+    let ke = choice.key_exchange.map(|k| k.group).zip(value);
+    let answer = ChildWords { spi, terms: Some(Box::new(words)), ke, link: None };
     let replaces = request.replaces.as_ref().map(|(child, _)| *child);
     let terms = Terms { rule, protect, id, spi, choice, narrowed, acquire_seq: None, replaces };
-    let (mut child, spec) = terms.into_child(shared, sa, &keys, false);
-    if replaces.is_some() {
-        // The old one sends until the peer is known to have the new one.
-        child.waiting = Some(spec.clone());
-    }
-    Ok(Negotiated { child, spec, answer })
+    Ok(Agreement { terms, secret, answer })
 }
 
 /// Responder: the key exchange of the Child SA's own.
