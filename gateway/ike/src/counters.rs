@@ -127,6 +127,8 @@ counters! {
     FollowUpTimeout => "ike_followup_ke_timeout",
     /// A Child SA was refused because the peer has as many as it may have.
     NoAdditionalSas => "ike_no_additional_sas",
+    /// The kernel has an SA of somebody else with the SPI that we chose: another was taken.
+    SpiTaken => "child_sa_spi_taken",
     /// A Child SA failed to install.
     ChildSaFailed => "child_sa_failed",
     /// A Child SA was removed.

@@ -99,6 +99,11 @@ pub(crate) enum Effect {
         /// The old one.
         ike_sa: IkeSaId,
     },
+    /// An initiator that nobody knows has been refused; what is left only repeats the answer.
+    Refused {
+        /// The remnant.
+        ike_sa: IkeSaId,
+    },
     /// A half-open IKE SA of a responder is no longer half-open.
     NoLongerHalfOpen {
         /// Its request and its path, by which repeated requests find it.

@@ -646,3 +646,32 @@ fn other_versions_are_answered_counted_and_named() {
         assert!(message.header.flags.response);
     }
 }
+
+/// An SPI that the kernel has of somebody else is not the end of the Child SA.
+#[test]
+fn an_spi_that_is_taken_in_the_kernel_is_replaced_by_another() {
+    let taken = || Refusal::Error(KernelError::SpiInUse);
+    for node in 0..2 {
+        for (times, served) in [(1, true), (3, true), (5, false)] {
+            let mut simulation = pair(policies_of_a(), policies_of_b());
+            simulation.nodes[node].kernel.refusals.extend((0..times).map(|_| taken()));
+            simulation.acquire(0, "to-b");
+            simulation.run(Duration::from_secs(20));
+            let tries = counter(&simulation, node, Counter::SpiTaken);
+            assert_eq!(
+                tries,
+                if served {
+                    times
+                } else if node == 0 {
+                    4
+                } else {
+                    3
+                }
+            );
+            assert_eq!(established(&simulation), served, "node {node}, {times}");
+            // The responder's peer hears of one SPI only; the initiator's has one deleted.
+            let failed = counter(&simulation, 1 - node, Counter::ChildSaRemoved);
+            assert_eq!(failed, if node == 0 { tries } else { 0 });
+        }
+    }
+}

@@ -52,7 +52,7 @@ impl Endpoint {
             Err(error) => return self.refuse_init(now, header, path, &error),
         };
         if self.half_open.len() >= self.shared.config.half_open_limit
-            || self.sas.len() >= self.shared.config.ike_sa_limit
+            || self.sas.len().saturating_sub(self.refused.len()) >= self.shared.config.ike_sa_limit
         {
             return self.shared.count(Counter::HalfOpenLimit);
         }

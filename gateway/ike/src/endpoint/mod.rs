@@ -28,6 +28,8 @@ use crate::time::{after, earlier};
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// … up to this long.
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Initiators that were refused whose requests may come again; of more the oldest are forgotten.
+const MOST_REFUSED: usize = 256;
 /// Old keys of one IKE SA that wait to be deleted.
 const MOST_REMNANTS: usize = 4;
 
@@ -43,6 +45,8 @@ pub struct Endpoint {
     by_spi: BTreeMap<IkeSpi, IkeSaId>,
     /// Half-open IKE SAs that we answered, by their request and its path.
     half_open: BTreeMap<(Digest, Path), IkeSaId>,
+    /// What is left of initiators that were refused, the oldest first.
+    refused: BTreeSet<IkeSaId>,
     /// Every IKE SA that we answered, by its IKE_SA_INIT request.
     answered: BTreeMap<Digest, IkeSaId>,
     /// One deadline for each IKE SA that has one.
@@ -81,6 +85,7 @@ impl Endpoint {
             sas: BTreeMap::new(),
             by_spi: BTreeMap::new(),
             half_open: BTreeMap::new(),
+            refused: BTreeSet::new(),
             answered: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             deadline_of: BTreeMap::new(),
@@ -148,6 +153,7 @@ impl Endpoint {
     pub fn is_empty(&self) -> bool {
         self.sas.is_empty()
             && self.half_open.is_empty()
+            && self.refused.is_empty()
             && self.answered.is_empty()
             && self.by_spi.is_empty()
             && self.shared.has_no_spis()
@@ -368,6 +374,7 @@ impl Endpoint {
             self.deadline_of.insert(id, at);
         }
         if closed {
+            self.refused.remove(&id);
             self.shared.keep_half_closed(id, &[]);
             for spi in [sa.initiator_spi, sa.responder_spi] {
                 if self.by_spi.get(&spi) == Some(&id) {
@@ -417,6 +424,14 @@ impl Endpoint {
             Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
             Effect::Superseded { ike_sa } => {
                 self.with_sa(ike_sa, |sa, shared| sa.delete_ike(now, shared, "superseded"));
+            }
+            Effect::Refused { ike_sa } => {
+                self.refused.insert(ike_sa);
+                if self.refused.len() > MOST_REFUSED
+                    && let Some(oldest) = self.refused.first().copied()
+                {
+                    self.with_sa(oldest, |sa, _| sa.state = State::Closed);
+                }
             }
             Effect::NoLongerHalfOpen { key } => {
                 self.half_open.remove(&key);

@@ -43,6 +43,8 @@ pub(crate) struct Established {
     pub(super) withheld: Option<Withheld>,
     /// The Child SA of our last answer, which the peer may not have yet.
     pub(super) answered: Option<AnsweredChild>,
+    /// SPIs in a row that the kernel would not take.
+    pub(super) taken: u32,
     /// When the peer last proved that it lives, by IKE or by ESP.
     pub(super) last_inbound: Instant,
     /// When we last sent the peer an IKE message or a keepalive.
@@ -89,6 +91,7 @@ impl Established {
             later: Vec::new(),
             withheld: None,
             answered: None,
+            taken: 0,
             last_inbound: now,
             last_sent: now,
             peer_token: None,

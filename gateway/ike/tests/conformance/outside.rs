@@ -1,6 +1,8 @@
 //! Messages outside of an IKE SA, and unprotected ones about one (RFC 7296 1.5, 2.4, 2.5, 2.21.1,
 //! 2.21.4).
 
+use gateway_ike::config::{EndpointConfig, Identity};
+
 use super::*;
 
 #[test]
@@ -175,4 +177,31 @@ fn an_unprotected_error_to_ike_sa_init_is_not_believed() {
     simulation.network.set_faults(Faults::default());
     simulation.run(MINUTE);
     assert_eq!(children(&simulation, 0), 1);
+}
+
+#[test]
+fn strangers_that_are_refused_take_nobodys_place() {
+    let config = EndpointConfig { ike_sa_limit: 8, ..EndpointConfig::default() };
+    let mut simulation = Simulation::with_config(&[A, B], &config, Faults::default(), 1);
+    let stranger = |n: u32| {
+        with_peer(policies_of_a(), |peer| {
+            peer.local_id = Identity::Fqdn(format!("stranger-{n}.test"));
+        })
+    };
+    simulation.configure(1, policies_of_b());
+    // All of them within the time for which an answer is kept.
+    for n in 0..300 {
+        simulation.configure(0, stranger(n));
+        simulation.acquire(0, "to-b");
+        simulation.run(Duration::from_millis(90));
+    }
+    assert_eq!(counter(&simulation, 1, Counter::AuthenticationFailed), 300);
+    assert_eq!(counter(&simulation, 1, Counter::HalfOpenLimit), 0);
+    assert_eq!(states(&simulation, 1).len(), 256, "of the last ones");
+    simulation.configure(0, policies_of_a());
+    simulation.acquire(0, "to-b");
+    simulation.run(Duration::from_secs(1));
+    assert_eq!(children(&simulation, 1), 1);
+    simulation.run(MINUTE);
+    assert_eq!(states(&simulation, 1), ["established"], "the rest is forgotten");
 }

@@ -413,6 +413,7 @@ impl IkeSa {
         self.answer_refused(shared, &mut channel, request, &error, beside);
         self.fail(shared, error);
         self.state = State::Closing(Box::new(super::Closing::new(now, shared, channel)));
+        shared.effects.push(Effect::Refused { ike_sa: self.id });
     }
 
     fn answer_refused(

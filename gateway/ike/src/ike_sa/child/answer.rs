@@ -17,7 +17,7 @@ use crate::counters::Counter;
 use crate::crash;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
-use crate::io::{ChildId, Path};
+use crate::io::{ChildId, ChildSpec, Path};
 use crate::leases::Reply;
 use crate::shared::Shared;
 use crate::time::after;
@@ -54,6 +54,10 @@ pub(in crate::ike_sa) struct Withheld {
     /// The addresses that the peer has asked for.
     pub(in crate::ike_sa) configuration: Option<Reply>,
     pub(super) child: Option<(ChildId, ChildWords)>,
+    /// What the kernel is asked to install.
+    pub(super) spec: Option<Box<ChildSpec>>,
+    /// SPIs that the kernel would not take.
+    pub(super) taken: u32,
 }
 
 impl Withheld {
@@ -63,7 +67,16 @@ impl Withheld {
         path: Path,
         identity: Option<AuthAnswer>,
     ) -> Self {
-        Self { request, path, deadline: now, identity, configuration: None, child: None }
+        Self {
+            request,
+            path,
+            deadline: now,
+            identity,
+            configuration: None,
+            child: None,
+            spec: None,
+            taken: 0,
+        }
     }
 
     pub(in crate::ike_sa) fn child(&self) -> Option<ChildId> {
@@ -154,6 +167,19 @@ impl ChildWords {
     /// The answer to an IKE_FOLLOWUP_KE that is not the last one.
     pub(in crate::ike_sa) const fn more(value: (Group, Vec<u8>), link: Link) -> Self {
         Self { spi: 0, terms: None, ke: Some(value), link: Some(link) }
+    }
+
+    /// Another inbound SPI, before anybody has seen the first.
+    pub(super) fn set_spi(&mut self, spi: u32) {
+        self.spi = spi;
+        for proposal in self.terms.iter_mut().flat_map(|terms| &mut terms.sa.proposals) {
+            proposal.spi = spi.to_be_bytes().to_vec();
+        }
+    }
+
+    /// Whether it names its SPI: the last IKE_FOLLOWUP_KE does not, it has been named before.
+    pub(super) const fn names_spi(&self) -> bool {
+        self.terms.is_some()
     }
 
     /// Whether the peer has a new Child SA with this answer, beside the first.

@@ -16,7 +16,7 @@ pub(super) use self::request::{ChildRequest, Negotiated, negotiate};
 use super::derive::Agreed;
 use super::offer::{ChildAnswer, ChildOffer};
 use super::switch::Poll;
-use super::{IkeSa, Job, State};
+use super::{IkeSa, Job, State, Wish};
 use crate::algorithms::{ChildKeyExchange, EspSuite};
 use crate::config::{Action, ChildLifetime, Mode, Protect, Rule};
 use crate::counters::Counter;
@@ -30,6 +30,9 @@ use crate::proposal::EspChoice;
 use crate::selector;
 use crate::shared::{Effect, Owner, Purpose, Shared};
 use crate::time::after;
+
+/// SPIs in a row that the kernel may not take before the Child SA is given up.
+const MOST_TAKEN: u32 = 3;
 
 /// One Child SA.
 #[derive(Debug, Clone)]
@@ -224,6 +227,7 @@ impl IkeSa {
         mut withheld: Withheld,
         negotiated: Negotiated,
     ) {
+        withheld.spec = Some(negotiated.spec.clone());
         withheld.child = Some((negotiated.child.id, negotiated.answer));
         withheld.deadline = after(now, shared.config.install_timeout);
         if let State::Established(established) = &mut self.state {
@@ -271,8 +275,20 @@ impl IkeSa {
         let Some(installed) = established.children.get_mut(&child) else { return };
         let (rule, spi) = (Arc::clone(&installed.rule.name), installed.inbound_spi);
         let withheld = established.withheld.take_if(|w| w.child() == Some(child));
+        let (result, withheld) = match (result, withheld) {
+            (Err(KernelError::SpiInUse), Some(withheld)) => {
+                match self.take_another_spi(shared, child, withheld) {
+                    None => return,
+                    Some(withheld) => (Err(KernelError::SpiInUse), Some(withheld)),
+                }
+            }
+            other => other,
+        };
+        let State::Established(established) = &mut self.state else { return };
+        let Some(installed) = established.children.get_mut(&child) else { return };
         match (result, withheld) {
             (Ok(()), withheld) => {
+                established.taken = 0;
                 self.child_stands(now, shared, child);
                 if let Some(mut withheld) = withheld {
                     let words = withheld.child.take().map(|(_, words)| words);
@@ -283,8 +299,9 @@ impl IkeSa {
             (Err(error), withheld) => {
                 let replaces = installed.replaces;
                 let peer_spi = installed.outbound_spi;
-                established.children.remove(&child);
+                let Some(failed) = established.children.remove(&child) else { return };
                 shared.release_spi(spi);
+                let again = error == KernelError::SpiInUse && withheld.is_none();
                 let error = Error::Kernel(error);
                 if let Some(withheld) = withheld {
                     self.release_answer(now, shared, withheld, Err(error));
@@ -293,8 +310,66 @@ impl IkeSa {
                     self.child_failed(shared, Some(rule), error);
                     self.rekey_failed(now, shared, replaces);
                     self.add_job(now, shared, Job::DeleteChild { spi, peer_spi });
+                    if again {
+                        self.ask_with_another_spi(now, shared, &failed);
+                    }
                 }
             }
+        }
+    }
+
+    /// Responder: the SPI that we chose is that of an SA which is none of ours. Nobody has seen it
+    /// yet, so another takes its place, a few times. Gives the answer back if it is to be a refusal.
+    fn take_another_spi(
+        &mut self,
+        shared: &mut Shared,
+        child: ChildId,
+        mut withheld: Withheld,
+    ) -> Option<Withheld> {
+        let State::Established(established) = &mut self.state else { return Some(withheld) };
+        let Some(installing) = established.children.get_mut(&child) else { return Some(withheld) };
+        let named = withheld.child.as_ref().is_some_and(|(_, words)| words.names_spi());
+        if !named || withheld.taken >= MOST_TAKEN {
+            return Some(withheld);
+        }
+        let (Some(mut spec), Ok(spi)) = (withheld.spec.take(), shared.child_spi(self.id, child))
+        else {
+            return Some(withheld);
+        };
+        shared.release_spi(installing.inbound_spi);
+        shared.count(Counter::SpiTaken);
+        (installing.inbound_spi, spec.inbound.spi) = (spi, spi);
+        if let Some(waiting) = &mut installing.waiting {
+            waiting.inbound.spi = spi;
+        }
+        let receives_only = installing.waiting.is_some();
+        if let Some((_, words)) = &mut withheld.child {
+            words.set_spi(spi);
+        }
+        withheld.taken = withheld.taken.saturating_add(1);
+        withheld.spec = Some(spec.clone());
+        established.withheld = Some(withheld);
+        let command = if receives_only {
+            KernelCommand::InstallInbound(spec)
+        } else {
+            KernelCommand::InstallChild(spec)
+        };
+        shared.command(Owner::IkeSa(self.id, Purpose::InstallChild(child)), command);
+        None
+    }
+
+    /// Initiator: the peer knows the SPI that the kernel would not take. The Child SA is deleted
+    /// again, and another one is asked for, a few times; a successor is tried again anyway.
+    fn ask_with_another_spi(&mut self, now: Instant, shared: &mut Shared, failed: &ChildSa) {
+        shared.count(Counter::SpiTaken);
+        let State::Established(established) = &mut self.state else { return };
+        established.taken = established.taken.saturating_add(1);
+        if failed.replaces.is_some() || established.taken > MOST_TAKEN {
+            return;
+        }
+        let rule = Arc::clone(&failed.rule.name);
+        if !self.will_serve(&rule) {
+            self.add_job(now, shared, Job::CreateChild(Wish::new(rule)));
         }
     }
 
