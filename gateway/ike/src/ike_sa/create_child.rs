@@ -84,7 +84,9 @@ impl IkeSa {
         let group = offer.group(group_of_ike_sa);
         let pending = group.map(|g| shared.key_exchange.generate(g)).transpose()?;
         // RFC 7296 1.3.3: the SPI is the one that *we* expect in ESP of the SA replaced.
-        let old = self.child(offer.wish.replaces).map(|c| c.inbound_spi.to_be_bytes());
+        let old = self.child(offer.wish.replaces);
+        let offer = offer.keeping(old.map(|c| c.pairs.clone()).unwrap_or_default());
+        let old = old.map(|c| c.inbound_spi.to_be_bytes());
         let rekey = old.as_ref().map(|spi| {
             Payload::Notify(Notify {
                 protocol: ProtocolId::ESP,

@@ -10,7 +10,7 @@ use super::notify;
 use crate::algorithms::Group;
 use crate::config::{Action, Mode, Protect, Rule, RuleName, UserName};
 use crate::error::Error;
-use crate::io::{ChildId, IkeSaId};
+use crate::io::{ChildId, IkeSaId, Selector};
 use crate::leases::Lease;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
@@ -29,6 +29,8 @@ pub(crate) struct ChildOffer {
     pub(super) spi: u32,
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
+    /// What the Child SA that is replaced protects.
+    in_use: Vec<(Selector, u32)>,
 }
 
 /// The peer's good answer to a [`ChildOffer`].
@@ -55,7 +57,12 @@ impl ChildOffer {
         }
         let id = shared.child_id();
         let spi = shared.child_spi(owner, id)?;
-        Ok(Some(Self { wish, rule, protect, id, spi, local, remote }))
+        Ok(Some(Self { wish, rule, protect, id, spi, local, remote, in_use: Vec::new() }))
+    }
+
+    /// It is to protect at least this, which a Child SA does that it replaces.
+    pub(super) fn keeping(self, in_use: Vec<(Selector, u32)>) -> Self {
+        Self { in_use, ..self }
     }
 
     pub(super) fn serves(&self, rule: &RuleName) -> bool {
@@ -147,6 +154,9 @@ impl ChildOffer {
         let local = selector::assigned(&self.rule, local.to_vec(), ours);
         let pairs = selector::pairs(&self.rule, &local, remote)
             .ok_or(Error::BadAnswer("unusable traffic selectors"))?;
+        if !selector::cover(&local, remote, &self.in_use) {
+            return Err(Error::BadAnswer("traffic selectors narrower than those in use"));
+        }
         let narrowed = Narrowed { local, remote: remote.to_vec(), pairs };
         Ok(ChildAnswer { choice, narrowed })
     }

@@ -294,6 +294,10 @@ impl IkeSa {
                 return self.remove_child(shared, child, "expired");
             }
             shared.count(Counter::ChildSaExpired);
+            if expired.failures > 0 {
+                // RFC 7296 2.8: where rekeying fails, the IKE SA and all its Child SAs are closed.
+                return self.delete_ike(now, shared, "rekeying has failed up to the hard limit");
+            }
             let by_us =
                 matches!(&expired.rule.action, Action::Protect(p) if p.start != Start::Respond);
             self.delete_child(now, shared, child, "expired before it had a successor");

@@ -66,6 +66,19 @@ pub(crate) fn within(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bo
     inner.iter().all(|i| outer.iter().any(|o| contains(o, i)))
 }
 
+/// Whether selectors cover traffic that is in use (RFC 7296 2.9.2).
+pub(crate) fn cover(
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+    in_use: &[(Selector, u32)],
+) -> bool {
+    let side = |net: &IpNet, pair: &Selector, ports| of_prefix(net, pair.protocol, ports);
+    in_use.iter().all(|(pair, _)| {
+        within(&[side(&pair.local, pair, &pair.local_ports)], local)
+            && within(&[side(&pair.remote, pair, &pair.remote_ports)], remote)
+    })
+}
+
 fn intersect(a: &TrafficSelector, b: &TrafficSelector) -> Option<TrafficSelector> {
     let protocol = match (a.protocol, b.protocol) {
         (0, p) | (p, 0) => p,

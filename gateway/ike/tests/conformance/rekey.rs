@@ -302,3 +302,103 @@ fn after_no_additional_sas_another_ike_sa_takes_over() {
     assert_eq!(states(&simulation, 0), ["established"]);
     assert_ne!(inbound(&simulation, 0), old);
 }
+
+#[test]
+fn a_successor_narrower_than_what_it_replaces_is_not_taken() {
+    let mut simulation = connected();
+    let request = rekeying_child(&mut simulation);
+    let old = inbound(&simulation, 0);
+    let answer = only(deliver(&mut simulation, 1, &request));
+    let narrower = resealed(&simulation, 1, &answer, |payloads| {
+        for payload in payloads.iter_mut() {
+            if let Payload::TsResponder(ts) = payload {
+                *ts = TrafficSelectors::new(vec![selectors::selector("10.2.0.0/25")]);
+            }
+        }
+    });
+    let sent = deliver(&mut simulation, 0, &narrower);
+    assert_eq!(inbound(&simulation, 0), old, "it goes on");
+    assert_eq!(children(&simulation, 0), 1);
+    let forge = forge(&simulation, 0);
+    let delete = forge.open(&only(sent)).unwrap();
+    assert_eq!(kinds(&delete.payloads().unwrap()), [PayloadType::DELETE], "of the new one");
+    assert_eq!(states(&simulation, 0), ["established"]);
+}
+
+#[test]
+fn nothing_is_narrowed_below_what_is_in_use() {
+    // The rule covers less than before: what is in use ends with it, and has no successor.
+    let mut simulation = connected();
+    let request = rekeying_child(&mut simulation);
+    let less = with_rule(policies_of_b(), |rule| {
+        rule.local = vec!["10.2.0.0/25".parse().unwrap()];
+    });
+    let forge = forge(&simulation, 1);
+    simulation.configure(1, less);
+    let answer = deliver(&mut simulation, 1, &request);
+    let answer = forge.open(answer.last().unwrap()).unwrap();
+    assert_eq!(notified(&answer.payloads().unwrap()), [NotifyType::TEMPORARY_FAILURE]);
+    assert_eq!(children(&simulation, 1), 0);
+    simulation.network.set_faults(Faults::default());
+    simulation.run(MINUTE);
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+}
+
+#[test]
+fn a_peer_that_puts_off_for_minutes_loses_the_ike_sa() {
+    let mut simulation = connected();
+    let mut request = rekeying_child(&mut simulation);
+    let begun = simulation.now;
+    for _attempt in 0..100 {
+        refuse(&mut simulation, &request, NotifyType::TEMPORARY_FAILURE);
+        if states(&simulation, 0) == ["closing"] {
+            let time = simulation.now - begun;
+            assert!(time >= 5 * MINUTE && time < 7 * MINUTE, "{time:?}");
+            return;
+        }
+        let before = simulation.nodes[0].sent.len();
+        while simulation.nodes[0].sent.len() == before {
+            assert!(simulation.step(simulation.now + MINUTE));
+        }
+        request = simulation.nodes[0].sent[before].1.clone();
+    }
+    panic!("it is put off for ever");
+}
+
+#[test]
+fn what_goes_well_in_between_ends_the_minutes() {
+    let mut simulation = connected();
+    for _round in 0..20 {
+        let request = rekeying_child(&mut simulation);
+        refuse(&mut simulation, &request, NotifyType::TEMPORARY_FAILURE);
+        assert_eq!(states(&simulation, 0), ["established"]);
+        // B has not seen it: it would take the next one for too new.
+        let answer = forge(&simulation, 0).open(&request).unwrap();
+        deliver(&mut simulation, 1, &request);
+        assert_eq!(answer.header.exchange, EXCHANGE);
+        simulation.network.set_faults(Faults::default());
+        simulation.run(MINUTE);
+        simulation.network.set_faults(CUT);
+    }
+    assert_eq!(states(&simulation, 0), ["established"]);
+}
+
+#[test]
+fn where_rekeying_fails_up_to_the_hard_limit_the_ike_sa_is_closed() {
+    let hard = |simulation: &mut Simulation| {
+        let spi = inbound(simulation, 0);
+        let expire = KernelEvent::Expire { spi, destination: A, hard: true };
+        simulation.input(0, Input::Kernel(expire));
+    };
+    let mut simulation = connected();
+    let request = rekeying_child(&mut simulation);
+    refuse(&mut simulation, &request, NotifyType::NO_PROPOSAL_CHOSEN);
+    assert_eq!(states(&simulation, 0), ["established"], "not yet");
+    hard(&mut simulation);
+    assert_eq!(states(&simulation, 0), ["closing"]);
+    assert_eq!(children(&simulation, 0), 0);
+    // Where nothing has failed, the Child SA alone goes.
+    let mut simulation = connected();
+    hard(&mut simulation);
+    assert_eq!(states(&simulation, 0), ["established"]);
+}

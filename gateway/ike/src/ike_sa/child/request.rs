@@ -138,6 +138,15 @@ pub(in crate::ike_sa) fn negotiate(
         Err(_) if hindered => return Err(Error::Mode("transport mode does not pass NAT")),
         found => found?,
     };
+    // RFC 7296 2.9.2: not below what is in use, unless the peer itself asks for less.
+    let old = request.replaces.as_ref().and_then(|(old, _)| established.children.get(old));
+    if let Some(old) = old
+        && selector::cover(ours, theirs, &old.pairs)
+        && !selector::cover(&narrowed.local, &narrowed.remote, &old.pairs)
+    {
+        let theirs = format!("{} == {}", selector::describe(ours), selector::describe(theirs));
+        return Err(Error::TsUnacceptable { theirs });
+    }
     if protect.quantum_safe && !established.channel.is_quantum_safe() {
         return Err(Error::NotQuantumSafe(established.channel.suite));
     }
