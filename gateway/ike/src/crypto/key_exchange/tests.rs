@@ -71,6 +71,44 @@ fn x25519_agrees_with_the_key_of_rfc_7748() {
     assert_eq!(*pair.agree(&alice_public).unwrap(), expected);
 }
 
+/// RFC 8031 A: the KE payloads are those of IKEv2. Either end of it is x25519-dalek.
+#[test]
+fn x25519_agrees_with_the_example_of_rfc_8031() {
+    let random_i = "751fb4308655b476b6789b7325f9ea8cddd16a58533ff6d9e60009464a5f9d94";
+    let random_r = "0a54645253290d60ddadd0e030bacd9e5501efdc220755a1e978f1b839a05688";
+    let public_i = hex("48d5ddd4061257ba166fa3f9bbdb74f1a4e81c089384fa77f790709f0dfbc766");
+    let public_r = hex("0be7c1f5aad87d7e448662673298a443478b859745179eaf564c79c0ef6eee25");
+    let secret = hex("c74950607a12327f3204d94b6825bfb068b7f8319a9e3708ed3d43ce8130c950");
+    let own = |digits: &str| -> [u8; 32] { hex(digits).try_into().unwrap() };
+    let multiply = |scalar: [u8; 32], point: &[u8]| {
+        x25519_dalek::x25519(scalar, point.try_into().unwrap()).to_vec()
+    };
+    for (random, public, other) in
+        [(random_i, &public_i, &public_r), (random_r, &public_r, &public_i)]
+    {
+        assert_eq!(multiply(own(random), &x25519_dalek::X25519_BASEPOINT_BYTES), *public);
+        assert_eq!(multiply(own(random), other), secret);
+        let pair = SystemKeyExchange.generate(Group::X25519).unwrap();
+        let expected = multiply(own(random), pair.public());
+        assert_eq!(*pair.agree(public).unwrap(), expected);
+    }
+}
+
+/// RFC 7748 5: the highest bit is ignored, and a value between the prime and 2^255 is taken as what
+/// it is modulo the prime. Other implementations send neither, but both ends must agree on them.
+#[test]
+fn an_x25519_value_that_is_not_canonical_is_taken_as_the_rfc_says() {
+    // The base point: the secret is then the responder's own public value.
+    let nine = [vec![9], vec![0; 31]].concat();
+    // 9 plus the prime, and 9 with the highest bit.
+    let above = hex("f6ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f");
+    let with_bit = [vec![9], vec![0; 30], vec![0x80]].concat();
+    for value in [nine, above, with_bit] {
+        let agreed = SystemKeyExchange.respond(Group::X25519, &value).unwrap();
+        assert_eq!(*agreed.secret, agreed.value, "{value:02x?}");
+    }
+}
+
 /// The points of small order on Curve25519 and its twist, as Wycheproof has them: each would
 /// make the secret zero (RFC 7748 6.1, RFC 8031 5).
 #[test]

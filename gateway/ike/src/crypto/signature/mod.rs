@@ -7,6 +7,8 @@ mod private;
 mod public;
 
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod tests;
 
 use core::fmt;

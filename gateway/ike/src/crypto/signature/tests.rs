@@ -16,7 +16,7 @@ const P521: &[u8] = include_bytes!("../../../tests/keys/p521.pem");
 const ED25519: &[u8] = include_bytes!("../../../tests/keys/ed25519.pem");
 
 /// One of each kind, read once: that takes time.
-fn keys() -> &'static [SigningKey; 5] {
+pub(super) fn keys() -> &'static [SigningKey; 5] {
     static KEYS: LazyLock<[SigningKey; 5]> = LazyLock::new(|| {
         [RSA, P256, P384, P521, ED25519].map(|pem| SigningKey::from_pem(pem).unwrap())
     });
@@ -31,7 +31,7 @@ fn public(kind: KeyKind, key: &str) -> PublicKey {
 const ORDER_P256: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
 
 /// A DER ECDSA-Sig-Value of two numbers, whatever they are.
-fn ecdsa_value(r: &[u8], s: &[u8]) -> Vec<u8> {
+pub(super) fn ecdsa_value(r: &[u8], s: &[u8]) -> Vec<u8> {
     let number = |n: &[u8]| [&[2, u8::try_from(n.len()).unwrap()], n].concat();
     let both = [number(r), number(s)].concat();
     let mut value = vec![0x30];
