@@ -31,11 +31,20 @@ impl Key {
     }
 }
 
+/// Octets of comment in each certificate of a long chain: what makes real ones large, such as
+/// policies, addresses of lists and names, is as little use to IKE.
+const COMMENT: usize = 1100;
+
+/// The root's common name, which NSS calls it by.
+pub const ROOT_NAME: &str = "Test CA";
+
 /// A root that issues certificates into its directory, which goes with it.
 #[derive(Debug)]
 pub struct Authority {
     directory: TempDir,
     key: Key,
+    /// What stands between the root and what it issues, the root's own neighbour first.
+    intermediates: Vec<&'static str>,
 }
 
 /// The files of a certificate.
@@ -43,6 +52,8 @@ pub struct Authority {
 pub struct Issued {
     /// The certificate.
     pub certificate: PathBuf,
+    /// The certificate, and after it those that lead to the root.
+    pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
 }
@@ -54,13 +65,29 @@ impl Authority {
     /// `openssl` is not there or refuses.
     pub fn new(key: Key) -> Result<Self> {
         let directory = TempDir::with_prefix("authority").context("a directory")?;
-        let authority = Self { directory, key };
+        let authority = Self { directory, key, intermediates: Vec::new() };
         let arguments = [
-            &["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=Test CA"],
+            &["req", "-x509", "-nodes", "-days", "30", "-subj", &format!("/CN={ROOT_NAME}")],
             key.arguments(),
             &["-keyout", "ca.key", "-out", "ca.pem"],
         ];
         authority.openssl(&arguments.concat()).map(|()| authority)
+    }
+
+    /// One that issues by way of two others: a chain has more than 4 kB, the root not counted.
+    /// Those two have keys on P-256, which are quickly made.
+    ///
+    /// # Errors
+    /// As [`Authority::new`].
+    pub fn with_long_chains(key: Key) -> Result<Self> {
+        let mut authority = Self::new(key)?;
+        for name in ["intermediate", "issuing"] {
+            let extensions = "basicConstraints=critical,CA:true\n\
+                              keyUsage=critical,keyCertSign,cRLSign\n";
+            authority.sign(name, Key::P256, extensions)?;
+            authority.intermediates.push(name);
+        }
+        Ok(authority)
     }
 
     /// The root's own certificate.
@@ -69,43 +96,99 @@ impl Authority {
         self.path("ca.pem")
     }
 
+    /// The certificates between the root and what it issues.
+    #[must_use]
+    pub fn intermediates(&self) -> Vec<PathBuf> {
+        self.intermediates.iter().map(|name| self.path(&format!("{name}.pem"))).collect()
+    }
+
     /// Issues a certificate for `O=Test, CN=name` that holds the domain name.
     ///
     /// # Errors
     /// `openssl` refuses.
     pub fn issue(&self, name: &str) -> Result<Issued> {
-        let [key, request, certificate, extensions] =
-            ["key", "csr", "pem", "ext"].map(|ending| format!("{name}.{ending}"));
-        let path = self.path(&extensions);
-        fs::write(&path, format!("subjectAltName=DNS:{name}\n")).context(path.display())?;
+        let issued = self.sign(name, self.key, &format!("subjectAltName=DNS:{name}\n"))?;
+        let mut chain = String::new();
+        for link in core::iter::once(issued.certificate.clone()).chain(self.nearest_first()) {
+            chain.push_str(&fs::read_to_string(&link).context(link.display())?);
+        }
+        fs::write(&issued.chain, chain).context(issued.chain.display())?;
+        Ok(issued)
+    }
+
+    /// The certificate and its key as PKCS #12 with all above it, under the name `name`.
+    ///
+    /// # Errors
+    /// `openssl` refuses.
+    pub fn bundle(&self, name: &str, issued: &Issued, password: &str) -> Result<PathBuf> {
+        let all = self.path("above.pem");
+        let mut above = String::new();
+        for link in self.nearest_first().chain([self.certificate()]) {
+            above.push_str(&fs::read_to_string(&link).context(link.display())?);
+        }
+        fs::write(&all, above).context(all.display())?;
+        let bundle = self.path(&format!("{name}.p12"));
+        let path = |path: &Path| path.display().to_string();
+        self.openssl(&[
+            "pkcs12",
+            "-export",
+            "-name",
+            name,
+            "-passout",
+            &format!("pass:{password}"),
+            "-in",
+            &path(&issued.certificate),
+            "-inkey",
+            &path(&issued.key),
+            "-certfile",
+            &path(&all),
+            "-out",
+            &path(&bundle),
+        ])?;
+        Ok(bundle)
+    }
+
+    fn nearest_first(&self) -> impl Iterator<Item = PathBuf> {
+        self.intermediates().into_iter().rev()
+    }
+
+    /// Makes a key and has the last of the chain sign a certificate for it.
+    fn sign(&self, name: &str, key: Key, extensions: &str) -> Result<Issued> {
+        let [key_file, request, certificate, extensions_file, chain] =
+            ["key", "csr", "pem", "ext", "chain"].map(|ending| format!("{name}.{ending}"));
+        let path = self.path(&extensions_file);
+        let long = name == "intermediate" || !self.intermediates.is_empty();
+        let comment =
+            if long { format!("nsComment={}\n", "x".repeat(COMMENT)) } else { String::new() };
+        fs::write(&path, format!("{extensions}{comment}")).context(path.display())?;
         let subject = format!("/O=Test/CN={name}");
         let arguments = [
             &["req", "-new", "-nodes", "-subj", &subject],
-            self.key.arguments(),
-            &["-keyout", &key, "-out", &request],
+            key.arguments(),
+            &["-keyout", &key_file, "-out", &request],
         ];
         self.openssl(&arguments.concat())?;
+        let issuer = self.intermediates.last().unwrap_or(&"ca");
         self.openssl(&[
             "x509",
             "-req",
             "-days",
             "30",
             "-CA",
-            "ca.pem",
+            &format!("{issuer}.pem"),
             "-CAkey",
-            "ca.key",
+            &format!("{issuer}.key"),
             "-CAcreateserial",
             "-extfile",
-            &extensions,
+            &extensions_file,
             "-in",
             &request,
             "-out",
             &certificate,
         ])?;
-        let issued = Issued { certificate: self.path(&certificate), key: self.path(&key) };
-        fs::set_permissions(&issued.key, fs::Permissions::from_mode(0o600))
-            .context(issued.key.display())?;
-        Ok(issued)
+        let [certificate, chain, key] = [certificate, chain, key_file].map(|name| self.path(&name));
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).context(key.display())?;
+        Ok(Issued { certificate, chain, key })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -122,10 +205,16 @@ impl Authority {
 /// The keys of a peer's table in our policy for these files.
 #[must_use]
 pub fn policy(authority: &Authority, ours: &Issued) -> String {
+    format!("auth = \"certificate\"\n{}", files(authority, ours))
+}
+
+/// Those that name the files.
+#[must_use]
+pub fn files(authority: &Authority, ours: &Issued) -> String {
     let line = |key: &str, path: &Path| format!("{key} = {:?}\n", path.display().to_string());
     format!(
-        "auth = \"certificate\"\n{}{}ca = [{:?}]",
-        line("certificate", &ours.certificate),
+        "{}{}ca = [{:?}]",
+        line("certificate", &ours.chain),
         line("private-key", &ours.key),
         authority.certificate().display().to_string(),
     )

@@ -71,6 +71,8 @@ pub struct Rule {
     pub esp_proposals: Vec<&'static str>,
     /// When Child SAs are replaced; `None`: as the daemon has it.
     pub lifetime: Option<&'static str>,
+    /// After how many packets they are replaced, too; `None`: after no number.
+    pub lifetime_packets: Option<u32>,
 }
 
 impl Policy {
@@ -94,6 +96,7 @@ impl Policy {
                 start: "on-demand",
                 esp_proposals: Vec::new(),
                 lifetime: None,
+                lifetime_packets: None,
             }],
             settings: String::new(),
             peer_keys: String::new(),
@@ -155,15 +158,18 @@ impl fmt::Display for Policy {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, local, remote, mode, start, esp_proposals, lifetime } = self;
+        let Self { name, local, remote, mode, start, esp_proposals, .. } = self;
         writeln!(f, "[rule.{name}]\naction = \"protect\"\npeer = \"other\"")?;
         writeln!(f, "local = {local:?}\nremote = {remote:?}")?;
         writeln!(f, "mode = \"{mode}\"\nstart = \"{start}\"")?;
         if !esp_proposals.is_empty() {
             writeln!(f, "esp-proposals = {esp_proposals:?}")?;
         }
-        if let Some(lifetime) = lifetime {
+        if let Some(lifetime) = self.lifetime {
             writeln!(f, "lifetime = \"{lifetime}\"")?;
+        }
+        if let Some(packets) = self.lifetime_packets {
+            writeln!(f, "lifetime-packets = {packets}")?;
         }
         Ok(())
     }
@@ -333,6 +339,15 @@ impl<'a> Gateway<'a> {
         let status = self.status()?;
         let counters = status.get("counters").context("no counters")?;
         Ok(counters.get(name).and_then(Value::as_u64).unwrap_or(0))
+    }
+
+    /// Waits until a counter of the daemon is this large.
+    ///
+    /// # Errors
+    /// It is not within a minute; with the end of the log.
+    pub fn wait_counter(&self, name: &str, count: u64) -> Result {
+        wait_for(name, PATIENCE, || Ok((self.counter(name)? >= count).then_some(())))
+            .map_err(|error| self.with_log(&error))
     }
 
     fn with_log(&self, error: &Error) -> Error {

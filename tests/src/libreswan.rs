@@ -1,25 +1,41 @@
 //! libreswan in a namespace, with the kernel's ESP. Debian has it beside strongSwan only in a root
 //! directory of its own.
 
+use core::fmt;
 use core::time::Duration;
 use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::certificates::{Authority, Issued, ROOT_NAME};
 use crate::chroot;
 use crate::daemon::{Daemon, tail, wait_for};
 use crate::error::{Context as _, Error, Result};
 use crate::namespace::{Namespace, output};
-use crate::strongswan::{CHILD, PSK};
+use crate::strongswan::{CHILD, PPK, PSK};
 use crate::topology::{Family, Site, Topology};
 
 /// How long pluto may take for anything on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What opens the file with which the key comes into the database; nothing depends on it.
+const BUNDLE_PASSWORD: &str = "bundle";
+
 /// One connection, in the words of `ipsec.conf`.
 #[derive(Debug, Clone)]
-pub struct Connection(String);
+pub struct Connection {
+    /// Addresses, identities and prefixes of both ends.
+    pub ends: String,
+    /// How both prove who they are, and keys that say more.
+    pub keys: String,
+    /// Algorithms of ESP.
+    pub esp: String,
+    /// The name under which the peer and it know [`PPK`].
+    pub ppk_id: Option<&'static str>,
+    /// Its certificate with all above it.
+    pub bundle: Option<PathBuf>,
+}
 
 impl Connection {
     /// The client's side of a tunnel between the sites.
@@ -27,38 +43,79 @@ impl Connection {
     pub fn of_client(topology: &Topology, family: Family) -> Self {
         let (client, server) = (&topology.client, &topology.server);
         let right = server.outer(family).to_string();
-        Self::between((client, "client.test"), (server, "server.test"), &right, family)
+        let subnets = Some((client.prefix(family), server.prefix(family)));
+        Self::between((client, "client.test"), ("server.test", &right), subnets, family)
     }
 
     /// The server's side of it; it answers to any address.
     #[must_use]
     pub fn of_server(topology: &Topology, family: Family) -> Self {
         let (client, server) = (&topology.client, &topology.server);
-        Self::between((server, "server.test"), (client, "client.test"), "%any", family)
+        let subnets = Some((server.prefix(family), client.prefix(family)));
+        Self::between((server, "server.test"), ("client.test", "%any"), subnets, family)
     }
 
-    fn between(left: (&Site, &str), right: (&Site, &str), address: &str, family: Family) -> Self {
-        Self(format!(
-            "conn {CHILD}
-\tkeyexchange=ikev2
-\tauthby=secret
-\tleft={}
-\tleftid=@{}
-\tleftsubnet={}
-\tleftupdown=%disabled
-\tright={address}
-\trightid=@{}
-\trightsubnet={}
-\tike=aes_gcm256-sha2_256-dh31
-\tesp=aes_gcm256
-\tauto=add
-",
-            left.0.outer(family),
-            left.1,
-            left.0.prefix(family),
-            right.1,
-            right.0.prefix(family),
-        ))
+    /// The server's side of transport mode between the gateways, which can begin as well.
+    #[must_use]
+    pub fn of_transport(topology: &Topology, family: Family) -> Self {
+        let (client, server) = (&topology.client, &topology.server);
+        let right = client.outer(family).to_string();
+        let mut it = Self::between((server, "server.test"), ("client.test", &right), None, family);
+        it.keys.push_str("\ttype=transport\n");
+        it
+    }
+
+    fn between(
+        left: (&Site, &str),
+        right: (&str, &str),
+        subnets: Option<(String, String)>,
+        family: Family,
+    ) -> Self {
+        let subnets = subnets.map_or_else(String::new, |(left, right)| {
+            format!("\tleftsubnet={left}\n\trightsubnet={right}\n")
+        });
+        Self {
+            ends: format!(
+                "\tleft={}\n\tleftid=@{}\n\tright={}\n\trightid=@{}\n{subnets}",
+                left.0.outer(family),
+                left.1,
+                right.1,
+                right.0,
+            ),
+            keys: "\tauthby=secret\n".to_owned(),
+            esp: "aes_gcm256".to_owned(),
+            ppk_id: None,
+            bundle: None,
+        }
+    }
+
+    /// With a certificate; `authby` is libreswan's word for its kind of key.
+    ///
+    /// # Errors
+    /// As [`Authority::bundle`].
+    pub fn certified(self, authority: &Authority, ours: &Issued, authby: &str) -> Result<Self> {
+        Ok(Self {
+            keys: format!(
+                "\tauthby={authby}\n\tleftcert={CHILD}\n\tleftsendcert=always\n\tsendca=all\n"
+            ),
+            bundle: Some(authority.bundle(CHILD, ours, BUNDLE_PASSWORD)?),
+            ..self
+        })
+    }
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ends, keys, esp, ppk_id, .. } = self;
+        let ppk = match ppk_id {
+            Some(id) => format!("\tppk=insist\n\tppk-ids=\"{id}\"\n"),
+            None => String::new(),
+        };
+        write!(
+            f,
+            "conn {CHILD}\n\tkeyexchange=ikev2\n{ends}\tleftupdown=%disabled\n\
+             \tike=aes_gcm256-sha2_256-dh31\n\tesp={esp}\n\tauto=add\n{keys}{ppk}"
+        )
     }
 }
 
@@ -94,12 +151,23 @@ impl<'a> Libreswan<'a> {
             let path = directory.join(name);
             fs::write(&path, text).context(path.display()).map(|()| path)
         };
-        let conf = write("ipsec.conf", &connection.0)?;
-        let secrets =
-            write("ipsec.secrets", &format!("@client.test @server.test : PSK \"{PSK}\"\n"))?;
+        let conf = write("ipsec.conf", &connection.to_string())?;
+        let mut keys = format!("@client.test @server.test : PSK \"{PSK}\"\n");
+        if let Some(id) = connection.ppk_id {
+            let line = format!("@client.test @server.test : PPKS \"{id}\" \"{PPK}\"\n");
+            keys.push_str(&line);
+        }
+        let secrets = write("ipsec.secrets", &keys)?;
         let nss = format!("sql:{}", directory.join("nss").display());
         let mut certutil = chroot::command(namespace, Some(&root), "/usr/bin/certutil");
         output(certutil.args(["-N", "--empty-password", "-d", &nss]), "")?;
+        if let Some(bundle) = &connection.bundle {
+            let mut import = chroot::command(namespace, Some(&root), "/usr/bin/pk12util");
+            import.args(["-d", &nss, "-K", "", "-W", BUNDLE_PASSWORD, "-i"]).arg(bundle);
+            output(&mut import, "")?;
+            let mut trust = chroot::command(namespace, Some(&root), "/usr/bin/certutil");
+            output(trust.args(["-M", "-d", &nss, "-n", ROOT_NAME, "-t", "CT,,"]), "")?;
+        }
         let mut pluto = chroot::command(namespace, Some(&root), "/usr/libexec/ipsec/pluto");
         pluto.args(["--nofork", "--stderrlog", "--no-dnssec", "--config"]).arg(&conf);
         pluto.arg("--secretsfile").arg(&secrets).arg("--nssdir").arg(directory.join("nss"));
@@ -126,6 +194,39 @@ impl<'a> Libreswan<'a> {
     /// The peer does not answer or refuses; with the end of libreswan's log.
     pub fn initiate(&self) -> Result {
         self.whack(&["--initiate", "--name", CHILD]).map(drop)
+    }
+
+    /// Gives the Child SA a successor.
+    ///
+    /// # Errors
+    /// There is none, or the peer does not answer.
+    pub fn rekey_child(&self) -> Result {
+        self.whack(&["--rekey-child", "--name", CHILD]).map(drop)
+    }
+
+    /// Gives the IKE SA new keys.
+    ///
+    /// # Errors
+    /// There is none, or the peer does not answer.
+    pub fn rekey_ike(&self) -> Result {
+        self.whack(&["--rekey-ike", "--name", CHILD]).map(drop)
+    }
+
+    /// Waits until it has no SA left.
+    ///
+    /// # Errors
+    /// It has one still after a minute.
+    pub fn wait_gone(&self) -> Result {
+        // One line for each state, and each begins with its number.
+        wait_for("the end of libreswan's SAs", PATIENCE, || {
+            Ok((!self.whack(&["--showstates"])?.contains('#')).then_some(()))
+        })
+        .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
+    }
+
+    /// The process and its log.
+    pub const fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
     }
 
     /// Takes it down.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::capture::{Capture, Selected, Summary};
 use crate::error::{Context as _, Error, Result};
 use crate::frame::Kind;
+use crate::gateway::Gateway;
 use crate::namespace::Namespace;
 use crate::topology::{Between, Family, Topology};
 use crate::traffic::{PingOptions, ping, transfer};
@@ -103,4 +104,14 @@ pub fn encrypted(topology: &Topology, summary: &Summary) -> Result {
         Between::Nat => esp == 0 && in_udp > 0,
     };
     if right { Ok(()) } else { Err(Error::new(format!("on the wire were {summary}"))) }
+}
+
+/// Whether the first of a gateway's IKE SAs is quantum-safe.
+///
+/// # Errors
+/// There is none.
+pub fn quantum_safe(gateway: &Gateway<'_>) -> Result<bool> {
+    let status = gateway.status()?;
+    let sa = status.pointer("/ike_sas/0").context("no IKE SA")?;
+    Ok(sa.get("quantum_safe").is_some_and(|safe| *safe == true))
 }

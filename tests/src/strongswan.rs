@@ -8,6 +8,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
+use crate::certificates::{Authority, Issued};
 use crate::chroot;
 use crate::daemon::{Daemon, tail, wait_for};
 use crate::error::{Context as _, Error, Result};
@@ -41,6 +42,8 @@ pub struct Connection {
     pub remote_auth: String,
     /// Our private key, if we sign.
     pub private_key: Option<PathBuf>,
+    /// Certificates of authorities below the root, for our chain and the peer's.
+    pub intermediates: Vec<PathBuf>,
     /// Our traffic selectors, comma-separated.
     pub local_ts: String,
     /// The peer's traffic selectors, comma-separated.
@@ -63,6 +66,9 @@ pub struct Connection {
     pub keys: String,
     /// The addresses that the peer may ask for, each pool a prefix.
     pub pools: Vec<&'static str>,
+    /// After how many seconds without a message it asks whether the peer lives, and begins anew
+    /// when there is no answer; `None`: never.
+    pub liveness: Option<u32>,
     /// More secrets, beside the key of [`PSK`].
     pub secrets: String,
 }
@@ -79,6 +85,7 @@ impl Connection {
             local_auth: "auth = psk".to_owned(),
             remote_auth: "auth = psk".to_owned(),
             private_key: None,
+            intermediates: Vec::new(),
             local_ts: topology.client.prefix(inner),
             remote_ts: topology.server.prefix(inner),
             mode: "tunnel",
@@ -90,6 +97,7 @@ impl Connection {
             virtual_address: false,
             keys: String::new(),
             pools: Vec::new(),
+            liveness: None,
             secrets: String::new(),
         }
     }
@@ -106,6 +114,29 @@ impl Connection {
             local_ts: client.remote_ts,
             remote_ts: client.local_ts,
             ..client
+        }
+    }
+
+    /// With a certificate of ours and the root that the peer's must lead to; `methods` are values
+    /// of `auth`, ours and the peer's: `pubkey` or `eap-tls`.
+    #[must_use]
+    pub fn certified(
+        self,
+        authority: &Authority,
+        ours: &Issued,
+        methods: [&'static str; 2],
+    ) -> Self {
+        let [local, remote] = methods;
+        let eap_id = if remote == "eap-tls" { "\n      eap_id = %any" } else { "" };
+        Self {
+            local_auth: format!("auth = {local}\n      certs = {}", ours.certificate.display()),
+            remote_auth: format!(
+                "auth = {remote}\n      cacerts = {}{eap_id}",
+                authority.certificate().display()
+            ),
+            private_key: Some(ours.key.clone()),
+            intermediates: authority.intermediates(),
+            ..self
         }
     }
 
@@ -130,6 +161,10 @@ impl Connection {
         let pools = pools.concat();
         let use_pools =
             if names.is_empty() { String::new() } else { format!("pools = {}", names.join(", ")) };
+        let (delay, action) = match self.liveness {
+            Some(seconds) => (format!("dpd_delay = {seconds}s"), "dpd_action = restart"),
+            None => (String::new(), ""),
+        };
         write!(
             text,
             "connections {{
@@ -142,6 +177,7 @@ impl Connection {
 {ppk}    {vips}
     {keys}
     {use_pools}
+    {delay}
     local {{
       {local_auth}
       id = {local_id}
@@ -157,6 +193,7 @@ impl Connection {
         remote_ts = {remote_ts}
         esp_proposals = {esp_proposals}
         start_action = {start_action}
+        {action}
       }}
     }}
   }}
@@ -198,7 +235,7 @@ impl<'a> StrongSwan<'a> {
     /// Whether its plugins for EAP are installed.
     #[must_use]
     pub fn has_eap() -> bool {
-        ["identity", "mschapv2"].iter().all(|method| {
+        ["identity", "mschapv2", "tls"].iter().all(|method| {
             let plugin = format!("/usr/lib/ipsec/plugins/libstrongswan-eap-{method}.so");
             fs::exists(plugin).unwrap_or(false)
         })
@@ -238,16 +275,27 @@ impl<'a> StrongSwan<'a> {
             let path = directory.join(name);
             fs::write(&path, text).context(path.display()).map(|()| path)
         };
-        let vici = format!("unix://{}", directory.join("vici").display());
+        let socket = directory.join("vici");
+        // One that was killed has left it behind.
+        if socket.exists() {
+            fs::remove_file(&socket).context(socket.display())?;
+        }
+        let vici = format!("unix://{}", socket.display());
         // Traffic control, the XFRM interface and routes are the kernel's own business here:
         // policies without interface, routes by table 220, as strongSwan does it everywhere.
+        // Who is asked whether it lives has four seconds.
+        let impatience = match connection.liveness {
+            Some(_) => "retransmit_timeout = 1.0\n  retransmit_base = 1.0\n  retransmit_tries = 3",
+            None => "",
+        };
         let conf = write(
             "strongswan.conf",
             &format!(
                 "charon-systemd {{
   fragment_size = {}
+  {impatience}
   load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf pem pkcs1 pkcs8 x509 revocation \
-                 kernel-netlink socket-default vici eap-identity eap-mschapv2
+                 kernel-netlink socket-default vici eap-identity eap-mschapv2 eap-tls
   journal {{
     default = -1
   }}
@@ -282,11 +330,17 @@ swanctl {{
             fs::create_dir_all(&private).context(private.display())?;
             fs::copy(key, private.join("key.pem")).context(key.display())?;
         }
+        if !connection.intermediates.is_empty() {
+            let authorities = directory.join("x509ca");
+            fs::create_dir_all(&authorities).context(authorities.display())?;
+            for (n, path) in connection.intermediates.iter().enumerate() {
+                fs::copy(path, authorities.join(format!("{n}.pem"))).context(path.display())?;
+            }
+        }
         let mut command = chroot::command(namespace, root.as_deref(), "/usr/sbin/charon-systemd");
         command.env("STRONGSWAN_CONF", &conf);
         let daemon = Daemon::start(namespace, "strongswan", &mut command)?;
         let mut strongswan = Self { namespace, root, daemon, directory };
-        let socket = strongswan.directory.join("vici");
         wait_for("strongSwan's control socket", PATIENCE, || {
             if strongswan.daemon.is_running() {
                 return Ok(socket.exists().then_some(()));
@@ -339,6 +393,14 @@ swanctl {{
         self.swanctl(&["--terminate", "--ike", CHILD, "--timeout", "60"]).map(drop)
     }
 
+    /// Takes down the child alone.
+    ///
+    /// # Errors
+    /// There is none, or the peer does not answer.
+    pub fn terminate_child(&self) -> Result {
+        self.swanctl(&["--terminate", "--child", CHILD, "--timeout", "60"]).map(drop)
+    }
+
     /// Its SAs, as `swanctl --list-sas` shows them; empty when there is none.
     ///
     /// # Errors
@@ -365,6 +427,12 @@ swanctl {{
         let gone = || self.sas().map(|sas| sas.trim().is_empty().then_some(()));
         wait_for("the end of strongSwan's IKE SA", PATIENCE, gone)
             .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
+    }
+
+    /// The end of its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        tail(&self.daemon.log())
     }
 
     /// The process and its log.

@@ -3,11 +3,13 @@
 
 use gateway_tests::Result;
 use gateway_tests::capture::Mark;
+use gateway_tests::certificates::{Authority, Key, files, policy};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{between_sites, capture, encrypted, exercise};
+use gateway_tests::scenario::{all_answered, between_sites, capture, encrypted, exercise};
 use gateway_tests::strongswan::{Connection, PSK, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::traffic::PingOptions;
 
 use Family::V4;
 
@@ -79,6 +81,72 @@ fn we_give_strongswan_our_password_by_eap() -> Result {
     client.wait_child(RULE)?;
     server.wait_installed()?;
     exercise(&topology, V4)?;
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    assert!(client.daemon().stop(PATIENCE)?.success());
+    server.wait_gone()?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}
+
+fn both_ways(topology: &Topology) -> Result {
+    let (client, server) = (&topology.client, &topology.server);
+    for (from, to) in [(client, server), (server, client)] {
+        all_answered(&from.host, to.host_address(V4), &PingOptions::default())?;
+    }
+    Ok(())
+}
+
+/// TLS inside of EAP, where the certificates are shown that IKE would show otherwise.
+#[test]
+fn strongswan_shows_us_its_certificate_by_eap_tls() -> Result {
+    if !met(NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Nat)?;
+    let capture = capture(&topology)?;
+    let authority = Authority::with_long_chains(Key::P256)?;
+    let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
+    let ours = Policy {
+        authentication: policy(&authority, &server),
+        peer_keys: "remote-auth = \"eap\"\neap-methods = [\"tls\"]".to_owned(),
+        ..Policy::of_server(&topology, V4, V4)
+    };
+    let server = Gateway::start(&topology.server.gateway, &ours)?;
+    let theirs = Connection::of_client(&topology, V4, V4);
+    let theirs = theirs.certified(&authority, &client, ["eap-tls", "pubkey"]);
+    let client = StrongSwan::start(&topology.client.gateway, &theirs)?;
+    client.initiate()?;
+    server.wait_child(RULE)?;
+    assert_eq!(server.counter("eap_succeeded")?, 1);
+    both_ways(&topology)?;
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    client.terminate()?;
+    server.wait_gone()?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}
+
+#[test]
+fn we_show_strongswan_our_certificate_by_eap_tls() -> Result {
+    if !met(NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let authority = Authority::with_long_chains(Key::P256)?;
+    let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
+    let theirs = Connection::of_server(&topology, V4, V4);
+    let theirs = theirs.certified(&authority, &server, ["pubkey", "eap-tls"]);
+    let server = StrongSwan::start(&topology.server.gateway, &theirs)?;
+    let ours = Policy {
+        authentication: files(&authority, &client),
+        peer_keys: "auth = \"eap\"\nremote-auth = \"certificate\"\neap-methods = [\"tls\"]"
+            .to_owned(),
+        ..Policy::of_client(&topology, V4, V4).with_rules(|rule| rule.start = "always")
+    };
+    let mut client = Gateway::start(&topology.client.gateway, &ours)?;
+    client.wait_child(RULE)?;
+    assert_eq!(client.counter("eap_succeeded")?, 1);
+    server.wait_installed()?;
+    both_ways(&topology)?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;

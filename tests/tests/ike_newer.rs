@@ -1,10 +1,9 @@
-//! Interoperability with IKE implementations newer than this Debian's, unpacked beside it.
+//! Interoperability with a strongSwan newer than this Debian's, unpacked beside it.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use gateway_tests::Result;
 use gateway_tests::capture::Mark;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
-use gateway_tests::libreswan::{self, Libreswan};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{between_sites, capture, encrypted, exercise};
 use gateway_tests::strongswan::{Connection, StrongSwan};
@@ -45,46 +44,6 @@ fn we_reach_a_newer_strongswan() -> Result {
     let capture = capture(&topology)?;
     let server = Connection::of_server(&topology, V4, V4);
     let server = StrongSwan::start_newer(&topology.server.gateway, &server)?;
-    let policy = Policy::of_client(&topology, V4, V4);
-    let client = Gateway::start(&topology.client.gateway, &policy)?;
-    ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
-    client.wait_child(RULE)?;
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
-    drop(client);
-    drop(server);
-    capture.finish(&[between_sites(&topology, V4)?])
-}
-
-#[test]
-fn libreswan_reaches_us_through_nat() -> Result {
-    if !met(&[Requirement::Esp, Requirement::Libreswan, Requirement::Gateway])? {
-        return Ok(());
-    }
-    let topology = Topology::new(Between::Nat)?;
-    let capture = capture(&topology)?;
-    let policy = Policy::of_server(&topology, V4, V4);
-    let server = Gateway::start(&topology.server.gateway, &policy)?;
-    let client = libreswan::Connection::of_client(&topology, V4);
-    let client = Libreswan::start(&topology.client.gateway, &client)?;
-    client.initiate()?;
-    server.wait_child(RULE)?;
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
-    client.terminate()?;
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
-}
-
-#[test]
-fn we_reach_libreswan() -> Result {
-    if !met(&[Requirement::Esp, Requirement::Libreswan, Requirement::Gateway])? {
-        return Ok(());
-    }
-    let topology = Topology::new(Between::Switch)?;
-    let capture = capture(&topology)?;
-    let server = libreswan::Connection::of_server(&topology, V4);
-    let server = Libreswan::start(&topology.server.gateway, &server)?;
     let policy = Policy::of_client(&topology, V4, V4);
     let client = Gateway::start(&topology.client.gateway, &policy)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;

@@ -11,6 +11,7 @@ use gateway_tests::scenario::{
 };
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::traffic::ping_until_answered;
 use gateway_tests::{Context as _, Result};
 
 use Family::{V4, V6};
@@ -148,12 +149,17 @@ fn strongswan_and_we_agree_on_transport_mode() -> Result {
     (connection.local_ts, connection.remote_ts) = (server.to_string(), client.to_string());
     let strongswan = StrongSwan::start(&topology.server.gateway, &connection)?;
     let policy = Policy::of_client(&topology, V4, V4).with_rules(|rule| {
-        (rule.mode, rule.start) = ("transport", "always");
+        rule.mode = "transport";
         (rule.local, rule.remote) = (vec![format!("{client}/32")], vec![format!("{server}/32")]);
     });
     let gateway = Gateway::start(&topology.client.gateway, &policy)?;
+    // First a packet makes us begin, then strongSwan does.
+    ping_until_answered(&topology.client.gateway, server, PATIENCE)?;
     gateway.wait_child(RULE)?;
-    strongswan.wait_installed()?;
+    strongswan.terminate()?;
+    gateway.wait_gone()?;
+    strongswan.initiate()?;
+    gateway.wait_child(RULE)?;
     let one = (&topology.client.gateway, client);
     exercise_between(one, (&topology.server.gateway, server))?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;

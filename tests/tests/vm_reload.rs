@@ -30,6 +30,7 @@ fn later_rule(topology: &Topology) -> Rule {
         start: "on-demand",
         esp_proposals: Vec::new(),
         lifetime: None,
+        lifetime_packets: None,
     }
 }
 

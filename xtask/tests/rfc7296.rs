@@ -5,10 +5,14 @@
     reason = "a test may panic; clippy knows tests by their attribute and not their helpers"
 )]
 
+mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
+
+use tables::{Cell, tests_below};
 
 /// Where the sections that demand something are: each must have a row.
 const SECTIONS: [&str; 61] = [
@@ -27,44 +31,6 @@ struct Row<'a> {
     level: &'a str,
     rule: &'a str,
     cells: [Cell<'a>; 2],
-}
-
-/// What a row says of one side of its rule.
-#[derive(Debug, PartialEq, Eq)]
-enum Cell<'a> {
-    Tests(Vec<&'a str>),
-    Nothing,
-    Open(&'a str),
-    NotApplicable(&'a str),
-    Unreadable(&'a str),
-}
-
-impl<'a> Cell<'a> {
-    fn read(text: &'a str) -> Self {
-        let reason = |prefix| text.strip_prefix(prefix).map(str::trim).filter(|r| !r.is_empty());
-        if text == "–" {
-            return Self::Nothing;
-        }
-        if let Some(reason) = reason("open:") {
-            return Self::Open(reason);
-        }
-        if let Some(reason) = reason("n/a:") {
-            return Self::NotApplicable(reason);
-        }
-        let name = |part: &'a str| part.trim().strip_prefix('`')?.strip_suffix('`');
-        text.split(',').map(name).collect::<Option<_>>().map_or(Self::Unreadable(text), Self::Tests)
-    }
-
-    /// The names of tests, also those in the words of a reason.
-    fn names(&self) -> Vec<&'a str> {
-        match self {
-            Self::Tests(names) => names.clone(),
-            Self::Open(words) | Self::NotApplicable(words) => {
-                words.split('`').skip(1).step_by(2).collect()
-            }
-            Self::Nothing | Self::Unreadable(_) => Vec::new(),
-        }
-    }
 }
 
 /// The rows of the table, from the text of the page.
@@ -87,14 +53,7 @@ fn faults(rows: &[Row<'_>], tests: &BTreeSet<String>) -> Vec<String> {
         if !["MUST", "MUST NOT", "SHOULD", "SHOULD NOT"].contains(level) {
             fault(&format!("the level {level} is none"));
         }
-        for cell in cells {
-            if let Cell::Unreadable(text) = cell {
-                fault(&format!("{text:?} is neither names of tests nor a reason"));
-            }
-            for name in cell.names().iter().filter(|name| !tests.contains(**name)) {
-                fault(&format!("there is no test {name}"));
-            }
-        }
+        cells.iter().for_each(|cell| cell.faults(tests, &mut fault));
         if cells.iter().all(|cell| *cell == Cell::Nothing) {
             fault("it has neither a test nor a reason");
         }
@@ -105,36 +64,11 @@ fn faults(rows: &[Row<'_>], tests: &BTreeSet<String>) -> Vec<String> {
     faults
 }
 
-/// The names of the functions that are marked as tests in a source.
-fn tests_of(source: &str) -> impl Iterator<Item = String> {
-    let mut marked = false;
-    source.lines().filter_map(move |line| {
-        let line = line.trim();
-        marked |= line == "#[test]" || line.starts_with("#[tokio::test");
-        let name = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?;
-        let (name, _) = name.split_once(['(', '<'])?;
-        std::mem::take(&mut marked).then(|| name.to_owned())
-    })
-}
-
-fn collect(directory: &Path, tests: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap_or_default();
-        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
-            collect(&path, tests);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            tests.extend(tests_of(&fs::read_to_string(&path).unwrap()));
-        }
-    }
-}
-
 #[test]
 fn every_rule_of_the_table_has_its_tests_or_a_reason() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let page = fs::read_to_string(root.join("tests/rfc7296.md")).unwrap();
-    let mut tests = BTreeSet::new();
-    collect(root, &mut tests);
+    let tests = tests_below(root);
     let rows = rows(&page);
     let faults = faults(&rows, &tests);
     assert!(faults.is_empty(), "tests/rfc7296.md:\n{}", faults.join("\n"));
@@ -190,12 +124,4 @@ fn a_table_that_lies_is_caught() {
     ];
     assert_eq!(faults.get(..expected.len()).unwrap_or_default(), expected);
     assert!(faults.iter().skip(expected.len()).all(|fault| fault.ends_with("has no row")));
-}
-
-#[test]
-fn only_functions_marked_as_tests_are_tests() {
-    let source = "fn helper() {}\n#[test]\n#[ignore]\nfn one() {}\nfn other() {}\n\
-        proptest! {\n    #[test]\n    fn two(\n        x in 0..1) {} }\n\
-        #[tokio::test(flavor = \"x\")]\nasync fn three() {}\n";
-    assert_eq!(tests_of(source).collect::<Vec<_>>(), ["one", "two", "three"]);
 }

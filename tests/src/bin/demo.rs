@@ -279,6 +279,7 @@ fn later(side: &str, topology: &Topology) -> Rule {
         start,
         esp_proposals: Vec::new(),
         lifetime: None,
+        lifetime_packets: None,
     }
 }
 

@@ -1,0 +1,120 @@
+//! The table `tests/interop.md` is held against the sources: each feature has, for each peer and
+//! for either end that may begin it, tests that there are, or a reason.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic; clippy knows tests by their attribute and not their helpers"
+)]
+
+mod tables;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use tables::{Cell, tests_below};
+
+/// What must be seen with each peer.
+const FEATURES: [&str; 21] = [
+    "PSK",
+    "RSA",
+    "ECDSA",
+    "Ed25519",
+    "EAP-TLS",
+    "EAP-MSCHAPv2",
+    "Child SA rekeyed",
+    "IKE SA rekeyed",
+    "Child SA rekeyed by both at once",
+    "IKE SA rekeyed by both at once",
+    "PFS with each group",
+    "Fragments, chain above 4 kB",
+    "MOBIKE move",
+    "NAT rebinding",
+    "ML-KEM hybrid",
+    "ML-KEM hybrid rekeyed",
+    "PPK",
+    "CP addresses",
+    "Transport mode",
+    "Delete",
+    "Killed and restarted",
+];
+
+/// One row of the table.
+#[derive(Debug)]
+struct Row<'a> {
+    feature: &'a str,
+    begins: &'a str,
+    /// One for each peer.
+    cells: Vec<Cell<'a>>,
+}
+
+/// The rows, from the text of the page.
+fn rows(page: &str) -> Vec<Row<'_>> {
+    let lines = page.lines().filter(|line| line.starts_with("| "));
+    lines
+        .skip(2)
+        .map(|line| {
+            let mut cells = line.trim_matches('|').split(" | ").map(str::trim);
+            let (feature, begins) = (cells.next().unwrap(), cells.next().unwrap());
+            Row { feature, begins, cells: cells.map(Cell::read).collect() }
+        })
+        .collect()
+}
+
+/// What is wrong with a table of so many peers, given the names of all tests.
+fn faults(rows: &[Row<'_>], peers: usize, tests: &BTreeSet<String>) -> Vec<String> {
+    let mut faults = Vec::new();
+    for Row { feature, begins, cells } in rows {
+        let mut fault = |what: &str| faults.push(format!("{feature}, {begins}: {what}"));
+        if !FEATURES.contains(feature) {
+            fault("there is no such feature");
+        }
+        if cells.len() != peers {
+            fault(&format!("{} cells for {peers} peers", cells.len()));
+        }
+        for cell in cells {
+            cell.faults(tests, &mut fault);
+            if *cell == Cell::Nothing {
+                fault("a peer has neither a test nor a reason");
+            }
+        }
+    }
+    for feature in FEATURES {
+        let ends: Vec<_> =
+            rows.iter().filter(|row| row.feature == feature).map(|row| row.begins).collect();
+        if ends != ["we", "peer"] && ends != ["both"] {
+            faults.push(format!("{feature}: the rows are for {ends:?}"));
+        }
+    }
+    faults
+}
+
+#[test]
+fn every_feature_is_shown_with_every_peer_or_has_a_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = fs::read_to_string(root.join("tests/interop.md")).unwrap();
+    let faults = faults(&rows(&page), 3, &tests_below(root));
+    assert!(faults.is_empty(), "tests/interop.md:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn a_table_that_lies_is_caught() {
+    let page = "| feature | begins | one | other |\n\
+        | --- | --- | --- | --- |\n\
+        | PSK | we | `here` | n/a: why |\n\
+        | PSK | peer | `gone` | – |\n\
+        | RSA | both | `here` |\n\
+        | ECDSA | we | somehow | open: later |\n\
+        | Telepathy | both | `here` | `here` |\n";
+    let found = faults(&rows(page), 2, &["here".to_owned()].into());
+    let expected = [
+        "PSK, peer: there is no test gone",
+        "PSK, peer: a peer has neither a test nor a reason",
+        "RSA, both: 1 cells for 2 peers",
+        "ECDSA, we: \"somehow\" is neither names of tests nor a reason",
+        "Telepathy, both: there is no such feature",
+        "ECDSA: the rows are for [\"we\"]",
+    ];
+    assert_eq!(found.get(..expected.len()).unwrap_or_default(), expected);
+    let rest = found.get(expected.len()..).unwrap_or_default();
+    assert!(rest.len() == FEATURES.len() - 3 && rest.iter().all(|f| f.ends_with("for []")));
+}
