@@ -153,3 +153,39 @@ fn two_of_ours_assign_addresses_that_stay_through_reauthentication() -> Result {
     assert!(!left.contains(V4) && !left.contains(V6), "{left}");
     server.wait_gone()
 }
+
+#[test]
+fn everything_goes_by_the_assigned_address_and_the_way_to_the_peer_stays() -> Result {
+    if !met(&[Requirement::Esp, Requirement::Gateway])? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Nat)?;
+    without_own_routes(&topology)?;
+    let everything = || vec!["0.0.0.0/0".to_owned()];
+    let server = Policy {
+        peer_keys: "pool = \"staff\"\n\n[pool.staff]\naddresses = [\"10.99.0.0/24\"]\n".to_owned(),
+        ..Policy::of_server(&topology, Family::V4, Family::V4).with_rules(|rule| {
+            rule.local = everything();
+            rule.remote = vec!["10.99.0.0/24".to_owned()];
+        })
+    };
+    let _server = Gateway::start(&topology.server.gateway, &server)?;
+    let mut policy = client(&topology, "").with_rules(|rule| rule.remote = everything());
+    policy.peer_keys = "request-address = [\"ipv4\"]\n".to_owned();
+    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
+    client.wait_child(RULE)?;
+    let pings = PingOptions::default();
+    let to = topology.server.host_address(Family::V4);
+    all_answered(&topology.client.gateway, to, &pings)?;
+    all_answered(&topology.server.host, V4.parse().context("an address")?, &pings)?;
+    let source = |address: IpAddr| {
+        topology.client.gateway.run("ip", &["route", "get", &address.to_string()])
+    };
+    let (elsewhere, peer) = (source(to)?, source(topology.server.outer(Family::V4))?);
+    assert!(elsewhere.contains("src 10.99.0.1"), "{elsewhere}");
+    assert!(!peer.contains("10.99.0.1"), "{peer}");
+    client.daemon().stop(PATIENCE)?;
+    let left = topology.client.gateway.run("ip", &["route", "show"])?;
+    assert!(!left.contains("10.99.0.1"), "{left}");
+    Ok(())
+}
