@@ -11,6 +11,7 @@
 mod damage;
 mod header;
 mod payloads;
+mod published;
 mod round_trip;
 mod strategies;
 mod vectors;

@@ -9,6 +9,8 @@ use gateway_wire::{
     TransformType, decode_chain, encode_chain, encode_message,
 };
 
+use crate::framed;
+
 /// A captured datagram, or what was inside one.
 #[derive(Debug)]
 pub(crate) enum Vector {
@@ -24,9 +26,11 @@ fn load(path: &Path) -> Vector {
     let kind = lines.next().unwrap();
     let digits: String = lines.collect();
     let octet = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
-    let octets = digits.as_bytes().chunks(2).map(octet).collect();
+    let octets: Vec<u8> = digits.as_bytes().chunks(2).map(octet).collect();
     match kind.split_once(' ') {
         None if kind == "message" => Vector::Message(octets),
+        // One payload without its generic header.
+        Some(("body", kind)) => Vector::Chain(PayloadType(kind.parse().unwrap()), framed(&octets)),
         Some(("chain", first)) => Vector::Chain(PayloadType(first.parse().unwrap()), octets),
         _ => panic!("{}: {kind}", path.display()),
     }
@@ -36,7 +40,8 @@ fn directory() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors"))
 }
 
-fn octets(name: &str) -> Vec<u8> {
+/// The octets of one vector.
+pub(crate) fn octets(name: &str) -> Vec<u8> {
     let (Vector::Message(octets) | Vector::Chain(_, octets)) =
         load(&directory().join(name).with_extension("hex"));
     octets
@@ -47,7 +52,7 @@ pub(crate) fn all() -> Vec<Vector> {
     let entries = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "hex")).collect();
     paths.sort();
-    assert!(paths.len() >= 20);
+    assert!(paths.len() >= 36);
     paths.iter().map(|path| load(path)).collect()
 }
 

@@ -72,6 +72,20 @@ fn chacha20poly1305_gives_the_message_of_rfc_7634() {
     assert_eq!(opener.open(&mut message, headers.len()).unwrap(), plaintext);
 }
 
+/// From the tests of the Android Open Source Project (IkeEncryptedPayloadBodyTest), with the key
+/// that is published there; the source of the file is told beside it.
+#[test]
+fn aes_gcm_opens_a_published_message() {
+    let vector = |text: &str| hex(text.lines().skip(2).collect::<String>().as_str());
+    let mut message =
+        vector(include_str!("../../../../wire/tests/vectors/published_gcm_auth_request.hex"));
+    let plaintext =
+        include_str!("../../../../wire/tests/vectors/published_gcm_auth_request_inside.hex");
+    let key = hex("7c04513660dec572d896105254ef92608054f8e6ee19e79ce52ab8697b2b5f2c 2aa90c29");
+    let opener = Opener::new(Encryption::Aes256Gcm16, None, &key, &[]).unwrap();
+    assert_eq!(opener.open(&mut message, 32).unwrap(), vector(plaintext));
+}
+
 /// Test cases 4 and 16 of the GCM specification by McGrew and Viega, which NIST adopted. The
 /// plaintext's last octet, 57, counts as pad length, so two octets of 60 come out; the rest is
 /// read where it was decrypted.
