@@ -1,0 +1,88 @@
+//! Child SAs with a key exchange of their own (PFS) between strongSwan and us, with each group that
+//! both have, begun by either end on one IKE SA.
+#![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+
+use gateway_tests::Result;
+use gateway_tests::daemon::wait_for;
+use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::requirements::{Requirement, met};
+use gateway_tests::scenario::all_answered;
+use gateway_tests::strongswan::{Connection, StrongSwan};
+use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::traffic::{PingOptions, ping_until_answered};
+
+use Family::V4;
+
+/// In the words of both.
+const GROUPS: [&str; 5] = [
+    "aes128gcm16-x25519",
+    "aes128gcm16-ecp256",
+    "aes128gcm16-ecp384",
+    "aes128gcm16-ecp521",
+    "aes128gcm16-modp2048",
+];
+const ALL: &str = "aes128gcm16-x25519-ecp256-ecp384-ecp521-modp2048";
+
+fn wait_group(gateway: &Gateway<'_>, proposal: &str) -> Result {
+    let has = |gateway: &Gateway<'_>| {
+        let children = gateway.children(RULE)?;
+        let mut names = children.iter().filter_map(|child| child.get("key_exchange")?.as_str());
+        Ok(names.any(|name| proposal.ends_with(name)).then_some(()))
+    };
+    wait_for(proposal, PATIENCE, || has(gateway))
+}
+
+fn every_group(newer: bool) -> Result {
+    let strongswan = if newer { Requirement::NewerStrongSwan } else { Requirement::StrongSwan };
+    if !met(&[Requirement::Esp, strongswan, Requirement::Gateway])? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let theirs = Connection {
+        remote: Some(topology.client.outer(V4)),
+        esp_proposals: ALL,
+        ..Connection::of_server(&topology, V4, V4)
+    };
+    let start = if newer { StrongSwan::start_newer } else { StrongSwan::start };
+    let strongswan = start(&topology.server.gateway, &theirs)?;
+    let ours =
+        Policy::of_client(&topology, V4, V4).with_rules(|rule| rule.esp_proposals = vec![ALL]);
+    let mut gateway = Gateway::start(&topology.client.gateway, &ours)?;
+    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
+    let pings = || all_answered(host, target, &PingOptions::default());
+    let delete = || {
+        strongswan.terminate_child()?;
+        wait_for("the end of the Child SA", PATIENCE, || {
+            Ok(gateway.children(RULE)?.is_empty().then_some(()))
+        })
+    };
+
+    // The first Child SA has the keys of IKE_AUTH; the IKE SA outlives it.
+    ping_until_answered(host, target, PATIENCE)?;
+    for proposal in GROUPS {
+        strongswan.load(&Connection { esp_proposals: proposal, ..theirs.clone() })?;
+        delete()?;
+        // A packet makes us begin, with the first group; strongSwan names the one that it wants.
+        ping_until_answered(host, target, PATIENCE)?;
+        wait_group(&gateway, proposal)?;
+        pings()?;
+        delete()?;
+        strongswan.initiate()?;
+        wait_group(&gateway, proposal)?;
+        pings()?;
+    }
+    assert_eq!(gateway.counter("ike_sa_established")?, 1, "not on one IKE SA");
+    assert_eq!(gateway.counter("child_sa_failed")?, 0);
+    assert!(gateway.daemon().stop(PATIENCE)?.success());
+    strongswan.wait_gone()
+}
+
+#[test]
+fn either_end_begins_child_sas_with_each_group_with_strongswan() -> Result {
+    every_group(false)
+}
+
+#[test]
+fn either_end_begins_child_sas_with_each_group_with_a_newer_strongswan() -> Result {
+    every_group(true)
+}
