@@ -25,7 +25,7 @@ pub(super) struct Places {
 pub(super) enum Guests {
     /// None.
     None,
-    /// One, with the last of the kernels: what it shows of IKE does not depend on the kernel.
+    /// Any one: what it shows of IKE does not depend on the kernel.
     One,
     /// Each.
     Each,

@@ -9,6 +9,7 @@ mod reader;
 mod script;
 mod tally;
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, stderr};
 use std::num::NonZero;
@@ -170,19 +171,23 @@ fn guests(built: &Built, args: &Args) -> Vec<Row> {
     let newer = peers::ensure().inspect_err(|error| say(error.to_string())).ok();
     let newer = newer.as_deref();
     let mut rows = Vec::new();
-    for group in args.kernels.chunks(abreast) {
+    let shares = shares(built, args.kernels.len(), |program| tests(program, args));
+    let guests: Vec<_> = args.kernels.iter().zip(&shares).collect();
+    for group in guests.chunks(abreast) {
         // One at a time: what is fetched goes to the same places.
-        let fetched: Vec<_> =
-            group.iter().map(|series| (series, vm::fetch(&machine(series)))).collect();
+        let fetched: Vec<_> = group
+            .iter()
+            .map(|(series, share)| (series, share, vm::fetch(&machine(series))))
+            .collect();
         thread::scope(|scope| {
             let running: Vec<_> = fetched
                 .into_iter()
-                .map(|(series, fetched)| {
+                .map(|(series, share, fetched)| {
                     let (printer, lines) = channel();
                     let name = format!("vm {series}");
                     let run = move |reader: &mut Reader| {
                         fetched?;
-                        guest(built, series, newer, args, reader, &printer)
+                        guest(built, series, share, newer, args, reader, &printer)
                     };
                     (series, lines, scope.spawn(move || Row::of(&name, run)))
                 })
@@ -198,6 +203,37 @@ fn guests(built: &Built, args: &Args) -> Vec<Row> {
         });
     }
     rows
+}
+
+/// The programs of each guest: what runs in each, and a share of what needs one only, so that all
+/// have about as much to do. `weigh` says how much a program is.
+fn shares(built: &Built, guests: usize, weigh: impl Fn(&Program) -> usize) -> Vec<Vec<Program>> {
+    let of = |wanted| {
+        let those = built.programs.iter().filter(move |(_, places)| places.guests == wanted);
+        those.map(|(program, _)| program.clone())
+    };
+    let mut shares = vec![(0, of(Guests::Each).collect::<Vec<_>>()); guests];
+    let mut once: Vec<_> = of(Guests::One).map(|program| (weigh(&program), program)).collect();
+    once.sort_by_key(|(weight, _)| Reverse(*weight));
+    for (weight, program) in once {
+        if let Some((load, share)) = shares.iter_mut().min_by_key(|(load, _)| *load) {
+            *load = weight.saturating_add(*load);
+            share.push(program);
+        }
+    }
+    shares.into_iter().map(|(_, share)| share).collect()
+}
+
+/// How many tests of a program are asked for; none if it cannot be asked.
+fn tests(program: &Program, args: &Args) -> usize {
+    names(program, args).map_or(0, |names| names.len())
+}
+
+/// The names of the tests of a program that are asked for.
+fn names(program: &Program, args: &Args) -> Result<Vec<String>> {
+    let list = capture(Command::new(&program.path).arg("--list").args(&args.filter))?;
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// Runs one level, puts its outcome together, and prints its sum.
@@ -275,12 +311,9 @@ fn may_sudo() -> bool {
 fn skip_all(programs: &[Program], args: &Args, reader: &mut Reader) -> Result<Tally> {
     let mut tally = Tally::default();
     for program in programs {
-        let list = capture(Command::new(&program.path).arg("--list").args(&args.filter))?;
-        for line in list.lines() {
-            if let Some(test) = line.strip_suffix(": test") {
-                reader.skips.push(format!("{}: {test}: needs root", program.name));
-                tally.add(Tally::SKIPPED);
-            }
+        for test in names(program, args)? {
+            reader.skips.push(format!("{}: {test}: needs root", program.name));
+            tally.add(Tally::SKIPPED);
         }
     }
     say("not root and no sudo: the tests on this machine's kernel are skipped");
@@ -294,27 +327,18 @@ fn machine(series: &str) -> vm::Machine {
 fn guest(
     built: &Built,
     series: &str,
+    programs: &[Program],
     newer: Option<&Path>,
     args: &Args,
     reader: &mut Reader,
     printer: &Sender<String>,
 ) -> Result<Tally> {
-    let programs: Vec<Program> = built
-        .programs
-        .iter()
-        .filter(|(_, places)| match places.guests {
-            Guests::None => false,
-            Guests::One => args.kernels.last().is_some_and(|last| last == series),
-            Guests::Each => true,
-        })
-        .map(|(program, _)| program.clone())
-        .collect();
     if programs.is_empty() {
         return Ok(Tally::default());
     }
     let mut environment = environment(built);
     environment.extend(newer.map(|dir| ("GATEWAY_PEERS".to_owned(), dir.display().to_string())));
-    let script = script(&programs, &root().join("tests"), &environment, &args.filter);
+    let script = script(programs, &root().join("tests"), &environment, &args.filter);
     let job = vm::Job {
         command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
         ..vm::Job::default()
@@ -405,6 +429,7 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use super::build::Places;
     use super::*;
 
     #[test]
@@ -416,6 +441,28 @@ mod tests {
         }
         lines.end(|line| seen.push(line.to_owned()));
         assert_eq!(seen, ["ab", "c", "", "de"]);
+    }
+
+    #[test]
+    fn each_guest_has_what_each_needs_and_a_fair_share_of_the_rest() {
+        let program = |(name, guests): (&str, Guests)| {
+            let program = Program { name: name.to_owned(), path: name.into() };
+            (program, Places { host: false, guests })
+        };
+        let all = [
+            ("bpf_host", Guests::None),
+            ("ike_a", Guests::One),
+            ("ike_bb", Guests::One),
+            ("ike_ccccc", Guests::One),
+            ("vm_x", Guests::Each),
+        ];
+        let built = Built { gateway: "gateway".into(), programs: all.map(program).to_vec() };
+        let named = |guests| -> Vec<Vec<String>> {
+            let shares = shares(&built, guests, |program| program.name.len());
+            shares.iter().map(|s| s.iter().map(|p| p.name.clone()).collect()).collect()
+        };
+        assert_eq!(named(1), [["vm_x", "ike_ccccc", "ike_bb", "ike_a"]]);
+        assert_eq!(named(2), [vec!["vm_x", "ike_ccccc"], vec!["vm_x", "ike_bb", "ike_a"]]);
     }
 
     #[test]
