@@ -4,6 +4,7 @@ use std::env;
 use std::io::{self, IsTerminal as _};
 
 use gateway_ike::event::{Event, Level};
+use gateway_ike::reason::Field;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
@@ -62,17 +63,50 @@ pub fn init(filter: &str, format: Format) -> Result<(), LogError> {
     Ok(())
 }
 
+/// Characters of the text of one milestone, and of each of its fields.
+const MOST_CHARACTERS: usize = 1024;
+
+/// The text of a milestone: one line of at most 1024 characters, whatever a peer has sent.
+#[must_use]
+pub fn line(event: &Event) -> String {
+    cut(event.to_string())
+}
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MOST_CHARACTERS) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// Writes a milestone of the IKE core, at its level and with its fields. The text of the event
-/// gives the reason.
+/// gives the reason; of a refusal the fields give its cause, what nearly matched, and both sides.
 pub fn milestone(event: &Event) {
     let ike_sa = event.ike_sa.map(|id| id.0);
     let peer = event.peer.as_deref();
     let path = event.path.map(tracing::field::display);
     let spi_i = event.spis.map(|(i, _)| tracing::field::display(i));
     let spi_r = event.spis.map(|(_, r)| tracing::field::display(r));
+    let refusal = event.refusal.as_deref();
+    let cause = refusal.map(|r| r.cause.name());
+    let nearest = refusal.and_then(|r| r.nearest_candidate());
+    let side = |values: fn(&Field) -> &[String]| {
+        let words = |f: &Field| format!("{}={}", f.name, values(f).join(","));
+        let shown = |f: &&Field| f.fits != Some(true);
+        let words = nearest.map(|c| c.fields.iter().filter(shown).map(words).collect::<Vec<_>>());
+        words.map(|words| cut(words.join(" ")))
+    };
+    let (ours, theirs) = (side(|f| &f.ours), side(|f| &f.theirs));
+    let (ours, theirs) = (ours.as_deref(), theirs.as_deref());
+    let nearest = nearest.map(|c| cut(c.to_string())).filter(|words| !words.is_empty());
+    let nearest = nearest.as_deref();
+    let text = line(event);
     macro_rules! write {
         ($level:ident) => {
-            tracing::$level!(ike_sa, peer, spi_i, spi_r, path, "{event}")
+            tracing::$level!(
+                ike_sa, peer, spi_i, spi_r, path, cause, nearest, ours, theirs, "{text}"
+            )
         };
     }
     match event.level() {
@@ -86,8 +120,10 @@ pub fn milestone(event: &Event) {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use gateway_ike::error::AuthenticationFault;
     use gateway_ike::event::EventKind;
     use gateway_ike::io::{IkeSaId, Path};
+    use gateway_ike::reason::{Candidate, Cause, FieldName, Refusal};
     use gateway_wire::IkeSpi;
 
     use super::*;
@@ -128,6 +164,7 @@ mod tests {
                     remote: "[2001:db8::2]:4500".parse().unwrap(),
                 }),
                 kind: EventKind::Closed("the peer deleted it"),
+                refusal: None,
             });
             milestone(&Event {
                 ike_sa: None,
@@ -135,12 +172,14 @@ mod tests {
                 peer: None,
                 path: None,
                 kind: EventKind::CookieMode(true),
+                refusal: None,
             });
+            milestone(&refused());
         });
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2);
+        assert_eq!(lines.len(), 3);
         assert_eq!(lines[0]["level"], "INFO");
         assert_eq!(lines[0]["message"], "IKE SA closed: the peer deleted it");
         assert_eq!(lines[0]["ike_sa"], 7);
@@ -150,6 +189,46 @@ mod tests {
         assert_eq!(lines[0]["path"], "192.0.2.1:500 -> [2001:db8::2]:4500");
         assert_eq!(lines[1]["level"], "WARN");
         assert_eq!(lines[1].get("peer"), None);
+        assert_eq!(lines[1].get("cause"), None);
+        assert_eq!(lines[2]["cause"], "identity_unknown");
+        assert_eq!(lines[2]["nearest"], "peer berlin");
+        assert_eq!(lines[2]["ours"], "remote_identity=FQDN a.example");
+        assert_eq!(lines[2]["theirs"], "remote_identity=FQDN b.example");
+        let message = lines[2]["message"].as_str().unwrap();
+        assert_eq!(message.chars().count(), MOST_CHARACTERS + 1, "{message}");
+    }
+
+    /// A refusal with more text than a line has room for.
+    fn refused() -> Event {
+        let words = |word: &str| vec![word.to_owned()];
+        let field = |name, fits| Field {
+            name,
+            ours: words("FQDN a.example"),
+            theirs: words("FQDN b.example"),
+            fits: Some(fits),
+        };
+        let candidate = Candidate {
+            peer: Some("berlin".into()),
+            fields: vec![
+                field(FieldName::RemoteIdentity, false),
+                field(FieldName::LocalIdentity, true),
+            ],
+            ..Candidate::default()
+        };
+        let fault = AuthenticationFault::UnknownIdentity("b".repeat(5000));
+        Event {
+            ike_sa: None,
+            spis: None,
+            peer: None,
+            path: None,
+            kind: EventKind::Failed(fault.into()),
+            refusal: Some(Box::new(Refusal {
+                cause: Cause::UnknownIdentity,
+                said: None,
+                candidates: vec![candidate],
+                left_out: 0,
+            })),
+        }
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! What happened how often: every message that is dropped without a trace leaves one here.
 
+use std::collections::BTreeMap;
+
+use crate::reason::Cause;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
         /// Something that is counted.
@@ -9,7 +13,10 @@ macro_rules! counters {
         /// How often each thing has happened since the start.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         #[expect(non_snake_case, reason = "the fields are the variants of Counter")]
-        pub struct Counters { $($variant: u64,)* }
+        pub struct Counters {
+            $($variant: u64,)*
+            refusals: BTreeMap<Cause, u64>,
+        }
 
         impl Counters {
             /// Counts one.
@@ -26,7 +33,20 @@ macro_rules! counters {
 
             /// Every counter with its name in status and metrics.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$(($name, self.$variant),)*].into_iter()
+                let refusals = Cause::ALL.iter().map(|c| (c.counter(), self.refusals(*c)));
+                [$(($name, self.$variant),)*].into_iter().chain(refusals)
+            }
+
+            /// Counts a refusal by its cause.
+            pub(crate) fn count_refusal(&mut self, cause: Cause) {
+                let value = self.refusals.entry(cause).or_default();
+                *value = value.saturating_add(1);
+            }
+
+            /// How often something was refused for this cause.
+            #[must_use]
+            pub fn refusals(&self, cause: Cause) -> u64 {
+                self.refusals.get(&cause).copied().unwrap_or(0)
             }
         }
     };

@@ -10,6 +10,7 @@ use crate::crypto::x509::CertificateFault;
 pub use crate::eap::Fault as EapFault;
 use crate::io::KernelError;
 use crate::random::RandomFailed;
+use crate::reason::Refusal;
 
 /// Why an exchange could not go on. Messages that fail *before* they are authenticated are
 /// counted and dropped instead (see [`crate::counters`]).
@@ -31,13 +32,8 @@ pub enum Error {
     #[error("unexpected exchange")]
     UnexpectedExchange,
     /// No proposal of the peer suits us (as responder), or its choice is not ours (as initiator).
-    #[error("no common proposal: ours {ours}; theirs {theirs}")]
-    NoProposalChosen {
-        /// Our proposals in words.
-        ours: String,
-        /// The peer's proposals in words.
-        theirs: String,
-    },
+    #[error("no common proposal: {0}")]
+    NoProposalChosen(Box<Refusal>),
     /// The KE payload is for another method than the one chosen.
     #[error("key exchange method {wanted} is wanted")]
     InvalidKePayload {
@@ -59,11 +55,8 @@ pub enum Error {
     #[error("authentication failed: {0}")]
     Authentication(AuthenticationFault),
     /// No selector of the peer lies within a rule.
-    #[error("no rule covers the traffic selectors: {theirs}")]
-    TsUnacceptable {
-        /// The peer's selectors in words.
-        theirs: String,
-    },
+    #[error("no rule covers the traffic selectors: {0}")]
+    TsUnacceptable(Box<Refusal>),
     /// The peer wants a mode that the rule does not have.
     #[error("mode: {0}")]
     Mode(&'static str),
@@ -267,7 +260,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
             data: vec![kind.0],
         }),
         // RFC 7296 has no notification for a mode that is not acceptable; this is what others send.
-        Error::NoProposalChosen { .. }
+        Error::NoProposalChosen(_)
         | Error::Mode(_)
         | Error::NotQuantumSafe(_)
         | Error::Kernel(_)
@@ -280,7 +273,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
             plain(NotifyType::INVALID_SYNTAX)
         }
         Error::Authentication(_) => plain(NotifyType::AUTHENTICATION_FAILED),
-        Error::TsUnacceptable { .. } => plain(NotifyType::TS_UNACCEPTABLE),
+        Error::TsUnacceptable(_) => plain(NotifyType::TS_UNACCEPTABLE),
         // Its SPI field names the Child SA (RFC 7296 2.25): that is the sender's business.
         Error::ChildSaNotFound(_) => plain(NotifyType::CHILD_SA_NOT_FOUND),
         Error::StateNotFound => plain(NotifyType::STATE_NOT_FOUND),

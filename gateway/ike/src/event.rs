@@ -2,12 +2,13 @@
 
 use core::fmt;
 
-use gateway_wire::IkeSpi;
+use gateway_wire::{IkeSpi, NotifyType};
 
 use crate::algorithms::{ChildKeyExchange, EspSuite, IkeSuite};
 use crate::config::{EapMethod, PeerName, RuleName};
 use crate::error::{AuthenticationFault, Error};
 use crate::io::{IkeSaId, Path};
+use crate::reason::Refusal;
 
 /// How loud a milestone is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Event {
     pub path: Option<Path>,
     /// What happened.
     pub kind: EventKind,
+    /// The record of it, if something was refused.
+    pub refusal: Option<Box<Refusal>>,
 }
 
 /// What happened. The text is one line without a full stop.
@@ -134,7 +137,7 @@ pub enum EventKind {
     NoLongerBelieved(AuthenticationFault),
     /// The peer answered IKE_SA_INIT with an error that anybody could have sent: we go on trying.
     #[error("Unauthenticated answer {0}: still trying")]
-    UnauthenticatedError(String),
+    UnauthenticatedError(NotifyType),
     /// The peer wants proof that it can reach us.
     #[error("Peer demands a cookie")]
     CookieReceived,
@@ -231,7 +234,8 @@ impl Event {
     /// Whether somebody caused it who has not been authenticated, and could cause any number.
     #[must_use]
     pub const fn is_of_a_stranger(&self) -> bool {
-        self.path.is_some() && self.peer.is_none()
+        let unauthenticated = matches!(self.kind, EventKind::UnauthenticatedError(_));
+        self.path.is_some() && (self.peer.is_none() || unauthenticated)
     }
 
     /// How loud it is.

@@ -43,9 +43,16 @@ impl Identity {
     }
 }
 
-/// A received identity in words; it has not been verified and may hold any octets.
+/// Octets of a received identity that are shown.
+const MOST_SHOWN: usize = 256;
+
+/// A received identity in words; it has not been verified and may hold any octets, of which the
+/// first are shown.
 pub(crate) fn describe(id: &Identification<'_>) -> String {
-    let text = || id.data.escape_ascii().to_string();
+    let text = || match id.data.get(..MOST_SHOWN) {
+        Some(first) if first.len() < id.data.len() => format!("{}…", first.escape_ascii()),
+        _ => id.data.escape_ascii().to_string(),
+    };
     match id.kind {
         IdType::IPV4_ADDR => {
             <[u8; 4]>::try_from(id.data).map_or_else(|_| text(), |o| IpAddr::from(o).to_string())
@@ -129,5 +136,7 @@ mod tests {
         assert_eq!(words(IdType::IPV6_ADDR, &[0; 16]), "::");
         assert_eq!(words(IdType::FQDN, b"a\nb\xff"), "a\\nb\\xff");
         assert!(words(IdType::KEY_ID, b"k\0").ends_with(":k\\x00"));
+        assert_eq!(words(IdType::FQDN, &[b'a'; 256]).len(), 256);
+        assert_eq!(words(IdType::FQDN, &[b'a'; 60_000]).chars().count(), 257);
     }
 }

@@ -37,6 +37,7 @@ mod natt;
 mod payloads;
 mod proposal;
 pub mod random;
+pub mod reason;
 mod reqids;
 mod selector;
 mod shared;

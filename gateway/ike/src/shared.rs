@@ -18,6 +18,7 @@ use crate::ike_sa::IkeSa;
 use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
 use crate::leases::{Holder, Lease, Leases};
 use crate::random::{Random, RandomFailed};
+use crate::reason;
 use crate::reqids::Reqids;
 use crate::selector;
 
@@ -190,18 +191,22 @@ impl Shared {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
+        if let Some(refusal) = &event.refusal {
+            self.counters.count_refusal(refusal.cause);
+        }
         self.outputs.push_back(Output::Event(event));
     }
 
     /// An event that concerns no IKE SA.
     pub(crate) fn report(&mut self, path: Option<Path>, kind: EventKind) {
-        self.event(Event { ike_sa: None, spis: None, peer: None, path, kind });
+        self.event(Event { ike_sa: None, spis: None, peer: None, path, kind, refusal: None });
     }
 
     /// An event about a message that belongs to no IKE SA of ours.
     pub(crate) fn report_stray(&mut self, header: &Header, path: Path, kind: EventKind) {
         let spis = Some((header.initiator_spi, header.responder_spi));
-        self.event(Event { ike_sa: None, spis, peer: None, path: Some(path), kind });
+        let refusal = reason::of_stray(&kind).map(Box::new);
+        self.event(Event { ike_sa: None, spis, peer: None, path: Some(path), kind, refusal });
     }
 
     pub(crate) fn command(&mut self, owner: Owner, command: KernelCommand) {

@@ -24,6 +24,7 @@ use gateway_ike::crypto::signature::{KeyKind, SigningKey};
 use gateway_ike::crypto::x509::{CertificateFault, Credential, Revocation};
 use gateway_ike::error::{AuthenticationFault, Error};
 use gateway_ike::event::EventKind;
+use gateway_ike::reason::{Cause, FieldName};
 use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
 
 use self::certificates::{Authority, CERTIFIABLE, KEYS, NOW, Subject, key, names, trust};
@@ -115,16 +116,58 @@ fn counter(simulation: &Simulation, node: usize, counter: Counter) -> u64 {
 /// The fault that a node found, after which neither end holds anything.
 fn fault(simulation: &mut Simulation, node: usize) -> AuthenticationFault {
     assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
-    let fault = simulation.nodes[node].events.iter().find_map(|e| match &e.kind {
-        EventKind::Failed(Error::Authentication(fault)) => Some(fault.clone()),
+    let found = simulation.nodes[node].events.iter().find_map(|e| match &e.kind {
+        EventKind::Failed(Error::Authentication(fault)) => Some((fault.clone(), e)),
         _ => None,
     });
+    if let Some((fault, event)) = &found {
+        let refusal = event.refusal.as_ref().unwrap();
+        assert_eq!(refusal.cause, cause_of(fault), "{fault}");
+        let counters = simulation.nodes[node].endpoint.counters();
+        assert_eq!(counters.refusals(refusal.cause), 1);
+        let claimed = |f: &&gateway_ike::reason::Field| f.name == FieldName::RemoteIdentity;
+        let nearest = refusal.nearest_candidate().unwrap();
+        let identity = nearest.fields.iter().find(claimed).map(|f| f.fits);
+        // Who cannot prove who it is itself may not have heard from the other end yet.
+        if !matches!(fault, AuthenticationFault::NoScheme { .. }) {
+            assert_eq!(identity, Some(Some(true)), "the claim itself is right: {refusal:?}");
+        }
+    }
+    let fault = found.map(|(fault, _)| fault);
     let other: Vec<_> = simulation.nodes[1 - node].events.iter().map(ToString::to_string).collect();
     let fault = fault.unwrap_or_else(|| panic!("no fault; the other end: {other:#?}"));
     assert_eq!(counter(simulation, node, Counter::AuthenticationFailed), 1);
     simulation.run(10 * MINUTE);
     assert!(simulation.nodes.iter().all(|n| n.endpoint.is_empty()), "nothing is left");
     fault
+}
+
+/// The cause that is recorded and counted for a fault.
+fn cause_of(fault: &AuthenticationFault) -> Cause {
+    use CertificateFault as F;
+    match fault {
+        AuthenticationFault::Certificate(fault) => match fault {
+            F::TooMany { .. } | F::TooLarge { .. } => Cause::Limit,
+            F::NoTime | F::Expired { .. } | F::NotYetValid { .. } => Cause::Validity,
+            F::NoChain { .. } => Cause::Chain,
+            F::Revoked(_)
+            | F::RevocationUnknown(_)
+            | F::StatusUnknown { .. }
+            | F::RevocationListExpired { .. } => Cause::Revocation,
+            F::Usage { .. } => Cause::Usage,
+            F::NameConstraints(_) => Cause::NameConstraints,
+            F::Identity { .. } => Cause::IdentityNotInCertificate,
+            F::Algorithm { .. } | F::WrongSignature(_) => Cause::CertifiedBy,
+            other => panic!("{other}"),
+        },
+        AuthenticationFault::OtherPublicKey => Cause::PublicKey,
+        AuthenticationFault::WrongSignature(_) => Cause::Signature,
+        AuthenticationFault::NoScheme { .. } | AuthenticationFault::SchemeNotAllowed(_) => {
+            Cause::Scheme
+        }
+        AuthenticationFault::Method { .. } => Cause::Method,
+        other => panic!("{other}"),
+    }
 }
 
 fn certificate_fault(simulation: &mut Simulation, node: usize) -> CertificateFault {

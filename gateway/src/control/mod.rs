@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::client::{QueryError, query};
 pub use self::report::{
-    CapabilityReport, CertificateReport, ChildReport, IkeSaReport, InterfaceReport, KernelReport,
-    PoliciesReport, ReloadReport, RuleReport, StatusReport,
+    CandidateReport, CapabilityReport, CertificateReport, ChildReport, FieldReport, IkeSaReport,
+    InterfaceReport, KernelReport, PoliciesReport, RefusalReport, ReloadReport, RuleReport,
+    StatusReport,
 };
 pub use self::server::{BindError, Call, Server};
 pub use self::table::render;

@@ -26,6 +26,9 @@ pub struct StatusReport {
     pub ike_sas: Vec<IkeSaReport>,
     /// Rules in force.
     pub rules: Vec<RuleReport>,
+    /// What was refused of late, by us or by a peer, the latest first.
+    #[serde(default)]
+    pub refusals: Vec<RefusalReport>,
     /// Counters of the daemon by name.
     pub counters: BTreeMap<String, u64>,
     /// Counters of the eBPF programs by reason.
@@ -227,4 +230,61 @@ pub struct RuleReport {
     pub packets_refused: u64,
     /// What last went wrong.
     pub last_error: Option<String>,
+}
+
+/// A refusal: what was compared, ours beside theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalReport {
+    /// `proposal`, `selectors`, `identity` or `authentication`.
+    pub kind: String,
+    /// What was missing or wrong; the counter `refused_CAUSE` counts it.
+    pub cause: String,
+    /// The line of the log.
+    pub text: String,
+    /// What the peer said, if it was the peer that refused.
+    pub said_by_peer: Option<String>,
+    /// The peer; absent while nobody is authenticated.
+    pub peer: Option<String>,
+    /// The other end's address and port, the last time.
+    pub remote: Option<String>,
+    /// The number of the IKE SA in log lines, the last time.
+    pub ike_sa: Option<u64>,
+    /// The first time, in seconds since 1970.
+    pub first_at: u64,
+    /// The last time, in seconds since 1970.
+    pub last_at: u64,
+    /// How often there was the very same.
+    pub times: u64,
+    /// What it was compared with, the nearest first.
+    pub candidates: Vec<CandidateReport>,
+    /// Further ones, which are not shown.
+    pub left_out: usize,
+}
+
+/// Something of ours that what the other end wants was compared with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateReport {
+    /// The peer in the policy files.
+    pub peer: Option<String>,
+    /// The rule.
+    pub rule: Option<String>,
+    /// Which of our proposals, from 1.
+    pub proposal: Option<usize>,
+    /// Which of the other end's proposals, from 1.
+    pub their_proposal: Option<usize>,
+    /// Field by field.
+    pub fields: Vec<FieldReport>,
+}
+
+/// One thing that both ends have to agree on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldReport {
+    /// What it is, such as `encryption` or `local_addresses`.
+    pub name: String,
+    /// What we have.
+    pub ours: Vec<String>,
+    /// What the other end has.
+    pub theirs: Vec<String>,
+    /// Whether they go together; absent where that is not known.
+    pub fits: Option<bool>,
 }

@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{ChildReport, IkeSaReport, InterfaceReport, PoliciesReport, RuleReport, StatusReport};
+use super::{
+    CandidateReport, ChildReport, IkeSaReport, InterfaceReport, PoliciesReport, RefusalReport,
+    RuleReport, StatusReport,
+};
+
+/// Refusals that the table shows.
+const MOST_REFUSALS: usize = 20;
 
 /// The whole report as text, with one table for each kind of thing.
 #[must_use]
@@ -23,12 +29,14 @@ pub fn render(report: &StatusReport) -> String {
         format!("IKE SAs: {} ({} half open)", report.ike_sas.len(), report.half_open),
         format!("Child SAs: {children}"),
         format!("Rules: {}", report.rules.len()),
+        format!("Refusals of late: {}", report.refusals.len()),
         format!("Interfaces: {}", report.kernel.interfaces.len()),
     ];
     let tables = [
         ike_sas(&report.ike_sas),
         child_sas(&report.ike_sas),
         rules(&report.rules),
+        refusals(&report.refusals),
         interfaces(&report.kernel.interfaces),
     ];
     for (title, table) in counts.into_iter().zip(tables) {
@@ -220,6 +228,43 @@ fn rules(rules: &[RuleReport]) -> Table {
     table
 }
 
+/// The latest refusals, of each what does not fit of what is nearest.
+fn refusals(refusals: &[RefusalReport]) -> Table {
+    let mut table =
+        table(&["refused", "who", "times", "last", "nearest", "field", "ours", "theirs"]);
+    for refusal in refusals.iter().take(MOST_REFUSALS) {
+        let by = refusal.said_by_peer.as_ref().map_or("", |_| "\nby the peer");
+        let nearest = refusal.candidates.first();
+        let name = |c: &CandidateReport| {
+            let rule = c.rule.iter().map(|rule| format!("rule {rule}"));
+            let peer = c.peer.iter().map(|peer| format!("peer {peer}"));
+            let proposal = c.proposal.iter().map(|number| format!("proposal {number}"));
+            peer.chain(rule).chain(proposal).collect::<Vec<_>>().join("\n")
+        };
+        let fields = nearest.iter().flat_map(|c| &c.fields).filter(|f| f.fits != Some(true));
+        let list = |values: &[String]| match values {
+            [] => "-".to_owned(),
+            values => values.join(" "),
+        };
+        let rows: Vec<_> =
+            fields.map(|f| (f.name.clone(), list(&f.ours), list(&f.theirs))).collect();
+        let column = |of: fn(&(String, String, String)) -> &str| {
+            rows.iter().map(of).collect::<Vec<_>>().join("\n")
+        };
+        table.add_row([
+            format!("{}{by}", refusal.cause),
+            refusal.peer.clone().or_else(|| refusal.remote.clone()).unwrap_or_default(),
+            refusal.times.to_string(),
+            time(refusal.last_at),
+            nearest.map(name).unwrap_or_default(),
+            column(|(field, _, _)| field),
+            column(|(_, ours, _)| ours),
+            column(|(_, _, theirs)| theirs),
+        ]);
+    }
+    table
+}
+
 fn interfaces(interfaces: &[InterfaceReport]) -> Table {
     let mut table = table(&["interface", "role", "index", "eBPF programs", "problem"]);
     for interface in interfaces {
@@ -241,6 +286,14 @@ fn counters(values: &BTreeMap<String, u64>) -> Table {
         table.add_row([name.clone(), value.to_string()]);
     }
     table
+}
+
+/// A time of day in UTC, from seconds since 1970.
+fn time(seconds: u64) -> String {
+    let part = |unit: u64, modulus: u64| {
+        seconds.checked_div(unit).and_then(|n| n.checked_rem(modulus)).unwrap_or(0)
+    };
+    format!("{:02}:{:02}:{:02} UTC", part(3600, 24), part(60, 60), part(1, 60))
 }
 
 /// A span of time in its two largest units: `2d 3h`, `5m 7s`.
@@ -337,6 +390,24 @@ mod tests {
                 }],
                 ..Default::default()
             }],
+            refusals: vec![RefusalReport {
+                cause: "proposal_prf".to_owned(),
+                remote: Some("192.0.2.7:500".to_owned()),
+                times: 17,
+                last_at: 3_661,
+                candidates: vec![CandidateReport {
+                    peer: Some("munich".to_owned()),
+                    proposal: Some(2),
+                    fields: vec![super::super::FieldReport {
+                        name: "prf".to_owned(),
+                        theirs: vec!["PRF_HMAC_SHA1".to_owned()],
+                        fits: Some(false),
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
             counters: BTreeMap::from([("seen".to_owned(), 5), ("unseen".to_owned(), 0)]),
             kernel: super::super::KernelReport {
                 interfaces: vec![InterfaceReport {
@@ -366,6 +437,11 @@ mod tests {
             "seen",
             "eth0",
             "there is no such interface",
+            "Refusals of late: 1",
+            "proposal_prf",
+            "192.0.2.7:500",
+            "peer munich",
+            "PRF_HMAC_SHA1",
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }

@@ -197,6 +197,13 @@ fn the_report_keeps_the_names_of_its_fields() {
     let report = StatusReport {
         ike_sas: vec![IkeSaReport { children: vec![ChildReport::default()], ..Default::default() }],
         rules: vec![RuleReport::default()],
+        refusals: vec![RefusalReport {
+            candidates: vec![CandidateReport {
+                fields: vec![FieldReport::default()],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
         policies: PoliciesReport {
             last_reload: Some(ReloadReport::default()),
             ..Default::default()
@@ -212,7 +219,7 @@ fn the_report_keeps_the_names_of_its_fields() {
         |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&value),
-        "bpf_counters counters half_open ike_sas kernel pid policies rules shutting_down uptime_seconds version xfrm_errors"
+        "bpf_counters counters half_open ike_sas kernel pid policies refusals rules shutting_down uptime_seconds version xfrm_errors"
     );
     assert_eq!(
         keys(&value["ike_sas"][0]),
@@ -231,5 +238,13 @@ fn the_report_keeps_the_names_of_its_fields() {
         keys(&value["rules"][0]),
         "action children last_error name packets_out packets_refused reqid"
     );
+    let refusal = &value["refusals"][0];
+    assert_eq!(
+        keys(refusal),
+        "candidates cause first_at ike_sa kind last_at left_out peer remote said_by_peer text times"
+    );
+    let candidate = &refusal["candidates"][0];
+    assert_eq!(keys(candidate), "fields peer proposal rule their_proposal");
+    assert_eq!(keys(&candidate["fields"][0]), "fits name ours theirs");
     assert_eq!(serde_json::from_value::<StatusReport>(value).unwrap(), report);
 }

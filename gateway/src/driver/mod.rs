@@ -8,6 +8,7 @@
 
 mod error;
 mod inbound;
+mod journal;
 mod linux;
 mod load;
 mod notify;
@@ -28,17 +29,16 @@ use std::time::Instant;
 
 use gateway_ike::Endpoint;
 use gateway_ike::config::PolicySet;
-use gateway_ike::event::Event;
 use gateway_ike::io::{Done, Input, KernelCommand, KernelError, Output, Path};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use self::inbound::Inbound;
+use self::journal::Journal;
 use self::reload::Outcome as ReloadOutcome;
 use crate::clock;
 use crate::control::{Call, KernelReport, Request, Response, Server, StatusReport};
 use crate::kernel::{LinkChange, Notice};
-use crate::log;
 use crate::net::{Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, TokenBucket};
 
 pub use self::error::RunError;
@@ -82,10 +82,7 @@ pub struct Driver<K, M> {
     buffer: Vec<u8>,
     /// Limits how many log lines failed sends can cause.
     complaints: TokenBucket,
-    /// Limits how many log lines somebody can cause who has not been authenticated.
-    strangers: TokenBucket,
-    /// Log lines that were not written for that reason.
-    unlogged: u64,
+    journal: Journal,
     watchdog: Option<Interval>,
     started: Instant,
     /// When peers have had enough time to say goodbye; set once the gateway is ending.
@@ -109,6 +106,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     /// Puts the parts together; to be called within a runtime.
     #[must_use]
     pub fn new(endpoint: Endpoint, parts: Parts<K, M>) -> Self {
+        let journal = Journal::new(parts.reload.settings().journal);
         let watchdog = notify::watchdog_interval().map(|period| {
             let mut ticks = interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -121,8 +119,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             unknown_esp: 0,
             buffer: vec![0; RECEIVE_BUFFER],
             complaints: TokenBucket::new(1, 5),
-            strangers: TokenBucket::new(5, 50),
-            unlogged: 0,
+            journal,
             watchdog,
             started: clock::now(),
             ending: None,
@@ -132,6 +129,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     /// Applies policies and does what follows from them.
     pub async fn apply(&mut self, policies: Arc<PolicySet>) {
+        self.journal.retain(&policies);
         self.handle(Input::Policies(policies)).await;
     }
 
@@ -214,16 +212,10 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                     let result = self.execute(command).await;
                     self.endpoint.handle(clock::now(), Input::CommandDone(id, result));
                 }
-                Output::Event(event) => self.log(&event),
+                Output::Event(event) => {
+                    self.journal.note(clock::now(), clock::unix_seconds(), &event);
+                }
             }
-        }
-    }
-
-    fn log(&mut self, event: &Event) {
-        if !event.is_of_a_stranger() || self.strangers.take(clock::now()) {
-            log::milestone(event);
-        } else {
-            self.unlogged = self.unlogged.saturating_add(1);
         }
     }
 
@@ -368,7 +360,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
         let counters = counters.chain([
             ("esp_unknown_spi", self.unknown_esp),
-            ("log_lines_suppressed", self.unlogged),
+            ("log_lines_suppressed", self.journal.unlogged()),
         ]);
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -383,6 +375,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             },
             half_open: snapshot.half_open,
             ike_sas: status::ike_sas(snapshot.ike_sas, kernel).await,
+            refusals: self.journal.refusals(),
             rules: status::rules(snapshot.rules, &kernel.rule_counters()),
             counters: counters.map(|(name, value)| (name.to_owned(), value)).collect(),
             bpf_counters: kernel.counters(),

@@ -42,6 +42,11 @@ impl Reloader {
         Self { directory: directory.to_owned(), settings, running: None, again: false, report }
     }
 
+    /// What the gateway started with.
+    pub(super) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Asks for a reload. One that runs is finished first, and then done once more.
     pub(super) fn request(&mut self) {
         if self.running.is_some() {
@@ -129,6 +134,7 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         pin_dir,
         control_socket,
         state_dir,
+        journal,
         endpoint,
     } = old;
     let limits = &new.endpoint;
@@ -144,6 +150,9 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("cookie-threshold", endpoint.cookie_threshold != limits.cookie_threshold),
         ("half-open-limit", endpoint.half_open_limit != limits.half_open_limit),
         ("ike-sa-limit", endpoint.ike_sa_limit != limits.ike_sa_limit),
+        ("child-sa-limit", endpoint.child_sa_limit != limits.child_sa_limit),
+        ("eap-timeout", endpoint.eap_timeout != limits.eap_timeout),
+        ("eap-round-limit", endpoint.eap_round_limit != limits.eap_round_limit),
         (
             "certificate-chain-limit",
             endpoint.certificate_chain_limit != limits.certificate_chain_limit,
@@ -156,6 +165,9 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("keepalive-interval", endpoint.keepalive_interval != limits.keepalive_interval),
         ("fragment-size", endpoint.fragment_size != limits.fragment_size),
         ("reassembly-limit", endpoint.reassembly_limit != limits.reassembly_limit),
+        ("peer-log-rate", journal.peer_log_rate != new.journal.peer_log_rate),
+        ("stranger-log-rate", journal.stranger_log_rate != new.journal.stranger_log_rate),
+        ("refusals-kept", journal.refusals_kept != new.journal.refusals_kept),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)

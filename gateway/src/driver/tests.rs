@@ -243,7 +243,12 @@ fn pair() -> (Gateway, Gateway) {
 
 /// Two gateways on one wire: the first waits, the second initiates when its rule says.
 fn pair_that_starts(start: &'static str) -> (Gateway, Gateway) {
-    let first = Gateway::start("10.9.0.1", &policies("1", "2", "respond"), || {
+    pair_with(policies("1", "2", "respond"), policies("2", "1", start))
+}
+
+/// Two gateways on one wire, with these policies.
+fn pair_with(first: String, second: String) -> (Gateway, Gateway) {
+    let first = Gateway::start("10.9.0.1", &first, || {
         ip("link add left type veth peer name right");
         ip("address add 10.9.0.1/24 dev left");
         ip("link set left up");
@@ -251,8 +256,8 @@ fn pair_that_starts(start: &'static str) -> (Gateway, Gateway) {
     // The second must find its end of the wire before it starts to talk.
     let (ready, wired) = std_mpsc::channel();
     let (name, namespace) = std_mpsc::channel();
-    let second = std::thread::spawn(move || {
-        Gateway::start("10.9.0.2", &policies("2", "1", start), move || {
+    let started = std::thread::spawn(move || {
+        Gateway::start("10.9.0.2", &second, move || {
             name.send(namespace_of_this_thread()).unwrap();
             wired.recv().unwrap();
             ip("address add 10.9.0.2/24 dev right");
@@ -262,7 +267,7 @@ fn pair_that_starts(start: &'static str) -> (Gateway, Gateway) {
     let to = namespace.recv().unwrap();
     first.enter(move || ip(&format!("link set right netns {}", to.display())));
     ready.send(()).unwrap();
-    (first, second.join().unwrap())
+    (first, started.join().unwrap())
 }
 
 #[test]
@@ -306,6 +311,47 @@ fn two_gateways_agree_on_a_child_sa_and_take_it_down_again() {
     first.signal(Signal::End);
     first.wait();
     assert!(!first.directory.path().join("control.sock").exists());
+}
+
+#[test]
+fn both_ends_show_a_refusal_field_by_field() {
+    if !is_root("both_ends_show_a_refusal_field_by_field") {
+        return;
+    }
+    let only = |policies: String, proposal: &str| {
+        policies.replace("\n\n[rule", &format!("\nike-proposals = [\"{proposal}\"]\n\n[rule"))
+    };
+    let ours = only(policies("1", "2", "respond"), "aes256gcm16-prfsha256-ecp256");
+    let theirs = only(policies("2", "1", "always"), "aes256gcm16-prfsha256-x25519");
+    let (mut first, mut second) = pair_with(ours, theirs);
+    let refused = |report: &StatusReport| !report.refusals.is_empty();
+    let report = first.until("refused", refused);
+    let refusal = &report.refusals[0];
+    assert_eq!(
+        (refusal.kind.as_str(), refusal.cause.as_str(), refusal.said_by_peer.as_deref()),
+        ("proposal", "proposal_key_exchange", None)
+    );
+    assert!(report.counters["refused_proposal_key_exchange"] >= 1);
+    assert!(refusal.times >= 1 && refusal.first_at <= refusal.last_at);
+    assert_eq!((refusal.peer.as_ref(), refusal.remote.as_deref()), (None, Some("10.9.0.2:500")));
+    let nearest = &refusal.candidates[0];
+    assert_eq!((nearest.peer.as_deref(), nearest.proposal), (Some("other"), Some(1)));
+    let unfit: Vec<_> = nearest.fields.iter().filter(|f| f.fits == Some(false)).collect();
+    let [field] = unfit.as_slice() else { panic!("{nearest:#?}") };
+    assert_eq!(
+        (field.name.as_str(), field.theirs.as_slice()),
+        ("key_exchange", &["CURVE25519".to_owned()][..])
+    );
+
+    let report = second.until("told", refused);
+    let refusal = &report.refusals[0];
+    assert_eq!(refusal.cause, "proposal_by_peer");
+    assert_eq!(refusal.said_by_peer.as_deref(), Some("NO_PROPOSAL_CHOSEN"));
+    assert!(crate::control::render(&report).contains("CURVE25519"));
+    for gateway in [&mut first, &mut second] {
+        gateway.signal(Signal::End);
+        gateway.wait();
+    }
 }
 
 #[test]

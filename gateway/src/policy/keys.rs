@@ -202,6 +202,24 @@ pub(super) const GATEWAY: &[Key] = &[
         Default("32768"),
         "Octets kept for each IKE SA and direction of a message of which fragments are missing.",
     ),
+    key(
+        "peer-log-rate",
+        Number(1, 10_000),
+        Default("50"),
+        "Log lines a second that one peer can cause; ten times as many at once.",
+    ),
+    key(
+        "stranger-log-rate",
+        Number(1, 10_000),
+        Default("5"),
+        "Log lines a second that all who are not authenticated can cause together; ten times as many at once.",
+    ),
+    key(
+        "refusals-kept",
+        Number(0, 1000),
+        Default("64"),
+        "Refusals kept for `gateway status`: so many of peers, and so many of all who are not authenticated.",
+    ),
 ];
 
 /// The keys of `[peer.NAME]`.

@@ -28,4 +28,4 @@ mod tests;
 pub use error::{PolicyError, Position};
 pub use keys::schema;
 pub use load::{Loaded, load};
-pub use settings::{DEFAULT_PIN_DIR, Settings};
+pub use settings::{DEFAULT_PIN_DIR, JournalLimits, Settings};

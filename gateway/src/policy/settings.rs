@@ -25,8 +25,28 @@ pub struct Settings {
     pub control_socket: PathBuf,
     /// Directory of what outlives a restart; absolute.
     pub state_dir: PathBuf,
+    /// Limits of the log and of what is kept for status.
+    pub journal: JournalLimits,
     /// Limits of the IKE endpoint.
     pub endpoint: EndpointConfig,
+}
+
+/// How much others can make the gateway write and keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalLimits {
+    /// Log lines a second that one peer can cause; ten times as many at once.
+    pub peer_log_rate: u32,
+    /// Log lines a second that all can cause together who have not been authenticated; ten times
+    /// as many at once.
+    pub stranger_log_rate: u32,
+    /// Refusals that are kept of peers, and as many of those who have not been authenticated.
+    pub refusals_kept: usize,
+}
+
+impl Default for JournalLimits {
+    fn default() -> Self {
+        Self { peer_log_rate: 50, stranger_log_rate: 5, refusals_kept: 64 }
+    }
 }
 
 /// Where programs, links and maps are pinned unless the files say otherwise.
@@ -41,6 +61,7 @@ impl Default for Settings {
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
             state_dir: PathBuf::from("/var/lib/gateway"),
+            journal: JournalLimits::default(),
             endpoint: EndpointConfig::default(),
         }
     }
@@ -61,6 +82,13 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
             .optional("control-socket", value::socket_path)
             .unwrap_or(default.control_socket),
         state_dir: section.optional("state-dir", value::absolute_path).unwrap_or(default.state_dir),
+        journal: JournalLimits {
+            peer_log_rate: section.number("peer-log-rate").unwrap_or(default.journal.peer_log_rate),
+            stranger_log_rate: section
+                .number("stranger-log-rate")
+                .unwrap_or(default.journal.stranger_log_rate),
+            refusals_kept: section.number("refusals-kept").unwrap_or(default.journal.refusals_kept),
+        },
         endpoint: EndpointConfig {
             retransmit_initial: section
                 .optional("retransmit-initial", retransmit_initial)

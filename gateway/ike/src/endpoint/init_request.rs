@@ -129,7 +129,7 @@ impl Endpoint {
 
     /// RFC 7296 2.21.1: the answer is not protected and leaves nothing behind.
     fn refuse_init(&mut self, now: Instant, header: &Header, path: Path, error: &Error) {
-        let refused = matches!(error, Error::NoProposalChosen { .. });
+        let refused = matches!(error, Error::NoProposalChosen(_));
         self.shared.count(if refused { Counter::NoProposalChosen } else { Counter::InvalidInit });
         // The method that we want is, like a cookie, a step on the way and shorter than what it
         // answers: a flood of nonsense must not keep it from those who need it.

@@ -74,7 +74,7 @@ impl IkeSa {
     ) {
         shared.count(Counter::NoAddressReceived);
         shared.release_spi(offer.spi);
-        self.child_failed(shared, Some(offer.wish.rule), error);
+        self.child_failed(shared, Some(offer.wish.rule), false, error);
         self.delete_ike(now, shared, "the peer assigns us no address");
     }
 }

@@ -132,7 +132,7 @@ impl IkeSa {
             if payloads.sa.is_none()
                 && let Some(error) = payloads.error()
             {
-                return Err(Refusal::of(error));
+                return Err(refused(error));
             }
             let answer = offer.check_created(&payloads, nat, sent.map(Group::id))?;
             let secret = match (answer.choice.key_exchange, pending) {
@@ -466,18 +466,14 @@ impl IkeSa {
     }
 }
 
-/// What an error notification in an answer means to us.
-pub(super) struct Refusal;
-
-impl Refusal {
-    /// INVALID_KE_PAYLOAD with a method that we have is a demand; all else is a refusal.
-    pub(super) fn of(error: &Notify<'_>) -> Error {
-        let wanted = (error.kind == NotifyType::INVALID_KE_PAYLOAD)
-            .then(|| <[u8; 2]>::try_from(error.data).ok())
-            .flatten()
-            .and_then(|id| Group::from_wire(KeMethod(u16::from_be_bytes(id))));
-        wanted.map_or(Error::Refused(error.kind), |wanted| Error::InvalidKePayload { wanted })
-    }
+/// What an error notification in an answer means to us: INVALID_KE_PAYLOAD with a method that we
+/// have is a demand, all else a refusal.
+pub(super) fn refused(error: &Notify<'_>) -> Error {
+    let wanted = (error.kind == NotifyType::INVALID_KE_PAYLOAD)
+        .then(|| <[u8; 2]>::try_from(error.data).ok())
+        .flatten()
+        .and_then(|id| Group::from_wire(KeMethod(u16::from_be_bytes(id))));
+    wanted.map_or(Error::Refused(error.kind), |wanted| Error::InvalidKePayload { wanted })
 }
 
 /// The order in which RFC 7296 1.3.1 writes the payloads.

@@ -28,6 +28,7 @@ use crate::leases::Lease;
 use crate::natt;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
+use crate::reason::{Offer, no_common_proposal};
 use crate::shared::{Owner, Purpose, Shared};
 use crate::time::after;
 
@@ -49,7 +50,7 @@ pub(crate) struct AwaitInit {
     pub(super) backoff: Backoff,
     restarts: u32,
     /// An error that somebody answered; it is unauthenticated and decides nothing.
-    heard: Option<String>,
+    heard: Option<NotifyType>,
 }
 
 impl IkeSa {
@@ -80,6 +81,7 @@ impl IkeSa {
             user: None,
             assignment: Assignment::default(),
             keep: Lease::default(),
+            claimed: None,
             supersedes: None,
             remnant_of: None,
             state: State::FindingAddress,
@@ -139,7 +141,7 @@ impl IkeSa {
             self.event(shared, EventKind::Initiating);
         }
         let restarts = before.as_ref().map_or(0, |b| b.restarts.saturating_add(1));
-        let heard = before.as_ref().and_then(|b| b.heard.clone());
+        let heard = before.as_ref().and_then(|b| b.heard);
         let (pending, nonce) = match before {
             Some(before) if before.pending.group() == group => (before.pending, before.nonce),
             Some(before) => (shared.key_exchange.generate(group)?, before.nonce),
@@ -210,10 +212,9 @@ impl IkeSa {
         }
         if let Some(error) = payloads.error() {
             // Anybody can send this. The peer's true answer may still come: note it and go on.
-            let words = error.kind.to_string();
-            if waiting.heard.as_ref() != Some(&words) {
-                waiting.heard = Some(words.clone());
-                self.event(shared, EventKind::UnauthenticatedError(words));
+            if waiting.heard != Some(error.kind) {
+                waiting.heard = Some(error.kind);
+                self.event(shared, EventKind::UnauthenticatedError(error.kind));
             }
             return;
         }
@@ -449,6 +450,7 @@ pub(crate) fn answer_init(
         user: None,
         assignment: Assignment::default(),
         keep: Lease::default(),
+        claimed: None,
         supersedes: None,
         remnant_of: None,
         state: State::HalfOpen(Box::new(half_open)),
@@ -469,24 +471,19 @@ fn choose(
     let chosen = candidates(policies, path)
         .find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds));
     chosen.ok_or_else(|| {
-        let ours = candidates(policies, path)
-            .map(|p| {
-                format!("{} ({})", proposal::describe(&proposal::offer_ike(&p.proposals)), p.name)
-            })
-            .collect::<Vec<_>>();
-        let ours = if ours.is_empty() {
-            "no peer is configured for this address".to_owned()
-        } else {
-            ours.join("; ")
-        };
-        Error::NoProposalChosen { ours, theirs: proposal::describe(offered) }
+        let mut offers = candidates(policies, path).map(|p| Offer {
+            peer: Some(&p.name),
+            rule: None,
+            sa: proposal::offer_ike(&p.proposals),
+        });
+        Error::NoProposalChosen(Box::new(no_common_proposal(&mut offers, offered, rounds)))
     })
 }
 
 /// The peers that may be at the other end of a path: those configured with the address first,
 /// then those that may be anywhere. A peer behind NAT shows another address than its own, so
 /// any peer configured with *another* address is none.
-pub(super) fn candidates(
+pub(crate) fn candidates(
     policies: &PolicySet,
     path: Path,
 ) -> impl Iterator<Item = &Arc<PeerConfig>> {

@@ -36,7 +36,7 @@ pub use self::auth::{PeerCertificate, PeerProof};
 pub(crate) use self::child::{ChildSa, ChildState};
 pub(crate) use self::closing::Closing;
 pub(crate) use self::established::Established;
-pub(crate) use self::init::{AwaitInit, answer_init, init_header};
+pub(crate) use self::init::{AwaitInit, answer_init, candidates, init_header};
 pub(crate) use self::intermediate::AwaitIntermediate;
 pub(crate) use self::jobs::{Job, Wish};
 use crate::algorithms::IkeSuite;
@@ -49,6 +49,7 @@ use crate::event::{Event, EventKind};
 use crate::io::{Done, IkeSaId, KernelError, Path};
 use crate::leases::Lease;
 use crate::natt::NatDetected;
+use crate::reason::{self, Claimed};
 use crate::shared::{Digest, Effect, Purpose, Shared};
 
 /// One IKE SA.
@@ -60,6 +61,8 @@ pub(crate) struct IkeSa {
     pub(crate) proof: Option<PeerProof>,
     /// The user that the peer proved by EAP to be.
     pub(crate) user: Option<UserName>,
+    /// What a peer said of itself that was not believed.
+    pub(crate) claimed: Option<Box<Claimed>>,
     pub(crate) path: Path,
     pub(crate) initiator_spi: IkeSpi,
     /// Zero until the responder's is known.
@@ -390,12 +393,14 @@ impl IkeSa {
     }
 
     pub(crate) fn event(&self, shared: &mut Shared, kind: EventKind) {
+        let refusal = reason::of_event(shared, self, &kind).map(Box::new);
         shared.event(Event {
             ike_sa: Some(self.id),
             spis: Some((self.initiator_spi, self.responder_spi)),
             peer: self.peer.as_ref().map(|p| Arc::clone(&p.name)),
             path: Some(self.path),
             kind,
+            refusal,
         });
     }
 

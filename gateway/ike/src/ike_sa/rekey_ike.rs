@@ -12,7 +12,7 @@ use std::time::Instant;
 use gateway_wire::{ExchangeType, IkeSpi, KeyExchange, Nonce, NotifyType, Payload};
 
 use super::collision::{Asked, Verdict, verdict};
-use super::create_child::{MOST_GROUPS, NONCE_LEN, Refusal};
+use super::create_child::{MOST_GROUPS, NONCE_LEN, refused};
 use super::derive::Agreed;
 use super::follow_up::{Goal, Link, Series, TheirGoal, TheirSeries};
 use super::jobs::Current;
@@ -31,6 +31,7 @@ use crate::io::{IkeSaId, Path};
 use crate::leases::Lease;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
+use crate::reason::{Offer, no_common_proposal};
 use crate::shared::{Effect, Shared};
 use crate::time::after;
 
@@ -192,7 +193,7 @@ impl IkeSa {
             if payloads.sa.is_none()
                 && let Some(error) = payloads.error()
             {
-                return Err(Refusal::of(error));
+                return Err(refused(error));
             }
             let chosen = payloads.require_sa()?;
             let suite = proposal::accept_ike(&proposals, chosen, Rounds::Possible)?;
@@ -354,9 +355,12 @@ impl IkeSa {
         let their_nonce = payloads.require_nonce()?;
         let ours = proposals_for(shared, peer, established);
         let (chosen, suite) = proposal::select_ike(&ours, offered, ke.method, Rounds::Possible)
-            .ok_or_else(|| Error::NoProposalChosen {
-                ours: proposal::describe(&proposal::offer_ike(&ours)),
-                theirs: proposal::describe(offered),
+            .ok_or_else(|| {
+                let sa = proposal::offer_ike(&ours);
+                let offer = Offer { peer: Some(&peer.name), rule: None, sa };
+                let refusal =
+                    no_common_proposal(&mut [offer].into_iter(), offered, Rounds::Possible);
+                Error::NoProposalChosen(Box::new(refusal))
             })?;
         if suite.group.id() != ke.method {
             return Err(Error::InvalidKePayload { wanted: suite.group });
@@ -463,6 +467,7 @@ impl IkeSa {
             responder_spi: spis.1,
             begun: self.begun,
             jobs: VecDeque::new(),
+            claimed: None,
             supersedes: None,
             remnant_of: Some(self.id),
             init_request: None,

@@ -140,7 +140,7 @@ impl IkeSa {
             return;
         };
         if let Err(error) = result {
-            self.child_failed(shared, Some(rule), Error::Kernel(error));
+            self.child_failed(shared, Some(rule), false, Error::Kernel(error));
             self.delete_child(now, shared, child, "the kernel refused its outbound SA");
         }
     }

@@ -28,7 +28,7 @@ impl Rounds {
 }
 
 /// Whether this is one of the transform types 6 to 12.
-pub(super) fn is_additional(kind: TransformType) -> bool {
+pub(crate) fn is_additional(kind: TransformType) -> bool {
     Round::ALL.iter().any(|round| round.transform_type() == kind)
 }
 

@@ -13,7 +13,7 @@ use crate::algorithms::{
 };
 use crate::error::Error;
 
-pub(crate) use self::additional::Rounds;
+pub(crate) use self::additional::{Rounds, is_additional};
 
 /// Our proposals for an IKE SA as they stand in the SA payload.
 pub(crate) fn offer_ike(ours: &[IkeProposal]) -> SecurityAssociation {
@@ -187,21 +187,20 @@ pub(crate) fn accepts(ours: &[IkeProposal], suite: IkeSuite) -> bool {
     })
 }
 
-/// Proposals in words, for a log line about a refusal.
-pub(crate) fn describe(sa: &SecurityAssociation) -> String {
-    let one =
-        |p: &Proposal| p.transforms.iter().map(describe_transform).collect::<Vec<_>>().join("/");
-    sa.proposals.iter().map(one).collect::<Vec<_>>().join(", ")
+/// A proposal in words.
+pub(crate) fn describe(proposal: &Proposal) -> String {
+    proposal.transforms.iter().map(describe_transform).collect::<Vec<_>>().join("/")
 }
 
-fn describe_transform(t: &Transform) -> String {
+/// A transform in words.
+pub(crate) fn describe_transform(t: &Transform) -> String {
     let name = match t.kind {
         TransformType::ENCR => EncrId(t.id).to_string(),
         TransformType::PRF => format!("PRF_{}", PrfId(t.id)),
         TransformType::INTEG => format!("AUTH_{}", IntegId(t.id)),
         TransformType::KE => KeMethod(t.id).to_string(),
         TransformType::ESN => format!("ESN_{}", EsnId(t.id)),
-        kind if additional::is_additional(kind) => format!("{kind}_{}", KeMethod(t.id)),
+        kind if is_additional(kind) => format!("{kind}_{}", KeMethod(t.id)),
         other => format!("transform{}_{}", other.0, t.id),
     };
     t.key_length.map_or_else(|| name.clone(), |bits| format!("{name}_{bits}"))
@@ -232,9 +231,7 @@ fn match_ike(
     rounds: Rounds,
 ) -> Option<IkeSuite> {
     use TransformType as T;
-    let known = |kind| {
-        matches!(kind, T::ENCR | T::PRF | T::INTEG | T::KE) || additional::is_additional(kind)
-    };
+    let known = |kind| matches!(kind, T::ENCR | T::PRF | T::INTEG | T::KE) || is_additional(kind);
     if theirs.protocol != ProtocolId::IKE || !only(theirs, known) {
         return None;
     }
@@ -255,9 +252,7 @@ fn match_esp(
     exchange: ChildExchange,
 ) -> Option<(EspSuite, Option<ChildKeyExchange>)> {
     use TransformType as T;
-    let known = |kind| {
-        matches!(kind, T::ENCR | T::INTEG | T::KE | T::ESN) || additional::is_additional(kind)
-    };
+    let known = |kind| matches!(kind, T::ENCR | T::INTEG | T::KE | T::ESN) || is_additional(kind);
     if theirs.protocol != ProtocolId::ESP || !only(theirs, known) {
         return None;
     }
@@ -344,7 +339,8 @@ fn only(proposal: &Proposal, known: impl Fn(TransformType) -> bool) -> bool {
     proposal.transforms.iter().all(|t| known(t.kind))
 }
 
-fn esp_spi(proposal: &Proposal) -> Option<u32> {
+/// The SPI of a proposal for ESP; `None`: it is none.
+pub(crate) fn esp_spi(proposal: &Proposal) -> Option<u32> {
     let octets: [u8; 4] = proposal.spi.as_slice().try_into().ok()?;
     // RFC 4303 2.1: 1 to 255 are reserved, 0 is for local use.
     Some(u32::from_be_bytes(octets)).filter(|spi| *spi >= 256)

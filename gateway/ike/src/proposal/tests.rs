@@ -5,6 +5,7 @@ use proptest::sample::{select, subsequence};
 
 use super::*;
 use crate::algorithms::{Additional, AdditionalOffer, Round};
+use crate::reason::{Offer, no_common_proposal};
 
 fn ike(
     encryption: &[Encryption],
@@ -363,7 +364,7 @@ fn an_answer_that_lacks_or_changes_a_transform_is_refused() {
 
 #[test]
 fn proposals_are_described_in_words() {
-    let words = describe(&offer_ike(&[gcm(&[Group::X25519])]));
+    let words = describe(&offer_ike(&[gcm(&[Group::X25519])]).proposals[0]);
     assert!(words.contains("_256/") && words.contains("PRF_"), "{words}");
 }
 
@@ -452,6 +453,12 @@ proptest! {
             ours.iter().any(|p| ike_has(p, s)) && theirs.iter().any(|p| ike_has(p, s))
         };
         prop_assert_eq!(selected.is_some(), all_ike_suites().iter().any(both));
+        // The record of a refusal finds something that does not fit exactly when there is a refusal.
+        let offer = Offer { peer: None, rule: None, sa: offer_ike(&ours) };
+        let theirs_offered = offer_ike(&theirs);
+        let refusal =
+            no_common_proposal(&mut [offer].into_iter(), &theirs_offered, Rounds::Possible);
+        prop_assert_eq!(refusal.candidates[0].unfit().next().is_none(), selected.is_some());
         if let Some((answer, suite)) = selected {
             prop_assert!(both(&suite));
             prop_assert_eq!(accept_ike(&theirs, &answer, Rounds::Possible), Ok(suite));

@@ -80,22 +80,14 @@ pub(crate) fn cover(
 }
 
 fn intersect(a: &TrafficSelector, b: &TrafficSelector) -> Option<TrafficSelector> {
-    let protocol = match (a.protocol, b.protocol) {
-        (0, p) | (p, 0) => p,
-        (p, q) if p == q => p,
-        _ => return None,
-    };
-    if a.start.is_ipv4() != b.start.is_ipv4() {
-        return None;
-    }
     let both = TrafficSelector {
-        protocol,
+        protocol: if a.protocol == 0 { b.protocol } else { a.protocol },
         start_port: a.start_port.max(b.start_port),
         end_port: a.end_port.min(b.end_port),
         start: a.start.max(b.start),
         end: a.end.min(b.end),
     };
-    (both.start <= both.end && both.start_port <= both.end_port).then_some(both)
+    (share_addresses(a, b) && share_protocol(a, b) && share_ports(a, b)).then_some(both)
 }
 
 fn contains(outer: &TrafficSelector, inner: &TrafficSelector) -> bool {
@@ -167,24 +159,36 @@ fn prefixes(start: IpAddr, end: IpAddr) -> Vec<IpNet> {
     }
 }
 
-/// Selectors in words.
-pub(crate) fn describe(selectors: &[TrafficSelector]) -> String {
-    let one = |s: &TrafficSelector| {
-        let nets = prefixes(s.start, s.end);
-        let addresses = match nets.as_slice() {
-            [net] => net.to_string(),
-            _ => format!("{}-{}", s.start, s.end),
-        };
-        let ports = match (s.start_port, s.end_port) {
-            (0, u16::MAX) => String::new(),
-            (a, b) if a == b => format!(":{a}"),
-            (a, b) => format!(":{a}-{b}"),
-        };
-        let protocol =
-            if s.protocol == 0 { String::new() } else { format!(" proto {}", s.protocol) };
-        format!("{addresses}{ports}{protocol}")
-    };
-    selectors.iter().map(one).collect::<Vec<_>>().join(", ")
+/// The addresses of a selector in words: a prefix, or a range.
+pub(crate) fn addresses(s: &TrafficSelector) -> String {
+    match prefixes(s.start, s.end).as_slice() {
+        [net] => net.to_string(),
+        _ => format!("{}-{}", s.start, s.end),
+    }
+}
+
+/// The ports of a selector in words.
+pub(crate) fn ports(s: &TrafficSelector) -> String {
+    match (s.start_port, s.end_port) {
+        (0, u16::MAX) => "any".to_owned(),
+        (a, b) if a == b => a.to_string(),
+        (a, b) => format!("{a}-{b}"),
+    }
+}
+
+/// Whether two selectors have an address in common.
+pub(crate) fn share_addresses(a: &TrafficSelector, b: &TrafficSelector) -> bool {
+    a.start.is_ipv4() == b.start.is_ipv4() && a.start.max(b.start) <= a.end.min(b.end)
+}
+
+/// Whether two selectors have an IP protocol in common.
+pub(crate) const fn share_protocol(a: &TrafficSelector, b: &TrafficSelector) -> bool {
+    a.protocol == 0 || b.protocol == 0 || a.protocol == b.protocol
+}
+
+/// Whether two selectors have a port in common.
+pub(crate) fn share_ports(a: &TrafficSelector, b: &TrafficSelector) -> bool {
+    a.start_port.max(b.start_port) <= a.end_port.min(b.end_port)
 }
 
 /// Agreed pairs in words.

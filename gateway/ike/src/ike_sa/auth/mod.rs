@@ -44,6 +44,7 @@ use crate::leases::Holder;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::proposal;
+use crate::reason::Claimed;
 use crate::shared::{Digest, Effect, Shared};
 
 /// Responder: IKE_SA_INIT is answered.
@@ -187,6 +188,8 @@ impl IkeSa {
             Err(error) => {
                 shared.release_spi(child.spi);
                 self.jobs.push_front(Job::CreateChild(child.wish));
+                self.claimed =
+                    Claimed::in_message(opened, false, transcript.peer_hashes.as_deref());
                 return self.reject_responder(now, shared, channel, error);
             }
         };
@@ -309,7 +312,10 @@ impl IkeSa {
             });
         let (payloads, peer, ours) = match authenticated {
             Ok(authenticated) => authenticated,
-            Err(error) => return self.refuse_initiator(now, shared, channel, request, error),
+            Err(error) => {
+                self.claimed = Claimed::in_message(opened, true, transcript.peer_hashes.as_deref());
+                return self.refuse_initiator(now, shared, channel, request, error);
+            }
         };
         let ppk = channel.keys.has_ppk();
         let answer = AuthAnswer { peer: Arc::clone(peer.peer()), auth: ours, ppk, last: false };

@@ -131,7 +131,7 @@ impl IkeSa {
         // RFC 7296 2.21.2, 2.21.3: that one is fatal at both ends, without a Delete.
         let fatal = error.is_some_and(|e| e.kind == NotifyType::INVALID_SYNTAX);
         if fatal && let Err(error) = child {
-            self.child_failed(shared, None, error);
+            self.child_failed(shared, None, false, error);
             return self.end(now, shared, "the peer sent an invalid message");
         }
         match child {
@@ -156,7 +156,7 @@ impl IkeSa {
                 if matches!(error, Error::NoAdditionalSas(_)) {
                     shared.count(Counter::NoAdditionalSas);
                 }
-                self.child_failed(shared, None, error);
+                self.child_failed(shared, None, false, error);
             }
         }
         self.next_job(now, shared);

@@ -307,7 +307,7 @@ impl IkeSa {
                     self.release_answer(now, shared, withheld, Err(error));
                 } else {
                     // The peer believes that it stands.
-                    self.child_failed(shared, Some(rule), error);
+                    self.child_failed(shared, Some(rule), false, error);
                     self.rekey_failed(now, shared, replaces);
                     self.add_job(now, shared, Job::DeleteChild { spi, peer_spi });
                     if again {
@@ -406,22 +406,26 @@ impl IkeSa {
         }
     }
 
-    /// A Child SA could not be made: counted, logged, and told to the rule that wanted it.
-    pub(super) fn child_failed(&self, shared: &mut Shared, rule: Option<Arc<str>>, error: Error) {
+    /// A Child SA could not be made: counted and logged. `served`: another one serves the rule,
+    /// which else is told.
+    pub(super) fn child_failed(
+        &self,
+        shared: &mut Shared,
+        rule: Option<Arc<str>>,
+        served: bool,
+        error: Error,
+    ) {
         shared.count(Counter::ChildSaFailed);
         if matches!(
             error,
-            Error::NoProposalChosen { .. } | Error::Refused(NotifyType::NO_PROPOSAL_CHOSEN)
+            Error::NoProposalChosen(_) | Error::Refused(NotifyType::NO_PROPOSAL_CHOSEN)
         ) {
             shared.count(Counter::NoProposalChosen);
         }
-        if matches!(
-            error,
-            Error::TsUnacceptable { .. } | Error::Refused(NotifyType::TS_UNACCEPTABLE)
-        ) {
+        if matches!(error, Error::TsUnacceptable(_) | Error::Refused(NotifyType::TS_UNACCEPTABLE)) {
             shared.count(Counter::TsUnacceptable);
         }
-        if let Some(rule) = &rule {
+        if let Some(rule) = rule.as_ref().filter(|_| !served) {
             shared
                 .effects
                 .push(Effect::RuleLost { rule: Arc::clone(rule), error: Some(error.to_string()) });
@@ -442,8 +446,7 @@ impl IkeSa {
         let refused = matches!(error, Error::Refused(_));
         let replaces = offer.wish.replaces;
         // A Child SA that should be replaced still serves its rule.
-        let lost = replaces.is_none().then_some(offer.wish.rule);
-        self.child_failed(shared, lost, error);
+        self.child_failed(shared, Some(offer.wish.rule), replaces.is_some(), error);
         self.rekey_failed(now, shared, replaces);
         if !refused {
             self.add_job(now, shared, Job::DeleteChild { spi: offer.spi, peer_spi: 0 });

@@ -11,13 +11,14 @@ use super::super::{IkeSa, State};
 use super::answer::TermsWords;
 use super::{ChildSa, ChildWords, Narrowed, Terms};
 use crate::algorithms::Group;
-use crate::config::{Action, Mode, Protect, Rule, RuleName};
+use crate::config::{Action, Mode, PeerName, Protect, Rule, RuleName};
 use crate::crypto::key_exchange;
 use crate::error::Error;
 use crate::io::{ChildId, ChildSpec};
 use crate::keys::Key;
 use crate::payloads::Payloads;
-use crate::proposal::{self, ChildExchange};
+use crate::proposal::{self, ChildExchange, Rounds};
+use crate::reason::{self, Offer, RuleSelectors};
 use crate::selector;
 use crate::shared::Shared;
 
@@ -144,8 +145,11 @@ pub(in crate::ike_sa) fn negotiate(
         && selector::cover(ours, theirs, &old.pairs)
         && !selector::cover(&narrowed.local, &narrowed.remote, &old.pairs)
     {
-        let theirs = format!("{} == {}", selector::describe(ours), selector::describe(theirs));
-        return Err(Error::TsUnacceptable { theirs });
+        let (local, remote) = (narrowed.local, narrowed.remote);
+        let narrower = RuleSelectors { rule: &rule.name, local, remote, mode: protect.mode };
+        let mut narrower = [narrower].into_iter();
+        let refusal = reason::no_common_selectors(&mut narrower, (ours, theirs), asks_transport);
+        return Err(Error::TsUnacceptable(Box::new(refusal)));
     }
     if protect.quantum_safe && !established.channel.is_quantum_safe() {
         return Err(Error::NotQuantumSafe(established.channel.suite));
@@ -153,9 +157,13 @@ pub(in crate::ike_sa) fn negotiate(
     let id = shared.child_id();
     let spi = shared.child_spi(sa.id, id)?;
     let chosen = proposal::select_esp(&protect.proposals, offered, spi, request.exchange)
-        .ok_or_else(|| Error::NoProposalChosen {
-            ours: proposal::describe(&proposal::offer_esp(&protect.proposals, spi, true)),
-            theirs: proposal::describe(offered),
+        .ok_or_else(|| {
+            let pfs = matches!(request.exchange, ChildExchange::CreateChild(_));
+            let sa = proposal::offer_esp(&protect.proposals, spi, pfs);
+            let offer = Offer { peer: None, rule: Some(&rule.name), sa };
+            let refusal =
+                reason::no_common_proposal(&mut [offer].into_iter(), offered, Rounds::Possible);
+            Error::NoProposalChosen(Box::new(refusal))
         })
         .and_then(|(chosen, choice)| {
             let group = choice.key_exchange.map(|k| k.group);
@@ -215,11 +223,7 @@ fn find_rule(
     let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
     let mut mode_differs = false;
     let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
-    for rule in shared.policies.rules.values() {
-        let Action::Protect(protect) = &rule.action else { continue };
-        if protect.peer != peer.name || only.is_some_and(|name| rule.name != *name) {
-            continue;
-        }
+    for (rule, protect) in rules_of(shared, &peer.name, only) {
         let (local, remote) = shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
         let (local, remote) = (selector::narrow(&local, ours), selector::narrow(&remote, theirs));
         let Some(pairs) = selector::pairs(rule, &local, &remote) else { continue };
@@ -246,8 +250,26 @@ fn find_rule(
         Some((_, rule, protect, narrowed)) => Ok((rule, protect, narrowed)),
         None if mode_differs => Err(Error::Mode("the rule demands transport mode")),
         None => {
-            let theirs = format!("{} == {}", selector::describe(ours), selector::describe(theirs));
-            Err(Error::TsUnacceptable { theirs })
+            let mut rules = rules_of(shared, &peer.name, only).map(|(rule, protect)| {
+                let (local, remote) =
+                    shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
+                RuleSelectors { rule: &rule.name, local, remote, mode: protect.mode }
+            });
+            let refusal = reason::no_common_selectors(&mut rules, (ours, theirs), wants_transport);
+            Err(Error::TsUnacceptable(Box::new(refusal)))
         }
     }
+}
+
+/// The rules that protect traffic with a peer, or that one of them.
+fn rules_of<'a>(
+    shared: &'a Shared,
+    peer: &'a PeerName,
+    only: Option<&'a RuleName>,
+) -> impl Iterator<Item = (&'a Arc<Rule>, &'a Protect)> {
+    let is_meant = move |rule: &&Arc<Rule>| only.is_none_or(|name| rule.name == *name);
+    shared.policies.rules.values().filter(is_meant).filter_map(move |rule| match &rule.action {
+        Action::Protect(protect) if protect.peer == *peer => Some((rule, protect)),
+        Action::Protect(_) | Action::Bypass | Action::Discard => None,
+    })
 }

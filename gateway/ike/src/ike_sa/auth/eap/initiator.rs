@@ -17,6 +17,7 @@ use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::keys::Key;
 use crate::payloads::Payloads;
+use crate::reason::Claimed;
 use crate::shared::Shared;
 use crate::time::after;
 
@@ -119,6 +120,10 @@ impl IkeSa {
             }
             Err(error) => {
                 shared.count(Counter::EapFailed);
+                if let State::AwaitAuth(waiting) = &self.state {
+                    let hashes = waiting.transcript.peer_hashes.as_deref();
+                    self.claimed = Claimed::in_message(opened, false, hashes);
+                }
                 // The responder holds nothing yet that would have to hear of it: its IKE SA is
                 // half-open, and ends with its time.
                 self.fail(shared, error);

@@ -23,6 +23,7 @@ use crate::ike_sa::init::candidates;
 use crate::io::Path;
 use crate::payloads::Payloads;
 use crate::proposal;
+use crate::reason::Claimed;
 use crate::shared::Shared;
 use crate::time::after;
 
@@ -113,6 +114,11 @@ impl IkeSa {
             }
         };
         self.path = path;
+        if let (Err(_) | Ok(Step::Refuse { .. }), State::HalfOpen(half_open)) = (&step, &self.state)
+        {
+            let hashes = half_open.transcript.peer_hashes.as_deref();
+            self.claimed = Claimed::in_message(opened, true, hashes);
+        }
         self.take_step(now, shared, RequestId::new(opened, datagram), step, &payloads);
         true
     }
