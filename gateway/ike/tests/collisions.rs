@@ -18,7 +18,8 @@ use gateway_ike::algorithms::{Group, Round};
 use gateway_ike::config::{Action, PeerConfig, PolicySet, Rule, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::io::KernelEvent;
-use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
+use gateway_ike::testing::{Faults, Forge, Simulation, peer, policies, protect};
+use gateway_wire::{ExchangeType, Header, Payload};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -354,4 +355,65 @@ fn of_two_successors_the_one_with_the_lowest_nonce_goes() {
         assert_eq!(simulation.mismatches(), Vec::<String>::new());
     }
     assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
+}
+
+/// The exchange with the lowest nonce of four: the end that began it.
+fn loser(simulation: &Simulation, forge: &Forge, since: [usize; 2]) -> usize {
+    let nonces = (0..2).flat_map(|node| {
+        let sent = simulation.nodes[node].sent[since[node]..].iter();
+        let opened = sent.filter_map(|(_, octets)| forge.open(octets));
+        opened.filter(|m| m.header.exchange == ExchangeType::CREATE_CHILD_SA).filter_map(
+            move |message| {
+                let payloads = message.payloads().unwrap();
+                let nonce = payloads.iter().find_map(|payload| {
+                    if let Payload::Nonce(nonce) = payload { Some(nonce.0.to_vec()) } else { None }
+                });
+                // A response is of the other end's exchange.
+                let by = if message.header.flags.response { 1 - node } else { node };
+                nonce.map(|nonce| (nonce, by))
+            },
+        )
+    });
+    let nonces: Vec<_> = nonces.collect();
+    assert!(nonces.len() >= 4, "{}", nonces.len());
+    nonces.into_iter().min().unwrap().1
+}
+
+/// RFC 9370 2.2.4: there is nothing to delete yet, so the end with the lowest nonce just stops, and
+/// the other one goes on.
+#[test]
+fn of_two_series_only_the_one_without_the_lowest_nonce_goes_on() {
+    for operation in [RekeyChild, RekeyIke] {
+        let mut winners = [0, 0];
+        for seed in (0..24).step_by(2) {
+            let mut simulation = pair([operation; 2], Hybrid, seed);
+            let forge = Forge::of(&simulation.nodes[0].endpoint).unwrap();
+            let since = [0, 1].map(|node: usize| simulation.nodes[node].sent.len());
+            for node in 0..2 {
+                begin(&mut simulation, node, operation);
+            }
+            simulation.run(Duration::from_millis(500));
+            let goes_on = |node: &usize| {
+                let sent = simulation.nodes[*node].sent[since[*node]..].iter();
+                sent.map(|(_, octets)| Header::decode(octets).unwrap().0).any(|header| {
+                    header.exchange == ExchangeType::IKE_FOLLOWUP_KE && !header.flags.response
+                })
+            };
+            let winner = 1 - loser(&simulation, &forge, since);
+            let going_on: Vec<usize> = (0..2).filter(goes_on).collect();
+            assert_eq!(going_on, [winner], "{operation:?}, seed {seed}");
+            winners[winner] += 1;
+            simulation.run(Duration::from_secs(60));
+            for node in &simulation.nodes {
+                let value = |counter| node.endpoint.counters().value(counter);
+                assert_eq!(value(Counter::RekeyCollision), 1);
+                assert_eq!(value(Counter::StateNotFound) + value(Counter::FollowUpTimeout), 0);
+                let ike = operation == RekeyIke;
+                let rekeyed = if ike { Counter::IkeSaRekeyed } else { Counter::ChildSaRekeyed };
+                assert_eq!(value(rekeyed), 1, "{operation:?}, seed {seed}");
+            }
+            assert_eq!(simulation.mismatches(), Vec::<String>::new());
+        }
+        assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
+    }
 }
