@@ -9,7 +9,6 @@ mod reader;
 mod script;
 mod tally;
 
-use std::cmp::Reverse;
 use std::fs;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, stderr};
 use std::num::NonZero;
@@ -158,42 +157,69 @@ fn levels(args: &Args) -> Report {
         report.0.push(row("host", |reader| host(&built, args, reader)));
     }
     if wanted(Level::Vm) {
-        report.0.extend(guests(&built, args));
+        report.0.extend(run_guests(&built, args));
     }
     report
 }
 
-/// Runs the guests side by side, as many as there are processors, since under emulation each
-/// keeps one busy. The first prints as it goes, each other one when those before it have ended.
-fn guests(built: &Built, args: &Args) -> Vec<Row> {
-    let abreast = thread::available_parallelism().map_or(1, NonZero::get);
+/// A virtual machine and what runs in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Guest {
+    /// As which it is reported.
+    name: String,
+    /// Its kernel.
+    series: String,
+    programs: Vec<Program>,
+}
+
+/// One guest with each kernel for what each is to show, and one more, with the last kernel, for
+/// what needs only one. `is_wanted` says whether anything of a program is asked for.
+fn guests(built: &Built, kernels: &[String], is_wanted: impl Fn(&Program) -> bool) -> Vec<Guest> {
+    let of = |wanted| {
+        let those = built.programs.iter().filter(|(_, places)| places.guests == wanted);
+        those.map(|(program, _)| program).filter(|p| is_wanted(p)).cloned().collect()
+    };
+    let each = kernels.iter().map(|series| (format!("vm {series}"), series, of(Guests::Each)));
+    let one = kernels.last().map(|series| (format!("vm {series} ike"), series, of(Guests::One)));
+    each.chain(one)
+        .map(|(name, series, programs)| Guest { name, series: series.clone(), programs })
+        .filter(|guest| !guest.programs.is_empty())
+        .collect()
+}
+
+/// Runs the guests side by side, three for every two processors: under emulation a guest keeps
+/// one busy, but waits for timers and peers during a third of its time. The first prints as it
+/// goes, each other one when those before it have ended.
+fn run_guests(built: &Built, args: &Args) -> Vec<Row> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let abreast = processors.saturating_add(processors / 2);
     // Tests that need them say so and are skipped.
     let newer = peers::ensure().inspect_err(|error| say(error.to_string())).ok();
     let newer = newer.as_deref();
     let mut rows = Vec::new();
-    let shares = shares(built, args.kernels.len(), |program| tests(program, args));
-    let guests: Vec<_> = args.kernels.iter().zip(&shares).collect();
+    let is_wanted = |program: &Program| {
+        // One that cannot be asked is run, and says why.
+        names(program, args).map_or(true, |names| !names.is_empty())
+    };
+    let guests = guests(built, &args.kernels, is_wanted);
     for group in guests.chunks(abreast) {
         // One at a time: what is fetched goes to the same places.
-        let fetched: Vec<_> = group
-            .iter()
-            .map(|(series, share)| (series, share, vm::fetch(&machine(series))))
-            .collect();
+        let fetched: Vec<_> =
+            group.iter().map(|guest| (guest, vm::fetch(&machine(&guest.series)))).collect();
         thread::scope(|scope| {
             let running: Vec<_> = fetched
                 .into_iter()
-                .map(|(series, share, fetched)| {
+                .map(|(guest, fetched)| {
                     let (printer, lines) = channel();
-                    let name = format!("vm {series}");
                     let run = move |reader: &mut Reader| {
                         fetched?;
-                        guest(built, series, share, newer, args, reader, &printer)
+                        run_guest(built, guest, newer, args, reader, &printer)
                     };
-                    (series, lines, scope.spawn(move || Row::of(&name, run)))
+                    (guest, lines, scope.spawn(move || Row::of(&guest.name, run)))
                 })
                 .collect();
-            for (series, lines, row) in running {
-                heading(&format!("vm: Debian kernel {series}"));
+            for (guest, lines, row) in running {
+                heading(&format!("{}: Debian kernel {}", guest.name, guest.series));
                 lines.iter().for_each(|line: String| println!("{line}"));
                 match row.join() {
                     Ok(row) => rows.push(row.shown()),
@@ -203,30 +229,6 @@ fn guests(built: &Built, args: &Args) -> Vec<Row> {
         });
     }
     rows
-}
-
-/// The programs of each guest: what runs in each, and a share of what needs one only, so that all
-/// have about as much to do. `weigh` says how much a program is.
-fn shares(built: &Built, guests: usize, weigh: impl Fn(&Program) -> usize) -> Vec<Vec<Program>> {
-    let of = |wanted| {
-        let those = built.programs.iter().filter(move |(_, places)| places.guests == wanted);
-        those.map(|(program, _)| program.clone())
-    };
-    let mut shares = vec![(0, of(Guests::Each).collect::<Vec<_>>()); guests];
-    let mut once: Vec<_> = of(Guests::One).map(|program| (weigh(&program), program)).collect();
-    once.sort_by_key(|(weight, _)| Reverse(*weight));
-    for (weight, program) in once {
-        if let Some((load, share)) = shares.iter_mut().min_by_key(|(load, _)| *load) {
-            *load = weight.saturating_add(*load);
-            share.push(program);
-        }
-    }
-    shares.into_iter().map(|(_, share)| share).collect()
-}
-
-/// How many tests of a program are asked for; none if it cannot be asked.
-fn tests(program: &Program, args: &Args) -> usize {
-    names(program, args).map_or(0, |names| names.len())
 }
 
 /// The names of the tests of a program that are asked for.
@@ -324,21 +326,17 @@ fn machine(series: &str) -> vm::Machine {
     vm::Machine::with_kernel(series, VM_LIMIT)
 }
 
-fn guest(
+fn run_guest(
     built: &Built,
-    series: &str,
-    programs: &[Program],
+    guest: &Guest,
     newer: Option<&Path>,
     args: &Args,
     reader: &mut Reader,
     printer: &Sender<String>,
 ) -> Result<Tally> {
-    if programs.is_empty() {
-        return Ok(Tally::default());
-    }
     let mut environment = environment(built);
     environment.extend(newer.map(|dir| ("GATEWAY_PEERS".to_owned(), dir.display().to_string())));
-    let script = script(programs, &root().join("tests"), &environment, &args.filter);
+    let script = script(&guest.programs, &root().join("tests"), &environment, &args.filter);
     let job = vm::Job {
         command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
         ..vm::Job::default()
@@ -351,7 +349,7 @@ fn guest(
         }
     };
     let mut lines = Lines::default();
-    let outcome = vm::execute(&machine(series), &job, &mut |stream, data| match stream {
+    let outcome = vm::execute(&machine(&guest.series), &job, &mut |stream, data| match stream {
         vm::Stream::Out => lines.take(data, &mut show),
         vm::Stream::Err => vm::pass_on(stream, data),
     })?;
@@ -444,25 +442,29 @@ mod tests {
     }
 
     #[test]
-    fn each_guest_has_what_each_needs_and_a_fair_share_of_the_rest() {
+    fn each_kernel_has_a_guest_and_what_needs_one_only_has_another() {
         let program = |(name, guests): (&str, Guests)| {
             let program = Program { name: name.to_owned(), path: name.into() };
             (program, Places { host: false, guests })
         };
-        let all = [
-            ("bpf_host", Guests::None),
-            ("ike_a", Guests::One),
-            ("ike_bb", Guests::One),
-            ("ike_ccccc", Guests::One),
-            ("vm_x", Guests::Each),
-        ];
+        let all = [("bpf_host", Guests::None), ("ike_a", Guests::One), ("vm_x", Guests::Each)];
         let built = Built { gateway: "gateway".into(), programs: all.map(program).to_vec() };
-        let named = |guests| -> Vec<Vec<String>> {
-            let shares = shares(&built, guests, |program| program.name.len());
-            shares.iter().map(|s| s.iter().map(|p| p.name.clone()).collect()).collect()
+        let kernels = ["6.1", "6.12"].map(str::to_owned);
+        let found = |wanted: &str| -> Vec<(String, String)> {
+            let guests = guests(&built, &kernels, |program| program.name.starts_with(wanted));
+            let of = |guest: Guest| {
+                guest.programs.into_iter().map(move |p| (guest.name.clone(), p.name))
+            };
+            guests.into_iter().flat_map(of).collect()
         };
-        assert_eq!(named(1), [["vm_x", "ike_ccccc", "ike_bb", "ike_a"]]);
-        assert_eq!(named(2), [vec!["vm_x", "ike_ccccc"], vec!["vm_x", "ike_bb", "ike_a"]]);
+        let pair = |guest: &str, program: &str| (guest.to_owned(), program.to_owned());
+        let (vm, ike) =
+            ([pair("vm 6.1", "vm_x"), pair("vm 6.12", "vm_x")], [pair("vm 6.12 ike", "ike_a")]);
+        assert_eq!(found(""), [&vm[..], &ike].concat());
+        assert_eq!(
+            (found("vm"), found("ike"), found("other")),
+            (vm.to_vec(), ike.to_vec(), vec![])
+        );
     }
 
     #[test]
