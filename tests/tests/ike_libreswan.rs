@@ -147,10 +147,10 @@ fn we_show_libreswan_a_long_chain_of_ecdsa_and_rekey() -> Result {
     let pings =
         PingOptions { count: 200, interval: Duration::from_millis(100), ..PingOptions::default() };
     // libreswan sends by the new SA as soon as it has answered, before we can have the keys: what
-    // comes until then is lost.
+    // comes until then is lost, a packet or two at each rekeying.
     let (host, target) = (&topology.client.host, topology.server.host_address(V4));
     let answered = ping(host, target, &pings)?.received;
-    assert!(answered >= pings.count.saturating_mul(3) / 4, "{answered} of {}", pings.count);
+    assert!(answered >= pings.count.saturating_sub(10), "{answered} of {}", pings.count);
     assert!(client.counter("child_sa_rekeyed")? >= 2);
     assert!(client.counter("ike_sa_rekeyed")? >= 1);
     assert_eq!(client.counter("ike_sa_established")?, 1);
