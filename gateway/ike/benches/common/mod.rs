@@ -1,16 +1,32 @@
-//! The least that a responder must compute for one handshake with X25519 (and one additional key
-//! exchange, if there is to be one), a pre-shared key and AES-256-GCM: the primitives alone, without any protocol around them.
+//! The least that a responder must compute for one handshake with X25519 (and ML-KEM, if it is to
+//! be), a pre-shared key or certificates, and AES-256-GCM: the primitives alone, without any
+//! protocol around them.
 #![expect(clippy::unwrap_used, reason = "a failure must stop the bench")]
 
-use std::hint::black_box;
+#[path = "../../tests/certificates/mod.rs"]
+#[expect(
+    dead_code,
+    clippy::arithmetic_side_effects,
+    reason = "It issues certificates of every kind, for the tests."
+)]
+mod certificates;
+pub(crate) mod host;
 
-use gateway_ike::algorithms::{Additional, Encryption, EspSuite, Group, IkeSuite, Prf};
+use std::hint::black_box;
+use std::sync::Arc;
+
+use gateway_ike::algorithms::{
+    Additional, Encryption, EspSuite, Group, IkeSuite, Prf, SignatureScheme,
+};
 use gateway_ike::crypto::key_exchange::{KeyExchange as _, SystemKeyExchange};
 use gateway_ike::crypto::prf::{equal, prf, sha1};
 use gateway_ike::crypto::protect::{Opener, Sealer};
+use gateway_ike::crypto::x509::Credential;
 use gateway_ike::keys::{ChildKeys, IkeKeys, shared_key_auth, signed_octets};
 use gateway_ike::random::SystemSource;
 use gateway_wire::IkeSpi;
+
+use self::host::{Kind, certified};
 
 const SUITE: IkeSuite = IkeSuite {
     encryption: Encryption::Aes256Gcm16,
@@ -33,6 +49,8 @@ const AUTH_LEN: usize = 200;
 /// Octets before the SK payload's body: the IKE header and the generic header.
 const HEADERS: usize = 28 + 4;
 
+const ECDSA: SignatureScheme = SignatureScheme::EcdsaSha256;
+
 /// The messages that the floor works on.
 pub(crate) struct Floor {
     peer_public: Vec<u8>,
@@ -43,11 +61,13 @@ pub(crate) struct Floor {
     address: Vec<u8>,
     /// The initiator's value of an additional key exchange, and the request that it comes in.
     additional: Option<(Group, Vec<u8>, Vec<u8>)>,
+    /// A key with a signature of it, if certificates are to be used.
+    signatures: Option<(Arc<Credential>, Vec<u8>)>,
 }
 
 impl Floor {
     /// Makes what the initiator would have sent.
-    pub(crate) fn new(additional: Option<Group>) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         let peer = SystemKeyExchange.generate(Group::X25519).unwrap();
         let key = vec![4; 36];
         let plaintext = vec![5; AUTH_LEN];
@@ -60,12 +80,18 @@ impl Floor {
             request
         };
         let auth_request = sealed(&plaintext);
-        let additional = additional.map(|group| {
+        let additional = kind.mlkem.then_some(Group::MlKem768).map(|group| {
             let public = SystemKeyExchange.generate(group).unwrap().public().to_vec();
             let request = sealed(&public);
             (group, public, request)
         });
+        let signatures = kind.ecdsa.then(|| {
+            let (credential, _) = certified("b.test");
+            let signature = credential.key().sign(ECDSA, &plaintext).unwrap();
+            (credential, signature)
+        });
         Self {
+            signatures,
             peer_public: peer.public().to_vec(),
             init: vec![7; INIT_LEN],
             key,
@@ -94,11 +120,27 @@ impl Floor {
         let mut request = self.auth_request.clone();
         black_box(opener.open(black_box(&mut request), HEADERS).unwrap());
         let octets = signed_octets(SUITE.prf, keys.sk_pi(), &self.init, &NONCE, ID, &[]);
-        let theirs = shared_key_auth(SUITE.prf, PSK, &octets);
-        black_box(equal(&theirs, black_box(&NONCE)));
+        match &self.signatures {
+            None => {
+                let theirs = shared_key_auth(SUITE.prf, PSK, &octets);
+                black_box(equal(&theirs, black_box(&NONCE)));
+            }
+            // That of AUTH, and that of the certificate whose key made it.
+            Some((credential, signature)) => {
+                for _signed in 0..2 {
+                    let key = credential.certificate().key();
+                    key.verify(ECDSA, black_box(&self.plaintext), black_box(signature)).unwrap();
+                }
+            }
+        }
         black_box(ChildKeys::derive(SUITE.prf, keys.sk_d(), None, &NONCE, &NONCE, &[], CHILD));
         let octets = signed_octets(SUITE.prf, keys.sk_pr(), &self.init, &NONCE, ID, &[]);
-        black_box(shared_key_auth(SUITE.prf, PSK, &octets));
+        match &self.signatures {
+            None => drop(black_box(shared_key_auth(SUITE.prf, PSK, &octets))),
+            Some((credential, _)) => {
+                drop(black_box(credential.key().sign(ECDSA, &octets).unwrap()));
+            }
+        }
         let mut response = vec![9; HEADERS];
         sealer
             .seal(&mut SystemSource::default(), &mut response, black_box(&self.plaintext))

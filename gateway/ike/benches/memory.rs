@@ -1,0 +1,92 @@
+//! What an IKE SA with one Child SA, and one without, keeps in a responder that has ten thousand:
+//! octets of the heap as they were asked for, right after IKE_AUTH, with its answer still at hand.
+#![expect(clippy::print_stdout, unsafe_code, reason = "a bench prints; an allocator is unsafe")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gateway_ike::Input;
+use gateway_ike::io::{ChildId, KernelEvent};
+
+#[expect(dead_code, reason = "the floor is that of the bench of time")]
+mod common;
+
+use self::common::host::{Host, KINDS, Kind, converse, handshake, hosts, now};
+
+/// IKE SAs at the responder.
+const COUNT: u16 = 10_000;
+/// Octets that an IKE SA with one Child SA is to keep at most; what it does keep is printed as a
+/// share of them.
+const GOAL: usize = 6 * 1024;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's, with a count of what is in use.
+struct Counting;
+
+// SAFETY: everything is left to the system's allocator, with the arguments that it was given.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn children(host: &Host) -> Vec<ChildId> {
+    let status = host.endpoint.status(now());
+    status.ike_sas.iter().flat_map(|sa| &sa.children).map(|child| child.id).collect()
+}
+
+/// Octets for each of many IKE SAs of a kind: with a Child SA, or after that was deleted.
+fn octets(kind: Kind, childless: bool) -> usize {
+    let (first, mut responder) = hosts(kind.initiator(0), kind.responder(COUNT));
+    drop(first);
+    // What is made once, such as buffers, is made for the first.
+    let mut before = 0;
+    for nth in 0..COUNT {
+        let (mut initiator, unused) = hosts(kind.initiator(nth), kind.responder(0));
+        drop(unused);
+        handshake(kind, &mut initiator, &mut responder);
+        let gone = if childless { children(&initiator) } else { Vec::new() };
+        for child in gone {
+            let vanished = Input::Kernel(KernelEvent::Vanished { child });
+            converse(now(), &mut initiator, &mut responder, vanished);
+        }
+        drop(initiator);
+        if nth == 0 {
+            before = LIVE.load(Ordering::Relaxed);
+        }
+    }
+    let status = responder.endpoint.status(now());
+    assert_eq!(status.ike_sas.len(), usize::from(COUNT));
+    let children = status.ike_sas.iter().map(|sa| sa.children.len()).sum::<usize>();
+    assert_eq!(children, if childless { 0 } else { usize::from(COUNT) });
+    drop(status);
+    let kept = LIVE.load(Ordering::Relaxed).saturating_sub(before);
+    kept.checked_div(usize::from(COUNT).saturating_sub(1)).unwrap_or(kept)
+}
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    for kind in KINDS {
+        for (what, childless) in [("with_child", false), ("childless", true)] {
+            let name = format!("memory_{}/{what}", kind.name);
+            if filter.as_ref().is_some_and(|part| !name.contains(part.as_str())) {
+                continue;
+            }
+            let octets = octets(kind, childless);
+            let percent = octets.saturating_mul(100).checked_div(GOAL).unwrap_or(octets);
+            println!("{name:<44} {octets:>6} octets an IKE SA, {percent} % of the goal");
+        }
+    }
+}
