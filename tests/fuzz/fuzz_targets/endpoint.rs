@@ -7,13 +7,18 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
+use std::sync::Arc;
 
 use gateway_ike::Input;
 use gateway_ike::algorithms::{Encryption, Integrity};
-use gateway_ike::config::{Action, EndpointConfig, SMALLEST_FRAGMENT, Start};
+use gateway_ike::config::{
+    Action, EapAuthenticatorConfig, EapMethod, EapPeerConfig, EndpointConfig, LocalAuth,
+    PeerConfig, RemoteAuth, SMALLEST_FRAGMENT, Secret, Start, User,
+};
 use gateway_ike::counters::Counter;
 use gateway_ike::io::{KernelError, KernelEvent, Path};
-use gateway_ike::testing::{Faults, Refusal, Simulation, peer, policies, protect};
+use gateway_ike::testing::{Faults, Forge, Refusal, Simulation, peer, policies, protect};
+use gateway_wire::{Header, MessageId};
 use libfuzzer_sys::fuzz_target;
 
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -61,6 +66,32 @@ impl Octets<'_> {
     }
 }
 
+/// A shows by EAP who it is: by MSCHAPv2, or by MD5 after its name has been asked for. EAP-TLS
+/// draws randomness of its own, and a run could not be repeated.
+fn by_eap(peer: &mut PeerConfig, node: usize, md5: bool) {
+    let methods = vec![if md5 { EapMethod::Md5 } else { EapMethod::MsChapV2 }];
+    if node == 0 {
+        peer.local_auth = LocalAuth::Eap(Arc::new(EapPeerConfig {
+            identity: "a".to_owned(),
+            methods,
+            password: Some(password()),
+            tls: None,
+            authenticator: peer.remote_id.clone(),
+        }));
+    } else {
+        peer.remote_auth = RemoteAuth::Eap(Arc::new(EapAuthenticatorConfig {
+            methods,
+            tls: None,
+            ask_identity: md5,
+            any_ike_identity: false,
+        }));
+    }
+}
+
+fn password() -> Secret {
+    Secret::new(b"correct horse".to_vec())
+}
+
 struct Fuzz {
     simulation: Simulation,
     /// Everything that was done so far and may have begun an IKE SA.
@@ -95,10 +126,18 @@ impl Fuzz {
                 action.proposals[0].encryption = vec![Encryption::Aes256Cbc];
                 action.proposals[0].integrity = vec![Integrity::HmacSha512];
             }
-            simulation.configure(node, policies(vec![peer], vec![rule]));
+            if setup & 64 != 0 {
+                by_eap(&mut peer, node, setup & 128 != 0);
+            }
+            let mut set = policies(vec![peer], vec![rule]);
+            let user = User { name: "a".into(), password: password() };
+            set.users.insert("a".into(), Arc::new(user));
+            simulation.configure(node, set);
         };
         let always = start(setup & 4 != 0);
-        configure(&mut simulation, 1, if nat { None } else { Some(A) }, always);
+        // Nobody can begin an IKE SA with a peer that EAP is to authenticate.
+        let at_b = if setup & 64 != 0 { Start::Respond } else { always };
+        configure(&mut simulation, 1, if nat { None } else { Some(A) }, at_b);
         configure(&mut simulation, 0, Some(B), always);
         Self { simulation, done: 0, next_spi: 1 }
     }
@@ -196,6 +235,7 @@ impl Fuzz {
                     self.next_spi += 1;
                     self.simulation.input(node, Input::Policies(set.unwrap_or_default()));
                 }
+                200..=253 => self.forge(node, octets),
                 _ => self.simulation.input(node, Input::Timeout),
             },
         }
@@ -207,6 +247,30 @@ impl Fuzz {
         let count = sent.clone().count();
         let which = usize::from(which).checked_rem(count)?;
         sent.map(|(_, octets)| octets.clone()).nth(which).filter(|o| !o.is_empty())
+    }
+
+    /// A host that has keys and bad intentions: one of the messages that it can open goes to the
+    /// other, authentic, with octets changed inside. So the payloads of whoever is not yet
+    /// authenticated are reached, EAP above all.
+    fn forge(&mut self, node: usize, octets: &mut Octets<'_>) {
+        let (which, later, at) = (octets.one(), octets.one(), octets.two());
+        let (remove, insert) = (usize::from(octets.one()), usize::from(octets.one()));
+        let inserted = octets.take(insert);
+        let Some(forge) = Forge::of(&self.simulation.nodes[node].endpoint) else { return };
+        let Some(opened) = self.captured(which).and_then(|datagram| forge.open(&datagram)) else {
+            return;
+        };
+        let mut plaintext = opened.plaintext;
+        let start = at.min(plaintext.len());
+        let end = start.saturating_add(remove).min(plaintext.len());
+        plaintext.splice(start..end, inserted);
+        let id = opened.header.message_id.0.saturating_add(u32::from(later % 3));
+        let header = Header { message_id: MessageId(id), ..opened.header };
+        let Some(sealed) = forge.seal_octets(&header, opened.first, &plaintext) else { return };
+        self.done += 1;
+        let [from, to] = [node, 1 - node].map(|n| self.simulation.nodes[n].address);
+        let path = Path { local: SocketAddr::new(to, 4500), remote: SocketAddr::new(from, 4500) };
+        self.simulation.input(1 - node, Input::Datagram { path, octets: &sealed });
     }
 
     /// Hands a datagram to a host, and sees to it that nothing comes of what is not authentic.
