@@ -70,7 +70,7 @@ pub struct Rule {
     /// ESP proposals; empty: the daemon's own.
     pub esp_proposals: Vec<&'static str>,
     /// When Child SAs are replaced; `None`: as the daemon has it.
-    pub lifetime: Option<&'static str>,
+    pub lifetime: Option<String>,
     /// After how many packets they are replaced, too; `None`: after no number.
     pub lifetime_packets: Option<u32>,
 }

@@ -69,6 +69,8 @@ pub struct Connection {
     /// After how many seconds without a message it asks whether the peer lives, and begins anew
     /// when there is no answer; `None`: never.
     pub liveness: Option<u32>,
+    /// After how many seconds it replaces a Child SA and the IKE SA; `None`: long after any test.
+    pub rekey_time: Option<(u32, u32)>,
     /// More secrets, beside the key of [`PSK`].
     pub secrets: String,
 }
@@ -98,6 +100,7 @@ impl Connection {
             keys: String::new(),
             pools: Vec::new(),
             liveness: None,
+            rekey_time: None,
             secrets: String::new(),
         }
     }
@@ -165,6 +168,17 @@ impl Connection {
             Some(seconds) => (format!("dpd_delay = {seconds}s"), "dpd_action = restart"),
             None => (String::new(), ""),
         };
+        // Its own margin, a tenth, would be no second at all.
+        let (ike_time, child_time) = self.rekey_time.map_or_else(Default::default, |times| {
+            let (child, ike) = times;
+            let life = child.saturating_add(30);
+            (
+                format!("rekey_time = {ike}s\n    over_time = 30s\n    rand_time = 1s"),
+                format!(
+                    "rekey_time = {child}s\n        life_time = {life}s\n        rand_time = 1s"
+                ),
+            )
+        });
         write!(
             text,
             "connections {{
@@ -178,6 +192,7 @@ impl Connection {
     {keys}
     {use_pools}
     {delay}
+    {ike_time}
     local {{
       {local_auth}
       id = {local_id}
@@ -194,6 +209,7 @@ impl Connection {
         esp_proposals = {esp_proposals}
         start_action = {start_action}
         {action}
+        {child_time}
       }}
     }}
   }}
@@ -367,22 +383,6 @@ swanctl {{
     /// The peer does not answer or refuses; with the end of strongSwan's log.
     pub fn initiate(&self) -> Result {
         self.swanctl(&["--initiate", "--child", CHILD, "--timeout", "60"]).map(drop)
-    }
-
-    /// Gives the child a successor.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn rekey_child(&self) -> Result {
-        self.swanctl(&["--rekey", "--child", CHILD]).map(drop)
-    }
-
-    /// Gives the IKE SA new keys.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn rekey_ike(&self) -> Result {
-        self.swanctl(&["--rekey", "--ike", CHILD]).map(drop)
     }
 
     /// Takes down the IKE SA with its children.

@@ -2,9 +2,12 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use std::collections::BTreeSet;
+use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -206,9 +209,93 @@ pub fn shout(from: &Namespace, to: SocketAddr, count: usize, size: usize) -> Res
     })?
 }
 
+/// What came of a [`flow`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Datagrams sent, numbered from 0.
+    pub sent: u32,
+    /// The numbers that never arrived.
+    pub lost: Vec<u32>,
+    /// Datagrams that arrived more than once.
+    pub repeated: u32,
+}
+
+/// Sends numbered datagrams with the canary one way, one each `interval`, and counts by their
+/// numbers what arrives.
+///
+/// # Errors
+/// There is no socket, or the kernel refuses to send.
+pub fn flow(
+    (from, source): (&Namespace, IpAddr),
+    (to, destination): (&Namespace, IpAddr),
+    count: u32,
+    interval: Duration,
+) -> Result<Flow> {
+    let receiver = to
+        .enter(|| UdpSocket::bind((destination, 0)))?
+        .context(format_args!("a UDP socket on {destination} in {to}"))?;
+    receiver.set_read_timeout(Some(Duration::from_millis(200))).context("a time limit")?;
+    let address = receiver.local_addr().context("the receiver's address")?;
+    let sender = from
+        .enter(|| UdpSocket::bind((source, 0)))?
+        .context(format_args!("a UDP socket on {source} in {from}"))?;
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let arrived = scope.spawn(|| arrived(&receiver, &ended));
+        let start = Instant::now();
+        let sent = (0..count).try_for_each(|number| {
+            // By the clock, so that what an emulated machine is late it makes good.
+            let due = interval.saturating_mul(number);
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            let data = [number.to_be_bytes().as_slice(), CANARY, CANARY, CANARY].concat();
+            sender.send_to(&data, address).map(drop)
+        });
+        if sent.is_ok() {
+            thread::sleep(PingOptions::default().wait);
+        }
+        ended.store(true, Ordering::Relaxed);
+        let arrived = arrived.join().map_err(|_panic| Error::new("the receiver panicked"))??;
+        sent.context(format_args!("sending from {from}"))?;
+        Ok(tally(count, &arrived))
+    })
+}
+
+/// The numbers of the datagrams that arrive until the sender has ended.
+fn arrived(socket: &UdpSocket, ended: &AtomicBool) -> Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    let mut buffer = [0; 128];
+    while !ended.load(Ordering::Relaxed) {
+        match socket.recv(&mut buffer) {
+            Ok(_) => {
+                let number = buffer.first_chunk().copied().unwrap_or_default();
+                numbers.push(u32::from_be_bytes(number));
+            }
+            Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {}
+            Err(error) => return Err(error).context("receiving"),
+        }
+    }
+    Ok(numbers)
+}
+
+fn tally(sent: u32, arrived: &[u32]) -> Flow {
+    let different: BTreeSet<u32> = arrived.iter().copied().collect();
+    let repeated = arrived.len().saturating_sub(different.len());
+    Flow {
+        sent,
+        lost: (0..sent).filter(|number| !different.contains(number)).collect(),
+        repeated: u32::try_from(repeated).unwrap_or(u32::MAX),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_lost_and_repeated_is_known_by_its_number() {
+        let flow = tally(5, &[0, 4, 2, 2]);
+        assert_eq!(flow, Flow { sent: 5, lost: vec![1, 3], repeated: 1 });
+    }
 
     #[test]
     fn the_canary_of_ping_is_the_same() {

@@ -1,80 +1,119 @@
 //! Rekeying of Child SAs and of IKE SAs under a constant flow: no packet is lost.
+//!
+//! `GATEWAY_REKEY_SECONDS` in the environment makes each test keep it up for so long, with
+//! lifetimes of five seconds:
+//! `cargo xtask test vm -k 6.12 -e GATEWAY_REKEY_SECONDS=600 -- rekey --nocapture`.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+#![expect(clippy::print_stdout, reason = "the figures of a long run are what it is for")]
 
+use std::env;
 use std::thread;
 use std::time::Duration;
 
-use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{between_sites, capture};
 use gateway_tests::strongswan::{Connection, StrongSwan};
-use gateway_tests::topology::{Between, Family, Topology};
-use gateway_tests::traffic::{PingOptions, ping, ping_until_answered};
-use gateway_tests::{Error, Result};
+use gateway_tests::topology::{Between, Family, Site, Topology};
+use gateway_tests::traffic::{Flow, flow, ping_until_answered};
+use gateway_tests::{Context as _, Error, Result};
 
 use Family::V4;
 
 const IKE: &str = "aes128gcm16-prfsha256-x25519";
 /// With a key exchange of its own: the successors have perfect forward secrecy.
 const ESP: &str = "aes128gcm16-x25519";
+/// Datagrams a second, each way.
+const RATE: u32 = 20;
 
-/// Does something while the host behind the server pings the one behind the client and the other
-/// way round, and wants every ping answered.
-fn under_traffic(
-    topology: &Topology,
-    time: Duration,
-    meanwhile: impl FnOnce() -> Result,
-) -> Result {
-    let interval = Duration::from_millis(100);
-    let count = time.as_millis().checked_div(interval.as_millis()).unwrap_or(1);
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let options = PingOptions { count, interval, ..PingOptions::default() };
-    let sites = [(&topology.client, &topology.server), (&topology.server, &topology.client)];
-    thread::scope(|scope| {
-        let flows = sites.map(|(from, to)| {
-            let options = &options;
-            scope.spawn(move || ping(&from.host, to.host_address(V4), options))
-        });
-        meanwhile()?;
-        for flow in flows {
-            let pings = flow.join().map_err(|_panic| Error::new("ping panicked"))??;
-            if pings.received != pings.sent || pings.sent != options.count {
-                return Err(Error::new(format!("of {} pings {pings:?}", options.count)));
+/// How often SAs are replaced, and for how long.
+struct Pace {
+    /// Seconds that a Child SA lives, and an IKE SA.
+    lifetimes: (u32, u32),
+    /// Seconds of traffic.
+    time: u32,
+}
+
+impl Pace {
+    /// What the environment asks for, or what the usual run has time for.
+    fn new() -> Result<Self> {
+        match env::var("GATEWAY_REKEY_SECONDS") {
+            Ok(time) => {
+                Ok(Self { lifetimes: (5, 5), time: time.parse().context("GATEWAY_REKEY_SECONDS")? })
             }
+            Err(_) => Ok(Self { lifetimes: (8, 15), time: 25 }),
         }
-        Ok(())
-    })
-}
-
-/// Our policy with short lifetimes, or with the daemon's own.
-fn short_lived(policy: Policy, lifetimes: Option<(&'static str, &'static str)>) -> Policy {
-    let mut policy = policy.with_rules(|rule| {
-        rule.esp_proposals = vec![ESP];
-        rule.lifetime = lifetimes.map(|(child, _)| child);
-    });
-    policy.ike_proposals = vec![IKE];
-    if let Some((_, ike)) = lifetimes {
-        policy.peer_keys = format!("lifetime = \"{ike}\"");
     }
-    policy
+
+    /// Our policy with these lifetimes, or with the daemon's own.
+    fn policy(&self, mut policy: Policy, short: bool) -> Policy {
+        let (child, ike) = self.lifetimes;
+        policy.ike_proposals = vec![IKE];
+        if short {
+            policy.peer_keys = format!("lifetime = \"{ike}s\"");
+        }
+        policy.with_rules(|rule| {
+            rule.esp_proposals = vec![ESP];
+            rule.lifetime = short.then(|| format!("{child}s"));
+        })
+    }
+
+    /// strongSwan's connection with these lifetimes, or with its own.
+    fn connection(&self, connection: Connection, short: bool) -> Connection {
+        let rekey_time = short.then_some(self.lifetimes);
+        Connection { proposals: IKE, esp_proposals: ESP, rekey_time, ..connection }
+    }
+
+    /// A flow from the host behind the client to the one behind the server, and one back.
+    fn flows(&self, topology: &Topology) -> Result<[Flow; 2]> {
+        let count = self.time.saturating_mul(RATE);
+        let interval = Duration::from_secs(1).checked_div(RATE).unwrap_or_default();
+        let run = |from: &Site, to: &Site| {
+            let end = |site: &Site| site.host_address(V4);
+            flow((&from.host, end(from)), (&to.host, end(to)), count, interval)
+        };
+        let (client, server) = (&topology.client, &topology.server);
+        let flows = thread::scope(|scope| {
+            let there = scope.spawn(|| run(client, server));
+            let back = run(server, client)?;
+            let there = there.join().map_err(|_panic| Error::new("a flow panicked"))??;
+            Result::Ok([there, back])
+        })?;
+        for (name, flow) in ["to the server", "to the client"].iter().zip(&flows) {
+            println!(
+                "{name}: {} sent, lost {:?}, {} repeated",
+                flow.sent, flow.lost, flow.repeated
+            );
+        }
+        Ok(flows)
+    }
+
+    /// The SAs of a gateway must have been replaced half as often as they should at least, and
+    /// never have been made anew.
+    fn check_rekeyed(&self, gateway: &Gateway<'_>) -> Result {
+        let [children, ike, established, expired] =
+            ["child_sa_rekeyed", "ike_sa_rekeyed", "ike_sa_established", "child_sa_expired"]
+                .map(|name| gateway.counter(name));
+        let (children, ike, established, expired) = (children?, ike?, established?, expired?);
+        let all = format!(
+            "rekeyed {children} Child SAs and {ike} IKE SAs, established {established}, expired {expired}"
+        );
+        println!("{all}");
+        let least = |lifetime: u32| {
+            u64::from(self.time.checked_div(lifetime.saturating_mul(2)).unwrap_or_default())
+        };
+        let (child_lifetime, ike_lifetime) = self.lifetimes;
+        let often = children >= least(child_lifetime).max(2) && ike >= least(ike_lifetime).max(1);
+        if often && established == 1 && expired == 0 { Ok(()) } else { Err(Error::new(all)) }
+    }
 }
 
-/// So often at least the SAs must have been replaced, and never have been made anew.
-fn rekeyed(gateway: &Gateway<'_>, children: u64, ike: u64) -> Result {
-    let counters = (
-        gateway.counter("child_sa_rekeyed")?,
-        gateway.counter("ike_sa_rekeyed")?,
-        gateway.counter("ike_sa_established")?,
-        gateway.counter("child_sa_expired")?,
-    );
-    if counters.0 >= children && counters.1 >= ike && counters.2 == 1 && counters.3 == 0 {
+/// Everything that was sent must have arrived, once.
+fn whole(flow: &Flow) -> Result {
+    if flow.lost.is_empty() && flow.repeated == 0 {
         return Ok(());
     }
-    Err(Error::new(format!(
-        "rekeyed {} Child SAs, {} IKE SAs, established {}, expired {}",
-        counters.0, counters.1, counters.2, counters.3
-    )))
+    Err(Error::new(format!("{flow:?}")))
 }
 
 fn has_pfs(gateway: &Gateway<'_>) -> Result<bool> {
@@ -87,19 +126,20 @@ fn two_of_ours_rekey_all_the_time_and_lose_nothing() -> Result {
     if !met(&[Requirement::Esp, Requirement::Gateway])? {
         return Ok(());
     }
+    let pace = Pace::new()?;
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let lifetimes = Some(("8s", "15s"));
-    let server = short_lived(Policy::of_server(&topology, V4, V4), lifetimes);
+    let server = pace.policy(Policy::of_server(&topology, V4, V4), true);
     let server = Gateway::start(&topology.server.gateway, &server)?;
-    let client = short_lived(Policy::of_client(&topology, V4, V4), lifetimes);
+    let client = pace.policy(Policy::of_client(&topology, V4, V4), true);
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
-    under_traffic(&topology, Duration::from_secs(25), || Ok(()))?;
+    let flows = pace.flows(&topology)?;
     for gateway in [&client, &server] {
-        rekeyed(gateway, 2, 1)?;
+        pace.check_rekeyed(gateway)?;
         assert!(has_pfs(gateway)?);
     }
+    flows.iter().try_for_each(whole)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -110,17 +150,19 @@ fn we_rekey_with_strongswan_and_lose_nothing() -> Result {
     if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
         return Ok(());
     }
+    let pace = Pace::new()?;
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let mut server = Connection::of_server(&topology, V4, V4);
-    (server.proposals, server.esp_proposals) = (IKE, ESP);
+    let server = pace.connection(Connection::of_server(&topology, V4, V4), false);
     let server = StrongSwan::start(&topology.server.gateway, &server)?;
-    let client = short_lived(Policy::of_client(&topology, V4, V4), Some(("8s", "15s")));
+    let client = pace.policy(Policy::of_client(&topology, V4, V4), true);
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
-    under_traffic(&topology, Duration::from_secs(20), || Ok(()))?;
-    rekeyed(&client, 2, 1)?;
+    // What strongSwan loses of ours is its own affair.
+    let [_to_strongswan, to_us] = pace.flows(&topology)?;
+    pace.check_rekeyed(&client)?;
     assert!(has_pfs(&client)?);
+    whole(&to_us)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -131,28 +173,19 @@ fn strongswan_rekeys_with_us_and_loses_nothing() -> Result {
     if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
         return Ok(());
     }
+    let pace = Pace::new()?;
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let server = short_lived(Policy::of_server(&topology, V4, V4), None);
+    let server = pace.policy(Policy::of_server(&topology, V4, V4), false);
     let server = Gateway::start(&topology.server.gateway, &server)?;
-    let mut client = Connection::of_client(&topology, V4, V4);
-    (client.proposals, client.esp_proposals) = (IKE, ESP);
+    let client = pace.connection(Connection::of_client(&topology, V4, V4), true);
     let client = StrongSwan::start(&topology.client.gateway, &client)?;
     client.initiate()?;
     server.wait_child(RULE)?;
-    under_traffic(&topology, Duration::from_secs(12), || {
-        let wait = |name: &'static str, count: u64| {
-            wait_for(name, PATIENCE, || Ok((server.counter(name)? >= count).then_some(())))
-        };
-        client.rekey_child()?;
-        wait("child_sa_rekeyed", 1)?;
-        client.rekey_ike()?;
-        wait("ike_sa_rekeyed", 1)?;
-        client.rekey_child()?;
-        wait("child_sa_rekeyed", 2)
-    })?;
-    rekeyed(&server, 2, 1)?;
+    let [to_us, _to_strongswan] = pace.flows(&topology)?;
+    pace.check_rekeyed(&server)?;
     assert!(has_pfs(&server)?);
+    whole(&to_us)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])

@@ -76,8 +76,8 @@ pub struct PeerConfig {
     /// After this long without an inbound packet on any of its SAs the peer is asked whether it
     /// lives (RFC 7296 2.4); zero: never.
     pub liveness_interval: Duration,
-    /// The IKE SA is replaced after this long, less a random part of a tenth; it dies a tenth
-    /// later. Zero: never.
+    /// The IKE SA is replaced after this long, less a random part of a tenth; it dies at
+    /// [`hard_limit`]. Zero: never.
     pub lifetime: Duration,
     /// How it is replaced.
     pub renewal: Renewal,
@@ -402,11 +402,20 @@ pub enum Start {
     Respond,
 }
 
+/// How long after the beginning of its life an SA ends, replaced or not, that is replaced after
+/// `lifetime`: a tenth later, or a minute if that is more. With less a busy machine, or a request
+/// that has to be sent again, would cost the SA.
+#[must_use]
+pub fn hard_limit(lifetime: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_secs(60);
+    lifetime.saturating_add(lifetime.checked_div(10).unwrap_or_default().max(LEAST))
+}
+
 /// Limits of a Child SA's life; zero: no limit. Each is shortened by a random part of a tenth, so
 /// that the two ends hardly ever replace it at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChildLifetime {
-    /// Time until the SA is replaced; the kernel ends it a tenth later.
+    /// Time until the SA is replaced; the kernel ends it at [`hard_limit`].
     pub time: Duration,
     /// Octets until the SA is replaced (the kernel's soft limit); it dies a tenth later.
     pub bytes: u64,

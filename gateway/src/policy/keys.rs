@@ -358,7 +358,7 @@ pub(super) const PEER: &[Key] = &[
         "lifetime",
         Text,
         Default("\"4h\""),
-        "The IKE SA is replaced after this long, less a random part of a tenth; it ends a tenth later. `\"0s\"`: never.",
+        "The IKE SA is replaced after this long, less a random part of a tenth; it ends a tenth later, or a minute if that is more. `\"0s\"`: never.",
     ),
     key(
         "renewal",
@@ -464,7 +464,7 @@ pub(super) const RULE: &[Key] = &[
         "lifetime",
         Text,
         Default("\"1h\""),
-        "The SA is replaced after this long, less a random part of a tenth, as are the two limits below; it ends a tenth later. `\"0s\"`: never.",
+        "The SA is replaced after this long, less a random part of a tenth, as are the two limits below; it ends a tenth later, or a minute if that is more. `\"0s\"`: never.",
     ),
     key(
         "lifetime-bytes",

@@ -41,6 +41,8 @@ Examples:
   cargo xtask test                      all three levels
   cargo xtask test pure                 one level
   cargo xtask test vm -k 6.12 -- nat    tests whose name has `nat`, on one kernel
+  cargo xtask test vm -k 6.12 -e GATEWAY_REKEY_SECONDS=600 -- we_rekey --nocapture
+                                        ten minutes of rekeying
 
 The last line is the sum: `N passed, N failed, N skipped`. A test that cannot run on this
 machine says why and counts as skipped. The levels host and vm keep nothing of what a test
@@ -52,6 +54,10 @@ pub(crate) struct Args {
     /// Kernel series of the level vm (may be repeated).
     #[arg(short, long = "kernel", value_name = "SERIES", default_values = ["6.1", "6.12"])]
     kernels: Vec<String>,
+
+    /// A variable in the environment of the tests of the levels host and vm (may be repeated).
+    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    environment: Vec<(String, String)>,
 
     /// Names or parts of names of the tests to run.
     #[arg(last = true)]
@@ -288,7 +294,7 @@ fn host(built: &Built, args: &Args, reader: &mut Reader) -> Result<Tally> {
         .filter(|(_, places)| places.host)
         .map(|(program, _)| program.clone())
         .collect();
-    let script = script(&programs, &root().join("tests"), &environment(built), &args.filter);
+    let script = script(&programs, &root().join("tests"), &environment(built, args), &args.filter);
     let mut command = if is_root() {
         Command::new("sh")
     } else if may_sudo() {
@@ -334,7 +340,7 @@ fn run_guest(
     reader: &mut Reader,
     printer: &Sender<String>,
 ) -> Result<Tally> {
-    let mut environment = environment(built);
+    let mut environment = environment(built, args);
     environment.extend(newer.map(|dir| ("GATEWAY_PEERS".to_owned(), dir.display().to_string())));
     let script = script(&guest.programs, &root().join("tests"), &environment, &args.filter);
     let job = vm::Job {
@@ -369,13 +375,25 @@ fn run_guest(
 }
 
 /// What every test program finds in its environment.
-fn environment(built: &Built) -> Vec<(String, String)> {
+fn environment(built: &Built, args: &Args) -> Vec<(String, String)> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    vec![
+    let mut environment = vec![
         ("GATEWAY_BIN".to_owned(), text(&built.gateway)),
         ("CARGO_MANIFEST_DIR".to_owned(), text(&root().join("tests"))),
         ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
-    ]
+    ];
+    environment.extend(args.environment.iter().cloned());
+    environment
+}
+
+/// Reads `NAME=VALUE`, as a shell can export it.
+fn variable(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("there is no `=`")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(plain) {
+        return Err(format!("{name:?} is no name of a variable"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Runs a command, shows and reads its output line by line; its exit status.
@@ -465,6 +483,14 @@ mod tests {
             (found("vm"), found("ike"), found("other")),
             (vm.to_vec(), ike.to_vec(), vec![])
         );
+    }
+
+    #[test]
+    fn a_variable_has_a_name_that_a_shell_knows() {
+        assert_eq!(variable("A_1=b=c").unwrap(), ("A_1".to_owned(), "b=c".to_owned()));
+        for wrong in ["A", "=b", "a b=c", "$(x)=y"] {
+            assert!(variable(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

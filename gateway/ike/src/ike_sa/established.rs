@@ -14,7 +14,7 @@ use super::put_off::PutOff;
 use super::{ChildState, IkeSa, Job, State};
 use crate::algorithms::Group;
 use crate::channel::Channel;
-use crate::config::{PeerConfig, PeerName, Renewal, RuleName};
+use crate::config::{PeerConfig, PeerName, Renewal, RuleName, hard_limit};
 use crate::counters::Counter;
 use crate::crash::{self, Notice};
 use crate::error::Error;
@@ -110,8 +110,7 @@ impl Established {
             return;
         }
         self.renew_at = Some(after(now, shared.jittered_time(peer.lifetime)));
-        let tenth = peer.lifetime.checked_div(10).unwrap_or_default();
-        self.dies_at = Some(after(now, peer.lifetime.saturating_add(tenth)));
+        self.dies_at = Some(after(now, hard_limit(peer.lifetime)));
     }
 
     pub(super) fn next_timeout(

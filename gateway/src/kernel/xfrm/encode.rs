@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use gateway_ike::algorithms::{Encryption, Integrity};
-use gateway_ike::config::Mode;
+use gateway_ike::config::{Mode, hard_limit};
 use gateway_ike::io::{ChildSpec, Encapsulation, SaSpec};
 use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, Emitable};
@@ -234,20 +234,20 @@ fn replay(
     }))
 }
 
-/// Soft limits as given, hard ones a tenth above, so that there is time to replace the SA.
+/// Soft limits as given, hard ones above them, so that there is time to replace the SA.
 fn lifetime(spec: &ChildSpec) -> LifetimeConfig {
     let hard = |soft: u64| soft.saturating_add((soft / 10).max(1));
     let limits = |soft: u64| if soft == 0 { (XFRM_INF, XFRM_INF) } else { (soft, hard(soft)) };
     let (soft_byte_limit, hard_byte_limit) = limits(spec.lifetime.bytes);
     let (soft_packet_limit, hard_packet_limit) = limits(spec.lifetime.packets);
-    let seconds = spec.lifetime.time.as_secs();
+    let time = spec.lifetime.time;
     LifetimeConfig {
         soft_byte_limit,
         hard_byte_limit,
         soft_packet_limit,
         hard_packet_limit,
-        soft_add_expires_seconds: seconds,
-        hard_add_expires_seconds: if seconds == 0 { 0 } else { hard(seconds) },
+        soft_add_expires_seconds: time.as_secs(),
+        hard_add_expires_seconds: if time.is_zero() { 0 } else { hard_limit(time).as_secs() },
         ..LifetimeConfig::default()
     }
 }

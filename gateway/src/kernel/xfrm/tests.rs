@@ -172,7 +172,7 @@ fn a_prefix_of_zeros_keeps_its_length() {
 }
 
 #[test]
-fn hard_limits_lie_a_tenth_above_the_soft_ones() {
+fn hard_limits_lie_a_tenth_above_the_soft_ones_or_a_minute() {
     let mut spec = child(GCM);
     let hour = Duration::from_secs(3600);
     spec.lifetime = ChildLifetime { time: hour, bytes: 1_000_000, packets: 5 };
@@ -180,6 +180,9 @@ fn hard_limits_lie_a_tenth_above_the_soft_ones() {
     assert_eq!((limits.soft_add_expires_seconds, limits.hard_add_expires_seconds), (3600, 3960));
     assert_eq!((limits.soft_byte_limit, limits.hard_byte_limit), (1_000_000, 1_100_000));
     assert_eq!((limits.soft_packet_limit, limits.hard_packet_limit), (5, 6));
+    spec.lifetime.time = Duration::from_secs(5);
+    let limits = info(&spec, Inbound).lifetime_cfg;
+    assert_eq!((limits.soft_add_expires_seconds, limits.hard_add_expires_seconds), (5, 65));
     spec.lifetime = ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 0 };
     let limits = info(&spec, Inbound).lifetime_cfg;
     assert_eq!((limits.soft_add_expires_seconds, limits.hard_add_expires_seconds), (0, 0));
