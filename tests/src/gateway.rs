@@ -165,7 +165,7 @@ impl fmt::Display for Rule {
         if !esp_proposals.is_empty() {
             writeln!(f, "esp-proposals = {esp_proposals:?}")?;
         }
-        if let Some(lifetime) = self.lifetime {
+        if let Some(lifetime) = &self.lifetime {
             writeln!(f, "lifetime = \"{lifetime}\"")?;
         }
         if let Some(packets) = self.lifetime_packets {

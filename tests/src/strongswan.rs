@@ -385,6 +385,22 @@ swanctl {{
         self.swanctl(&["--initiate", "--child", CHILD, "--timeout", "60"]).map(drop)
     }
 
+    /// Gives the child a successor.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn rekey_child(&self) -> Result {
+        self.swanctl(&["--rekey", "--child", CHILD]).map(drop)
+    }
+
+    /// Gives the IKE SA new keys.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn rekey_ike(&self) -> Result {
+        self.swanctl(&["--rekey", "--ike", CHILD]).map(drop)
+    }
+
     /// Takes down the IKE SA with its children.
     ///
     /// # Errors

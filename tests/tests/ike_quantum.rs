@@ -159,7 +159,7 @@ fn we_rekey_with_ml_kem_to_a_newer_strongswan() -> Result {
     let mut policy = Policy::of_client(&topology, V4, V4).with_rules(|rule| {
         rule.start = "always";
         rule.esp_proposals = vec![HYBRID_ESP];
-        rule.lifetime = Some("20s");
+        rule.lifetime = Some("20s".to_owned());
     });
     policy.ike_proposals = vec![HYBRID];
     policy.peer_keys = "lifetime = \"30s\"".to_owned();
