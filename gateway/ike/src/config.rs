@@ -81,6 +81,9 @@ pub struct PeerConfig {
     pub lifetime: Duration,
     /// How it is replaced.
     pub renewal: Renewal,
+    /// Whether MOBIKE (RFC 4555) is spoken if the peer does, so that either end may come to other
+    /// addresses.
+    pub mobike: bool,
     /// It must ask for addresses, and gets them from here; nothing but traffic of these passes.
     pub pool: Option<Arc<Pool>>,
     /// The families of which we ask it for an address, as initiator; without one there is no

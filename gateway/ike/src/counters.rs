@@ -89,6 +89,12 @@ counters! {
     PathChanged => "ike_path_changed",
     /// A Child SA could not go where its IKE SA went.
     ChildSaNotMoved => "child_sa_not_moved",
+    /// Addresses were refused, by us or by the peer.
+    AddressRefused => "mobike_addresses_refused",
+    /// A peer that allows no NAT has come through one.
+    NatUnexpected => "mobike_nat_unexpected",
+    /// A peer did not show that it is where it says.
+    PathCheckFailed => "mobike_path_check_failed",
     /// A peer was shown that we have lost an IKE SA.
     CrashTokenShown => "ike_crash_token_shown",
     /// Somebody claims that a peer has lost an IKE SA, and cannot prove it.

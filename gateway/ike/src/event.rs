@@ -175,7 +175,7 @@ pub enum EventKind {
     #[error("Peer has lost the IKE SA: it has started anew")]
     PeerCrashed,
     /// An IKE SA and its Child SAs go on between other addresses or ports.
-    #[error("Now {to}, before {from}: {why}; Child SAs that follow: {children}")]
+    #[error("Now {to}, before {from}: {why}")]
     PathChanged {
         /// From and to where its messages went.
         from: Path,
@@ -183,8 +183,14 @@ pub enum EventKind {
         to: Path,
         /// Why.
         why: &'static str,
-        /// How many Child SAs follow.
-        children: usize,
+    },
+    /// One of the ends is not to go on between these addresses (RFC 4555 3.5, 3.9).
+    #[error("Addresses refused, {path}: {why}")]
+    AddressesRefused {
+        /// Between which.
+        path: Path,
+        /// Why.
+        why: &'static str,
     },
     /// A message of another version of the protocol.
     #[error("{}", version(*.0))]
@@ -244,6 +250,7 @@ impl Event {
         match self.kind {
             EventKind::Failed(_)
             | EventKind::NoLongerBelieved(_)
+            | EventKind::AddressesRefused { .. }
             | EventKind::ChildFailed { .. }
             | EventKind::RekeyFailed(_)
             | EventKind::PeerDead { .. }

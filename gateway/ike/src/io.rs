@@ -49,6 +49,9 @@ pub enum Input<'a> {
     /// none has before this is known; it goes on with the time that the other inputs come with,
     /// and is to be told again when it may have been set.
     WallClock(Duration),
+    /// Our addresses that lead to peers, whenever they have changed: with MOBIKE an IKE SA whose
+    /// address is gone goes on from another, and the peer hears where else we are.
+    LocalAddresses(Vec<IpAddr>),
     /// Delete every SA in good order; [`crate::Endpoint::is_closed`] says when that is done.
     Shutdown,
     /// The time of [`crate::Endpoint::next_timeout`] has come. Harmless when it has not.

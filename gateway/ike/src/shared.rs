@@ -1,6 +1,7 @@
 //! What all IKE SAs of an endpoint share: configuration, randomness, the queue of outputs, and
 //! the tables that tie SPIs, commands and rules to their owners.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub(crate) enum Purpose {
     InstallOutbound(ChildId),
     /// A Child SA between other addresses.
     MoveChild(ChildId),
+    /// Our address towards the peer, which is at this one, in the place of one that is gone.
+    NewAddress(IpAddr),
     /// Whether packets come in on a Child SA.
     Poll(ChildId),
     /// When a Child SA was used last.
@@ -122,6 +125,8 @@ pub(crate) struct Shared {
     pub(crate) key_exchange: Box<dyn KeyExchange>,
     pub(crate) crash_tokens: Tokens,
     pub(crate) leases: Leases,
+    /// Our addresses on the way to peers, as far as anybody has said.
+    pub(crate) local_addresses: Vec<IpAddr>,
     pub(crate) counters: Counters,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) effects: Vec<Effect>,
@@ -152,6 +157,7 @@ impl Shared {
             key_exchange,
             crash_tokens: Tokens::default(),
             leases: Leases::default(),
+            local_addresses: Vec::new(),
             counters: Counters::default(),
             outputs: VecDeque::new(),
             effects: Vec::new(),

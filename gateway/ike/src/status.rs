@@ -65,6 +65,8 @@ pub struct IkeSaStatus {
     pub nat_remote: bool,
     /// Both ends send long messages in fragments (RFC 7383).
     pub fragmentation: bool,
+    /// Where else the peer is, by its own account, if both ends speak MOBIKE (RFC 4555).
+    pub mobike: Option<Vec<IpAddr>>,
     /// The addresses that we have assigned to the peer.
     pub assigned: Vec<IpAddr>,
     /// The addresses that the peer has assigned to us.
@@ -167,6 +169,7 @@ fn of_sa(now: Instant, sa: &IkeSa, leases: &Leases) -> IkeSaStatus {
         nat_local: nat.local,
         nat_remote: nat.remote,
         fragmentation: sa.fragments(),
+        mobike: sa.mobike().map(|mobike| mobike.peer_addresses.clone()),
         assigned: sa
             .peer
             .as_ref()

@@ -149,6 +149,8 @@ pub struct IkeSaReport {
     /// Whether both ends send long messages in fragments.
     #[serde(default)]
     pub fragmentation: bool,
+    /// Where else the peer is, by its own account; `None`: one of the ends has no MOBIKE.
+    pub mobike: Option<Vec<String>>,
     /// The addresses that the peer has been given.
     #[serde(default)]
     pub assigned: Vec<String>,

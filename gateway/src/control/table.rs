@@ -130,14 +130,15 @@ fn ike_sas(sas: &[IkeSaReport]) -> Table {
             nat.to_owned(),
             format!("{}\n{}", sa.initiator_spi, sa.responder_spi),
             format!(
-                "{}{}{}",
+                "{}{}{}{}",
                 sa.suite.as_deref().unwrap_or(""),
                 match sa.quantum_safe {
                     Some(true) => "\nquantum-safe",
                     Some(false) => "\nnot quantum-safe",
                     None => "",
                 },
-                if sa.fragmentation { "\nfragmentation" } else { "" }
+                if sa.fragmentation { "\nfragmentation" } else { "" },
+                if sa.mobike.is_some() { "\nMOBIKE" } else { "" }
             ),
             duration(sa.age_seconds),
         ]);
@@ -162,6 +163,9 @@ fn remote(sa: &IkeSaReport) -> String {
     let mut text = format!("{}\n{}", sa.remote, sa.remote_id.as_deref().unwrap_or(""));
     if let Some(user) = &sa.user {
         text.push_str(&format!("\nuser {user}"));
+    }
+    for address in sa.mobike.iter().flatten() {
+        text.push_str(&format!("\nalso {address}"));
     }
     for address in &sa.assigned {
         text.push_str(&format!("\ngiven {address}"));

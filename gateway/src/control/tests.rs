@@ -223,7 +223,7 @@ fn the_report_keeps_the_names_of_its_fields() {
     );
     assert_eq!(
         keys(&value["ike_sas"][0]),
-        "age_seconds assigned certificate children dns fragmentation id initiator initiator_spi local local_auth local_id nat_local nat_remote own_addresses peer quantum_safe remote remote_auth remote_id responder_spi state suite user"
+        "age_seconds assigned certificate children dns fragmentation id initiator initiator_spi local local_auth local_id mobike nat_local nat_remote own_addresses peer quantum_safe remote remote_auth remote_id responder_spi state suite user"
     );
     assert_eq!(
         keys(&value["ike_sas"][0]["children"][0]),

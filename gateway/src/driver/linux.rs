@@ -1,5 +1,6 @@
 //! The kernel that the gateway runs on, behind the driver's seam.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -21,6 +22,10 @@ impl Kernel for LinuxKernel {
 
     async fn check_links(&mut self, change: &LinkChange) -> Option<Duration> {
         Self::check_links(self, change).await
+    }
+
+    async fn addresses(&self) -> Vec<IpAddr> {
+        Self::addresses(self).await
     }
 
     fn interfaces(&self) -> Vec<InterfaceReport> {

@@ -23,6 +23,7 @@ mod status;
 mod tests;
 mod underlay;
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
@@ -89,6 +90,8 @@ pub struct Driver<K, M> {
     ending: Option<Instant>,
     /// When to look after the interfaces again, without being told that they have changed.
     look_at_links: Option<Instant>,
+    /// Our addresses, as the core knows them.
+    addresses: Vec<IpAddr>,
 }
 
 /// Why the loop woke up.
@@ -124,12 +127,14 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             started: clock::now(),
             ending: None,
             look_at_links: None,
+            addresses: Vec::new(),
         }
     }
 
     /// Applies policies and does what follows from them.
     pub async fn apply(&mut self, policies: Arc<PolicySet>) {
         self.journal.retain(&policies);
+        self.check_addresses().await;
         self.handle(Input::Policies(policies)).await;
     }
 
@@ -304,6 +309,16 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     async fn check_links(&mut self, change: &LinkChange) {
         let again = self.parts.kernel.check_links(change).await;
         self.look_at_links = again.and_then(|delay| clock::now().checked_add(delay));
+        self.check_addresses().await;
+    }
+
+    /// Tells the core of our addresses, if they are not those of before.
+    async fn check_addresses(&mut self) {
+        let addresses = self.parts.kernel.addresses().await;
+        if addresses != self.addresses {
+            self.addresses.clone_from(&addresses);
+            self.handle(Input::LocalAddresses(addresses)).await;
+        }
     }
 
     async fn end(&mut self) -> Result<(), RunError> {

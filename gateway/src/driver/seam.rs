@@ -1,6 +1,7 @@
 //! What the driver wants of the kernel: a seam, so that the loop runs in tests without one that
 //! has ESP.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,6 +27,9 @@ pub trait Kernel {
 
     /// Looks after the interfaces, which have changed. Gives the time after which to do so again.
     fn check_links(&mut self, change: &LinkChange) -> impl Future<Output = Option<Duration>>;
+
+    /// Our addresses by which peers may reach us.
+    fn addresses(&self) -> impl Future<Output = Vec<IpAddr>>;
 
     /// The interfaces as they are now, for status.
     fn interfaces(&self) -> Vec<InterfaceReport>;

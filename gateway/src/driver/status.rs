@@ -71,6 +71,7 @@ fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {
         nat_local: sa.nat_local,
         nat_remote: sa.nat_remote,
         fragmentation: sa.fragmentation,
+        mobike: sa.mobike.as_ref().map(|others| others.iter().map(ToString::to_string).collect()),
         assigned: sa.assigned.iter().map(ToString::to_string).collect(),
         own_addresses: sa.own_addresses.iter().map(ToString::to_string).collect(),
         dns: sa.dns.iter().map(ToString::to_string).collect(),

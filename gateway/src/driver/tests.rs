@@ -72,6 +72,10 @@ impl Kernel for FakeKernel {
         std::mem::take(&mut self.record.lock().unwrap().lost)
     }
 
+    async fn addresses(&self) -> Vec<IpAddr> {
+        vec![self.address]
+    }
+
     async fn check_links(&mut self, change: &LinkChange) -> Option<Duration> {
         let mut record = self.record.lock().unwrap();
         record.links.push(change.clone());

@@ -319,6 +319,29 @@ impl LinuxKernel {
         })
     }
 
+    /// Our addresses on the underlays that are up, by which peers may reach us.
+    pub async fn addresses(&self) -> Vec<IpAddr> {
+        let network = &self.tables.network;
+        let mut underlays = BTreeSet::new();
+        for name in &self.config.interfaces {
+            if let Ok(Some(interface)) = network.interface(name).await
+                && interface.up
+            {
+                underlays.insert(interface.index);
+            }
+        }
+        match network.addresses_by_interface().await {
+            Ok(found) => {
+                let ours = found.into_iter().filter(|(index, _)| underlays.contains(index));
+                ours.map(|(_, address)| address).collect()
+            }
+            Err(error) => {
+                warn!(%error, "Cannot list our addresses");
+                Vec::new()
+            }
+        }
+    }
+
     async fn local_address(&self, remote: IpAddr) -> Result<IpAddr, KernelError> {
         let hop = self.tables.network.next_hop(remote).await;
         let hop = hop.map_err(|e| KernelError::Refused(format!("no route to {remote}: {e}")))?;

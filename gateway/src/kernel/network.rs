@@ -143,12 +143,18 @@ impl Network {
 
     /// Our own addresses that others may know, link-local ones excepted.
     pub(super) async fn addresses(&self) -> io::Result<Vec<IpAddr>> {
+        let found = self.addresses_by_interface().await?;
+        Ok(found.into_iter().map(|(_, address)| address).collect())
+    }
+
+    /// The same, each with the index of its interface.
+    pub(super) async fn addresses_by_interface(&self) -> io::Result<Vec<(u32, IpAddr)>> {
         let answers = self.handle.address().get().execute();
         let messages: Vec<_> = answers.try_collect().await.map_err(io_error)?;
         Ok(messages
             .iter()
             .filter(|message| message.header.scope == AddressScope::Universe)
-            .filter_map(own_address)
+            .filter_map(|message| Some((message.header.index, own_address(message)?)))
             .collect())
     }
 

@@ -367,6 +367,12 @@ pub(super) const PEER: &[Key] = &[
         "How: `\"rekey\"` gives it new keys, `\"reauthenticate\"` makes another one, for which both prove anew who they are.",
     ),
     key(
+        "mobike",
+        Flag,
+        Default("false"),
+        "Whether either end may go on from another address (MOBIKE, RFC 4555), if the peer can. One that has an `address` here stays at that; with `local-address` we stay at that.",
+    ),
+    key(
         "pool",
         Text,
         Words("none"),

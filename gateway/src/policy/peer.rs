@@ -94,6 +94,7 @@ pub(super) fn read<'p>(
         value::word(text, &words)
     });
     let request_address = read_request(section, remote_address.flatten());
+    let mobike = section.flag("mobike");
     let pool = read_pool(section, remote_address.flatten(), find_pool);
     if section.failed() {
         return None;
@@ -114,6 +115,7 @@ pub(super) fn read<'p>(
         liveness_interval: liveness.unwrap_or(LIVENESS),
         lifetime: lifetime.unwrap_or(LIFETIME),
         renewal: renewal.unwrap_or(Renewal::Rekey),
+        mobike,
         pool,
         request_address,
     })

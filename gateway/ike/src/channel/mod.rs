@@ -436,6 +436,11 @@ impl Channel {
         }
     }
 
+    /// How often the request under way has been sent again.
+    pub(crate) fn retransmissions(&self) -> u32 {
+        self.awaiting.as_ref().map_or(0, |a| a.backoff.sent_again)
+    }
+
     /// Answers the request that came as `datagram`: seals the response, keeps it for
     /// repetitions, and moves the window.
     pub(crate) fn respond(

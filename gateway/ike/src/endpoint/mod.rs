@@ -5,6 +5,7 @@ mod allowance;
 mod init_request;
 mod policies;
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -114,6 +115,7 @@ impl Endpoint {
             Input::Kernel(event) => self.handle_kernel(now, event),
             Input::Policies(policies) => self.apply_policies(now, policies),
             Input::WallClock(since_1970) => self.shared.set_wall_clock(now, since_1970),
+            Input::LocalAddresses(addresses) => self.addresses_changed(now, addresses),
             Input::Shutdown => self.shut_down(now),
             Input::Timeout => self.handle_timeout(now),
         }
@@ -320,6 +322,14 @@ impl Endpoint {
         let id = IkeSaId(self.next_sa);
         self.next_sa = self.next_sa.saturating_add(1);
         id
+    }
+
+    fn addresses_changed(&mut self, now: Instant, addresses: Vec<IpAddr>) {
+        self.shared.local_addresses = addresses;
+        let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
+        for id in all {
+            self.with_sa(id, |sa, shared| sa.addresses_changed(now, shared));
+        }
     }
 
     fn shut_down(&mut self, now: Instant) {

@@ -405,6 +405,9 @@ impl IkeSa {
             | Job::RekeyIke
             | Job::DeleteIke { .. }
             | Job::Liveness
+            | Job::CheckPath
+            | Job::UpdateAddresses
+            | Job::TellAddresses
             | Job::CrashToken => None,
         });
         let sent = match &established.current {
@@ -427,7 +430,13 @@ impl IkeSa {
                 Some(None) => Doing::CreateChild,
                 Some(Some(old)) => Doing::FollowUpChild { same: named == Some(old) },
             },
-            Some(Current::DeleteChild { .. } | Current::Liveness) | None => {
+            Some(
+                Current::DeleteChild { .. }
+                | Current::Liveness
+                | Current::CheckPath { .. }
+                | Current::UpdateAddresses { .. },
+            )
+            | None => {
                 if deleting.is_empty() {
                     Doing::Nothing
                 } else {

@@ -11,7 +11,7 @@ use super::follow_up::TheirSeries;
 use super::init::NATT_PORT;
 use super::jobs::{Current, Wish};
 use super::put_off::PutOff;
-use super::{ChildState, IkeSa, Job, State};
+use super::{ChildState, IkeSa, Job, Mobike, State};
 use crate::algorithms::Group;
 use crate::channel::Channel;
 use crate::config::{PeerConfig, PeerName, Renewal, RuleName, hard_limit};
@@ -65,6 +65,8 @@ pub(crate) struct Established {
     pub(super) rekey_group: Option<(Group, u32)>,
     /// Whether another IKE SA has been begun in its place.
     pub(super) replaced: bool,
+    /// If both ends speak MOBIKE.
+    pub(super) mobike: Option<Box<Mobike>>,
 }
 
 /// A Child SA that we have agreed to. Until the peer is known to have our answer nothing can be
@@ -101,6 +103,7 @@ impl Established {
             failures: 0,
             rekey_group: None,
             replaced: false,
+            mobike: None,
         }
     }
 
@@ -130,6 +133,7 @@ impl Established {
             self.children_due(),
             self.answered.map(|a| a.until),
             self.series_due(),
+            self.mobike.as_ref().and_then(|m| m.due()),
         ];
         due.into_iter().flatten().min()
     }
@@ -177,6 +181,9 @@ impl IkeSa {
             if path.local.port() == NATT_PORT {
                 shared.keepalive(path);
             }
+        }
+        if established.mobike.as_ref().and_then(|m| m.due()).is_some_and(|due| due <= now) {
+            return self.addresses_changed(now, shared);
         }
         if established.withheld.as_ref().is_some_and(|w| w.deadline <= now) {
             return self.install_timed_out(now, shared);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
 
+use super::mobility::mobike;
 use super::{Closing, IkeSa, State};
 use crate::channel::{Opened, RequestId};
 use crate::crash;
@@ -43,6 +44,7 @@ impl IkeSa {
             Err(error) => return self.refuse_request(now, shared, path, opened, datagram, &error),
         };
         self.keep_token(crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION)));
+        let mobility = self.mobility_request(now, shared, path, &payloads);
         let ends = payloads.deletes.iter().any(|d| d.protocol == ProtocolId::IKE);
         let State::Established(established) = &mut self.state else { return };
         let failed = mem::take(&mut established.unconfirmed)
@@ -51,11 +53,10 @@ impl IkeSa {
         let deleted = if ends { Vec::new() } else { self.delete_named(now, shared, &payloads) };
         // After the Deletes: one of them may be for the very SA that we were about to send by.
         self.peer_has_answers(shared);
-        let answer = if deleted.is_empty() {
-            Vec::new()
-        } else {
-            vec![Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: deleted })]
-        };
+        let mut answer: Vec<_> = mobike::payloads(&mobility).collect();
+        if !deleted.is_empty() {
+            answer.push(Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: deleted }));
+        }
         let State::Established(established) = &mut self.state else { return };
         match established.channel.respond(
             shared.random.as_mut(),

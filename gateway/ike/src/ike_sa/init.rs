@@ -229,6 +229,8 @@ impl IkeSa {
         let peer_hashes = peer_hashes(&payloads);
         let suite = answer.suite;
         let nat = natt::detect(self.initiator_spi, header.responder_spi, path, &payloads.notifies);
+        let traverses = payloads.notify(NotifyType::NAT_DETECTION_SOURCE_IP).is_some();
+        let mobile = traverses && self.peer.as_ref().is_some_and(|peer| peer.mobike);
         let State::AwaitInit(waiting) = std::mem::replace(&mut self.state, State::FindingAddress)
         else {
             return;
@@ -250,8 +252,9 @@ impl IkeSa {
             if lacks_ppk {
                 return Err(Error::Authentication(AuthenticationFault::PpkUnsupported));
             }
-            if nat.any() {
-                // RFC 7296 2.23: from here on both ends use 4500.
+            if nat.any() || mobile {
+                // RFC 7296 2.23: from here on both ends use 4500. With MOBIKE also where there is
+                // no NAT yet (RFC 4555 3.3).
                 self.path.local.set_port(NATT_PORT);
                 self.path.remote.set_port(NATT_PORT);
             }

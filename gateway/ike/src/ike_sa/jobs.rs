@@ -7,6 +7,7 @@ use gateway_wire::{Delete, ExchangeType, Payload, ProtocolId};
 
 use super::create_child::CreatingChild;
 use super::follow_up::{FollowUp, TheirSeries};
+use super::mobility::mobike::COOKIE_LEN;
 use super::offer::ChildOffer;
 use super::rekey_ike::RekeyingIke;
 use super::{Closing, Established, IkeSa, State};
@@ -14,7 +15,7 @@ use crate::algorithms::Group;
 use crate::channel::Opened;
 use crate::config::RuleName;
 use crate::crash;
-use crate::io::ChildId;
+use crate::io::{ChildId, Path};
 use crate::shared::Shared;
 
 /// A Child SA that is wanted.
@@ -61,6 +62,12 @@ pub(crate) enum Job {
     },
     /// Ask whether the peer lives.
     Liveness,
+    /// See whether the peer is at its new address (RFC 4555 3.7).
+    CheckPath,
+    /// Tell the peer that we go on by another path (RFC 4555 3.5).
+    UpdateAddresses,
+    /// Tell the peer where else we are (RFC 4555 3.6).
+    TellAddresses,
     /// Tell the peer our token of the keys in use (RFC 6290 4.3).
     CrashToken,
 }
@@ -74,6 +81,9 @@ impl Job {
             | Self::RekeyIke
             | Self::DeleteIke { .. }
             | Self::Liveness
+            | Self::CheckPath
+            | Self::UpdateAddresses
+            | Self::TellAddresses
             | Self::CrashToken => None,
         }
     }
@@ -90,6 +100,13 @@ pub(super) enum Current {
     /// What either of the two has led to (RFC 9370 2.2.4).
     FollowUp(Box<FollowUp>),
     Liveness,
+    CheckPath {
+        cookie: [u8; COOKIE_LEN],
+        path: Path,
+    },
+    UpdateAddresses {
+        path: Path,
+    },
 }
 
 impl Current {
@@ -98,7 +115,11 @@ impl Current {
         match self {
             Self::CreateChild(creating) => Some(&creating.offer),
             Self::FollowUp(follow_up) => follow_up.goal.offer(),
-            Self::DeleteChild { .. } | Self::RekeyIke(_) | Self::Liveness => None,
+            Self::DeleteChild { .. }
+            | Self::RekeyIke(_)
+            | Self::Liveness
+            | Self::CheckPath { .. }
+            | Self::UpdateAddresses { .. } => None,
         }
     }
 }
@@ -114,7 +135,12 @@ impl Established {
                 moving || wish.replaces.is_some_and(replaced)
             }
             Job::DeleteChild { .. } | Job::RekeyIke => moving,
-            Job::DeleteIke { .. } | Job::Liveness | Job::CrashToken => false,
+            Job::DeleteIke { .. }
+            | Job::Liveness
+            | Job::CheckPath
+            | Job::UpdateAddresses
+            | Job::TellAddresses
+            | Job::CrashToken => false,
         };
         if hindered {
             return false;
@@ -125,7 +151,13 @@ impl Established {
             Job::CreateChild(wish) => {
                 wish.replaces.and_then(|old| self.children.get(&old)).map(|old| old.inbound_spi)
             }
-            Job::RekeyIke | Job::DeleteIke { .. } | Job::Liveness | Job::CrashToken => None,
+            Job::RekeyIke
+            | Job::DeleteIke { .. }
+            | Job::Liveness
+            | Job::CheckPath
+            | Job::UpdateAddresses
+            | Job::TellAddresses
+            | Job::CrashToken => None,
         };
         about != Some(answered.spi)
     }
@@ -168,9 +200,8 @@ impl IkeSa {
                     let payloads = [crash::payload(&token)];
                     self.send_request(now, shared, ExchangeType::INFORMATIONAL, &payloads)
                 }
-                Job::Liveness => {
-                    self.set_current(Current::Liveness);
-                    self.send_request(now, shared, ExchangeType::INFORMATIONAL, &[])
+                Job::Liveness | Job::CheckPath | Job::UpdateAddresses | Job::TellAddresses => {
+                    self.send_mobility(now, shared, &job)
                 }
                 Job::DeleteIke { reason } => return self.delete_ike(now, shared, reason),
             };
@@ -203,7 +234,14 @@ impl IkeSa {
                 self.await_silence(now, spi);
                 self.deleted(shared);
             }
-            Some(Current::Liveness) | None => {}
+            Some(Current::Liveness) => self.liveness_response(opened),
+            Some(Current::CheckPath { cookie, path }) => {
+                self.check_response(now, shared, opened, (cookie, path));
+            }
+            Some(Current::UpdateAddresses { path }) => {
+                self.update_response(now, shared, opened, path);
+            }
+            None => {}
         }
         self.next_job(now, shared);
     }

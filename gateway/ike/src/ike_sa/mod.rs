@@ -39,6 +39,7 @@ pub(crate) use self::established::Established;
 pub(crate) use self::init::{AwaitInit, answer_init, candidates, init_header};
 pub(crate) use self::intermediate::AwaitIntermediate;
 pub(crate) use self::jobs::{Job, Wish};
+pub(crate) use self::mobility::Mobike;
 use crate::algorithms::IkeSuite;
 use crate::assignment::Assignment;
 use crate::channel::{Channel, Opened, Place, Received};
@@ -218,7 +219,7 @@ impl IkeSa {
                     return; // The same request again: its answer waits for the kernel.
                 }
                 established.unconfirmed &= exchange == ExchangeType::INFORMATIONAL;
-                self.follow(shared, path);
+                self.follow(now, shared, path, false);
                 match exchange {
                     ExchangeType::INFORMATIONAL => {
                         self.informational_request(now, shared, path, opened, datagram)
@@ -258,7 +259,7 @@ impl IkeSa {
                     // RFC 7296 2.21.3: fatal at both ends, without a Delete.
                     return self.close(shared, "the peer found our request malformed");
                 }
-                self.follow(shared, path);
+                self.follow(now, shared, path, true);
                 self.job_response(now, shared, opened);
             }
             State::Closing(_) => self.closing_response(now, shared),
@@ -283,6 +284,7 @@ impl IkeSa {
                 self.outbound_installed(now, shared, child, result.map(drop))
             }
             Purpose::MoveChild(child) => self.child_moved(now, shared, child, result.map(drop)),
+            Purpose::NewAddress(remote) => self.new_address(now, shared, remote, result),
             Purpose::Poll(child) => self.poll_answered(shared, child, result),
             Purpose::QueryUse(child) => self.use_reported(now, shared, child, result),
         }
@@ -332,9 +334,10 @@ impl IkeSa {
     }
 
     fn retransmit(&mut self, now: Instant, shared: &mut Shared) {
-        let path = self.path;
         let Some(channel) = self.state.channel_mut() else { return };
         let due = channel.poll_retransmission(now, &shared.config).map(|due| due.cloned());
+        let tries = channel.retransmissions();
+        let path = self.path_of_retransmission(shared, tries);
         match due {
             None => {}
             Some(Ok(datagrams)) => {

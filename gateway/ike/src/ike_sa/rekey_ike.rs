@@ -103,7 +103,13 @@ impl IkeSa {
             Some(Current::FollowUp(ours)) => {
                 matches!(ours.goal, Goal::Ike { spis, .. } if spis.0 == spi)
             }
-            Some(Current::CreateChild(_) | Current::DeleteChild { .. } | Current::Liveness)
+            Some(
+                Current::CreateChild(_)
+                | Current::DeleteChild { .. }
+                | Current::Liveness
+                | Current::CheckPath { .. }
+                | Current::UpdateAddresses { .. },
+            )
             | None => false,
         };
         here || established.theirs.iter().any(|series| series.makes_ike(spi))
@@ -322,7 +328,9 @@ impl IkeSa {
                     Current::CreateChild(_)
                     | Current::DeleteChild { .. }
                     | Current::FollowUp(_)
-                    | Current::Liveness,
+                    | Current::Liveness
+                    | Current::CheckPath { .. }
+                    | Current::UpdateAddresses { .. },
                 )
                 | None => self.move_to(now, shared, successor.channel, Leftover::Theirs, None),
             },
@@ -413,7 +421,15 @@ impl IkeSa {
         let (suite, spi): (IkeSuite, _) = (channel.suite, channel.our_spi());
         (self.initiator_spi, self.responder_spi) = channel.spis();
         let old = old(mem::replace(&mut established.channel, channel));
-        established.current = None;
+        // What was under way about addresses ends with the old keys.
+        match established.current.take() {
+            Some(Current::UpdateAddresses { .. }) => self.jobs.push_front(Job::UpdateAddresses),
+            Some(Current::CheckPath { .. }) => self.jobs.push_front(Job::CheckPath),
+            Some(_) | None => {}
+        }
+        if let Some(mobike) = &mut established.mobike {
+            mobike.rekeyed();
+        }
         // A token is of the SPIs: the old one proves nothing any more, and once the old IKE SA is
         // gone anybody can have it (RFC 6290 4.3).
         if established.peer_token.take().is_some() {

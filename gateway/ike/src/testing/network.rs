@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::SeededRandom;
@@ -53,6 +53,8 @@ struct Mapping {
 pub struct Network {
     faults: Faults,
     nat: Option<Nat>,
+    /// Addresses that nothing reaches, and from which nothing comes.
+    dead: BTreeSet<IpAddr>,
     random: SeededRandom,
     under_way: BTreeMap<(Instant, u64), Datagram>,
     sequence: u64,
@@ -65,6 +67,7 @@ impl Network {
         Self {
             faults,
             nat: None,
+            dead: BTreeSet::new(),
             random: SeededRandom::new(seed),
             under_way: BTreeMap::new(),
             sequence: 0,
@@ -80,6 +83,11 @@ impl Network {
     pub fn translate_for(&mut self, inside: IpAddr, outside: IpAddr, lifetime: Duration) {
         let mappings = BTreeMap::new();
         self.nat = Some(Nat { inside, outside, mappings, next_port: 40_000, lifetime });
+    }
+
+    /// Nothing reaches this address any more, nor comes from it.
+    pub fn cut_off(&mut self, address: IpAddr) {
+        self.dead.insert(address);
     }
 
     /// The translator forgets its mappings, as if it had been started anew: what comes from inside
@@ -119,6 +127,9 @@ impl Network {
     pub(super) fn send(&mut self, now: Instant, path: Path, octets: Vec<u8>) {
         let from = self.translate_out(now, path.local);
         let mut datagram = Datagram { from, to: path.remote, octets };
+        if [path.local.ip(), path.remote.ip()].iter().any(|end| self.dead.contains(end)) {
+            return;
+        }
         if self.random.percent(self.faults.loss) {
             return;
         }

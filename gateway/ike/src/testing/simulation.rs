@@ -31,6 +31,8 @@ pub type NodeId = usize;
 pub struct Node {
     /// Its address.
     pub address: IpAddr,
+    /// Others that it has.
+    pub others: Vec<IpAddr>,
     /// Its IKE.
     pub endpoint: Endpoint,
     /// Its kernel.
@@ -65,12 +67,20 @@ impl Node {
         );
         Self {
             address,
+            others: Vec::new(),
             endpoint: endpoint.with_crash_secret(Secret::new(address.to_string().into_bytes())),
             kernel: FakeKernel::new(address),
             events: Vec::new(),
             sent: Vec::new(),
             keepalives: Vec::new(),
         }
+    }
+}
+
+impl Node {
+    /// Whether it has this address.
+    fn has(&self, address: IpAddr) -> bool {
+        self.address == address || self.others.contains(&address)
     }
 }
 
@@ -110,6 +120,16 @@ impl Simulation {
         if let Some(node) = self.nodes.get_mut(node) {
             *node = Node::new(node.address, &self.config, seed);
         }
+    }
+
+    /// A node has other addresses than before, the first one for what it begins to send.
+    pub fn readdress(&mut self, node: NodeId, addresses: &[IpAddr]) {
+        let Some((address, others)) = addresses.split_first() else { return };
+        if let Some(node) = self.nodes.get_mut(node) {
+            (node.address, node.kernel.address) = (*address, *address);
+            node.others = others.to_vec();
+        }
+        self.input(node, Input::LocalAddresses(addresses.to_vec()));
     }
 
     /// Hands an input to a node and does what it causes.
@@ -175,7 +195,7 @@ impl Simulation {
         };
         self.now = self.now.max(next);
         if let Some(datagram) = self.network.arrived(self.now) {
-            let target = self.nodes.iter().position(|n| n.address == datagram.to.ip());
+            let target = self.nodes.iter().position(|n| n.has(datagram.to.ip()));
             if let Some(target) = target {
                 let path = Path { local: datagram.to, remote: datagram.from };
                 self.input(target, Input::Datagram { path, octets: &datagram.octets });
@@ -272,7 +292,7 @@ impl Simulation {
                 let (_, arrives) = self.network.pass(self.now, source, target);
                 let received = self.nodes.iter_mut().enumerate().filter(|(to, _)| *to != from);
                 let received = received.filter(|(_, to)| {
-                    to.address == arrives.ip()
+                    to.has(arrives.ip())
                         && sent_by.encapsulation.is_none_or(|_| arrives.port() == NATT_PORT)
                 });
                 let received = received.filter_map(|(_, to)| {
@@ -281,7 +301,7 @@ impl Simulation {
                         .children
                         .values()
                         .find(|c| c.inbound.spi == sent_by.outbound.spi)
-                        .filter(|c| c.inbound.destination == to.address)?;
+                        .filter(|c| c.inbound.destination == arrives.ip())?;
                     let id = by.child;
                     (by.inbound.encryption_key == sent_by.outbound.encryption_key)
                         .then(|| to.kernel.received.entry(id).or_default())
@@ -368,6 +388,7 @@ pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>)
         liveness_interval: Duration::ZERO,
         lifetime: Duration::ZERO,
         renewal: Renewal::Rekey,
+        mobike: false,
         pool: None,
         request_address: Families::default(),
     }

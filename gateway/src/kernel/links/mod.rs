@@ -25,6 +25,14 @@ use super::setup;
 
 /// `RTNLGRP_LINK` of linux/rtnetlink.h.
 const RTNLGRP_LINK: u32 = 1;
+/// `RTNLGRP_IPV4_IFADDR`.
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+/// `RTNLGRP_IPV6_IFADDR`.
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+/// `RTM_NEWADDR`: an interface has an address, or something of that has changed.
+const RTM_NEWADDR: u16 = 20;
+/// `RTM_DELADDR`: an interface has an address no more.
+const RTM_DELADDR: u16 = 21;
 /// `RTM_NEWLINK`: an interface is new, or something of it has changed.
 const RTM_NEWLINK: u16 = 16;
 /// `RTM_DELLINK`: an interface has left the namespace.
@@ -59,7 +67,9 @@ impl LinkEvents {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         socket.socket_mut().bind_auto()?;
-        socket.socket_mut().add_membership(RTNLGRP_LINK)?;
+        for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
+            socket.socket_mut().add_membership(group)?;
+        }
         Ok(Self { socket, datagram: Vec::with_capacity(RECEIVE_LEN) })
     }
 
@@ -85,9 +95,11 @@ impl LinkEvents {
     }
 }
 
-/// What a datagram of the kernel tells; `None` if it concerns no interface.
+/// What a datagram of the kernel tells; `None` if it concerns no interface and no address.
 fn change(datagram: &[u8]) -> Option<LinkChange> {
-    let mut told = false;
+    // Which addresses there are now is asked of the kernel.
+    let mut told =
+        messages(datagram).any(|message| matches!(message.kind, RTM_NEWADDR | RTM_DELADDR));
     let mut gone = BTreeSet::new();
     for (is_gone, index) in messages(datagram).filter_map(|message| link(&message)) {
         told = true;

@@ -28,6 +28,7 @@ pub(in crate::ike_sa) use self::signature::{hash_list, parse_hash_list};
 pub(crate) use self::transcript::Transcript;
 use super::child::{self, ChildRequest, Withheld};
 use super::init::candidates;
+use super::mobility::mobike;
 use super::offer::ChildOffer;
 use super::{Established, IkeSa, Job, State, notify};
 use crate::algorithms::Group;
@@ -148,6 +149,8 @@ impl IkeSa {
         let request = Request::new(peer.request_address, self.keep);
         payloads.extend(request.iter().map(|r| Payload::Configuration(r.payload())));
         payloads.extend(offer.payloads());
+        let mobility = mobike::announcement(shared, &peer, self.path);
+        payloads.extend(mobike::payloads(&mobility));
         // RFC 6290 4.1: the token goes with AUTH.
         let token = ours.as_ref().and_then(|_| self.crash_token(shared));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
@@ -172,8 +175,9 @@ impl IkeSa {
             return;
         };
         let AwaitAuth { mut channel, transcript, nat, child, ppk, eap } = *waiting;
-        let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
-            let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &payloads)?;
+        let inner = opened.payloads().map_err(Error::from);
+        let checked = inner.as_ref().map_err(Clone::clone).and_then(|payloads| {
+            let payloads = Payloads::collect(ExchangeType::IKE_AUTH, payloads)?;
             ppk::settle(&mut channel, ppk, &payloads)?;
             certificate::count_ignored(shared, &payloads.certificates);
             let peer = self.check_responder(now, shared, &channel, &transcript, &payloads, eap)?;
@@ -181,9 +185,9 @@ impl IkeSa {
             let given = self.read_assignment(&payloads);
             let answer = given
                 .and_then(|given| Ok((child.check_answer(&payloads, nat, given.lease)?, given)));
-            Ok((peer, answer, token))
+            Ok((peer, answer, token, payloads.notifies))
         });
-        let (peer, answer, token) = match checked {
+        let (peer, answer, token, notifies) = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 shared.release_spi(child.spi);
@@ -198,6 +202,7 @@ impl IkeSa {
         let nonces = (transcript.initiator_nonce, transcript.responder_nonce);
         self.establish(now, shared, channel, nat, &peer);
         self.keep_token(token);
+        self.agree_on_mobike(shared, &notifies, true);
         match answer {
             Ok((answer, given)) => {
                 self.accept_assignment(shared, given);
@@ -337,6 +342,7 @@ impl IkeSa {
         let Accepted { channel, transcript, nat, peer, initial_contact, token, answer } = accepted;
         self.establish(now, shared, channel, nat, &peer);
         self.keep_token(token);
+        self.agree_on_mobike(shared, &payloads.notifies, false);
         if initial_contact {
             shared.effects.push(Effect::InitialContact {
                 peer: Arc::clone(&peer.peer().name),

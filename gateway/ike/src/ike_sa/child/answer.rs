@@ -10,6 +10,7 @@ use gateway_wire::{
 use super::super::auth::AuthAnswer;
 use super::super::established::AnsweredChild;
 use super::super::follow_up::{self, Link};
+use super::super::mobility::mobike;
 use super::super::{IkeSa, State, notify};
 use crate::algorithms::Group;
 use crate::channel::RequestId;
@@ -105,6 +106,11 @@ impl IkeSa {
             .and_then(|_| shared.crash_tokens.token((self.initiator_spi, self.responder_spi)));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
         payloads.extend(withheld.configuration.iter().map(|c| Payload::Configuration(c.payload())));
+        let mobility = match (&withheld.identity, &self.peer, &established.mobike) {
+            (Some(_), Some(peer), Some(_)) => mobike::announcement(shared, peer, self.path),
+            _ => Vec::new(),
+        };
+        payloads.extend(mobike::payloads(&mobility));
         let error = child.as_ref().err().and_then(notification_for);
         let named = match &child {
             // RFC 7296 2.25: the SPI field is copied from the REKEY_SA notification.

@@ -1,11 +1,16 @@
 //! An IKE SA and its Child SAs go on between other addresses or ports.
 //!
 //! Without MOBIKE there is one reason: a NAT in front of the peer has given it another address or
-//! port, and whoever is not behind NAT follows what is authentic and new (RFC 7296 2.23).
+//! port, and whoever is not behind NAT follows what is authentic and new (RFC 7296 2.23). With
+//! MOBIKE (`mobike`) one end chooses, and tells the other.
+
+mod addresses;
+pub(super) mod mobike;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use self::mobike::Mobike;
 use super::init::IKE_PORT;
 use super::{IkeSa, State};
 use crate::config::Mode;
@@ -18,6 +23,9 @@ use crate::shared::{Owner, Purpose, Shared};
 impl IkeSa {
     /// Between which addresses ESP travels, given where IKE does.
     pub(super) fn ends(&self) -> Ends {
+        if let Some(proven) = self.mobike().and_then(Mobike::unproven) {
+            return proven;
+        }
         let Path { local, remote } = self.path;
         let behind_nat = matches!(&self.state, State::Established(e) if e.nat.any());
         // RFC 7296 2.23: never on port 500, whatever the peer does.
@@ -31,35 +39,56 @@ impl IkeSa {
     /// response that was awaited. Whoever is not behind NAT follows a peer that is; who is
     /// behind NAT does not, or anybody on the way could send both ends elsewhere by turns
     /// (RFC 7296 2.23).
-    pub(super) fn follow(&mut self, shared: &mut Shared, path: Path) {
+    ///
+    /// With MOBIKE nobody does: the peer says where it is (RFC 4555 3.8).
+    pub(super) fn follow(&mut self, now: Instant, shared: &mut Shared, path: Path, answer: bool) {
         let State::Established(established) = &self.state else { return };
-        if established.nat.remote && !established.nat.local {
+        if established.mobike.is_some() {
+            if answer {
+                self.answered_by(now, shared, path);
+            }
+        } else if established.nat.remote && !established.nat.local {
+            let before = self.ends();
             self.change_path(shared, path, "the NAT in front of the peer has changed its mapping");
+            self.move_children(now, shared, before);
         }
     }
 
-    /// From now on IKE goes by this path, and so do the Child SAs.
+    /// From now on IKE goes by this path.
     fn change_path(&mut self, shared: &mut Shared, path: Path, why: &'static str) {
-        if path == self.path {
+        if path != self.path {
+            let from = core::mem::replace(&mut self.path, path);
+            shared.count(Counter::PathChanged);
+            self.event(shared, EventKind::PathChanged { from, to: path, why });
+        }
+    }
+
+    /// The Child SAs go where the IKE SA has gone, if that is elsewhere than before.
+    fn move_children(&mut self, now: Instant, shared: &mut Shared, before: Ends) {
+        let ends = self.ends();
+        if ends == before {
             return;
         }
-        let from = core::mem::replace(&mut self.path, path);
-        shared.count(Counter::PathChanged);
-        let ends = self.ends();
         let State::Established(established) = &mut self.state else { return };
-        let mut moved = Vec::new();
-        for child in established.children.values_mut().filter(|c| c.mode == Mode::Tunnel) {
+        let (mut moved, mut lost) = (Vec::new(), Vec::new());
+        for child in established.children.values_mut() {
+            if child.mode == Mode::Transport {
+                lost.push(child.id);
+                continue;
+            }
             child.encapsulation = ends.encapsulation;
             if let Some(waiting) = &mut child.waiting {
                 waiting.set_ends(ends);
             }
             moved.push(child.id);
         }
-        let children = moved.len();
-        self.event(shared, EventKind::PathChanged { from, to: path, why, children });
         for child in moved {
             let owner = Owner::IkeSa(self.id, Purpose::MoveChild(child));
             shared.command(owner, KernelCommand::MoveChild { child, ends });
+        }
+        for child in lost {
+            let why = "its selectors are addresses that one of the ends has no more";
+            self.delete_child(now, shared, child, why);
         }
     }
 
