@@ -62,6 +62,8 @@ pub struct Connection {
     pub ppk: Option<(&'static str, bool)>,
     /// Whether to ask the peer for an IPv4 address.
     pub virtual_address: bool,
+    /// Whether MOBIKE is spoken.
+    pub mobike: bool,
     /// More keys of the connection.
     pub keys: String,
     /// The addresses that the peer may ask for, each pool a prefix.
@@ -97,6 +99,7 @@ impl Connection {
             fragment_size: 1280,
             ppk: None,
             virtual_address: false,
+            mobike: false,
             keys: String::new(),
             pools: Vec::new(),
             liveness: None,
@@ -179,12 +182,15 @@ impl Connection {
                 ),
             )
         });
+        // One that moves has no address that it stays at.
+        let (mobike, local) =
+            if self.mobike { ("yes", "%any".to_owned()) } else { ("no", local.to_string()) };
         write!(
             text,
             "connections {{
   {CHILD} {{
     version = 2
-    mobike = no
+    mobike = {mobike}
     local_addrs = {local}
     remote_addrs = {remote}
     proposals = {proposals}

@@ -269,6 +269,16 @@ impl Topology {
         ))
     }
 
+    /// Gives the client's `eth0` another IPv4 address in the place of the one that it has.
+    ///
+    /// # Errors
+    /// `ip` refuses.
+    pub fn readdress_client(&self, from: Ipv4Addr, to: Ipv4Addr) -> Result {
+        // Else the second address of a prefix goes with the first.
+        self.client.gateway.sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
+        self.client.gateway.ip(&format!("addr add {to}/24 dev eth0\naddr del {from}/24 dev eth0"))
+    }
+
     /// Deletes the client's `eth0`, and with it the wire.
     ///
     /// # Errors
