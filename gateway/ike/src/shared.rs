@@ -360,6 +360,16 @@ impl Shared {
         self.spis.is_empty() && self.half_closed.is_empty()
     }
 
+    /// Whether no SA has left anything: every SPI is free, the kernel owes no answer, no peer
+    /// counts as connected, and nothing waits to be said or done.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.has_no_spis()
+            && self.commands.is_empty()
+            && self.contacts.is_empty()
+            && self.outputs.is_empty()
+            && self.effects.is_empty()
+    }
+
     pub(crate) fn child_id(&mut self) -> ChildId {
         let id = ChildId(self.next_child);
         self.next_child = self.next_child.saturating_add(1);

@@ -8,6 +8,7 @@
     reason = "This is test code."
 )]
 
+#[expect(dead_code, reason = "It issues certificates for other tests too.")]
 mod certificates;
 
 use std::net::IpAddr;

@@ -150,7 +150,7 @@ impl Endpoint {
                 .all(|sa| matches!(&sa.state, State::Closing(c) if !c.awaits_answer()))
     }
 
-    /// Whether nothing is left of any IKE SA.
+    /// Whether nothing is left of any IKE SA: no table has an entry for one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sas.is_empty()
@@ -158,7 +158,9 @@ impl Endpoint {
             && self.refused.is_empty()
             && self.answered.is_empty()
             && self.by_spi.is_empty()
-            && self.shared.has_no_spis()
+            && self.deadlines.is_empty()
+            && self.deadline_of.is_empty()
+            && self.shared.is_at_rest()
     }
 
     pub(crate) fn sas(&self) -> impl Iterator<Item = &IkeSa> {

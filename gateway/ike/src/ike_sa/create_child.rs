@@ -159,7 +159,7 @@ impl IkeSa {
             (link, secret.as_ref(), answer.choice.key_exchange)
         {
             let series = Series::new(secret.clone(), nonces, chosen.additional);
-            if collided.is_some_and(|theirs| self.yields(shared, &theirs, series.lowest_nonce())) {
+            if collided.is_some_and(|c| self.yields(now, shared, &c, series.lowest_nonce())) {
                 // RFC 9370 2.2.4: there is nothing to delete yet, it just does not go on.
                 shared.release_spi(offer.spi);
                 return self.rekey_failed(now, shared, offer.wish.replaces);
@@ -172,37 +172,46 @@ impl IkeSa {
         // RFC 7296 2.8.1: of two successors the one made with the lowest nonce goes, by the hand of
         // whoever made it; who made the other deletes the old one.
         let redundant =
-            collided.is_some_and(|theirs| self.yields(shared, &theirs, agreed.lowest_nonce()));
+            collided.is_some_and(|theirs| self.yields(now, shared, &theirs, agreed.lowest_nonce()));
+        let rule = Arc::clone(&offer.wish.rule);
         self.install_answered(now, shared, offer, answer, agreed, redundant);
+        if redundant && !self.will_serve(&rule) {
+            shared.effects.push(Effect::RuleLost { rule, error: None });
+        }
     }
 
     /// Whether our successor of a Child SA gives way to the peer's; if not, the peer's is none.
-    fn yields(&mut self, shared: &mut Shared, theirs: &Collided, our_lowest: &[u8]) -> bool {
+    /// That holds whatever has become of the peer's meanwhile, if it was made: the peer has compared
+    /// the same nonces, perhaps long ago.
+    fn yields(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        theirs: &Collided,
+        our_lowest: &[u8],
+    ) -> bool {
         let State::Established(established) = &self.state else { return false };
-        let under_way = established.theirs.iter().any(|s| s.makes(theirs.child));
-        let live = self.child(Some(theirs.child)).is_some_and(super::ChildSa::is_live);
-        if !under_way && !live {
-            return false;
-        }
         shared.count(Counter::RekeyCollision);
         // One that has come to its end, though more than one exchange was needed, stands at both
         // ends: the peer had begun the others before it knew of our request.
-        let stands = live && theirs.series;
+        let stands = theirs.series && !established.theirs.iter().any(|s| s.makes(theirs.child));
         let yields = stands || our_lowest < theirs.lowest_nonce.as_slice();
         if !yields {
             self.drop_series(shared, |series| series.makes(theirs.child));
-            self.mark_redundant(theirs.child);
+            self.mark_redundant(now, shared, theirs.child);
         }
         yields
     }
 
-    /// The peer made this one, and will delete it.
-    fn mark_redundant(&mut self, child: ChildId) {
+    /// The peer made this one, and will delete it. If it does not, since it began after it had
+    /// given up ours and so saw no collision, we do.
+    fn mark_redundant(&mut self, now: Instant, shared: &Shared, child: ChildId) {
         let State::Established(established) = &mut self.state else { return };
         let Some(child) = established.children.get_mut(&child) else { return };
         if child.state != ChildState::Retiring {
             child.redundant = true;
-            (child.waiting, child.poll, child.rekey_at) = (None, None, None);
+            (child.waiting, child.poll) = (None, None);
+            child.rekey_at = Some(after(now, shared.config.patience()));
         }
     }
 
@@ -356,15 +365,13 @@ impl IkeSa {
         let agreement = child::negotiate(shared, self, &request)?;
         let child = agreement.terms.id;
         let series = agreement.series(nonces);
-        if decided == Verdict::Compare
-            && let State::Established(established) = &mut self.state
-            && let Some(Current::CreateChild(ours)) = &mut established.current
-        {
+        let collided = (decided == Verdict::Compare).then(|| {
             let lowest_nonce = their_nonce.min(our_nonce.as_slice()).to_vec();
-            ours.collided = Some(Collided { child, lowest_nonce, series: series.is_some() });
-        }
+            Collided { child, lowest_nonce, series: series.is_some() }
+        });
         let Some(series) = series else {
             let negotiated = agreement.conclude(shared, self, nonces)?;
+            self.collide(collided);
             return Ok(Answer::Whole(Box::new(negotiated)));
         };
         let link: Link = match shared.octets() {
@@ -376,7 +383,17 @@ impl IkeSa {
         };
         let (terms, words) = agreement.more(link);
         self.keep_series(now, shared, (series, link), TheirGoal::Child(Box::new(terms)));
+        self.collide(collided);
         Ok(Answer::More(words))
+    }
+
+    /// The peer's successor stands beside the one that we are asking for.
+    fn collide(&mut self, theirs: Option<Collided>) {
+        if let (Some(theirs), State::Established(established)) = (theirs, &mut self.state)
+            && let Some(Current::CreateChild(ours)) = &mut established.current
+        {
+            ours.collided = Some(theirs);
+        }
     }
 
     /// The Child SA that a REKEY_SA notification names by the peer's inbound SPI, our outbound one.

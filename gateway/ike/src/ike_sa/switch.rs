@@ -173,6 +173,34 @@ impl IkeSa {
         }
     }
 
+    /// Who makes a successor deletes the old Child SA; if the successor goes before that, nobody
+    /// would. Each end holds something else for the one in use then: both are rid of it.
+    pub(super) fn delete_stranded(&mut self, shared: &mut Shared) {
+        let State::Established(established) = &self.state else { return };
+        let deleting = |spi: u32| {
+            let current = matches!(
+                &established.current,
+                Some(Current::DeleteChild { spi: s, .. }) if *s == spi
+            );
+            current
+                || self
+                    .jobs
+                    .iter()
+                    .any(|j| matches!(j, Job::DeleteChild { spi: s, .. } if *s == spi))
+        };
+        let stranded = established.children.values().filter(|c| {
+            c.state == ChildState::Retiring
+                && c.poll.is_none()
+                && established.successor(c.id).is_none()
+                && !deleting(c.inbound_spi)
+        });
+        let stranded: Vec<(u32, u32)> = stranded.map(|c| (c.inbound_spi, c.outbound_spi)).collect();
+        for (spi, peer_spi) in stranded {
+            shared.half_close(spi, self.id);
+            self.jobs.push_back(Job::DeleteChild { spi, peer_spi });
+        }
+    }
+
     /// The peer knows that a Child SA is gone: it goes here too, when no packet comes any more.
     pub(super) fn await_silence(&mut self, now: Instant, spi: u32) {
         let State::Established(established) = &mut self.state else { return };
@@ -306,6 +334,9 @@ impl IkeSa {
                 self.add_job(now, shared, Job::CreateChild(Wish::new(rule)));
             }
             return;
+        }
+        if expired.redundant {
+            return self.retire_and_delete(now, shared, child);
         }
         if expired.is_live() && !expired.successor_wanted {
             expired.successor_wanted = true;

@@ -242,6 +242,36 @@ impl Simulation {
         steps
     }
 
+    /// Somebody sends a datagram by a path, as the node at its beginning would.
+    pub fn inject(&mut self, path: Path, octets: Vec<u8>) {
+        self.network.send(self.now, path, octets);
+    }
+
+    /// Ends all nodes in good order.
+    ///
+    /// # Errors
+    /// Something is left of a node, in words: an SA, a timer, or an entry in one of its tables.
+    pub fn wind_up(&mut self) -> Result<(), String> {
+        for node in 0..self.nodes.len() {
+            self.input(node, Input::Shutdown);
+        }
+        self.run(Duration::from_secs(600));
+        for (id, node) in self.nodes.iter().enumerate() {
+            let left = !node.endpoint.is_closed()
+                || !node.endpoint.is_empty()
+                || !node.kernel.children.is_empty()
+                || !node.kernel.outbound.is_empty();
+            if left {
+                let status = node.endpoint.status(self.now);
+                return Err(format!("node {id} is left with {status:#?}"));
+            }
+            if node.endpoint.next_timeout().is_some() {
+                return Err(format!("node {id} still waits for something"));
+            }
+        }
+        Ok(())
+    }
+
     /// What does not hold, in words: every kernel SA has an owner and the reverse, no inbound
     /// SPI stands twice, and what one end encrypts the other can decrypt and expects.
     #[must_use]
@@ -253,6 +283,11 @@ impl Simulation {
             for child in node.kernel.children.keys() {
                 if !owned.iter().any(|c| c.id == *child) {
                     violations.push(format!("node {id}: kernel SA {child:?} has no owner"));
+                }
+            }
+            for child in &node.kernel.outbound {
+                if !node.kernel.children.contains_key(child) {
+                    violations.push(format!("node {id}: {child:?} sends and does not receive"));
                 }
             }
             for child in &owned {

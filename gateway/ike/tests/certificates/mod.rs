@@ -101,7 +101,16 @@ pub(crate) struct Authority {
 impl Authority {
     /// A root.
     pub(crate) fn new(name: &str) -> Self {
-        let (params, key) = (Self::params(name), KeyPair::generate().unwrap());
+        Self::of(name, KeyPair::generate().unwrap())
+    }
+
+    /// A root with the key of its kind: the same octets in each run, if that signs the same.
+    pub(crate) fn with_key(name: &str, kind: KeyKind) -> Self {
+        Self::of(name, key_pair(kind))
+    }
+
+    fn of(name: &str, key: KeyPair) -> Self {
+        let params = Self::params(name);
         let root = params.self_signed(&key).unwrap().der().to_vec();
         Self { params, key, chain: Vec::new(), root }
     }

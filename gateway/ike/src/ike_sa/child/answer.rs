@@ -95,6 +95,9 @@ impl IkeSa {
         child: Result<Option<ChildWords>, Error>,
     ) {
         let State::Established(established) = &mut self.state else { return };
+        if let (Err(_), Some(refused)) = (&child, withheld.child()) {
+            established.forget_collided(refused);
+        }
         let id = withheld.identity.as_ref().map(AuthAnswer::id);
         let mut payloads = Vec::new();
         if let (Some(answer), Some((kind, data))) = (&withheld.identity, &id) {

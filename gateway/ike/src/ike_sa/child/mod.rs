@@ -53,7 +53,8 @@ pub(crate) struct ChildSa {
     pub(super) replaces: Option<ChildId>,
     /// Whether a successor is wanted already.
     pub(super) successor_wanted: bool,
-    /// When a successor is wanted, as far as time decides, or wanted again.
+    /// When a successor is wanted, as far as time decides, or wanted again; of a redundant one of
+    /// the peer's, when it is our turn to delete it.
     pub(super) rekey_at: Option<Instant>,
     /// Attempts in a row to get a successor that failed.
     pub(super) failures: u32,
@@ -397,7 +398,9 @@ impl IkeSa {
             shared.count(Counter::ChildSaRekeyed);
         }
         self.event(shared, event);
-        shared.effects.push(Effect::RuleServed { rule });
+        if !redundant {
+            shared.effects.push(Effect::RuleServed { rule });
+        }
         // The initiator of the exchange deletes what is too many (RFC 7296 2.8, 2.8.1).
         if redundant {
             self.retire_and_delete(now, shared, child);

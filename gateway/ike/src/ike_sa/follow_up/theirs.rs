@@ -8,6 +8,7 @@ use gateway_wire::{ExchangeType, IkeSpi, NotifyType};
 
 use super::super::child::{ChildWords, Terms, Withheld};
 use super::super::intermediate::value_for;
+use super::super::jobs::Current;
 use super::super::successor::{Successor, Words};
 use super::super::{Established, IkeSa, State};
 use super::{Link, Series};
@@ -82,18 +83,29 @@ impl TheirSeries {
     pub(in super::super) fn lowest_nonce(&self) -> &[u8] {
         self.series.lowest_nonce()
     }
-
-    fn release(self, shared: &mut Shared) {
-        if let TheirGoal::Child(terms) = self.goal {
-            shared.release_spi(terms.spi);
-        }
-    }
 }
 
 impl Established {
     /// When a series of the peer's is given up.
     pub(in super::super) fn series_due(&self) -> Option<Instant> {
         self.theirs.iter().map(|s| s.deadline).min()
+    }
+
+    /// A series leads to nothing.
+    fn release(&mut self, shared: &mut Shared, series: TheirSeries) {
+        if let TheirGoal::Child(terms) = series.goal {
+            shared.release_spi(terms.spi);
+            self.forget_collided(terms.id);
+        }
+    }
+
+    /// The Child SA that the peer wanted in the place of one that we are replacing is not made.
+    pub(in super::super) fn forget_collided(&mut self, child: ChildId) {
+        if let Some(Current::CreateChild(ours)) = &mut self.current
+            && ours.collided.as_ref().is_some_and(|theirs| theirs.child == child)
+        {
+            ours.collided = None;
+        }
     }
 }
 
@@ -117,7 +129,8 @@ impl IkeSa {
         let State::Established(established) = &mut self.state else { return };
         established.theirs.push(kept);
         if established.theirs.len() > MOST_SERIES {
-            established.theirs.remove(0).release(shared);
+            let oldest = established.theirs.remove(0);
+            established.release(shared, oldest);
         }
     }
 
@@ -131,7 +144,9 @@ impl IkeSa {
         let (dropped, kept) = mem::take(&mut established.theirs).into_iter().partition(which);
         established.theirs = kept;
         let dropped: Vec<TheirSeries> = dropped;
-        dropped.into_iter().for_each(|series| series.release(shared));
+        for series in dropped {
+            established.release(shared, series);
+        }
     }
 
     /// The peer has not gone on in time with what it had begun (RFC 9370 2.2.4).
@@ -179,9 +194,15 @@ impl IkeSa {
         match goal {
             TheirGoal::Child(terms) => {
                 let withheld = Withheld::new(now, request, path, None);
+                let child = terms.id;
                 match terms.conclude_series(shared, self, &series.agreed(), value) {
                     Ok(negotiated) => self.install_withheld(now, shared, withheld, negotiated),
-                    Err(error) => self.release_answer(now, shared, withheld, Err(error)),
+                    Err(error) => {
+                        if let State::Established(established) = &mut self.state {
+                            established.forget_collided(child);
+                        }
+                        self.release_answer(now, shared, withheld, Err(error));
+                    }
                 }
             }
             TheirGoal::Ike { spis, suite } => {
@@ -212,7 +233,9 @@ impl IkeSa {
             found.map(|at| established.theirs.remove(at)).ok_or(Error::StateNotFound)?;
         match self.advance(shared, &mut series, payloads) {
             Err(error) => {
-                series.release(shared);
+                if let State::Established(established) = &mut self.state {
+                    established.release(shared, series);
+                }
                 Err(error)
             }
             Ok((value, None)) => Ok(Round::Last(Box::new(series), value)),

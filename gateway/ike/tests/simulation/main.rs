@@ -4,12 +4,17 @@
 //! replays that one alone.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     reason = "This is test code."
 )]
+
+#[path = "../certificates/mod.rs"]
+#[expect(dead_code, reason = "It issues certificates of every kind, for other tests too.")]
+mod certificates;
+mod operations;
+mod plan;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -89,11 +94,14 @@ fn configure(
     simulation.configure(node, of_node);
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one setting of this test program")]
+#[expect(clippy::disallowed_methods, reason = "the settings of this test program")]
+fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
 fn replayed_seed() -> Option<u64> {
-    std::env::var("SIMULATION_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("SIMULATION_SEED is a number"))
+    setting("SIMULATION_SEED")
 }
 
 /// Runs `each` for many seeds, or for the one of `SIMULATION_SEED`.
@@ -142,22 +150,7 @@ fn one_handshake(seed: u64) -> Result<bool, String> {
     }
     // The end: nothing is left, whatever was lost on the way.
     simulation.network.set_faults(BAD_NETWORK);
-    simulation.input(0, Input::Shutdown);
-    simulation.input(1, Input::Shutdown);
-    simulation.run(Duration::from_secs(600));
-    for (id, node) in simulation.nodes.iter().enumerate() {
-        if !node.endpoint.is_closed()
-            || !node.endpoint.is_empty()
-            || !node.kernel.children.is_empty()
-        {
-            let status = node.endpoint.status(simulation.now);
-            return Err(format!("node {id} is left with {status:#?}"));
-        }
-        if node.endpoint.next_timeout().is_some() {
-            return Err(format!("node {id} still waits for something"));
-        }
-    }
-    Ok(established)
+    simulation.wind_up().map(|()| established)
 }
 
 #[test]
@@ -258,24 +251,6 @@ fn short_lived(seed: u64, faults: Faults, child: u64, ike: u64) -> Simulation {
     simulation
 }
 
-/// Ends both ends: nothing may be left.
-fn wind_up(simulation: &mut Simulation) -> Result<(), String> {
-    simulation.input(0, Input::Shutdown);
-    simulation.input(1, Input::Shutdown);
-    simulation.run(Duration::from_secs(600));
-    for (id, node) in simulation.nodes.iter().enumerate() {
-        let left = !node.endpoint.is_closed()
-            || !node.endpoint.is_empty()
-            || !node.kernel.children.is_empty()
-            || node.endpoint.next_timeout().is_some();
-        if left {
-            let status = node.endpoint.status(simulation.now);
-            return Err(format!("node {id} is left with {status:#?}"));
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn rekeys_by_either_end_on_a_bad_network_lose_no_packet() {
     for_seeds(30, |seed| {
@@ -300,7 +275,7 @@ fn rekeys_by_either_end_on_a_bad_network_lose_no_packet() {
                 ));
             }
         }
-        wind_up(&mut simulation).map(|()| true)
+        simulation.wind_up().map(|()| true)
     });
 }
 
@@ -347,7 +322,7 @@ fn random_rekeys_deletes_and_loss_leave_both_ends_agreed() {
         if !lost.is_empty() || simulation.nodes.iter().any(|n| n.kernel.children.is_empty()) {
             return Err(format!("a rule that is always up is not up, or lost {lost:?}"));
         }
-        wind_up(&mut simulation).map(|()| true)
+        simulation.wind_up().map(|()| true)
     });
 }
 
