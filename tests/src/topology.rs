@@ -230,7 +230,6 @@ impl Topology {
     pub fn rebind(&self, outside: Option<Ipv4Addr>) -> Result {
         let server = Self::SERVER_PORT;
         let (v4, _) = self.server.next_hop;
-        self.middle.nft("delete table inet nat")?;
         self.masquerade("31000-40000")?;
         // Masquerading forgets what was mapped to an address that goes.
         self.middle.ip(&format!("addr del {v4}/24 dev {server}"))?;
@@ -256,10 +255,13 @@ impl Topology {
         self.masquerade("20000-30000")
     }
 
+    /// In one transaction, whatever it did before: no packet passes as it is.
     fn masquerade(&self, ports: &str) -> Result {
         let server = Self::SERVER_PORT;
         self.middle.nft(&format!(
-            "table inet nat {{
+            "table inet nat
+            delete table inet nat
+            table inet nat {{
                 chain postrouting {{
                     type nat hook postrouting priority srcnat
                     oifname \"{server}\" meta l4proto udp masquerade to :{ports}
