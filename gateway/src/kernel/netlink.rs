@@ -48,6 +48,9 @@ pub enum NetlinkError {
     /// An SA cannot go on elsewhere, since no number may be used twice.
     #[error("the SA has too few sequence numbers left")]
     Exhausted,
+    /// An SA cannot be made anew, since the kernel does not show its keys.
+    #[error("the kernel does not show the keys of SAs (lockdown=confidentiality)")]
+    KeysHidden,
 }
 
 impl NetlinkError {
@@ -56,7 +59,7 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { source, .. } => source.raw_os_error(),
-            Self::Socket(_) | Self::Malformed(_) | Self::Exhausted => None,
+            Self::Socket(_) | Self::Malformed(_) | Self::Exhausted | Self::KeysHidden => None,
         }
     }
 

@@ -276,7 +276,8 @@ impl Xfrm {
     ///
     /// # Errors
     /// There is no such SA of ours ([`NetlinkError::is_absent`]); there is one already where it is
-    /// to go (`EEXIST`); it has too few sequence numbers left. The SA is where it was.
+    /// to go (`EEXIST`); it has too few sequence numbers left; the kernel hides its keys. The SA is
+    /// where it was.
     pub fn move_sa(&mut self, sa: &SaMove) -> Result<Moved, NetlinkError> {
         let state = self.state(sa.old())?;
         if sa.keeps_addresses() {
@@ -284,6 +285,7 @@ impl Xfrm {
             self.connection.execute(XFRM_MSG_UPDSA, 0, &message)?;
             return Ok(Moved::Replaced);
         }
+        relocate::check_keys(&state)?;
         let gap = sa.gap();
         let message = relocate::sa(&state, sa, gap)?;
         if sa.direction == SaDirection::Outbound && sa.old() != sa.target() {

@@ -168,6 +168,20 @@ pub(super) fn sa(state: &[u8], to: &SaMove, gap: u32) -> Result<Relocated, Netli
     Ok(Relocated { info, attributes })
 }
 
+/// Whether the keys of an SA that the kernel has sent are there. In lockdown it sends zeros in their
+/// place (`xfrm_redact`), and an SA made of those would encrypt for everybody.
+pub(super) fn check_keys(state: &[u8]) -> Result<(), NetlinkError> {
+    let present = state.get(XFRM_USER_SA_INFO_LEN..).unwrap_or_default();
+    // After the name and one or two lengths: struct xfrm_algo_aead, xfrm_algo_auth, xfrm_algo.
+    let keys = [(XFRMA_ALG_AEAD, 72), (XFRMA_ALG_AUTH_TRUNC, 72), (XFRMA_ALG_CRYPT, 68)];
+    let mut found = keys.iter().filter_map(|(kind, at)| attribute(present, *kind)?.get(*at..));
+    if found.all(|key| key.iter().any(|octet| *octet != 0)) {
+        Ok(())
+    } else {
+        Err(NetlinkError::KeysHidden)
+    }
+}
+
 /// Adds an attribute.
 fn push(attributes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(value.len().saturating_add(4)).unwrap_or(u16::MAX);

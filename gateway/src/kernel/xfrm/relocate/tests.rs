@@ -92,6 +92,20 @@ fn an_sa_without_sequence_numbers_for_the_gap_does_not_move() {
 }
 
 #[test]
+fn an_sa_whose_keys_the_kernel_hides_does_not_move() {
+    for suite in [GCM, CBC] {
+        let shown = state(&child(suite), Outbound, (XFRMA_REPLAY_VAL, &[1, 0, 0]));
+        check_keys(&shown).unwrap();
+        let mut spec = child(suite);
+        for key in [&mut spec.outbound.encryption_key, &mut spec.outbound.integrity_key] {
+            key.fill(0);
+        }
+        let hidden = state(&spec, Outbound, (XFRMA_REPLAY_VAL, &[1, 0, 0]));
+        assert!(matches!(check_keys(&hidden), Err(NetlinkError::KeysHidden)), "{suite:?}");
+    }
+}
+
+#[test]
 fn what_receives_keeps_its_window_and_its_bare_esp() {
     let spec = child(GCM);
     let ends = |last: u8| SaEnds {
