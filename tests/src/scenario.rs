@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::capture::{Capture, Selected, Summary};
+use crate::capture::{Capture, Mark, Selected, Summary};
 use crate::error::{Context as _, Error, Result};
 use crate::frame::Kind;
 use crate::gateway::Gateway;
@@ -104,6 +104,15 @@ pub fn encrypted(topology: &Topology, summary: &Summary) -> Result {
         Between::Nat => esp == 0 && in_udp > 0,
     };
     if right { Ok(()) } else { Err(Error::new(format!("on the wire were {summary}"))) }
+}
+
+/// The tunnel carries everything both ways, and all that has been on the wire so far as ESP.
+///
+/// # Errors
+/// As [`exercise`] and [`encrypted`].
+pub fn carries(topology: &Topology, capture: &Capture, inner: Family) -> Result {
+    exercise(topology, inner)?;
+    encrypted(topology, &capture.summary(Mark::START)?)
 }
 
 /// Whether the first of a gateway's IKE SAs is quantum-safe.

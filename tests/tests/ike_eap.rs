@@ -6,7 +6,7 @@ use gateway_tests::capture::Mark;
 use gateway_tests::certificates::{Authority, Key, files, policy};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{all_answered, between_sites, capture, encrypted, exercise};
+use gateway_tests::scenario::{all_answered, between_sites, capture, carries, encrypted};
 use gateway_tests::strongswan::{Connection, PSK, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::PingOptions;
@@ -50,8 +50,7 @@ fn strongswan_gives_us_its_password_by_eap() -> Result {
     let users = status.pointer("/ike_sas").and_then(|sas| sas.as_array());
     let mut users = users.into_iter().flatten().filter_map(|sa| sa.get("user"));
     assert!(users.any(|user| user == "alice"), "{status}");
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -80,8 +79,7 @@ fn we_give_strongswan_our_password_by_eap() -> Result {
     let mut client = Gateway::start(&topology.client.gateway, &policy)?;
     client.wait_child(RULE)?;
     server.wait_installed()?;
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])

@@ -11,7 +11,7 @@ use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::libreswan::{Connection, Libreswan};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
-    all_answered, between_gateways, between_sites, capture, encrypted, exercise, quantum_safe,
+    all_answered, between_gateways, between_sites, capture, carries, encrypted, quantum_safe,
 };
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered};
@@ -48,8 +48,7 @@ fn libreswan_reaches_us_through_nat() -> Result {
     client.initiate()?;
     server.wait_child(RULE)?;
     assert!(quantum_safe(&server)?);
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -69,8 +68,7 @@ fn we_reach_libreswan() -> Result {
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
     client.wait_child(RULE)?;
     assert!(quantum_safe(&client)?);
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])

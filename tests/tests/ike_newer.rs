@@ -2,10 +2,9 @@
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use gateway_tests::Result;
-use gateway_tests::capture::Mark;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{between_sites, capture, encrypted, exercise};
+use gateway_tests::scenario::{between_sites, capture, carries};
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::ping_until_answered;
@@ -28,8 +27,7 @@ fn a_newer_strongswan_reaches_us_through_nat() -> Result {
     let client = StrongSwan::start_newer(&topology.client.gateway, &client)?;
     client.initiate()?;
     server.wait_child(RULE)?;
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -48,8 +46,7 @@ fn we_reach_a_newer_strongswan() -> Result {
     let client = Gateway::start(&topology.client.gateway, &policy)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
     client.wait_child(RULE)?;
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     drop(client);
     drop(server);
     capture.finish(&[between_sites(&topology, V4)?])

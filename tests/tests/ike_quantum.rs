@@ -8,7 +8,7 @@ use gateway_tests::capture::Mark;
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{between_sites, capture, encrypted, exercise};
+use gateway_tests::scenario::{between_sites, capture, carries, encrypted, exercise};
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::{Context as _, Result};
@@ -56,8 +56,7 @@ fn an_old_strongswan_takes_our_classic_default_and_a_ppk() -> Result {
     client.wait_child(RULE)?;
     server.wait_installed()?;
     assert_eq!(quantum_safe_suite(&client)?, CLASSIC);
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -78,8 +77,7 @@ fn we_take_the_classic_proposal_of_an_old_strongswan_and_its_ppk() -> Result {
     client.initiate()?;
     server.wait_child(RULE)?;
     assert_eq!(quantum_safe_suite(&server)?, CLASSIC);
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -99,8 +97,7 @@ fn a_newer_strongswan_takes_ml_kem_by_our_default() -> Result {
     client.wait_child(RULE)?;
     server.wait_installed()?;
     assert_eq!(quantum_safe_suite(&client)?, HYBRID);
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -120,8 +117,7 @@ fn we_take_ml_kem_from_a_newer_strongswan_behind_nat() -> Result {
     client.initiate()?;
     server.wait_child(RULE)?;
     assert_eq!(quantum_safe_suite(&server)?, HYBRID);
-    exercise(&topology, V4)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, V4)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])

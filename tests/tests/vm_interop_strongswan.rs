@@ -7,7 +7,7 @@ use gateway_tests::capture::Mark;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
-    between_gateways, between_sites, capture, encrypted, exercise, exercise_between,
+    between_gateways, between_sites, capture, carries, encrypted, exercise_between,
 };
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
@@ -39,8 +39,7 @@ fn strongswan_with_itself(between: Between, family: Family, suite: Suite) -> Res
     let client = StrongSwan::start(&topology.client.gateway, &client)?;
     client.initiate()?;
     server.wait_installed()?;
-    exercise(&topology, family)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, family)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, family)?])
@@ -62,8 +61,7 @@ fn strongswan_initiates(between: Between, family: Family, suite: Suite) -> Resul
     let client = StrongSwan::start(&topology.client.gateway, &client)?;
     client.initiate()?;
     server.wait_child(RULE)?;
-    exercise(&topology, family)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, family)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, family)?])
@@ -88,8 +86,7 @@ fn we_initiate(between: Between, family: Family, suite: Suite) -> Result {
     let mut client = Gateway::start(&topology.client.gateway, &policy)?;
     client.wait_child(RULE)?;
     server.wait_installed()?;
-    exercise(&topology, family)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    carries(&topology, &capture, family)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, family)?])

@@ -18,6 +18,7 @@ mod overhead;
 mod ports;
 mod probe;
 mod relocation;
+mod routing;
 mod rules;
 mod setup;
 #[cfg(test)]

@@ -9,6 +9,18 @@
 //! A rekeying with additional key exchanges does not end with the answer to CREATE_CHILD_SA but
 //! with that to the last IKE_FOLLOWUP_KE (RFC 9370 2.2.4). Collisions are decided by the first of
 //! them: whoever has begun the others has decided, and puts off what comes then.
+//!
+//! Below the table is what follows for Child SAs where both ends have a successor; that of IKE SAs
+//! is in `rekey_ike`.
+
+use std::time::Instant;
+
+use super::jobs::Current;
+use super::{ChildState, Established, IkeSa, State};
+use crate::counters::Counter;
+use crate::io::ChildId;
+use crate::shared::Shared;
+use crate::time::after;
 
 /// What we are doing on an IKE SA: the request of ours that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +116,71 @@ pub(super) const fn verdict(doing: Doing, asked: Asked) -> Verdict {
             | Doing::DeleteChild { .. },
         )
         | (Asked::DeleteChild, Doing::RekeyIke | Doing::FollowUpIke | Doing::DeleteIke) => AsUsual,
+    }
+}
+
+/// The peer's successor of the Child SA that we are replacing too.
+pub(super) struct Collided {
+    pub(super) child: ChildId,
+    pub(super) lowest_nonce: Vec<u8>,
+    /// It takes more than one exchange.
+    pub(super) series: bool,
+}
+
+impl Established {
+    /// The Child SA that the peer wanted in the place of one that we are replacing is not made.
+    pub(super) fn forget_collided(&mut self, child: ChildId) {
+        if let Some(Current::CreateChild(ours)) = &mut self.current
+            && ours.collided.as_ref().is_some_and(|theirs| theirs.child == child)
+        {
+            ours.collided = None;
+        }
+    }
+}
+
+impl IkeSa {
+    /// The peer's successor stands beside the one that we are asking for.
+    pub(super) fn collide(&mut self, theirs: Option<Collided>) {
+        if let (Some(theirs), State::Established(established)) = (theirs, &mut self.state)
+            && let Some(Current::CreateChild(ours)) = &mut established.current
+        {
+            ours.collided = Some(theirs);
+        }
+    }
+
+    /// Whether our successor of a Child SA gives way to the peer's; if not, the peer's is none.
+    /// That holds whatever has become of the peer's meanwhile, if it was made: the peer has compared
+    /// the same nonces, perhaps long ago.
+    pub(super) fn yields(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        theirs: &Collided,
+        our_lowest: &[u8],
+    ) -> bool {
+        let State::Established(established) = &self.state else { return false };
+        shared.count(Counter::RekeyCollision);
+        // One that has come to its end, though more than one exchange was needed, stands at both
+        // ends: the peer had begun the others before it knew of our request.
+        let stands = theirs.series && !established.theirs.iter().any(|s| s.makes(theirs.child));
+        let yields = stands || our_lowest < theirs.lowest_nonce.as_slice();
+        if !yields {
+            self.drop_series(shared, |series| series.makes(theirs.child));
+            self.mark_redundant(now, shared, theirs.child);
+        }
+        yields
+    }
+
+    /// The peer made this one, and will delete it. If it does not, since it began after it had
+    /// given up ours and so saw no collision, we do.
+    fn mark_redundant(&mut self, now: Instant, shared: &Shared, child: ChildId) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(child) = established.children.get_mut(&child) else { return };
+        if child.state != ChildState::Retiring {
+            child.redundant = true;
+            (child.waiting, child.poll) = (None, None);
+            child.rekey_at = Some(after(now, shared.config.patience()));
+        }
     }
 }
 

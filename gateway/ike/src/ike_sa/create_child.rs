@@ -8,13 +8,13 @@ use gateway_wire::{
 };
 
 use super::child::{self, ChildRequest, ChildWords, Negotiated, Withheld};
-use super::collision::{Asked, Doing, Verdict, verdict};
+use super::collision::{Asked, Collided, Doing, Verdict, verdict};
 use super::derive::Agreed;
 use super::follow_up::{Goal, Link, Series, TheirGoal};
 use super::jobs::{Current, Wish};
 use super::offer::ChildOffer;
 use super::put_off::puts_off;
-use super::{ChildState, IkeSa, Job, State, notify};
+use super::{IkeSa, Job, State, notify};
 use crate::algorithms::Group;
 use crate::channel::{Opened, RequestId};
 use crate::config::Rule;
@@ -52,14 +52,6 @@ enum Answer {
     Whole(Box<Negotiated>),
     /// More key exchanges.
     More(ChildWords),
-}
-
-/// The peer's successor of the Child SA that we are replacing too.
-pub(super) struct Collided {
-    pub(super) child: ChildId,
-    lowest_nonce: Vec<u8>,
-    /// It takes more than one exchange.
-    series: bool,
 }
 
 impl IkeSa {
@@ -177,41 +169,6 @@ impl IkeSa {
         self.install_answered(now, shared, offer, answer, agreed, redundant);
         if redundant && !self.will_serve(&rule) {
             shared.effects.push(Effect::RuleLost { rule, error: None });
-        }
-    }
-
-    /// Whether our successor of a Child SA gives way to the peer's; if not, the peer's is none.
-    /// That holds whatever has become of the peer's meanwhile, if it was made: the peer has compared
-    /// the same nonces, perhaps long ago.
-    fn yields(
-        &mut self,
-        now: Instant,
-        shared: &mut Shared,
-        theirs: &Collided,
-        our_lowest: &[u8],
-    ) -> bool {
-        let State::Established(established) = &self.state else { return false };
-        shared.count(Counter::RekeyCollision);
-        // One that has come to its end, though more than one exchange was needed, stands at both
-        // ends: the peer had begun the others before it knew of our request.
-        let stands = theirs.series && !established.theirs.iter().any(|s| s.makes(theirs.child));
-        let yields = stands || our_lowest < theirs.lowest_nonce.as_slice();
-        if !yields {
-            self.drop_series(shared, |series| series.makes(theirs.child));
-            self.mark_redundant(now, shared, theirs.child);
-        }
-        yields
-    }
-
-    /// The peer made this one, and will delete it. If it does not, since it began after it had
-    /// given up ours and so saw no collision, we do.
-    fn mark_redundant(&mut self, now: Instant, shared: &Shared, child: ChildId) {
-        let State::Established(established) = &mut self.state else { return };
-        let Some(child) = established.children.get_mut(&child) else { return };
-        if child.state != ChildState::Retiring {
-            child.redundant = true;
-            (child.waiting, child.poll) = (None, None);
-            child.rekey_at = Some(after(now, shared.config.patience()));
         }
     }
 
@@ -385,15 +342,6 @@ impl IkeSa {
         self.keep_series(now, shared, (series, link), TheirGoal::Child(Box::new(terms)));
         self.collide(collided);
         Ok(Answer::More(words))
-    }
-
-    /// The peer's successor stands beside the one that we are asking for.
-    fn collide(&mut self, theirs: Option<Collided>) {
-        if let (Some(theirs), State::Established(established)) = (theirs, &mut self.state)
-            && let Some(Current::CreateChild(ours)) = &mut established.current
-        {
-            ours.collided = Some(theirs);
-        }
     }
 
     /// The Child SA that a REKEY_SA notification names by the peer's inbound SPI, our outbound one.

@@ -201,9 +201,10 @@ impl IkeSa {
                     let payloads = [crash::payload(&token)];
                     self.send_request(now, shared, ExchangeType::INFORMATIONAL, &payloads)
                 }
-                Job::Liveness | Job::CheckPath | Job::UpdateAddresses | Job::TellAddresses => {
-                    self.send_mobility(now, shared, &job)
-                }
+                Job::Liveness => self.send_liveness(now, shared),
+                Job::CheckPath => self.send_check(now, shared),
+                Job::UpdateAddresses => self.send_update(now, shared),
+                Job::TellAddresses => self.send_addresses(now, shared),
                 Job::DeleteIke { reason } => return self.delete_ike(now, shared, reason),
             };
             if let Err(error) = begun {

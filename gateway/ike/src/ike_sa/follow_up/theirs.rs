@@ -8,7 +8,6 @@ use gateway_wire::{ExchangeType, IkeSpi, NotifyType};
 
 use super::super::child::{ChildWords, Terms, Withheld};
 use super::super::intermediate::value_for;
-use super::super::jobs::Current;
 use super::super::successor::{Successor, Words};
 use super::super::{Established, IkeSa, State};
 use super::{Link, Series};
@@ -96,15 +95,6 @@ impl Established {
         if let TheirGoal::Child(terms) = series.goal {
             shared.release_spi(terms.spi);
             self.forget_collided(terms.id);
-        }
-    }
-
-    /// The Child SA that the peer wanted in the place of one that we are replacing is not made.
-    pub(in super::super) fn forget_collided(&mut self, child: ChildId) {
-        if let Some(Current::CreateChild(ours)) = &mut self.current
-            && ours.collided.as_ref().is_some_and(|theirs| theirs.child == child)
-        {
-            ours.collided = None;
         }
     }
 }

@@ -253,52 +253,78 @@ impl IkeSa {
         paths.get(at).copied().unwrap_or(self.path)
     }
 
-    /// Sends what one of the jobs of MOBIKE says.
-    pub(in crate::ike_sa) fn send_mobility(
+    /// Asks whether the peer lives; with MOBIKE also whether our NAT still maps us to where the peer
+    /// sends (RFC 4555 3.8).
+    pub(in crate::ike_sa) fn send_liveness(
         &mut self,
         now: Instant,
         shared: &mut Shared,
-        job: &Job,
     ) -> Result<(), Error> {
-        let path = self.path;
-        let hashes = natt::hashes(self.initiator_spi, self.responder_spi, path);
-        let hashes = hashes.map(|(kind, hash)| (kind, hash.to_vec()));
-        let others = self
-            .peer
-            .as_ref()
-            .map(|peer| additional(shared, peer, path.local.ip()))
-            .unwrap_or_default();
-        let (current, words) = match job {
-            Job::CheckPath => {
-                let cookie: [u8; COOKIE_LEN] = shared.octets()?;
-                let words = vec![(NotifyType::COOKIE2, cookie.to_vec())];
-                (Current::CheckPath { cookie, path }, words)
-            }
-            Job::UpdateAddresses => {
-                let mut words = vec![(NotifyType::UPDATE_SA_ADDRESSES, Vec::new())];
-                words.extend(hashes);
-                words.extend(said(&others));
-                (Current::UpdateAddresses { path }, words)
-            }
-            Job::TellAddresses => (Current::Liveness, said(&others)),
-            Job::CreateChild(_)
-            | Job::DeleteChild { .. }
-            | Job::RekeyIke
-            | Job::DeleteIke { .. }
-            | Job::Liveness
-            | Job::CrashToken => {
-                // RFC 4555 3.8: whether our NAT still maps us to where the peer sends.
-                let asks = self.is_ours_to_choose() && self.negotiated().1.local;
-                (Current::Liveness, if asks { hashes.to_vec() } else { Vec::new() })
-            }
-        };
-        if !matches!(job, Job::CheckPath | Job::Liveness)
-            && let Some(mobike) = self.mobike_mut()
-        {
+        let asks = self.is_ours_to_choose() && self.negotiated().1.local;
+        let words = if asks { self.nat_detection() } else { Vec::new() };
+        self.send_said(now, shared, Current::Liveness, &words)
+    }
+
+    /// Asks for our COOKIE2 from where the peer says that it is (RFC 4555 3.7).
+    pub(in crate::ike_sa) fn send_check(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+    ) -> Result<(), Error> {
+        let cookie: [u8; COOKIE_LEN] = shared.octets()?;
+        let words = [(NotifyType::COOKIE2, cookie.to_vec())];
+        self.send_said(now, shared, Current::CheckPath { cookie, path: self.path }, &words)
+    }
+
+    /// Says that we go on by the path in use (RFC 4555 3.5).
+    pub(in crate::ike_sa) fn send_update(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+    ) -> Result<(), Error> {
+        let mut words = vec![(NotifyType::UPDATE_SA_ADDRESSES, Vec::new())];
+        words.extend(self.nat_detection());
+        words.extend(self.other_addresses(shared));
+        self.send_said(now, shared, Current::UpdateAddresses { path: self.path }, &words)
+    }
+
+    /// Says where else we are (RFC 4555 3.6).
+    pub(in crate::ike_sa) fn send_addresses(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+    ) -> Result<(), Error> {
+        let words = self.other_addresses(shared);
+        // The answer means no more than that the peer lives.
+        self.send_said(now, shared, Current::Liveness, &words)
+    }
+
+    fn nat_detection(&self) -> Vec<Said> {
+        let hashes = natt::hashes(self.initiator_spi, self.responder_spi, self.path);
+        hashes.map(|(kind, hash)| (kind, hash.to_vec())).to_vec()
+    }
+
+    /// Where else we are, which the peer is about to hear.
+    fn other_addresses(&mut self, shared: &Shared) -> Vec<Said> {
+        let local = self.path.local.ip();
+        let peer = self.peer.as_ref();
+        let others = peer.map(|peer| additional(shared, peer, local)).unwrap_or_default();
+        let words = said(&others);
+        if let Some(mobike) = self.mobike_mut() {
             mobike.said = others;
         }
+        words
+    }
+
+    fn send_said(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        current: Current,
+        words: &[Said],
+    ) -> Result<(), Error> {
         self.set_current(current);
-        let payloads: Vec<_> = payloads(&words).collect();
+        let payloads: Vec<_> = payloads(words).collect();
         self.send_request(now, shared, ExchangeType::INFORMATIONAL, &payloads)
     }
 
