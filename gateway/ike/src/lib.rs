@@ -40,6 +40,7 @@ pub mod random;
 pub mod reason;
 mod reqids;
 mod selector;
+mod senders;
 mod shared;
 pub mod status;
 #[cfg(any(test, feature = "testing"))]

@@ -22,6 +22,7 @@ use crate::random::{Random, RandomFailed};
 use crate::reason;
 use crate::reqids::Reqids;
 use crate::selector;
+use crate::senders::{OfIkeSa, Senders};
 
 /// The SHA-1 hash of a message, to tell it from others.
 pub(crate) type Digest = [u8; 20];
@@ -103,6 +104,13 @@ pub(crate) enum Effect {
         /// The old one.
         ike_sa: IkeSaId,
     },
+    /// A Child SA is not to send any more, and another one does what it did.
+    Inherit {
+        /// The other one, which must send first.
+        heir: OfIkeSa,
+        /// What ends the sending of the first.
+        then: (Owner, KernelCommand),
+    },
     /// An initiator that nobody knows has been refused; what is left only repeats the answer.
     Refused {
         /// The remnant.
@@ -133,6 +141,7 @@ pub(crate) struct Shared {
     /// Inbound SPIs in use or reserved, with their owners.
     pub(crate) spis: BTreeMap<u32, (IkeSaId, ChildId)>,
     pub(crate) reqids: Reqids,
+    pub(crate) senders: Senders,
     /// Inbound SPIs that are gone here and whose Delete the peer has not answered, with the IKE SA
     /// that waits: they are not used again before (RFC 7296 1.4.1).
     half_closed: BTreeMap<u32, IkeSaId>,
@@ -164,6 +173,7 @@ impl Shared {
             spis: BTreeMap::new(),
             half_closed: BTreeMap::new(),
             reqids: Reqids::default(),
+            senders: Senders::default(),
             contacts: BTreeMap::new(),
             commands: BTreeMap::new(),
             next_command: 1,
@@ -220,6 +230,19 @@ impl Shared {
         self.next_command = self.next_command.saturating_add(1);
         self.commands.insert(id, owner);
         self.outputs.push_back(Output::Kernel(id, command));
+    }
+
+    /// A command by which a Child SA ends to send; `heir` is the one that does it from now on.
+    pub(crate) fn command_after(
+        &mut self,
+        heir: Option<OfIkeSa>,
+        owner: Owner,
+        command: KernelCommand,
+    ) {
+        match heir {
+            Some(heir) => self.effects.push(Effect::Inherit { heir, then: (owner, command) }),
+            None => self.command(owner, command),
+        }
     }
 
     pub(crate) fn answered(&mut self, id: CommandId) -> Option<Owner> {

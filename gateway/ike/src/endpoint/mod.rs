@@ -435,7 +435,11 @@ impl Endpoint {
             }
             Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
             Effect::Superseded { ike_sa } => {
-                self.with_sa(ike_sa, |sa, shared| sa.delete_ike(now, shared, "superseded"));
+                self.with_sa(ike_sa, |sa, shared| sa.superseded(now, shared));
+            }
+            Effect::Inherit { heir: (ike_sa, child), then: (owner, command) } => {
+                self.with_sa(ike_sa, |sa, shared| sa.switch_to(shared, child));
+                self.shared.command(owner, command);
             }
             Effect::Refused { ike_sa } => {
                 self.refused.insert(ike_sa);

@@ -363,6 +363,9 @@ impl IkeSa {
     /// What we are doing, as seen by a request about the Child SA with this outbound SPI.
     pub(super) fn doing(&self, outbound_spi: Option<u32>) -> Doing {
         let State::Established(established) = &self.state else { return Doing::DeleteIke };
+        if established.superseded {
+            return Doing::DeleteIke;
+        }
         // A Delete that waits for its turn is as good as sent.
         let queued = self.jobs.iter().filter_map(|job| match job {
             Job::DeleteChild { peer_spi, .. } => Some(*peer_spi),

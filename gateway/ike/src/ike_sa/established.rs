@@ -65,6 +65,8 @@ pub(crate) struct Established {
     pub(super) rekey_group: Option<(Group, u32)>,
     /// Whether another IKE SA has been begun in its place.
     pub(super) replaced: bool,
+    /// Whether that one has taken over.
+    pub(super) superseded: bool,
     /// If both ends speak MOBIKE.
     pub(super) mobike: Option<Box<Mobike>>,
 }
@@ -103,6 +105,7 @@ impl Established {
             failures: 0,
             rekey_group: None,
             replaced: false,
+            superseded: false,
             mobike: None,
         }
     }
@@ -329,7 +332,8 @@ impl IkeSa {
         shared.release_spi(removed.inbound_spi);
         shared.count(Counter::ChildSaRemoved);
         let words = format!("removing the Child SA of rule {}", removed.rule.name);
-        shared.command(Owner::Endpoint(words), KernelCommand::RemoveChild { child });
+        let heir = shared.senders.ends(&removed.rule.name, &removed.pairs, child);
+        shared.command_after(heir, Owner::Endpoint(words), KernelCommand::RemoveChild { child });
         self.event(
             shared,
             EventKind::ChildRemoved {

@@ -178,6 +178,7 @@ impl IkeSa {
     /// Starts the next job if nothing is under way.
     pub(super) fn next_job(&mut self, now: Instant, shared: &mut Shared) {
         self.delete_stranded(shared);
+        self.wind_up(now, shared);
         loop {
             let State::Established(established) = &self.state else { return };
             if established.channel.is_busy() || established.withheld.is_some() {

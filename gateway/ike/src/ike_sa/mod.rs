@@ -285,7 +285,7 @@ impl IkeSa {
             }
             Purpose::MoveChild(child) => self.child_moved(now, shared, child, result.map(drop)),
             Purpose::NewAddress(remote) => self.new_address(now, shared, remote, result),
-            Purpose::Poll(child) => self.poll_answered(shared, child, result),
+            Purpose::Poll(child) => self.poll_answered(now, shared, child, result),
             Purpose::QueryUse(child) => self.use_reported(now, shared, child, result),
         }
     }

@@ -6,6 +6,9 @@
 //! answers, and sends by it when the initiator is known to have the answer: its next request, the
 //! Delete of the old one as a rule, or its first packet. At both ends the old one receives until
 //! it has been silent, since packets may still be under way.
+//!
+//! It is no different where the successor belongs to another IKE SA, made for reauthentication
+//! (RFC 7296 2.8.3), but that nothing in the exchange names the old one: `Senders` finds it.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -13,12 +16,12 @@ use std::time::Instant;
 
 use super::jobs::{Current, Wish};
 use super::{ChildSa, ChildState, Established, IkeSa, Job, State};
-use crate::config::{Action, Start};
+use crate::config::{Action, RuleName, Start};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Done, KernelCommand, KernelError};
-use crate::shared::{Owner, Purpose, Shared};
+use crate::shared::{Effect, Owner, Purpose, Shared};
 use crate::time::{after, earlier};
 
 /// A responder looks after this long whether packets come in by the successor, and then after
@@ -30,6 +33,9 @@ const LAST_POLL: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(1);
 /// … and after so many looks in any case.
 const MOST_LOOKS: u32 = 60;
+/// After so many looks, 6.4 s, whoever made another IKE SA has its Child SA or has given it up. It
+/// may as well have lost the old one, by which we would send for ever if it said nothing.
+const MOST_LOOKS_OF_HEIR: u32 = 7;
 
 /// When to look again whether packets come in on a Child SA.
 #[derive(Debug, Clone, Copy)]
@@ -39,17 +45,25 @@ pub(super) struct Poll {
     /// How many had come at the last look.
     packets: Option<u64>,
     looks: u32,
+    /// Whether none had come since the look before.
+    silent: bool,
 }
 
 impl Poll {
     /// For the first packet of a successor.
     pub(super) fn first(now: Instant) -> Self {
-        Self { at: after(now, FIRST_POLL), interval: FIRST_POLL, packets: None, looks: 0 }
+        Self {
+            at: after(now, FIRST_POLL),
+            interval: FIRST_POLL,
+            packets: None,
+            looks: 0,
+            silent: false,
+        }
     }
 
     /// For the silence of an old one: counted from the first look, at once.
     const fn silence(now: Instant) -> Self {
-        Self { at: now, interval: SILENCE, packets: None, looks: 0 }
+        Self { at: now, interval: SILENCE, packets: None, looks: 0, silent: false }
     }
 
     fn next(&mut self, now: Instant, state: ChildState) {
@@ -109,13 +123,14 @@ impl IkeSa {
     }
 
     /// From now on we send by this Child SA.
-    fn switch_to(&mut self, shared: &mut Shared, child: ChildId) {
+    pub(crate) fn switch_to(&mut self, shared: &mut Shared, child: ChildId) {
         let State::Established(established) = &mut self.state else { return };
         let Some(successor) = established.children.get_mut(&child) else { return };
         let Some(spec) = successor.waiting.take() else { return };
         successor.state = ChildState::Installed;
         successor.poll = None;
         let old = successor.replaces;
+        shared.senders.begins(&successor.rule.name, &successor.pairs, child);
         // It is the one of our last answer, or of one before.
         established.answered = None;
         shared.command(
@@ -157,7 +172,9 @@ impl IkeSa {
         (old.waiting, old.poll, old.rekey_at) = (None, None, None);
         if before == ChildState::Installed {
             let words = format!("retiring the Child SA of rule {}", old.rule.name);
-            shared.command(Owner::Endpoint(words), KernelCommand::RemoveOutbound { child });
+            let heir = shared.senders.ends(&old.rule.name, &old.pairs, child);
+            let command = KernelCommand::RemoveOutbound { child };
+            shared.command_after(heir, Owner::Endpoint(words), command);
         }
     }
 
@@ -241,6 +258,48 @@ impl IkeSa {
         (!ours).then_some(spi)
     }
 
+    /// Another IKE SA serves all that this one did. The peer may send by the old Child SAs until it
+    /// has got a packet by the new ones: the old ones receive until they are silent, and then the
+    /// IKE SA ends.
+    pub(crate) fn superseded(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Established(established) = &mut self.state else {
+            return self.delete_ike(now, shared, "superseded");
+        };
+        established.superseded = true;
+        let mut lost: Vec<_> = established.later.drain(..).map(|(_, wish)| wish.rule).collect();
+        self.jobs.retain(|job| {
+            lost.extend(job.rule().cloned());
+            !matches!(job, Job::CreateChild(_) | Job::RekeyIke)
+        });
+        let lost = lost.into_iter().map(|rule| Effect::RuleLost { rule, error: None });
+        shared.effects.extend(lost);
+        self.next_job(now, shared);
+    }
+
+    /// If it is superseded: whatever it still got only receives as well, and it ends when all of
+    /// that is silent.
+    pub(super) fn wind_up(&mut self, now: Instant, shared: &mut Shared) {
+        let State::Established(established) = &self.state else { return };
+        if !established.superseded {
+            return;
+        }
+        let is_over =
+            |c: &ChildSa| c.state == ChildState::Retiring && c.poll.is_some_and(|p| p.silent);
+        if established.children.values().all(is_over) && established.withheld.is_none() {
+            return self.delete_ike(now, shared, "superseded");
+        }
+        let stands = |c: &&ChildSa| c.is_live() && c.state != ChildState::Installing;
+        let standing = established.children.values().filter(stands);
+        let standing: Vec<_> =
+            standing.map(|c| (c.id, c.inbound_spi, RuleName::clone(&c.rule.name))).collect();
+        for (child, spi, rule) in standing {
+            self.retire(shared, child);
+            self.await_silence(now, spi);
+            // As a rule its successor serves that, but the peer may have refused it.
+            shared.effects.push(Effect::RuleLost { rule, error: None });
+        }
+    }
+
     /// What time brings to Child SAs.
     pub(super) fn children_timeout(&mut self, now: Instant, shared: &mut Shared) {
         let State::Established(established) = &mut self.state else { return };
@@ -274,6 +333,7 @@ impl IkeSa {
     /// The kernel has said how many packets have come in.
     pub(super) fn poll_answered(
         &mut self,
+        now: Instant,
         shared: &mut Shared,
         child: ChildId,
         result: Result<Done, KernelError>,
@@ -281,20 +341,27 @@ impl IkeSa {
         let State::Established(established) = &mut self.state else { return };
         let contested =
             established.children.get(&child).is_some_and(|c| established.is_contested(c));
+        let superseded = established.superseded;
         let Some(polled) = established.children.get_mut(&child) else { return };
         let Some(poll) = &mut polled.poll else { return };
         let packets =
             if let Ok(Done::Use { packets_in, .. }) = result { Some(packets_in) } else { None };
         let before = core::mem::replace(&mut poll.packets, packets);
+        // One look is no silence yet; an error means that the kernel has no such SA any more.
+        poll.silent = packets.is_none() || packets == before || poll.looks >= MOST_LOOKS;
+        let silent = poll.silent;
         let (state, looks) = (polled.state, poll.looks);
+        let heard = packets.is_some_and(|p| p > 0);
+        let heir = polled.replaces.is_none();
         match state {
-            ChildState::Receiving if packets.is_some_and(|p| p > 0) && !contested => {
+            ChildState::Receiving
+                if (heard || heir && looks >= MOST_LOOKS_OF_HEIR) && !contested =>
+            {
                 self.switch_to(shared, child);
             }
-            // One look is no silence yet; an error means that the kernel has no such SA any more.
-            ChildState::Retiring
-                if packets.is_none() || packets == before || looks >= MOST_LOOKS =>
-            {
+            // The peer has all of them until it is told that the IKE SA goes.
+            ChildState::Retiring if superseded => self.wind_up(now, shared),
+            ChildState::Retiring if silent => {
                 let reason = if polled.redundant { "redundant" } else { "replaced" };
                 self.remove_child(shared, child, reason);
             }

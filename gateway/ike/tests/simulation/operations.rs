@@ -215,13 +215,19 @@ impl Run {
         }
         self.pass(Duration::from_secs(400))?;
         let mut wrong = Vec::new();
-        for _moment in 0..10 {
+        for _moment in 0..30 {
+            // What only receives sends as well once it has received.
+            let lost = self.simulation.exchange_traffic();
+            self.pass(Duration::from_millis(300))?;
             wrong = self.simulation.mismatches();
+            wrong.extend(
+                lost.iter().map(|(from, rule)| format!("node {from} lost a packet of {rule}")),
+            );
             wrong.extend(self.unserved());
             if wrong.is_empty() {
                 return Ok(());
             }
-            self.pass(Duration::from_millis(700))?;
+            self.pass(Duration::from_millis(400))?;
         }
         Err(wrong.join("\n"))
     }

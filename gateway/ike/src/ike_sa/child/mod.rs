@@ -381,7 +381,9 @@ impl IkeSa {
         let whole = installed.waiting.is_none() && !installed.redundant;
         installed.state = if whole { ChildState::Installed } else { ChildState::Receiving };
         let (replaces, redundant) = (installed.replaces, installed.redundant);
-        if !whole && !redundant {
+        if whole {
+            shared.senders.begins(&installed.rule.name, &installed.pairs, child);
+        } else if !redundant {
             installed.poll = Some(Poll::first(now));
         }
         let rule = Arc::clone(&installed.rule.name);

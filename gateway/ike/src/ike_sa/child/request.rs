@@ -75,9 +75,10 @@ impl Terms {
             return Err(Error::Internal("no IKE SA"));
         };
         let keys = agreed.child_keys(&established.channel, self.choice.suite);
-        let successor = self.replaces.is_some();
         let (mut child, spec) = self.into_child(shared, sa, &keys, false);
-        if successor {
+        let heir = (sa.id, child.id);
+        if child.replaces.is_some() || shared.senders.inherits(&child.rule.name, &child.pairs, heir)
+        {
             // The old one sends until the peer is known to have the new one.
             child.waiting = Some(spec.clone());
         }

@@ -1,0 +1,117 @@
+//! Which Child SA sends what, and which one waits to do so in its place.
+//!
+//! An IKE SA that reauthenticates is made anew (RFC 7296 2.8.3), and the Child SAs of the two do
+//! not know each other. The responder must not send by the new one before the initiator has it,
+//! and may send by the old one until then; if the old one goes first, the new one begins at once.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::config::RuleName;
+use crate::io::{ChildId, IkeSaId, Selector};
+
+/// A Child SA of some IKE SA.
+pub(crate) type OfIkeSa = (IkeSaId, ChildId);
+
+/// See the module. One that is gone may stay as an heir: whoever asks it to send finds nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Senders(BTreeMap<Traffic, Sender>);
+
+#[derive(Debug)]
+struct Sender {
+    child: ChildId,
+    heir: Option<OfIkeSa>,
+}
+
+/// What a Child SA sends: its rule, and the prefixes, the protocol and the ports of the first of its
+/// selectors. Two that agree in that one hardly differ in the others.
+type Traffic = (RuleName, [IpNet; 2], Option<u8>, [u16; 4]);
+
+fn traffic(rule: &RuleName, pairs: &[(Selector, u32)]) -> Option<Traffic> {
+    let (first, _) = pairs.first()?;
+    let (local, remote) = (&first.local_ports, &first.remote_ports);
+    let ports = [*local.start(), *local.end(), *remote.start(), *remote.end()];
+    Some((RuleName::clone(rule), [first.local, first.remote], first.protocol, ports))
+}
+
+impl Senders {
+    /// From now on this one sends.
+    pub(crate) fn begins(&mut self, rule: &RuleName, pairs: &[(Selector, u32)], child: ChildId) {
+        let Some(traffic) = traffic(rule, pairs) else { return };
+        let heir = self.0.get(&traffic).and_then(|s| s.heir).filter(|(_, heir)| *heir != child);
+        self.0.insert(traffic, Sender { child, heir });
+    }
+
+    /// This one is to send when its peer is known to have it; false: nothing sends meanwhile.
+    pub(crate) fn inherits(
+        &mut self,
+        rule: &RuleName,
+        pairs: &[(Selector, u32)],
+        heir: OfIkeSa,
+    ) -> bool {
+        let sender = traffic(rule, pairs).and_then(|traffic| self.0.get_mut(&traffic));
+        sender.map(|sender| sender.heir = Some(heir)).is_some()
+    }
+
+    /// This one does not send any more: who is to do it now.
+    pub(crate) fn ends(
+        &mut self,
+        rule: &RuleName,
+        pairs: &[(Selector, u32)],
+        child: ChildId,
+    ) -> Option<OfIkeSa> {
+        let traffic = traffic(rule, pairs)?;
+        if self.0.get(&traffic)?.child != child {
+            return None;
+        }
+        self.0.remove(&traffic)?.heir
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ALL_PORTS;
+
+    fn pairs(remote: &str) -> Vec<(Selector, u32)> {
+        let (local, remote) = ("10.0.0.0/8".parse().unwrap(), remote.parse().unwrap());
+        let ports = (ALL_PORTS, ALL_PORTS);
+        let selector =
+            Selector { local, remote, protocol: None, local_ports: ports.0, remote_ports: ports.1 };
+        vec![(selector, 1)]
+    }
+
+    const fn of(ike_sa: u64, child: u64) -> OfIkeSa {
+        (IkeSaId(ike_sa), ChildId(child))
+    }
+
+    #[test]
+    fn an_heir_follows_once_whoever_sent_the_same() {
+        let rule: RuleName = "site".into();
+        let (here, elsewhere) = (pairs("10.1.0.0/16"), pairs("10.2.0.0/16"));
+        let mut senders = Senders::default();
+        assert!(!senders.inherits(&rule, &here, of(2, 20)), "nobody sends");
+        senders.begins(&rule, &here, ChildId(10));
+        assert!(!senders.inherits(&rule, &elsewhere, of(2, 20)), "it sends something else");
+        assert!(senders.inherits(&rule, &here, of(2, 20)));
+        assert_eq!(senders.ends(&rule, &here, ChildId(11)), None, "it never sent");
+        // A successor of the one that sends takes the heir over.
+        senders.begins(&rule, &here, ChildId(12));
+        assert_eq!(senders.ends(&rule, &here, ChildId(10)), None);
+        assert_eq!(senders.ends(&rule, &here, ChildId(12)), Some(of(2, 20)));
+        assert_eq!(senders.ends(&rule, &here, ChildId(12)), None);
+    }
+
+    #[test]
+    fn an_heir_that_sends_inherits_from_nobody() {
+        let (rule, here) = ("site".into(), pairs("10.1.0.0/16"));
+        let mut senders = Senders::default();
+        senders.begins(&rule, &here, ChildId(10));
+        assert!(senders.inherits(&rule, &here, of(2, 20)));
+        senders.begins(&rule, &here, ChildId(20));
+        assert_eq!(senders.ends(&rule, &here, ChildId(10)), None);
+        assert_eq!(senders.ends(&rule, &here, ChildId(20)), None);
+        assert!(senders.0.is_empty());
+    }
+}

@@ -1,0 +1,112 @@
+//! An IKE SA that is made anew (RFC 7296 2.8.3): at no moment a packet is sent that the other end
+//! could not decrypt, and at none there is nothing to send by.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "This is test code."
+)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use gateway_ike::config::{Renewal, Start};
+use gateway_ike::counters::Counter;
+use gateway_ike::io::ChildId;
+use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
+
+const A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const LIFETIME: Duration = Duration::from_secs(30);
+/// The longest that both IKE SAs stand side by side: until the responder sends by the new Child SA,
+/// and the old one has been silent.
+const BOTH: Duration = Duration::from_secs(10);
+
+/// A tunnel that A has begun and makes anew.
+fn connected() -> Simulation {
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    let (net_a, net_b) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
+    let mut b = peer("b", "a.test", "b.test", Some(B));
+    (b.lifetime, b.renewal) = (LIFETIME, Renewal::Reauthenticate);
+    let a = peer("a", "b.test", "a.test", Some(A));
+    let rule = protect("to-b", "b", net_a, net_b, Start::Always);
+    simulation.configure(0, policies(vec![b], vec![rule]));
+    let rule = protect("to-a", "a", net_b, net_a, Start::Respond);
+    simulation.configure(1, policies(vec![a], vec![rule]));
+    simulation.run(Duration::from_secs(1));
+    assert_eq!(ike_sas(&simulation), [1, 1]);
+    simulation
+}
+
+/// How many IKE SAs stand at each node.
+fn ike_sas(simulation: &Simulation) -> [usize; 2] {
+    [0, 1].map(|node| {
+        let status = simulation.nodes[node].endpoint.status(simulation.now);
+        status.ike_sas.iter().filter(|sa| sa.state == "established").count()
+    })
+}
+
+/// Steps from event to event with a packet each way after each of them; none may be lost. `answers`:
+/// whether what A sends arrives at B too.
+fn with_traffic(simulation: &mut Simulation, time: Duration, answers: bool) {
+    let end = simulation.now + time;
+    while simulation.step(end) {
+        assert_eq!(simulation.exchange_traffic(), [], "{:?} before the end", end - simulation.now);
+        for node in &simulation.nodes {
+            assert!(!node.kernel.outbound.is_empty(), "nothing to send by");
+        }
+        if !answers {
+            simulation.nodes[1].kernel.received.clear();
+        }
+    }
+}
+
+#[test]
+fn no_packet_is_lost_when_an_ike_sa_is_made_anew() {
+    for answers in [true, false] {
+        let mut simulation = connected();
+        let old: Vec<ChildId> = simulation.nodes[1].kernel.children.keys().copied().collect();
+        with_traffic(&mut simulation, LIFETIME + BOTH, answers);
+        assert_eq!(ike_sas(&simulation), [1, 1], "answers: {answers}");
+        for node in &simulation.nodes {
+            assert_eq!(node.endpoint.counters().value(Counter::IkeSaEstablished), 2);
+            assert_eq!(node.kernel.children.len(), 1);
+        }
+        assert!(!simulation.nodes[1].kernel.children.contains_key(&old[0]));
+        assert_eq!(simulation.mismatches(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_responder_sends_by_the_new_one_with_the_first_packet_that_comes_in_by_it() {
+    let mut simulation = connected();
+    // Up to the moment in which B has the Child SA and A does not know yet.
+    let end = simulation.now + LIFETIME;
+    while simulation.nodes[1].kernel.children.len() < 2 && simulation.step(end) {}
+    let kernel = &simulation.nodes[1].kernel;
+    let new = *kernel.children.keys().next_back().unwrap();
+    assert!(!kernel.outbound.contains(&new));
+    simulation.run(Duration::from_millis(50));
+    simulation.exchange_traffic();
+    simulation.run(Duration::from_millis(500));
+    assert_eq!(simulation.nodes[1].kernel.outbound.last(), Some(&new));
+    assert_eq!(simulation.nodes[0].kernel.outbound.len(), 1, "A sends by the new one alone");
+    assert_eq!(simulation.nodes[0].kernel.children.len(), 2, "and hears by both");
+}
+
+#[test]
+fn what_a_peer_has_lost_is_replaced_without_a_gap() {
+    let mut simulation = connected();
+    let old = *simulation.nodes[1].kernel.children.keys().next().unwrap();
+    let rules = simulation.nodes[0].kernel.classified.clone().unwrap();
+    simulation.crash(0, 2);
+    simulation.nodes[1].kernel.history.clear();
+    simulation.configure(0, (*rules).clone());
+    // Its INITIAL_CONTACT says that the old one is dead: B does not wait for a packet.
+    simulation.run(Duration::from_millis(90));
+    let history: Vec<&str> =
+        simulation.nodes[1].kernel.history.iter().map(String::as_str).collect();
+    let removed = format!("remove child {}", old.0);
+    assert_eq!(history, ["install inbound to-a", "install outbound to-a", &removed]);
+    assert_eq!(simulation.exchange_traffic(), []);
+}
