@@ -13,8 +13,9 @@ use crate::namespace::Namespace;
 use crate::topology::{Between, Family, Topology};
 use crate::traffic::{PingOptions, ping, transfer};
 
-/// Octets of bulk data each way: an emulated machine does little more in a second.
-pub const BULK: usize = 2_000_000;
+/// Octets of bulk data each way, in some hundred packets: what emulated machines that run side by
+/// side do in a second.
+const BULK: usize = 500_000;
 
 /// Pings of this size are fragmented, or find out the path MTU.
 const LARGE: u32 = 3000;

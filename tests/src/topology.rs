@@ -86,14 +86,15 @@ impl Site {
         let (via4, via6) = self.next_hop;
         let (n, m) = (self.number, other.number);
         // A next hop for the other site's prefixes with our inner address as the source: traffic
-        // of the gateway itself is selected as that of its site is.
+        // of the gateway itself is selected as that of its site is. A daemon that runs already
+        // would have routes of its own to them as soon as there is a way to the peer.
         self.gateway.ip(&format!(
             "addr add {v4}/24 dev eth0\n\
              addr add {v6}/64 dev eth0 nodad\n\
-             route add default via {via4}\n\
-             route add default via {via6}\n\
              route add 10.{m}.0.0/24 via {via4} src 10.{n}.0.1\n\
-             route add fd00:{m}::/64 via {via6} src fd00:{n}::1"
+             route add fd00:{m}::/64 via {via6} src fd00:{n}::1\n\
+             route add default via {via4}\n\
+             route add default via {via6}"
         ))
     }
 

@@ -41,7 +41,7 @@ impl Pace {
             Ok(time) => {
                 Ok(Self { lifetimes: (5, 5), time: time.parse().context("GATEWAY_REKEY_SECONDS")? })
             }
-            Err(_) => Ok(Self { lifetimes: (8, 15), time: 25 }),
+            Err(_) => Ok(Self { lifetimes: (6, 12), time: 18 }),
         }
     }
 

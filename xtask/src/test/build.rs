@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -43,21 +43,30 @@ pub(super) struct Built {
 /// Builds the daemon and the programs of `tests/`.
 pub(super) fn build() -> Result<Built> {
     check_names()?;
-    let format = "--message-format=json-render-diagnostics";
-    let daemon = executables(&mut cargo(["build", "--package", "gateway", "--bins", format]))?;
-    let gateway = daemon
-        .into_iter()
-        .find(|target| target.name == "gateway")
-        .map(|target| target.path)
+    // With the pure tests' packages and targets: another choice would have other features of their
+    // dependencies, and cargo would build these once more.
+    let built = executables(&mut cargo([
+        "build",
+        "--workspace",
+        "--exclude=gateway-ebpf",
+        "--bins",
+        "--tests",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    let gateway = built
+        .iter()
+        .find(|target| target.name == "gateway" && target.kind == Kind::Program)
+        .map(|target| target.path.clone())
         .ok_or_else(|| Error::new("cargo built no program `gateway`"))?;
-    let tests =
-        executables(&mut cargo(["test", "--package", "gateway-tests", "--no-run", format]))?;
-    let mut programs: Vec<(Program, Places)> = tests
+    let mut programs: Vec<(Program, Places)> = built
         .into_iter()
         .filter_map(|target| {
-            let places = if target.test { places(&target.name)? } else { LIBRARY };
-            (target.test || target.library)
-                .then_some((Program { name: target.name, path: target.path }, places))
+            let places = match target.kind {
+                Kind::Test if target.package == TESTS => places(&target.name)?,
+                Kind::UnitTests if target.package == TESTS => LIBRARY,
+                Kind::Test | Kind::UnitTests | Kind::Program => return None,
+            };
+            Some((Program { name: target.name, path: target.path }, places))
         })
         .collect();
     programs.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
@@ -101,15 +110,26 @@ fn check_names() -> Result {
     Ok(())
 }
 
+/// The directory of the package whose tests need a host or a guest.
+const TESTS: &str = "tests";
+
 /// An executable that cargo has built.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
+    /// The directory of its package.
+    package: String,
     name: String,
-    /// A test program of its own.
-    test: bool,
-    /// The unit tests of a library.
-    library: bool,
+    kind: Kind,
     path: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Program,
+    /// A test program of its own.
+    Test,
+    /// The unit tests of a library.
+    UnitTests,
 }
 
 fn executables(command: &mut Command) -> Result<Vec<Target>> {
@@ -133,16 +153,18 @@ fn target(line: &str) -> Option<Target> {
         return None;
     }
     let target = message.get("target")?;
-    let is = |kind: &str| {
-        target
-            .get("kind")
-            .and_then(Value::as_array)
-            .is_some_and(|all| all.iter().any(|k| k == kind))
+    let test = message.pointer("/profile/test")?.as_bool()?;
+    let kind = match (target.pointer("/kind/0")?.as_str()?, test) {
+        ("bin", false) => Kind::Program,
+        ("test", _) => Kind::Test,
+        ("lib", true) => Kind::UnitTests,
+        _ => return None,
     };
+    let manifest = Path::new(message.get("manifest_path")?.as_str()?);
     Some(Target {
+        package: manifest.parent()?.file_name()?.to_str()?.to_owned(),
         name: target.get("name")?.as_str()?.to_owned(),
-        test: is("test"),
-        library: is("lib"),
+        kind,
         path: message.get("executable")?.as_str()?.into(),
     })
 }
@@ -164,10 +186,14 @@ mod tests {
 
     #[test]
     fn an_executable_is_read_from_cargos_message() {
-        let line = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"vm_a"},
-            "profile":{"test":true},"executable":"/t/vm_a-1"}"#;
-        let expected =
-            Target { name: "vm_a".into(), test: true, library: false, path: "/t/vm_a-1".into() };
+        let line = r#"{"reason":"compiler-artifact","manifest_path":"/t/tests/Cargo.toml",
+            "target":{"kind":["test"],"name":"vm_a"},"profile":{"test":true},"executable":"/t/vm_a-1"}"#;
+        let expected = Target {
+            package: TESTS.into(),
+            name: "vm_a".into(),
+            kind: Kind::Test,
+            path: "/t/vm_a-1".into(),
+        };
         assert_eq!(target(line), Some(expected));
     }
 
@@ -177,7 +203,8 @@ mod tests {
             "",
             "not json",
             r#"{"reason":"build-finished","success":true}"#,
-            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"x"},"executable":null}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"/t/x/Cargo.toml",
+                "target":{"kind":["lib"],"name":"x"},"profile":{"test":true},"executable":null}"#,
         ] {
             assert_eq!(target(line), None);
         }
