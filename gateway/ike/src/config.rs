@@ -441,14 +441,23 @@ pub struct EndpointConfig {
     pub cookie_threshold: usize,
     /// Half-open IKE SAs above which requests are dropped.
     pub half_open_limit: usize,
+    /// Half-open IKE SAs of one address, or of one /64 of IPv6, above which each of its requests
+    /// must return a cookie; and those that did, above which more are dropped.
+    pub half_open_address_limit: usize,
     /// EAP must end after this long.
     pub eap_timeout: Duration,
     /// Messages of the other end above which EAP is given up.
     pub eap_round_limit: u32,
     /// Octets of one TLS message of EAP-TLS.
     pub eap_message_limit: usize,
-    /// IKE SAs above which requests for new ones are refused.
+    /// IKE SAs above which requests for new ones are dropped.
     pub ike_sa_limit: usize,
+    /// IKE SAs with one peer, or with one of its users, above which the oldest is deleted; at least
+    /// 2, since one that is made anew stands beside the old one for a while.
+    pub peer_ike_sa_limit: usize,
+    /// What waits to be done on one IKE SA (Child SAs to be made and deleted), above which no more
+    /// is taken on.
+    pub job_limit: usize,
     /// Errors a second that are answered to messages that nothing protects (RFC 7296 2.21.4).
     pub unprotected_answers_per_second: u32,
     /// Child SAs on one IKE SA above which the peer is refused more (NO_ADDITIONAL_SAS); it may
@@ -468,6 +477,8 @@ pub struct EndpointConfig {
     /// Octets that we keep, for each IKE SA and direction, of a message whose fragments have not
     /// all come.
     pub reassembly_limit: usize,
+    /// How long it may take, from the first fragment of a message that comes, until all have come.
+    pub reassembly_timeout: Duration,
     /// Certificates that a peer may send, its own included.
     pub certificate_chain_limit: usize,
     /// Octets that each of them may have.
@@ -501,10 +512,13 @@ impl Default for EndpointConfig {
             half_open_timeout: Duration::from_secs(30),
             cookie_threshold: 64,
             half_open_limit: 4096,
+            half_open_address_limit: 256,
             eap_timeout: Duration::from_secs(60),
             eap_round_limit: 50,
             eap_message_limit: 65_536,
             ike_sa_limit: 65_536,
+            peer_ike_sa_limit: 64,
+            job_limit: 16_384,
             unprotected_answers_per_second: 100,
             child_sa_limit: 256,
             install_timeout: Duration::from_secs(5),
@@ -513,6 +527,7 @@ impl Default for EndpointConfig {
             // RFC 7383 2.5.1: the smallest MTU of IPv6, which IPv4 has nearly everywhere too.
             fragment_size: 1280,
             reassembly_limit: 32_768,
+            reassembly_timeout: Duration::from_secs(60),
             certificate_chain_limit: 8,
             certificate_size_limit: 16_384,
         }

@@ -79,6 +79,8 @@ counters! {
     FragmentMismatch => "ike_fragment_mismatch",
     /// A message dropped because it has too many fragments, or too many octets.
     FragmentLimit => "ike_fragment_limit",
+    /// A message dropped because the rest of its fragments did not come in time.
+    FragmentTimeout => "ike_fragment_timeout",
     /// A fragment on an IKE SA on which nobody fragments.
     FragmentNotNegotiated => "ike_fragment_not_negotiated",
     /// A message that was sent in fragments.
@@ -107,6 +109,12 @@ counters! {
     InvalidInit => "ike_invalid_init",
     /// An IKE_SA_INIT request dropped because there are too many half-open SAs.
     HalfOpenLimit => "ike_half_open_limit",
+    /// An IKE_SA_INIT request dropped because its address has too many half-open SAs.
+    HalfOpenAddressLimit => "ike_half_open_address_limit",
+    /// An IKE_SA_INIT request dropped because there are too many IKE SAs.
+    IkeSaLimit => "ike_sa_limit",
+    /// An IKE SA was deleted because its peer, or user, has too many.
+    PeerIkeSaLimit => "ike_peer_sa_limit",
     /// A cookie was demanded.
     CookieDemanded => "ike_cookie_demanded",
     /// A cookie was wrong or too old.
@@ -151,6 +159,8 @@ counters! {
     StateNotFound => "ike_state_not_found",
     /// A peer has begun additional key exchanges and did not go on with them in time.
     FollowUpTimeout => "ike_followup_ke_timeout",
+    /// Something was not done on an IKE SA, since too much waits there already.
+    JobLimit => "ike_job_limit",
     /// A Child SA was refused because the peer has as many as it may have.
     NoAdditionalSas => "ike_no_additional_sas",
     /// The kernel has an SA of somebody else with the SPI that we chose: another was taken.

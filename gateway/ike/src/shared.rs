@@ -116,6 +116,13 @@ pub(crate) enum Effect {
         /// The remnant.
         ike_sa: IkeSaId,
     },
+    /// More IKE SAs stand with a peer, or with one of its users, than may.
+    TooManyContacts {
+        /// With whom.
+        holder: Holder,
+        /// The one that is one too many, and stays.
+        newest: IkeSaId,
+    },
     /// A half-open IKE SA of a responder is no longer half-open.
     NoLongerHalfOpen {
         /// Its request and its path, by which repeated requests find it.
@@ -288,9 +295,19 @@ impl Shared {
         self.leases.retain(&self.policies, |holder| !contacts.contains_key(holder));
     }
 
-    pub(crate) fn contacted(&mut self, holder: Holder) {
-        let count = self.contacts.entry(holder).or_default();
+    /// One more IKE SA stands.
+    pub(crate) fn contacted(&mut self, holder: Holder, newest: IkeSaId) {
+        let count = self.contacts.entry(holder.clone()).or_default();
         *count = count.saturating_add(1);
+        if *count > self.config.peer_ike_sa_limit {
+            self.effects.push(Effect::TooManyContacts { holder, newest });
+        }
+    }
+
+    /// How many IKE SAs stand beyond what a peer, or one of its users, may have.
+    pub(crate) fn excess_contacts(&self, holder: &Holder) -> usize {
+        let count = self.contacts.get(holder).copied().unwrap_or(0);
+        count.saturating_sub(self.config.peer_ike_sa_limit)
     }
 
     pub(crate) fn contact_lost(&mut self, holder: &Holder) {

@@ -23,6 +23,7 @@ use gateway_ike::crypto::signature::{KeyKind, SigningKey};
 use gateway_ike::crypto::x509::Credential;
 use gateway_ike::error::{AuthenticationFault, EapFault, Error};
 use gateway_ike::event::EventKind;
+use gateway_ike::reason::Cause;
 use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
 
 use self::certificates::{Authority, CERTIFIABLE, NOW, Subject, key, trust};
@@ -204,6 +205,9 @@ fn a_chain_that_is_too_long_is_not_collected() {
     let mut simulation = begin(policies, &config, Faults::default(), 1);
     simulation.run(MINUTE);
     assert_eq!(fault(&simulation, 1), EapFault::TooLong(1000));
+    let counters = simulation.nodes[1].endpoint.counters();
+    assert_eq!(counters.refusals(Cause::EapLimit), 1);
+    assert_eq!(counters.refusals(Cause::Eap), 0);
 }
 
 #[test]

@@ -7,18 +7,24 @@ use std::time::Duration;
 use gateway_ike::Input;
 use gateway_ike::config::{EndpointConfig, PeerConfig, Start};
 use gateway_ike::counters::Counter;
-use gateway_ike::io::Path;
+use gateway_ike::io::{KernelEvent, Path};
 use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
 use gateway_wire::{ExchangeType, Message, Payload};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 const MINUTE: Duration = Duration::from_secs(60);
+/// Nothing arrives unless a test hands it over.
+const CUT: Faults = Faults { loss: 100, duplication: 0, reordering: 0, corruption: 0 };
 
 /// Two hosts that send no IP packet of more than so many octets, about to connect.
 fn pair(fragment_size: usize, faults: Faults, seed: u64) -> Simulation {
     let config = EndpointConfig { fragment_size, ..EndpointConfig::default() };
-    let mut simulation = Simulation::with_config(&[A, B], &config, faults, seed);
+    pair_with(&config, faults, seed)
+}
+
+fn pair_with(config: &EndpointConfig, faults: Faults, seed: u64) -> Simulation {
+    let mut simulation = Simulation::with_config(&[A, B], config, faults, seed);
     let (a_net, b_net) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
     let live = |peer| PeerConfig { liveness_interval: Duration::from_secs(20), ..peer };
     let peer_a = live(peer("a", "b.test", "a.test", Some(A)));
@@ -119,6 +125,37 @@ fn a_repeated_fragment_gets_the_whole_answer_only_if_it_is_the_first() {
     simulation.input(1, Input::Datagram { path: to_b(sent[1].0), octets: &sent[1].1 });
     assert_eq!(simulation.nodes[1].sent.len(), answers + 2);
     assert_eq!(simulation.nodes[1].sent[answers..], simulation.nodes[1].sent[answers - 2..answers]);
+}
+
+#[test]
+fn fragments_whose_others_never_come_do_not_stay() {
+    let reassembly_timeout = Duration::from_secs(10);
+    let config =
+        EndpointConfig { fragment_size: 200, reassembly_timeout, ..EndpointConfig::default() };
+    let mut simulation = pair_with(&config, Faults::default(), 1);
+    simulation.acquire(0, "to-b");
+    simulation.run(reassembly_timeout);
+    simulation.network.set_faults(CUT);
+    // A begins to replace its Child SA; the first fragment arrives, time and again.
+    let child = simulation.nodes[0].kernel.children.values().next().unwrap();
+    let (spi, destination) = (child.inbound.spi, child.inbound.destination);
+    let before = simulation.nodes[0].sent.len();
+    simulation.input(0, Input::Kernel(KernelEvent::Expire { spi, destination, hard: false }));
+    let (path, first) = simulation.nodes[0].sent[before].clone();
+    assert!(matches!(fragment(&first), Some((1, total)) if total > 1));
+    let path = Path { local: path.remote, remote: path.local };
+    for round in 0..3 {
+        assert_eq!(counter(&simulation, 1, Counter::FragmentTimeout), round);
+        simulation.input(1, Input::Datagram { path, octets: &first });
+        simulation.run(Duration::from_secs(9));
+        assert_eq!(counter(&simulation, 1, Counter::FragmentTimeout), round);
+        simulation.run(Duration::from_secs(2));
+    }
+    assert_eq!(counter(&simulation, 1, Counter::FragmentTimeout), 3);
+    assert_eq!(counter(&simulation, 1, Counter::FragmentReceived), 1 + 3);
+    simulation.network.set_faults(Faults::default());
+    simulation.run(MINUTE);
+    assert!(established(&simulation));
 }
 
 #[test]

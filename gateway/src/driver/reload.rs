@@ -150,6 +150,19 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("cookie-threshold", endpoint.cookie_threshold != limits.cookie_threshold),
         ("half-open-limit", endpoint.half_open_limit != limits.half_open_limit),
         ("ike-sa-limit", endpoint.ike_sa_limit != limits.ike_sa_limit),
+        (
+            "half-open-address-limit",
+            endpoint.half_open_address_limit != limits.half_open_address_limit,
+        ),
+        ("half-open-timeout", endpoint.half_open_timeout != limits.half_open_timeout),
+        ("peer-ike-sa-limit", endpoint.peer_ike_sa_limit != limits.peer_ike_sa_limit),
+        (
+            "unprotected-answer-rate",
+            endpoint.unprotected_answers_per_second != limits.unprotected_answers_per_second,
+        ),
+        ("job-limit", endpoint.job_limit != limits.job_limit),
+        ("eap-message-limit", endpoint.eap_message_limit != limits.eap_message_limit),
+        ("reassembly-timeout", endpoint.reassembly_timeout != limits.reassembly_timeout),
         ("child-sa-limit", endpoint.child_sa_limit != limits.child_sa_limit),
         ("eap-timeout", endpoint.eap_timeout != limits.eap_timeout),
         ("eap-round-limit", endpoint.eap_round_limit != limits.eap_round_limit),
@@ -225,6 +238,29 @@ mod tests {
         assert!(reload.conclude(outcome).is_some());
         assert!(!reload.is_running());
         assert_eq!(reload.report().generation, 3);
+    }
+
+    #[test]
+    fn every_limit_that_differs_is_named() {
+        let text = |limits: &str| {
+            let directory = directory(&format!("[gateway]\n{limits}{GOOD}"));
+            load(directory.path()).unwrap().settings
+        };
+        for (name, value) in [
+            ("half-open-address-limit", "7"),
+            ("half-open-timeout", "\"7s\""),
+            ("ike-sa-limit", "7"),
+            ("peer-ike-sa-limit", "7"),
+            ("child-sa-limit", "7"),
+            ("job-limit", "77"),
+            ("unprotected-answer-rate", "7"),
+            ("eap-message-limit", "7777"),
+            ("reassembly-limit", "7777"),
+            ("reassembly-timeout", "\"7s\""),
+        ] {
+            let new = text(&format!("{name} = {value}\n"));
+            assert_eq!(changed(&Settings::default(), &new), [name]);
+        }
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 use core::fmt;
 use core::ops::Range;
+use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,6 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{Fault, Place, PolicyError, Position, nearest};
 use super::keys::{Key, Kind};
+use super::value;
 
 /// A table of a TOML file, its values with their places.
 pub(super) type Table<'a> = DeTable<'a>;
@@ -291,9 +293,12 @@ impl<'a> Section<'a> {
     pub(super) fn number<T: TryFrom<u64>>(&mut self, key: &str) -> Option<T> {
         let (min, max) = match self.kind(key) {
             Kind::Number(min, max) => (min, max),
-            Kind::Text | Kind::NumberOrText | Kind::Flag | Kind::Choice(_) | Kind::List => {
-                (0, u64::MAX)
-            }
+            Kind::Text
+            | Kind::Time(..)
+            | Kind::NumberOrText
+            | Kind::Flag
+            | Kind::Choice(_)
+            | Kind::List => (0, u64::MAX),
         };
         self.optional(key, |text| {
             let number = text.parse().ok().filter(|number| (min..=max).contains(number));
@@ -301,6 +306,20 @@ impl<'a> Section<'a> {
                 Fault::expected(format!("{text} is out of range"), format_args!("{min} to {max}"))
             })
         })
+    }
+
+    /// A duration, within the bounds that the key has.
+    pub(super) fn time(&mut self, key: &str) -> Option<Duration> {
+        let (least, most) = match self.kind(key) {
+            Kind::Time(least, most) => (least, most),
+            Kind::Text
+            | Kind::Number(..)
+            | Kind::NumberOrText
+            | Kind::Flag
+            | Kind::Choice(_)
+            | Kind::List => ("0s", "365d"),
+        };
+        self.optional(key, |text| value::duration_within(text, least, most))
     }
 
     /// `true` or `false`; `false` if it is absent or wrong.
@@ -388,7 +407,7 @@ fn scalar<'a>(value: &'a DeValue<'_>, kind: Kind) -> Result<Cow<'a, str>, Fault>
     let flag = || value.as_bool().map(|flag| Cow::Owned(flag.to_string()));
     let (found, expected) = match kind {
         Kind::Flag => (flag(), "true or false"),
-        Kind::Text | Kind::Choice(_) | Kind::List => (text(), "a string"),
+        Kind::Text | Kind::Time(..) | Kind::Choice(_) | Kind::List => (text(), "a string"),
         Kind::Number(..) => (number(), "a whole number"),
         Kind::NumberOrText => (number().or_else(text), "a string or a whole number"),
     };

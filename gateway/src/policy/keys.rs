@@ -20,6 +20,8 @@ pub(super) struct Key {
 pub(super) enum Kind {
     /// A string.
     Text,
+    /// A duration from the first to the second.
+    Time(&'static str, &'static str),
     /// A whole number from the first to the second.
     Number(u64, u64),
     /// A whole number, or a string with a unit or a name.
@@ -30,6 +32,18 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// A list of strings.
     List,
+}
+
+#[cfg(test)]
+impl Kind {
+    /// The least and the most that the key takes, as they would stand in the file.
+    pub(super) fn range(self) -> Option<(String, String)> {
+        match self {
+            Number(least, most) => Some((least.to_string(), most.to_string())),
+            Time(least, most) => Some((format!("{least:?}"), format!("{most:?}"))),
+            Text | NumberOrText | Flag | Choice(_) | List => None,
+        }
+    }
 }
 
 /// What holds when a key is absent.
@@ -43,7 +57,7 @@ pub(super) enum Otherwise {
     Words(&'static str),
 }
 
-use Kind::{Choice, Flag, List, Number, NumberOrText, Text};
+use Kind::{Choice, Flag, List, Number, NumberOrText, Text, Time};
 use Otherwise::{Default, Required, Words};
 
 /// The words of `action`.
@@ -130,9 +144,9 @@ pub(super) const GATEWAY: &[Key] = &[
     ),
     key(
         "retransmit-initial",
-        Text,
+        Time("100ms", "1m"),
         Default("\"1s\""),
-        "Time until the first retransmission, `100ms` to `1m`; each further one waits 1.8 times as long.",
+        "Time until the first retransmission; each further one waits 1.8 times as long.",
     ),
     key(
         "retransmit-tries",
@@ -153,16 +167,46 @@ pub(super) const GATEWAY: &[Key] = &[
         "Half-open IKE SAs above which requests for more are dropped.",
     ),
     key(
+        "half-open-address-limit",
+        Number(1, 1_000_000),
+        Default("256"),
+        "Half-open IKE SAs of one address (IPv6: of one /64) above which its initiators must return a cookie; of those that did, above which requests for more are dropped.",
+    ),
+    key(
+        "half-open-timeout",
+        Time("1s", "5m"),
+        Default("\"30s\""),
+        "A half-open IKE SA is dropped after this long, and so is what is left of one that is over.",
+    ),
+    key(
         "ike-sa-limit",
         Number(1, 1_000_000),
         Default("65536"),
-        "IKE SAs above which requests for more are refused.",
+        "IKE SAs above which requests for more are dropped.",
+    ),
+    key(
+        "peer-ike-sa-limit",
+        Number(2, 1_000_000),
+        Default("64"),
+        "IKE SAs with one identity (a peer; with EAP, a user) above which the oldest is deleted. Clients that share an identity share this too.",
+    ),
+    key(
+        "unprotected-answer-rate",
+        Number(0, 1_000_000),
+        Default("100"),
+        "Errors a second that are answered to messages that nothing protects.",
     ),
     key(
         "child-sa-limit",
         Number(1, 65_536),
         Default("256"),
         "SAs of rules on one IKE SA above which the peer is refused more; it may replace those it has.",
+    ),
+    key(
+        "job-limit",
+        Number(16, 1_000_000),
+        Default("16384"),
+        "SAs of rules that wait on one IKE SA to be made or deleted, above which more are not made, and it is deleted if more are to be deleted.",
     ),
     key(
         "certificate-chain-limit",
@@ -176,12 +220,18 @@ pub(super) const GATEWAY: &[Key] = &[
         Default("16384"),
         "Octets that each of them may have.",
     ),
-    key("eap-timeout", Text, Default("\"1m\""), "EAP must end after this long, `1s` to `10m`."),
+    key("eap-timeout", Time("1s", "10m"), Default("\"1m\""), "EAP must end after this long."),
     key(
         "eap-round-limit",
         Number(3, 1000),
         Default("50"),
         "Messages of a peer above which EAP is given up.",
+    ),
+    key(
+        "eap-message-limit",
+        Number(4096, 1_048_576),
+        Default("65536"),
+        "Octets of one message of EAP-TLS, which comes in pieces.",
     ),
     key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
     key(
@@ -201,6 +251,12 @@ pub(super) const GATEWAY: &[Key] = &[
         Number(4096, 1_048_576),
         Default("32768"),
         "Octets kept for each IKE SA and direction of a message of which fragments are missing.",
+    ),
+    key(
+        "reassembly-timeout",
+        Time("1s", "10m"),
+        Default("\"1m\""),
+        "A message of which fragments are missing is dropped after this long.",
     ),
     key(
         "peer-log-rate",
@@ -525,7 +581,7 @@ fn table(keys: &[Key]) -> Value {
 
 fn property(key: &Key) -> Value {
     let mut property = match key.kind {
-        Text => json!({ "type": "string" }),
+        Text | Time(..) => json!({ "type": "string" }),
         Number(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
         NumberOrText => json!({ "type": ["string", "integer"] }),
         Flag => json!({ "type": "boolean" }),
@@ -533,10 +589,13 @@ fn property(key: &Key) -> Value {
         List => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
     };
     if let Value::Object(fields) = &mut property {
-        let description = match key.otherwise {
-            Words(words) => format!("{} Without it: {words}.", key.meaning),
-            Required | Default(_) => key.meaning.to_owned(),
-        };
+        let mut description = key.meaning.to_owned();
+        if let Time(least, most) = key.kind {
+            description += &format!(" From {least} to {most}.");
+        }
+        if let Words(words) = key.otherwise {
+            description += &format!(" Without it: {words}.");
+        }
         let _previous = fields.insert("description".to_owned(), description.into());
         // A default is written as TOML; for strings and integers that is JSON too.
         if let Default(text) = key.otherwise
@@ -556,6 +615,7 @@ pub(super) fn manual(keys: &[Key]) -> String {
     for key in keys {
         let kind = match key.kind {
             Text => "string".to_owned(),
+            Time(least, most) => format!("duration, `\"{least}\"` to `\"{most}\"`"),
             Number(_, max) if max == MAX_INTEGER => "number".to_owned(),
             Number(min, max) => format!("number, {min} to {max}"),
             NumberOrText => "string or number".to_owned(),

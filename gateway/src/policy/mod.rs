@@ -12,6 +12,8 @@ mod document;
 mod eap;
 mod error;
 mod keys;
+#[cfg(test)]
+mod limits;
 mod load;
 mod overlap;
 mod peer;

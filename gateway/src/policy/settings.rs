@@ -1,6 +1,5 @@
 //! `[gateway]`: settings of this gateway that belong to no peer and no rule.
 
-use core::time::Duration;
 use std::path::PathBuf;
 
 use gateway_ike::config::{EndpointConfig, SMALLEST_FRAGMENT};
@@ -91,14 +90,33 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
         },
         endpoint: EndpointConfig {
             retransmit_initial: section
-                .optional("retransmit-initial", retransmit_initial)
+                .time("retransmit-initial")
                 .unwrap_or(limits.retransmit_initial),
             retransmit_tries: section.number("retransmit-tries").unwrap_or(limits.retransmit_tries),
             cookie_threshold: section.number("cookie-threshold").unwrap_or(limits.cookie_threshold),
             half_open_limit: section.number("half-open-limit").unwrap_or(limits.half_open_limit),
+            half_open_address_limit: section
+                .number("half-open-address-limit")
+                .unwrap_or(limits.half_open_address_limit),
+            half_open_timeout: section
+                .time("half-open-timeout")
+                .unwrap_or(limits.half_open_timeout),
+            peer_ike_sa_limit: section
+                .number("peer-ike-sa-limit")
+                .unwrap_or(limits.peer_ike_sa_limit),
+            job_limit: section.number("job-limit").unwrap_or(limits.job_limit),
+            unprotected_answers_per_second: section
+                .number("unprotected-answer-rate")
+                .unwrap_or(limits.unprotected_answers_per_second),
+            eap_message_limit: section
+                .number("eap-message-limit")
+                .unwrap_or(limits.eap_message_limit),
+            reassembly_timeout: section
+                .time("reassembly-timeout")
+                .unwrap_or(limits.reassembly_timeout),
             ike_sa_limit: section.number("ike-sa-limit").unwrap_or(limits.ike_sa_limit),
             child_sa_limit: section.number("child-sa-limit").unwrap_or(limits.child_sa_limit),
-            eap_timeout: section.optional("eap-timeout", eap_timeout).unwrap_or(limits.eap_timeout),
+            eap_timeout: section.time("eap-timeout").unwrap_or(limits.eap_timeout),
             eap_round_limit: section.number("eap-round-limit").unwrap_or(limits.eap_round_limit),
             replay_window: section.number("replay-window").unwrap_or(limits.replay_window),
             keepalive_interval: section
@@ -137,14 +155,4 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
         section.fault("cookie-threshold", Fault::expected(message, "a lower number"));
     }
     settings
-}
-
-fn eap_timeout(text: &str) -> Result<Duration, Fault> {
-    let bounds = Duration::from_secs(1)..=Duration::from_secs(600);
-    value::duration_within(text, &bounds, "\"1s\" to \"10m\"")
-}
-
-fn retransmit_initial(text: &str) -> Result<Duration, Fault> {
-    let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
-    value::duration_within(text, &bounds, "\"100ms\" to \"1m\"")
 }

@@ -75,11 +75,11 @@ fn errors_of(dir: &Path) -> String {
     errors.iter().map(|error| format!("{error}\n").replace(&prefix, "")).collect()
 }
 
-fn errors(text: &str) -> String {
+pub(super) fn errors(text: &str) -> String {
     errors_of(directory(&[("x.toml", text.as_bytes())]).path())
 }
 
-fn loaded(text: &str) -> Loaded {
+pub(super) fn loaded(text: &str) -> Loaded {
     load(directory(&[("x.toml", text.as_bytes())]).path()).unwrap()
 }
 
@@ -398,6 +398,10 @@ fn the_manual_has_the_table_of_every_section() {
         let end = start + text[start..].find("\n\n").unwrap() + 1;
         text.replace_range(start..end, &keys::manual(keys));
     }
+    let start = text.find("## Limits").unwrap();
+    let start = start + text[start..].find("| What |").unwrap();
+    let end = start + text[start..].find("\n\n").unwrap() + 1;
+    text.replace_range(start..end, &limits::manual());
     for proposal in keys::IKE_PROPOSALS.iter().chain(keys::ESP_PROPOSALS) {
         assert!(text.contains(&format!("\"{proposal}\"")), "{proposal} is not in the manual");
     }

@@ -1,7 +1,6 @@
 //! The values in policy files: text to types, or what is wrong with the text.
 
 use core::net::{IpAddr, Ipv6Addr};
-use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::path::PathBuf;
 
@@ -280,17 +279,14 @@ pub(super) fn interval(text: &str) -> Result<Duration, Fault> {
     Ok(interval)
 }
 
-/// A duration within bounds, which are also given as text.
-pub(super) fn duration_within(
-    text: &str,
-    bounds: &RangeInclusive<Duration>,
-    words: &str,
-) -> Result<Duration, Fault> {
-    let duration = duration(text)?;
-    if !bounds.contains(&duration) {
-        return Err(Fault::expected(format!("{text:?} is out of range"), words));
+/// A duration from the second to the third, which are written in the same way.
+pub(super) fn duration_within(text: &str, least: &str, most: &str) -> Result<Duration, Fault> {
+    let found = duration(text)?;
+    if !(duration(least)?..=duration(most)?).contains(&found) {
+        let expected = format_args!("{least:?} to {most:?}");
+        return Err(Fault::expected(format!("{text:?} is out of range"), expected));
     }
-    Ok(duration)
+    Ok(found)
 }
 
 /// A number of octets, with a decimal or binary unit.

@@ -1,6 +1,8 @@
 //! Messages in fragments (RFC 7383): into which pieces one is cut, and how they are put together.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use gateway_wire::{EncryptedFragment, ExchangeType, Header, PayloadType};
 use zeroize::Zeroizing;
@@ -42,6 +44,8 @@ pub(crate) struct Fragmentation {
     pub(super) longest: usize,
     /// Octets of what is kept of a message of which fragments are missing.
     pub(super) limit: usize,
+    /// How long that is kept.
+    pub(super) timeout: Duration,
 }
 
 impl Fragmentation {
@@ -53,7 +57,7 @@ impl Fragmentation {
         let ip_header = if path.remote.is_ipv4() { 20_usize } else { 40 };
         let packet = config.fragment_size.max(SMALLEST_FRAGMENT);
         let longest = packet.saturating_sub(ip_header.saturating_add(UDP_AND_MARKER));
-        Some(Self { longest, limit: config.reassembly_limit })
+        Some(Self { longest, limit: config.reassembly_limit, timeout: config.reassembly_timeout })
     }
 }
 
@@ -62,6 +66,8 @@ pub(super) struct Reassembly {
     id: u32,
     exchange: ExchangeType,
     total: u16,
+    /// What is not whole by then is dropped.
+    pub(super) until: Instant,
     parts: BTreeMap<u16, Zeroizing<Vec<u8>>>,
     /// What fragment 1 says of the first payload, and fragment 1 itself: by it a repeated request
     /// is known.
@@ -77,11 +83,12 @@ pub(super) struct Whole {
 }
 
 impl Reassembly {
-    fn new(header: &Header, total: u16) -> Self {
+    fn new(header: &Header, total: u16, until: Instant) -> Self {
         Self {
             id: header.message_id.0,
             exchange: header.exchange,
             total,
+            until,
             parts: BTreeMap::new(),
             first: None,
             octets: 0,
@@ -113,10 +120,11 @@ impl Reassembly {
 
     /// Keeps an authentic fragment that [`Self::check`] has let pass; gives the message if that
     /// was the last one. A larger total means that the peer has cut the message anew, into
-    /// smaller pieces: those of before are worthless (RFC 7383 2.5.2, 2.6).
+    /// smaller pieces: those of before are worthless (RFC 7383 2.5.2, 2.6). It is kept until a
+    /// moment that only its first fragment sets: a peer cannot put that off by sending more.
     pub(super) fn add(
         slot: &mut Option<Box<Self>>,
-        limit: usize,
+        (limit, until): (usize, Instant),
         header: &Header,
         fragment: &EncryptedFragment<'_>,
         plaintext: Zeroizing<Vec<u8>>,
@@ -124,7 +132,10 @@ impl Reassembly {
     ) -> Result<Option<Whole>, Counter> {
         let mut collected = match slot.take() {
             Some(c) if c.id == header.message_id.0 && c.total == fragment.total => c,
-            _ => Box::new(Self::new(header, fragment.total)),
+            Some(c) if c.id == header.message_id.0 => {
+                Box::new(Self::new(header, fragment.total, c.until))
+            }
+            _ => Box::new(Self::new(header, fragment.total, until)),
         };
         let kept = if fragment.number == 1 { datagram.len() } else { 0 };
         let cost = plaintext.len().saturating_add(kept).saturating_add(BOOKKEEPING);

@@ -26,7 +26,7 @@ use crate::crypto::protect::{OpenError, Opener, Sealer};
 use crate::error::Error;
 use crate::keys::IkeKeys;
 use crate::random::Random;
-use crate::time::after;
+use crate::time::{after, earlier};
 
 /// A message whose integrity has been verified: only [`Channel::receive`] makes one.
 #[derive(Clone)]
@@ -263,7 +263,7 @@ impl Channel {
     /// Verifies and decrypts a datagram that [`Self::place`] has found to be the next request or
     /// the awaited response. What is not authentic changes nothing, and of what is authentic only
     /// a fragment is kept. What is wrong inside is found by [`Opened::payloads`].
-    pub(crate) fn receive(&mut self, header: Header, datagram: &[u8]) -> Received {
+    pub(crate) fn receive(&mut self, now: Instant, header: Header, datagram: &[u8]) -> Received {
         let Ok(message) = Message::decode(datagram) else {
             return Received::Dropped(Counter::NotAuthentic);
         };
@@ -286,7 +286,7 @@ impl Channel {
                 Received::Message(Opened { header, content, first_fragment: None })
             }
             Some(Payload::EncryptedFragment(fragment)) => {
-                match self.receive_fragment(&header, datagram, fragment) {
+                match self.receive_fragment(now, &header, datagram, fragment) {
                     Ok(Some(Whole { first, plaintext, first_fragment })) => {
                         let (content, first_fragment) =
                             (Ok((first, plaintext)), Some(first_fragment));
@@ -302,18 +302,32 @@ impl Channel {
 
     fn receive_fragment(
         &mut self,
+        now: Instant,
         header: &Header,
         datagram: &[u8],
         fragment: &EncryptedFragment<'_>,
     ) -> Result<Option<Whole>, Counter> {
-        let limit = self.fragmentation.ok_or(Counter::FragmentNotNegotiated)?.limit;
+        let Fragmentation { limit, timeout, .. } =
+            self.fragmentation.ok_or(Counter::FragmentNotNegotiated)?;
         let response = header.flags.response;
         let parts = if response { &self.response_parts } else { &self.request_parts };
         Reassembly::check(parts.as_deref(), limit, header, fragment)?;
         let plaintext =
             self.decrypt(datagram, fragment.body_offset).ok().ok_or(Counter::NotAuthentic)?;
         let parts = if response { &mut self.response_parts } else { &mut self.request_parts };
-        Reassembly::add(parts, limit, header, fragment, plaintext, datagram)
+        Reassembly::add(parts, (limit, after(now, timeout)), header, fragment, plaintext, datagram)
+    }
+
+    /// When a message of which fragments are missing has waited long enough.
+    pub(crate) fn parts_due(&self) -> Option<Instant> {
+        let until = |parts: &Option<Box<Reassembly>>| parts.as_ref().map(|parts| parts.until);
+        earlier(until(&self.request_parts), until(&self.response_parts))
+    }
+
+    /// Drops messages that have waited long enough for their fragments; gives how many.
+    pub(crate) fn drop_stale_parts(&mut self, now: Instant) -> usize {
+        let slots = [&mut self.request_parts, &mut self.response_parts].into_iter();
+        slots.filter_map(|parts| parts.take_if(|parts| parts.until <= now)).count()
     }
 
     /// The plaintext of an SK or SKF payload whose body begins at `offset`, if it is authentic.

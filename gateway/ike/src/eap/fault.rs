@@ -74,6 +74,14 @@ pub enum Fault {
     NoRandomness,
 }
 
+impl Fault {
+    /// Whether it is our limit of messages, or of their length, that ended it.
+    #[must_use]
+    pub const fn is_limit(&self) -> bool {
+        matches!(self, Self::TooManyRounds(_) | Self::TooLong(_))
+    }
+}
+
 impl From<crate::random::RandomFailed> for Fault {
     fn from(crate::random::RandomFailed: crate::random::RandomFailed) -> Self {
         Self::NoRandomness

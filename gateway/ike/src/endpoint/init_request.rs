@@ -35,7 +35,7 @@ impl Endpoint {
         // RFC 7296 2.1: told apart by the whole request, since peers behind one NAT may choose the
         // same SPI.
         let digest = sha1(&[datagram]);
-        if let Some(id) = self.half_open.get(&(digest, path)).copied() {
+        if let Some(id) = self.half_open.get(&(digest, path)) {
             return self.repeated_init(id, path, datagram);
         }
         if let Some(id) = self.answered.get(&digest)
@@ -51,19 +51,28 @@ impl Endpoint {
             Ok(payloads) => payloads,
             Err(error) => return self.refuse_init(now, header, path, &error),
         };
-        if self.half_open.len() >= self.shared.config.half_open_limit
-            || self.sas.len().saturating_sub(self.refused.len()) >= self.shared.config.ike_sa_limit
-        {
+        if self.half_open.len() >= self.shared.config.half_open_limit {
             return self.shared.count(Counter::HalfOpenLimit);
         }
-        if self.demanding_cookies && !self.cookie_returned(now, header, path, &payloads) {
-            return;
+        if self.sas.len().saturating_sub(self.refused.len()) >= self.shared.config.ike_sa_limit {
+            return self.shared.count(Counter::IkeSaLimit);
+        }
+        let of_address = self.half_open.of_network(path.remote.ip());
+        let limit = self.shared.config.half_open_address_limit;
+        let demanding = self.demanding_cookies || of_address.all >= limit;
+        let shown = self.has_returned_cookie(now, header, path, &payloads);
+        if demanding && !shown {
+            return self.demand_cookie(now, header, path, &payloads);
+        }
+        // Only now it is known that this is not somebody else in the name of that address.
+        if of_address.shown >= limit {
+            return self.shared.count(Counter::HalfOpenAddressLimit);
         }
         let id = self.sa_id();
         match answer_init(now, &mut self.shared, id, header, path, datagram, &payloads) {
             Ok(sa) => {
                 self.by_spi.insert(sa.responder_spi, id);
-                self.half_open.insert((digest, path), id);
+                self.half_open.insert((digest, path), id, shown);
                 self.answered.insert(digest, id);
                 self.put_back(sa);
                 self.watch_half_open();
@@ -87,30 +96,40 @@ impl Endpoint {
         }
     }
 
-    /// Whether the initiator has returned our cookie; if not, it is sent one and forgotten.
-    fn cookie_returned(
-        &mut self,
+    /// Whether the initiator has returned our cookie, which shows that it is at its address.
+    fn has_returned_cookie(
+        &self,
         now: Instant,
         header: &Header,
         path: Path,
         payloads: &Payloads<'_>,
     ) -> bool {
-        let Ok(nonce) = payloads.require_nonce() else {
-            self.shared.count(Counter::InvalidInit);
+        let returned = payloads.notify(NotifyType::COOKIE).map(|cookie| cookie.data);
+        let (Some(returned), Ok(nonce)) = (returned, payloads.require_nonce()) else {
             return false;
         };
-        let (spi, from) = (header.initiator_spi, path.remote);
-        if let Some(returned) = payloads.notify(NotifyType::COOKIE) {
-            if self.cookies.check(now, returned.data, spi, nonce, from) {
-                return true;
-            }
+        self.cookies.check(now, returned, header.initiator_spi, nonce, path.remote)
+    }
+
+    /// Sends the initiator a cookie, and forgets it.
+    fn demand_cookie(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        path: Path,
+        payloads: &Payloads<'_>,
+    ) {
+        let Ok(nonce) = payloads.require_nonce() else {
+            return self.shared.count(Counter::InvalidInit);
+        };
+        if payloads.notify(NotifyType::COOKIE).is_some() {
             self.shared.count(Counter::CookieInvalid);
         }
+        let (spi, from) = (header.initiator_spi, path.remote);
         if let Ok(cookie) = self.cookies.make(now, self.shared.random.as_mut(), spi, nonce, from) {
             self.shared.count(Counter::CookieDemanded);
             self.answer_outside(header, path, &[notify(NotifyType::COOKIE, &cookie)]);
         }
-        false
     }
 
     /// Cookies are demanded above the threshold, and until the number has halved.

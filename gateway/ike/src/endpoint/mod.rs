@@ -2,6 +2,8 @@
 //! ones, and keeps the rules served.
 
 mod allowance;
+mod contacts;
+mod half_open;
 mod init_request;
 mod policies;
 
@@ -14,6 +16,8 @@ use std::time::Instant;
 use gateway_wire::{ExchangeType, Header, HeaderError, IkeSpi};
 
 use self::allowance::Allowance;
+use self::contacts::Over;
+use self::half_open::HalfOpenSas;
 use crate::config::{Action, EndpointConfig, PeerName, RuleName, Secret, Start};
 use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
@@ -44,8 +48,8 @@ pub struct Endpoint {
     sas: BTreeMap<IkeSaId, IkeSa>,
     /// IKE SAs by our own SPI.
     by_spi: BTreeMap<IkeSpi, IkeSaId>,
-    /// Half-open IKE SAs that we answered, by their request and its path.
-    half_open: BTreeMap<(Digest, Path), IkeSaId>,
+    half_open: HalfOpenSas,
+    over: Over,
     /// What is left of initiators that were refused, the oldest first.
     refused: BTreeSet<IkeSaId>,
     /// Every IKE SA that we answered, by its IKE_SA_INIT request.
@@ -85,7 +89,8 @@ impl Endpoint {
             shared: Shared::new(config, random, key_exchange),
             sas: BTreeMap::new(),
             by_spi: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: HalfOpenSas::default(),
+            over: Over::default(),
             refused: BTreeSet::new(),
             answered: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -155,6 +160,7 @@ impl Endpoint {
     pub fn is_empty(&self) -> bool {
         self.sas.is_empty()
             && self.half_open.is_empty()
+            && self.over.is_empty()
             && self.refused.is_empty()
             && self.answered.is_empty()
             && self.by_spi.is_empty()
@@ -385,6 +391,7 @@ impl Endpoint {
             self.deadlines.insert((at, id));
             self.deadline_of.insert(id, at);
         }
+        let excess = self.over.note(&sa, self.shared.config.peer_ike_sa_limit);
         if closed {
             self.refused.remove(&id);
             self.shared.keep_half_closed(id, &[]);
@@ -400,6 +407,9 @@ impl Endpoint {
             }
         } else {
             self.sas.insert(id, sa);
+        }
+        if let Some(oldest) = excess {
+            self.with_sa(oldest, |sa, _| sa.state = State::Closed);
         }
     }
 
@@ -448,6 +458,9 @@ impl Endpoint {
                 {
                     self.with_sa(oldest, |sa, _| sa.state = State::Closed);
                 }
+            }
+            Effect::TooManyContacts { holder, newest } => {
+                self.make_room_for(now, &holder, newest);
             }
             Effect::NoLongerHalfOpen { key } => {
                 self.half_open.remove(&key);

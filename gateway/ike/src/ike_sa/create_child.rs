@@ -351,12 +351,18 @@ impl IkeSa {
         Ok((found.id, Arc::clone(&found.rule)))
     }
 
-    /// What the peer can make us keep is bounded. Successors need room beside those they replace.
+    /// What the peer can make us keep is bounded. Successors need room beside those they replace;
+    /// and what is gone here but not there takes room too, or a peer that keeps us from
+    /// deleting it could have any number of them.
     fn check_room(&self, shared: &Shared, successor: bool) -> Result<(), Error> {
         let limit = shared.config.child_sa_limit;
         let limit = if successor { limit.saturating_mul(2) } else { limit };
         let State::Established(established) = &self.state else { return Ok(()) };
+        let undeleted = self.jobs.iter().filter(
+            |job| matches!(job, Job::DeleteChild { spi, .. } if !shared.spis.contains_key(spi)),
+        );
         let present = established.children.len().saturating_add(established.theirs.len());
+        let present = present.saturating_add(undeleted.count());
         if present < limit { Ok(()) } else { Err(Error::NoAdditionalSas(present)) }
     }
 

@@ -14,13 +14,12 @@ use super::put_off::PutOff;
 use super::{ChildState, IkeSa, Job, Mobike, State};
 use crate::algorithms::Group;
 use crate::channel::Channel;
-use crate::config::{PeerConfig, PeerName, Renewal, RuleName, hard_limit};
+use crate::config::{PeerConfig, Renewal, RuleName, hard_limit};
 use crate::counters::Counter;
 use crate::crash::{self, Notice};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Done, KernelCommand, KernelError};
-use crate::leases::Holder;
 use crate::natt::NatDetected;
 use crate::shared::{Effect, Owner, Purpose, Shared};
 use crate::time::{after, earlier};
@@ -278,11 +277,11 @@ impl IkeSa {
         error: Option<String>,
     ) {
         let mut lost = Vec::new();
+        let with = self.holder();
         match &mut self.state {
             State::Established(established) => {
-                if let Some(peer) = &self.peer {
-                    let (peer, user) = (PeerName::clone(&peer.name), self.user.clone());
-                    shared.contact_lost(&Holder { peer, user });
+                if let Some(holder) = with {
+                    shared.contact_lost(&holder);
                 }
                 established.withheld = None;
                 let current = established.current.take();

@@ -14,9 +14,10 @@ use super::{Closing, Established, IkeSa, State};
 use crate::algorithms::Group;
 use crate::channel::Opened;
 use crate::config::RuleName;
+use crate::counters::Counter;
 use crate::crash;
 use crate::io::{ChildId, Path};
-use crate::shared::Shared;
+use crate::shared::{Effect, Shared};
 
 /// A Child SA that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,22 @@ pub(crate) enum Job {
 }
 
 impl Job {
+    /// Whether another is superfluous beside this one: it does the same, or, whatever asked for
+    /// it, makes a Child SA in the same place.
+    fn is_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::CreateChild(a), Self::CreateChild(b)) => {
+                (&a.rule, a.replaces) == (&b.rule, b.replaces)
+            }
+            _ => self == other,
+        }
+    }
+
+    /// Whether others like it may wait. Of the rest there is one each at most.
+    const fn is_one_of_many(&self) -> bool {
+        matches!(self, Self::CreateChild(_) | Self::DeleteChild { .. })
+    }
+
     /// The rule that it is for.
     pub(crate) const fn rule(&self) -> Option<&RuleName> {
         match self {
@@ -164,15 +181,43 @@ impl Established {
 }
 
 impl IkeSa {
-    /// Adds a job unless the same one waits already.
+    /// Adds a job unless the same one waits already, or too many do.
     pub(crate) fn add_job(&mut self, now: Instant, shared: &mut Shared, job: Job) {
+        if self.jobs.iter().any(|waiting| waiting.is_as(&job)) {
+            return self.next_job(now, shared);
+        }
+        if self.jobs.len() >= shared.config.job_limit && job.is_one_of_many() {
+            return self.refuse_job(now, shared, job);
+        }
         if let Job::DeleteChild { spi, .. } = job {
             shared.half_close(spi, self.id);
         }
-        if !self.jobs.contains(&job) {
-            self.jobs.push_back(job);
-        }
+        self.jobs.push_back(job);
         self.next_job(now, shared);
+    }
+
+    /// There is no room for a job. What is not made is tried again later; but a peer that keeps
+    /// what we have deleted would send by it for ever, and the IKE SA goes with all of it.
+    fn refuse_job(&mut self, now: Instant, shared: &mut Shared, job: Job) {
+        shared.count(Counter::JobLimit);
+        match job {
+            Job::CreateChild(Wish { rule, replaces: None, .. }) => {
+                let error = Some("more waits on the IKE SA than `job-limit` allows".to_owned());
+                shared.effects.push(Effect::RuleLost { rule, error });
+            }
+            Job::CreateChild(Wish { replaces, .. }) => self.rekey_failed(now, shared, replaces),
+            Job::DeleteChild { .. } => {
+                let reason = "more waits to be deleted than `job-limit` allows";
+                self.delete_ike(now, shared, reason);
+            }
+            Job::RekeyIke
+            | Job::DeleteIke { .. }
+            | Job::Liveness
+            | Job::CheckPath
+            | Job::UpdateAddresses
+            | Job::TellAddresses
+            | Job::CrashToken => {}
+        }
     }
 
     /// Starts the next job if nothing is under way.

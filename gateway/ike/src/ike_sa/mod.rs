@@ -48,7 +48,7 @@ use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::io::{Done, IkeSaId, KernelError, Path};
-use crate::leases::Lease;
+use crate::leases::{Holder, Lease};
 use crate::natt::NatDetected;
 use crate::reason::{self, Claimed};
 use crate::shared::{Digest, Effect, Purpose, Shared};
@@ -183,7 +183,7 @@ impl IkeSa {
         }
         let Some(channel) = self.state.channel_mut() else { return };
         let response = header.flags.response;
-        match channel.receive(header, datagram) {
+        match channel.receive(now, header, datagram) {
             Received::Dropped(reason) => shared.count(reason),
             Received::Fragment => shared.count(Counter::FragmentReceived),
             Received::Message(opened) if response => {
@@ -292,6 +292,8 @@ impl IkeSa {
 
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        let dropped = self.state.channel_mut().map_or(0, |channel| channel.drop_stale_parts(now));
+        (0..dropped).for_each(|_| shared.count(Counter::FragmentTimeout));
         match &self.state {
             State::AwaitInit(_) => self.init_timeout(now, shared),
             State::HalfOpen(half_open) if half_open.deadline <= now && half_open.eap.is_some() => {
@@ -318,7 +320,8 @@ impl IkeSa {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn next_timeout(&self, shared: &Shared) -> Option<Instant> {
-        match &self.state {
+        let parts = self.state.channel().and_then(Channel::parts_due);
+        let state = match &self.state {
             State::FindingAddress | State::Closed => None,
             State::AwaitInit(s) => Some(s.backoff.next()),
             State::AwaitIntermediate(s) => s.rounds.channel.next_retransmission(),
@@ -330,7 +333,8 @@ impl IkeSa {
             State::Closing(s) => {
                 crate::time::earlier(Some(s.until), s.channel.next_retransmission())
             }
-        }
+        };
+        crate::time::earlier(parts, state)
     }
 
     fn retransmit(&mut self, now: Instant, shared: &mut Shared) {
@@ -453,6 +457,12 @@ impl IkeSa {
     pub(crate) fn stood_before(&self, peer: &PeerName, moment: Instant) -> bool {
         let with = self.peer.as_ref().is_some_and(|p| p.name == *peer);
         with && matches!(&self.state, State::Established(s) if s.since <= moment)
+    }
+
+    /// With whom it is, or was.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        let peer = PeerName::clone(&self.peer.as_ref()?.name);
+        Some(Holder { peer, user: self.user.clone() })
     }
 
     /// What was negotiated, and who is behind NAT.

@@ -183,6 +183,7 @@ fn verdict(fault: &AuthenticationFault) -> (Cause, Option<Field>) {
         Some(Field::new(name, ours, theirs, Some(false)))
     };
     let word = |word: &str| vec![word.to_owned()];
+    let user = |who: &str| Some(Field::new(FieldName::User, [], [who.to_owned()], None));
     match fault {
         F::UnknownIdentity(_) => (Cause::UnknownIdentity, None),
         // The claim has both, with their types.
@@ -217,9 +218,8 @@ fn verdict(fault: &AuthenticationFault) -> (Cause, Option<Field>) {
             let ours = word("a method that may stand alone");
             (Cause::Method, wrong(FieldName::Method, ours, vec![format!("eap-{method}")]))
         }
-        F::Eap { who, .. } | F::WrongEapAuth(who) | F::EapOutdated(who) => {
-            (Cause::Eap, Some(Field::new(FieldName::User, [], [who.clone()], None)))
-        }
+        F::Eap { who, fault } if fault.is_limit() => (Cause::EapLimit, user(who)),
+        F::Eap { who, .. } | F::WrongEapAuth(who) | F::EapOutdated(who) => (Cause::Eap, user(who)),
         F::Certificate(fault) => of_certificate(fault),
     }
 }

@@ -119,6 +119,7 @@ causes! {
     PublicKey(Authentication, "authentication_public_key", "the public key is another"),
     Ppk(Authentication, "authentication_ppk", "the post-quantum pre-shared key is not used"),
     Eap(Authentication, "authentication_eap", "EAP failed"),
+    EapLimit(Authentication, "authentication_eap_limit", "EAP takes too many messages, or too long ones"),
     Absent(Authentication, "certificate_absent", "there is no certificate"),
     Malformed(Authentication, "certificate_malformed", "a certificate does not decode"),
     Key(Authentication, "certificate_key", "the key of a certificate is of no use"),

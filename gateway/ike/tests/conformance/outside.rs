@@ -196,7 +196,7 @@ fn strangers_that_are_refused_take_nobodys_place() {
         simulation.run(Duration::from_millis(90));
     }
     assert_eq!(counter(&simulation, 1, Counter::AuthenticationFailed), 300);
-    assert_eq!(counter(&simulation, 1, Counter::HalfOpenLimit), 0);
+    assert_eq!(counter(&simulation, 1, Counter::IkeSaLimit), 0);
     assert_eq!(states(&simulation, 1).len(), 256, "of the last ones");
     simulation.configure(0, policies_of_a());
     simulation.acquire(0, "to-b");

@@ -5,12 +5,15 @@ use crate::io::Path;
 
 const EXCHANGE: ExchangeType = ExchangeType::INFORMATIONAL;
 const LIMIT: usize = 32_768;
+const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const ANY: Fragmentation =
+    Fragmentation { longest: 1000, limit: LIMIT, timeout: TIMEOUT };
 
 /// Both ends, which send messages of up to `longest` octets whole.
 fn fragmenting(encryption: Encryption, longest: usize) -> (Channel, Channel) {
     let (mut initiator, mut responder) = ends(encryption);
     for end in [&mut initiator, &mut responder] {
-        end.set_fragmentation(Some(Fragmentation { longest, limit: LIMIT }));
+        end.set_fragmentation(Some(Fragmentation { longest, ..ANY }));
     }
     (initiator, responder)
 }
@@ -23,7 +26,7 @@ fn send(from: &mut Channel, octets: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn receive(to: &mut Channel, datagram: &[u8]) -> Received {
-    to.receive(header(datagram), datagram)
+    to.receive(start(), header(datagram), datagram)
 }
 
 fn dropped(received: Received) -> Counter {
@@ -49,6 +52,36 @@ fn octets_of(received: Received) -> Vec<u8> {
 /// The same request, cut into pieces of another size.
 fn cut_anew(encryption: Encryption, longest: usize, octets: &[u8]) -> Vec<Vec<u8>> {
     send(&mut fragmenting(encryption, longest).0, octets)
+}
+
+#[test]
+fn what_is_not_whole_in_time_is_dropped_however_much_comes_late() {
+    let encryption = Encryption::Aes256Gcm16;
+    let (mut initiator, mut responder) = fragmenting(encryption, 200);
+    let sent = send(&mut initiator, &[7; 600]);
+    assert!(sent.len() > 3);
+    let start = start();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let give = |responder: &mut Channel, seconds, datagram: &[u8]| {
+        responder.receive(at(seconds), header(datagram), datagram)
+    };
+    assert_eq!(responder.parts_due(), None);
+    assert!(kept(&give(&mut responder, 0, &sent[0])));
+    assert!(kept(&give(&mut responder, 30, &sent[1])));
+    assert_eq!(responder.parts_due(), Some(at(60)));
+    // Nor does it help to cut the message anew.
+    let smaller = cut_anew(encryption, 150, &[7; 600]);
+    assert!(smaller.len() > sent.len());
+    assert!(kept(&give(&mut responder, 40, &smaller[0])));
+    assert_eq!(responder.parts_due(), Some(at(60)));
+    assert_eq!(responder.drop_stale_parts(at(59)), 0);
+    assert_eq!(responder.drop_stale_parts(at(60)), 1);
+    assert_eq!((responder.parts_due(), responder.drop_stale_parts(at(61))), (None, 0));
+    // The same request may come again, with all of its fragments.
+    let (last, before) = sent.split_last().unwrap();
+    assert!(before.iter().all(|datagram| kept(&give(&mut responder, 70, datagram))));
+    assert_eq!(octets_of(give(&mut responder, 71, last)), [7; 600]);
+    assert_eq!(responder.parts_due(), None);
 }
 
 #[test]
@@ -86,7 +119,7 @@ fn a_message_is_cut_only_when_it_is_too_long_and_each_piece_is_as_long_as_may_be
 fn what_is_not_negotiated_is_not_fragmented_and_not_put_together() {
     let (mut whole_only, mut initiator) = ends(Encryption::Aes256Gcm16);
     assert_eq!(send(&mut whole_only, &[7; 5000]).len(), 1);
-    initiator.set_fragmentation(Some(Fragmentation { longest: 200, limit: LIMIT }));
+    initiator.set_fragmentation(Some(Fragmentation { longest: 200, ..ANY }));
     let fragment = &send(&mut initiator, &[7; 500])[0];
     assert_eq!(dropped(receive(&mut whole_only, fragment)), Counter::FragmentNotNegotiated);
     assert!(whole_only.request_parts.is_none());
@@ -301,7 +334,7 @@ proptest! {
         let at = at.index(bad.len());
         bad[at] ^= change;
         prop_assert!(matches!(
-            responder.receive(header(&sent[1]), &bad),
+            responder.receive(start(), header(&sent[1]), &bad),
             Received::Dropped(_)
         ));
         let (last, between) = sent[1..].split_last().unwrap();

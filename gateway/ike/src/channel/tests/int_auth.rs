@@ -29,7 +29,7 @@ fn exchange(a: &mut Channel, b: &mut Channel, one: &[u8], other: &[u8]) -> [Vec<
 /// The message in these datagrams, and the last of them.
 fn receive_all<'a>(to: &mut Channel, datagrams: &'a [Vec<u8>]) -> (Opened, &'a [u8]) {
     for datagram in datagrams {
-        if let Received::Message(opened) = to.receive(header(datagram), datagram) {
+        if let Received::Message(opened) = to.receive(start(), header(datagram), datagram) {
             return (opened, datagram);
         }
     }
@@ -73,7 +73,7 @@ fn fragments_are_covered_as_the_message_that_they_are_of() {
     let int_auth = |longest| {
         let (mut a, mut b) = ends(Encryption::Aes256Gcm16);
         for end in [&mut a, &mut b] {
-            end.set_fragmentation(Some(Fragmentation { longest, limit: 32_768 }));
+            end.set_fragmentation(Some(Fragmentation { longest, ..fragments::ANY }));
         }
         let [sent, answered] = exchange(&mut a, &mut b, &one, &other);
         assert_eq!(sent.len() > 1 && answered.len() > 1, longest < 200);
@@ -88,7 +88,7 @@ fn a_repeated_request_gets_its_answer_though_the_keys_have_changed_since() {
     for longest in [100, 1000] {
         let (mut a, mut b) = ends(Encryption::Aes256Gcm16);
         for end in [&mut a, &mut b] {
-            end.set_fragmentation(Some(Fragmentation { longest, limit: 32_768 }));
+            end.set_fragmentation(Some(Fragmentation { longest, ..fragments::ANY }));
         }
         let [sent, answer] = exchange(&mut a, &mut b, &[1; 200], &[2; 200]);
         assert_eq!(b.place(&header(&sent[0]), &sent[0]), Place::Repeated(&Datagrams(answer)));

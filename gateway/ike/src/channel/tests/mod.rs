@@ -47,7 +47,7 @@ fn whole(message: Datagrams) -> Vec<u8> {
 }
 
 fn open(channel: &mut Channel, header: Header, datagram: &[u8]) -> Option<Opened> {
-    match channel.receive(header, datagram) {
+    match channel.receive(start(), header, datagram) {
         Received::Message(opened) => Some(opened),
         Received::Fragment => panic!("no fragment was sent"),
         Received::Dropped(reason) => {

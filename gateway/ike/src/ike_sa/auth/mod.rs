@@ -340,9 +340,7 @@ impl IkeSa {
         payloads: &Payloads<'_>,
     ) {
         let Accepted { channel, transcript, nat, peer, initial_contact, token, answer } = accepted;
-        self.establish(now, shared, channel, nat, &peer);
-        self.keep_token(token);
-        self.agree_on_mobike(shared, &payloads.notifies, false);
+        // Before it is counted: those that are dead are not too many.
         if initial_contact {
             shared.effects.push(Effect::InitialContact {
                 peer: Arc::clone(&peer.peer().name),
@@ -351,6 +349,9 @@ impl IkeSa {
                 before: self.begun,
             });
         }
+        self.establish(now, shared, channel, nat, &peer);
+        self.keep_token(token);
+        self.agree_on_mobike(shared, &payloads.notifies, false);
         let nonces = (transcript.initiator_nonce.as_slice(), transcript.responder_nonce.as_slice());
         let mut withheld = Withheld::new(now, request, self.path, Some(answer));
         if payloads.sa.is_none() {
@@ -462,7 +463,8 @@ impl IkeSa {
         established.begin_life(now, shared, peer.peer());
         self.state = State::Established(Box::new(established));
         shared.count(Counter::IkeSaEstablished);
-        shared.contacted(Holder { peer: PeerName::clone(name), user: self.user.clone() });
+        let holder = Holder { peer: PeerName::clone(name), user: self.user.clone() };
+        shared.contacted(holder, self.id);
         self.event(
             shared,
             EventKind::Established {

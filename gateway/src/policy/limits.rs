@@ -1,0 +1,357 @@
+//! What others can make the gateway keep or do, and where that ends: the table of the manual, held
+//! against the keys, the counters and the sources, so that it says what is so.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::fs;
+use std::path::Path;
+
+use super::keys::{GATEWAY, Key, Otherwise};
+use super::tests::{errors, loaded};
+use super::value;
+
+/// Where it ends.
+enum Bound {
+    /// At what this key of `[gateway]` says.
+    Key(&'static str),
+    /// At a number that stands in a source file, in this line.
+    Fixed(&'static str, &'static str, &'static str),
+}
+
+use Bound::{Fixed, Key as By};
+
+/// A bound on what somebody else can make us keep or do.
+struct Limit {
+    what: &'static str,
+    /// Who could make it grow.
+    by: &'static str,
+    bound: Bound,
+    /// What happens beyond.
+    beyond: &'static str,
+    /// The counter that moves then.
+    counter: Option<&'static str>,
+}
+
+const ANYBODY: &str = "anybody";
+const PEER: &str = "a peer";
+
+const fn limit(
+    what: &'static str,
+    by: &'static str,
+    bound: Bound,
+    beyond: &'static str,
+    counter: Option<&'static str>,
+) -> Limit {
+    Limit { what, by, bound, beyond, counter }
+}
+
+/// All of them.
+const LIMITS: &[Limit] = &[
+    limit(
+        "half-open IKE SAs",
+        ANYBODY,
+        By("cookie-threshold"),
+        "an initiator must return a cookie",
+        Some("ike_cookie_demanded"),
+    ),
+    limit(
+        "the same",
+        ANYBODY,
+        By("half-open-limit"),
+        "requests are dropped",
+        Some("ike_half_open_limit"),
+    ),
+    limit(
+        "half-open IKE SAs of one address (IPv6: of one /64); with a cookie returned, as many again",
+        ANYBODY,
+        By("half-open-address-limit"),
+        "its initiators must return a cookie; with one, requests are dropped",
+        Some("ike_half_open_address_limit"),
+    ),
+    limit(
+        "time without IKE_AUTH",
+        ANYBODY,
+        By("half-open-timeout"),
+        "the IKE SA is dropped",
+        Some("ike_half_open_timeout"),
+    ),
+    limit(
+        "IKE SAs, with those that are closing",
+        ANYBODY,
+        By("ike-sa-limit"),
+        "requests are dropped",
+        Some("ike_sa_limit"),
+    ),
+    limit(
+        "refused initiators whose request may come again",
+        ANYBODY,
+        Fixed("256", "ike/src/endpoint/mod.rs", "const MOST_REFUSED: usize = 256;"),
+        "the oldest is forgotten",
+        None,
+    ),
+    limit("time for EAP", ANYBODY, By("eap-timeout"), "the IKE SA is dropped", Some("eap_timeout")),
+    limit(
+        "messages of EAP",
+        ANYBODY,
+        By("eap-round-limit"),
+        "EAP fails",
+        Some("refused_authentication_eap_limit"),
+    ),
+    limit(
+        "octets of one message of EAP-TLS",
+        ANYBODY,
+        By("eap-message-limit"),
+        "EAP fails",
+        Some("refused_authentication_eap_limit"),
+    ),
+    limit(
+        "certificates",
+        ANYBODY,
+        By("certificate-chain-limit"),
+        "the peer is refused",
+        Some("refused_certificate_limit"),
+    ),
+    limit(
+        "octets of a certificate",
+        ANYBODY,
+        By("certificate-size-limit"),
+        "the peer is refused",
+        Some("refused_certificate_limit"),
+    ),
+    limit(
+        "octets of fragments of one message, with 64 for each fragment; one message for each IKE SA and direction",
+        ANYBODY,
+        By("reassembly-limit"),
+        "the message is dropped",
+        Some("ike_fragment_limit"),
+    ),
+    limit(
+        "time from the first fragment of a message to the last",
+        ANYBODY,
+        By("reassembly-timeout"),
+        "the message is dropped",
+        Some("ike_fragment_timeout"),
+    ),
+    limit(
+        "errors a second in answer to what nothing protects",
+        ANYBODY,
+        By("unprotected-answer-rate"),
+        "no answer",
+        Some("ike_unprotected_answer_limited"),
+    ),
+    limit(
+        "log lines a second",
+        ANYBODY,
+        By("stranger-log-rate"),
+        "they are not written",
+        Some("log_lines_suppressed"),
+    ),
+    limit(
+        "log lines a second",
+        PEER,
+        By("peer-log-rate"),
+        "they are not written",
+        Some("log_lines_suppressed"),
+    ),
+    limit(
+        "characters of a log line",
+        ANYBODY,
+        Fixed("1024", "src/log.rs", "const MOST_CHARACTERS: usize = 1024;"),
+        "it is cut",
+        None,
+    ),
+    limit("refusals kept", ANYBODY, By("refusals-kept"), "the oldest goes", None),
+    limit(
+        "octets of a refusal",
+        ANYBODY,
+        Fixed("16384", "ike/src/reason/mod.rs", "pub const MOST_OCTETS: usize = 16_384;"),
+        "it is cut",
+        None,
+    ),
+    limit(
+        "requests repeated to one that does not answer",
+        PEER,
+        By("retransmit-tries"),
+        "the IKE SA is closed",
+        Some("ike_peer_dead"),
+    ),
+    limit(
+        "IKE SAs of one identity, and as many that are closing",
+        PEER,
+        By("peer-ike-sa-limit"),
+        "the oldest is deleted",
+        Some("ike_peer_sa_limit"),
+    ),
+    limit(
+        "old keys of one IKE SA that the peer does not delete",
+        PEER,
+        Fixed("4", "ike/src/endpoint/mod.rs", "const MOST_REMNANTS: usize = 4;"),
+        "the oldest go",
+        None,
+    ),
+    limit(
+        "Child SAs on one IKE SA, with those that wait to be deleted; to replace them, as many again",
+        PEER,
+        By("child-sa-limit"),
+        "NO_ADDITIONAL_SAS",
+        Some("ike_no_additional_sas"),
+    ),
+    limit(
+        "Child SAs that wait on one IKE SA to be made or deleted",
+        "a peer, traffic",
+        By("job-limit"),
+        "they are not made; if it is a deletion, the IKE SA is deleted",
+        Some("ike_job_limit"),
+    ),
+    limit(
+        "pairs of prefixes of one Child SA",
+        PEER,
+        Fixed("64", "ike/src/config.rs", "pub const MAX_PAIRS: usize = 64;"),
+        "it is refused",
+        Some("refused_selectors_combination"),
+    ),
+    limit(
+        "key exchanges of IKE_FOLLOWUP_KE that a peer has begun",
+        PEER,
+        Fixed("4", "ike/src/ike_sa/follow_up/theirs.rs", "const MOST_SERIES: usize = 4;"),
+        "the oldest is forgotten",
+        Some("ike_state_not_found"),
+    ),
+    limit(
+        "other addresses of a peer (MOBIKE)",
+        PEER,
+        Fixed(
+            "8",
+            "ike/src/ike_sa/mobility/addresses.rs",
+            "pub(super) const MOST_ADDRESSES: usize = 8;",
+        ),
+        "more are not kept",
+        None,
+    ),
+    limit(
+        "connections to the control socket",
+        "who may open it",
+        Fixed("16", "src/control/server.rs", "const CLIENT_LIMIT: usize = 16;"),
+        "they wait",
+        None,
+    ),
+];
+
+fn key(name: &str) -> &'static Key {
+    GATEWAY.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("no key {name}"))
+}
+
+/// The table of the manual.
+pub(super) fn manual() -> String {
+    let mut text = String::from(
+        "| What | Grows by | Limit | Default | Range | Beyond | Counter |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for Limit { what, by, bound, beyond, counter } in LIMITS {
+        let counter = counter.map_or_else(|| "—".to_owned(), |counter| format!("`{counter}`"));
+        let bound = match bound {
+            Fixed(value, ..) => format!("fixed | {value} | —"),
+            By(name) => {
+                let key = key(name);
+                let Otherwise::Default(default) = key.otherwise else { panic!("{name}") };
+                let (least, most) = key.kind.range().unwrap();
+                format!("`{name}` | {default} | {least} to {most}").replace('"', "")
+            }
+        };
+        writeln!(text, "| {what} | {by} | {bound} | {beyond} | {counter} |").unwrap();
+    }
+    text
+}
+
+#[test]
+fn every_limit_names_a_counter_that_there_is() {
+    let counters = gateway_ike::counters::Counters::default();
+    let of_ike: Vec<_> = counters.iter().map(|(name, _)| name).collect();
+    let driver = include_str!("../driver/mod.rs");
+    for counter in LIMITS.iter().filter_map(|limit| limit.counter) {
+        let of_driver = driver.contains(&format!("(\"{counter}\", self."));
+        assert!(of_ike.contains(&counter) || of_driver, "{counter}");
+    }
+}
+
+#[test]
+fn every_fixed_limit_is_that_of_the_source() {
+    for limit in LIMITS {
+        let Fixed(value, file, line) = limit.bound else { continue };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let source = fs::read_to_string(&path).unwrap();
+        assert!(source.lines().any(|l| l.trim() == line), "{file} has no line {line}");
+        let (_, number) = line.trim_end_matches(';').split_once("= ").unwrap();
+        assert_eq!(number.replace('_', ""), value, "{line}");
+    }
+}
+
+#[test]
+fn every_key_that_is_a_limit_is_in_the_table_once() {
+    let endings = ["-limit", "-rate", "-kept", "-threshold", "-timeout", "-tries"];
+    let mut count = 0;
+    for name in GATEWAY.iter().map(|key| key.name) {
+        let rows = LIMITS.iter().filter(|l| matches!(l.bound, By(key) if key == name)).count();
+        assert_eq!(rows, usize::from(endings.iter().any(|end| name.ends_with(end))), "{name}");
+        count += rows;
+    }
+    assert!(count > 15, "{count}");
+}
+
+#[test]
+fn what_has_a_range_is_taken_within_it_only() {
+    // What one key says must fit what another says.
+    let beside = |name: &str| match name {
+        "cookie-threshold" => "half-open-limit = 1_000_000\n",
+        "half-open-limit" => "cookie-threshold = 0\n",
+        _ => "",
+    };
+    // A step below, or above; nothing is below 0.
+    let step = |value: &str, up: bool| -> Option<String> {
+        let Ok(number) = value.parse::<u64>() else {
+            let (time, step) = (value::duration(value.trim_matches('"')), Duration::from_millis(1));
+            let time = if up { time.unwrap() + step } else { time.unwrap() - step };
+            return Some(format!("\"{}ms\"", time.as_millis()));
+        };
+        let stepped = if up { number.checked_add(1) } else { number.checked_sub(1) };
+        stepped.map(|number| number.to_string())
+    };
+    let mut checked = 0;
+    for key in GATEWAY {
+        let Some((least, most)) = key.kind.range() else { continue };
+        let text = |value: &str| format!("[gateway]\n{}{} = {value}\n", beside(key.name), key.name);
+        for value in [&least, &most] {
+            loaded(&text(value));
+        }
+        let wrong_type = if least.starts_with('"') { "30" } else { "\"30s\"" };
+        let bad = [step(&least, false), step(&most, true), Some(wrong_type.to_owned())];
+        for value in bad.into_iter().flatten() {
+            let found = errors(&text(&value));
+            assert!(found.contains(&format!("gateway.{}: ", key.name)), "{value}: {found}");
+        }
+        checked += 1;
+    }
+    assert!(checked > 20, "{checked}");
+}
+
+#[test]
+fn limits_are_what_the_file_says() {
+    let loaded = loaded(
+        r#"
+[gateway]
+half-open-address-limit = 5
+half-open-timeout = "20s"
+peer-ike-sa-limit = 6
+job-limit = 70
+unprotected-answer-rate = 0
+eap-message-limit = 8_192
+reassembly-timeout = "2m"
+"#,
+    );
+    let endpoint = loaded.settings.endpoint;
+    let numbers =
+        [endpoint.half_open_address_limit, endpoint.peer_ike_sa_limit, endpoint.job_limit];
+    assert_eq!(numbers, [5, 6, 70]);
+    assert_eq!((endpoint.unprotected_answers_per_second, endpoint.eap_message_limit), (0, 8192));
+    let times = [endpoint.half_open_timeout, endpoint.reassembly_timeout];
+    assert_eq!(times.map(|time| time.as_secs()), [20, 120]);
+}
