@@ -230,6 +230,28 @@ fn of_too_many_ike_sas_with_one_peer_the_oldest_are_deleted() {
 }
 
 #[test]
+fn the_newest_is_the_one_that_was_established_last() {
+    let config = EndpointConfig { peer_ike_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = hosts_of_one_peer(3, &config);
+    // Whoever began first gets through last.
+    let began_first = simulation.nodes[0].sent[0].0.remote.ip();
+    let is_first = |node: &usize| simulation.nodes[*node].address == began_first;
+    let (first, others): (Vec<usize>, Vec<usize>) = (1..=3).partition(is_first);
+    while simulation.under_way(0) > 0 {
+        simulation.deliver(0, true);
+    }
+    for node in others.into_iter().chain(first) {
+        let (path, octets) = simulation.nodes[node].sent[1].clone();
+        let path = Path { local: path.remote, remote: path.local };
+        simulation.now += Duration::from_millis(1);
+        simulation.input(0, Input::Datagram { path, octets: &octets });
+    }
+    assert_eq!(counter(&simulation, 0, Counter::PeerIkeSaLimit), 1);
+    let expected = [(1, "established"), (2, "closing"), (3, "established")];
+    assert_eq!(states(&simulation, 0), expected);
+}
+
+#[test]
 fn of_those_that_do_not_answer_the_delete_no_more_are_kept_than_may_stand() {
     let config = EndpointConfig { peer_ike_sa_limit: 2, ..EndpointConfig::default() };
     let mut simulation = hosts_of_one_peer(9, &config);

@@ -74,17 +74,6 @@ pub(crate) enum Job {
 }
 
 impl Job {
-    /// Whether another is superfluous beside this one: it does the same, or, whatever asked for
-    /// it, makes a Child SA in the same place.
-    fn is_as(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::CreateChild(a), Self::CreateChild(b)) => {
-                (&a.rule, a.replaces) == (&b.rule, b.replaces)
-            }
-            _ => self == other,
-        }
-    }
-
     /// Whether others like it may wait. Of the rest there is one each at most.
     const fn is_one_of_many(&self) -> bool {
         matches!(self, Self::CreateChild(_) | Self::DeleteChild { .. })
@@ -183,7 +172,7 @@ impl Established {
 impl IkeSa {
     /// Adds a job unless the same one waits already, or too many do.
     pub(crate) fn add_job(&mut self, now: Instant, shared: &mut Shared, job: Job) {
-        if self.jobs.iter().any(|waiting| waiting.is_as(&job)) {
+        if self.jobs.contains(&job) {
             return self.next_job(now, shared);
         }
         if self.jobs.len() >= shared.config.job_limit && job.is_one_of_many() {
