@@ -29,7 +29,8 @@ pub(crate) struct Established {
     pub(crate) channel: Channel,
     pub(crate) nat: NatDetected,
     pub(crate) since: Instant,
-    pub(crate) children: BTreeMap<ChildId, ChildSa>,
+    /// Boxed: a node of the map has room for eleven, and mostly there is one.
+    pub(crate) children: BTreeMap<ChildId, Box<ChildSa>>,
     /// The request of ours that is under way.
     pub(super) current: Option<Current>,
     /// Key exchanges that the peer has begun and that are to go on.
@@ -258,7 +259,7 @@ impl IkeSa {
     fn renew(&mut self, now: Instant, shared: &mut Shared) {
         let State::Established(established) = &self.state else { return };
         let initiator = established.channel.initiator;
-        if initiator && !established.children.values().any(ChildSa::is_live) {
+        if initiator && !established.children.values().any(|c| c.is_live()) {
             return self.delete_ike(now, shared, "lifetime over, no Child SA");
         }
         match self.peer.as_ref().map(|p| p.renewal) {

@@ -445,7 +445,7 @@ impl IkeSa {
     /// Its Child SAs, if it stands.
     pub(crate) fn children(&self) -> impl Iterator<Item = &ChildSa> {
         let established = if let State::Established(e) = &self.state { Some(e) } else { None };
-        established.into_iter().flat_map(|e| e.children.values())
+        established.into_iter().flat_map(|e| e.children.values()).map(Box::as_ref)
     }
 
     /// Whether it stands and serves nothing, and nothing is under way.

@@ -78,19 +78,21 @@ impl Poll {
 impl Established {
     /// When something is to be done about Child SAs.
     pub(super) fn children_due(&self) -> Option<Instant> {
-        let due = |c: &ChildSa| earlier(c.rekey_at, c.poll.map(|p| p.at));
+        let children = self.children.values();
+        let due = children.filter_map(|c| earlier(c.rekey_at, c.poll.map(|p| p.at))).min();
         let later = self.later.iter().map(|(at, _)| *at).min();
-        earlier(later, self.children.values().filter_map(due).min())
+        earlier(later, due)
     }
 
     /// The live successor of a Child SA.
     fn successor(&self, child: ChildId) -> Option<&ChildSa> {
-        self.children.values().find(|c| c.replaces == Some(child) && c.is_live())
+        let mut children = self.children.values().map(Box::as_ref);
+        children.find(|c| c.replaces == Some(child) && c.is_live())
     }
 
     /// Whether a Child SA can and needs to be replaced by us.
     pub(super) fn wants_successor(&self, child: ChildId) -> bool {
-        self.children.get(&child).is_some_and(ChildSa::is_live) && self.successor(child).is_none()
+        self.children.get(&child).is_some_and(|c| c.is_live()) && self.successor(child).is_none()
     }
 
     /// Whether it is not clear yet which of two successors stays: both ends replace the same
@@ -221,10 +223,11 @@ impl IkeSa {
     /// The peer knows that a Child SA is gone: it goes here too, when no packet comes any more.
     pub(super) fn await_silence(&mut self, now: Instant, spi: u32) {
         let State::Established(established) = &mut self.state else { return };
-        let retiring = |c: &&mut ChildSa| {
-            c.inbound_spi == spi && c.state == ChildState::Retiring && c.poll.is_none()
-        };
-        if let Some(old) = established.children.values_mut().find(retiring) {
+        let retiring = established
+            .children
+            .values_mut()
+            .find(|c| c.inbound_spi == spi && c.state == ChildState::Retiring && c.poll.is_none());
+        if let Some(old) = retiring {
             old.poll = Some(Poll::silence(now));
         }
     }
@@ -243,8 +246,8 @@ impl IkeSa {
         let ours =
             matches!(&established.current, Some(Current::DeleteChild { spi: s, .. }) if *s == spi);
         let rule = Arc::clone(&old.rule.name);
-        let carried_on = |c: &ChildSa| c.id != child && c.is_live() && c.rule.name == rule;
-        if !established.children.values().any(carried_on) {
+        let mut others = established.children.values().filter(|c| c.id != child);
+        if !others.any(|c| c.is_live() && c.rule.name == rule) {
             self.remove_child(shared, child, "deleted by the peer");
             return Some(spi);
         }
@@ -283,13 +286,14 @@ impl IkeSa {
         if !established.superseded {
             return;
         }
-        let is_over =
-            |c: &ChildSa| c.state == ChildState::Retiring && c.poll.is_some_and(|p| p.silent);
-        if established.children.values().all(is_over) && established.withheld.is_none() {
+        let mut children = established.children.values();
+        let silent =
+            children.all(|c| c.state == ChildState::Retiring && c.poll.is_some_and(|p| p.silent));
+        if silent && established.withheld.is_none() {
             return self.delete_ike(now, shared, "superseded");
         }
-        let stands = |c: &&ChildSa| c.is_live() && c.state != ChildState::Installing;
-        let standing = established.children.values().filter(stands);
+        let live = established.children.values().filter(|c| c.is_live());
+        let standing = live.filter(|c| c.state != ChildState::Installing);
         let standing: Vec<_> =
             standing.map(|c| (c.id, c.inbound_spi, RuleName::clone(&c.rule.name))).collect();
         for (child, spi, rule) in standing {

@@ -259,7 +259,7 @@ impl IkeSa {
         } else {
             KernelCommand::InstallChild(spec)
         };
-        established.children.insert(id, child);
+        established.children.insert(id, Box::new(child));
         shared.command(Owner::IkeSa(self.id, Purpose::InstallChild(id)), command);
     }
 
