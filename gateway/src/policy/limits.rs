@@ -85,7 +85,7 @@ const LIMITS: &[Limit] = &[
     limit(
         "refused initiators whose request may come again",
         ANYBODY,
-        Fixed("256", "ike/src/endpoint/mod.rs", "const MOST_REFUSED: usize = 256;"),
+        Fixed("256", "ike/src/endpoint/effects.rs", "const MOST_REFUSED: usize = 256;"),
         "the oldest is forgotten",
         None,
     ),
@@ -185,7 +185,7 @@ const LIMITS: &[Limit] = &[
     limit(
         "old keys of one IKE SA that the peer does not delete",
         PEER,
-        Fixed("4", "ike/src/endpoint/mod.rs", "const MOST_REMNANTS: usize = 4;"),
+        Fixed("4", "ike/src/endpoint/effects.rs", "const MOST_REMNANTS: usize = 4;"),
         "the oldest go",
         None,
     ),

@@ -20,6 +20,7 @@ mod peer;
 mod pool;
 mod proposal;
 mod rule;
+mod schema;
 mod secret;
 mod settings;
 mod value;
@@ -28,6 +29,6 @@ mod value;
 mod tests;
 
 pub use error::{PolicyError, Position};
-pub use keys::schema;
 pub use load::{Loaded, load};
+pub use schema::schema;
 pub use settings::{DEFAULT_PIN_DIR, JournalLimits, Settings};

@@ -396,7 +396,7 @@ fn the_manual_has_the_table_of_every_section() {
         let start = text.find(&format!("## `{heading}`")).unwrap_or_else(|| panic!("no {heading}"));
         let start = start + text[start..].find("| Key |").unwrap();
         let end = start + text[start..].find("\n\n").unwrap() + 1;
-        text.replace_range(start..end, &keys::manual(keys));
+        text.replace_range(start..end, &schema::manual(keys));
     }
     let start = text.find("## Limits").unwrap();
     let start = start + text[start..].find("| What |").unwrap();

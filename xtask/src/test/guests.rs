@@ -44,8 +44,8 @@ fn guests(built: &Built, kernels: &[String], is_wanted: impl Fn(&Program) -> boo
 }
 
 /// Runs the guests side by side, three for every two processors: under emulation a guest keeps
-/// one busy, but waits for timers and peers during a third of its time. The first prints as it
-/// goes, each other one when those before it have ended.
+/// one busy, but waits for timers and peers during a third to half of its time. The first prints as
+/// it goes, each other one when those before it have ended.
 pub(super) fn run(built: &Built, args: &Args) -> Vec<Row> {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let abreast = processors.saturating_add(processors / 2);

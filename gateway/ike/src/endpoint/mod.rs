@@ -3,6 +3,7 @@
 
 mod allowance;
 mod contacts;
+mod effects;
 mod half_open;
 mod init_request;
 mod policies;
@@ -26,17 +27,13 @@ use crate::event::EventKind;
 use crate::ike_sa::{IkeSa, Job, State, Wish};
 use crate::io::{CommandId, Done, IkeSaId, Input, KernelError, KernelEvent, Output, Path};
 use crate::random::Random;
-use crate::shared::{Digest, Effect, Owner, Shared};
+use crate::shared::{Digest, Owner, Shared};
 use crate::time::{after, earlier};
 
 /// After a failure a rule that is always up is tried again after this long, then twice as long …
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// … up to this long.
 const LAST_RETRY: Duration = Duration::from_secs(60);
-/// Initiators that were refused whose requests may come again; of more the oldest are forgotten.
-const MOST_REFUSED: usize = 256;
-/// Old keys of one IKE SA that wait to be deleted.
-const MOST_REMNANTS: usize = 4;
 
 /// IKEv2 for one host: every IKE SA of it.
 ///
@@ -410,80 +407,6 @@ impl Endpoint {
         }
         if let Some(oldest) = excess {
             self.with_sa(oldest, |sa, _| sa.state = State::Closed);
-        }
-    }
-
-    /// Does what IKE SAs caused elsewhere, and what that causes in turn.
-    fn apply_effects(&mut self, now: Instant) {
-        while !self.shared.effects.is_empty() {
-            for effect in std::mem::take(&mut self.shared.effects) {
-                self.apply_effect(now, effect);
-            }
-        }
-    }
-
-    fn apply_effect(&mut self, now: Instant, effect: Effect) {
-        match effect {
-            Effect::InitialContact { peer, user, except, before } => {
-                let stale = |sa: &&IkeSa| {
-                    sa.id != except && sa.user == user && sa.stood_before(&peer, before)
-                };
-                let stale: Vec<IkeSaId> = self.sas.values().filter(stale).map(|sa| sa.id).collect();
-                for id in stale {
-                    self.with_sa(id, |sa, shared| sa.close(shared, "the peer has started anew"));
-                }
-            }
-            Effect::RuleLost { rule, error } => self.rule_lost(now, &rule, error),
-            Effect::RuleServed { rule } => {
-                if let Some(state) = self.rules.get_mut(&rule) {
-                    *state = RuleState::default();
-                }
-            }
-            Effect::Reauthenticate { ike_sa, peer, rules } => {
-                let wish = |rule| Job::CreateChild(Wish::new(rule));
-                self.initiate(now, &peer, rules.into_iter().map(wish).collect(), Some(ike_sa));
-            }
-            Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
-            Effect::Superseded { ike_sa } => {
-                self.with_sa(ike_sa, |sa, shared| sa.superseded(now, shared));
-            }
-            Effect::Inherit { heir: (ike_sa, child), then: (owner, command) } => {
-                self.with_sa(ike_sa, |sa, shared| sa.switch_to(shared, child));
-                self.shared.command(owner, command);
-            }
-            Effect::Refused { ike_sa } => {
-                self.refused.insert(ike_sa);
-                if self.refused.len() > MOST_REFUSED
-                    && let Some(oldest) = self.refused.first().copied()
-                {
-                    self.with_sa(oldest, |sa, _| sa.state = State::Closed);
-                }
-            }
-            Effect::TooManyContacts { holder, newest } => {
-                self.make_room_for(now, &holder, newest);
-            }
-            Effect::NoLongerHalfOpen { key } => {
-                self.half_open.remove(&key);
-                self.watch_half_open();
-            }
-        }
-    }
-
-    /// An IKE SA goes on by other SPIs; what is left of the old ones is closed under its own name.
-    fn rekeyed(&mut self, id: IkeSaId, spi: IkeSpi, remnants: Vec<(IkeSpi, IkeSa)>) {
-        self.by_spi.insert(spi, id);
-        for (spi, mut remnant) in remnants {
-            remnant.id = self.sa_id();
-            remnant.remnant_of = Some(id);
-            self.by_spi.insert(spi, remnant.id);
-            self.put_back(remnant);
-        }
-        // What a peer can make us keep is bounded: of many the oldest go without a word.
-        let of_this = |sa: &&IkeSa| sa.remnant_of == Some(id);
-        let present: Vec<IkeSaId> = self.sas.values().filter(of_this).map(|sa| sa.id).collect();
-        let excess = present.len().saturating_sub(MOST_REMNANTS);
-        for id in present.into_iter().take(excess) {
-            self.with_sa(id, |sa, _| sa.state = State::Closed);
         }
     }
 

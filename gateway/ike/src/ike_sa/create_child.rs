@@ -369,6 +369,7 @@ impl IkeSa {
     /// What we are doing, as seen by a request about the Child SA with this outbound SPI.
     pub(super) fn doing(&self, outbound_spi: Option<u32>) -> Doing {
         let State::Established(established) = &self.state else { return Doing::DeleteIke };
+        // As good as closed: what is made on it now would go with it.
         if established.superseded {
             return Doing::DeleteIke;
         }

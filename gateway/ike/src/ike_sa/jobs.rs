@@ -185,28 +185,19 @@ impl IkeSa {
         self.next_job(now, shared);
     }
 
-    /// There is no room for a job. What is not made is tried again later; but a peer that keeps
+    /// There is no room for one of many. What is not made is tried again later; but a peer that keeps
     /// what we have deleted would send by it for ever, and the IKE SA goes with all of it.
     fn refuse_job(&mut self, now: Instant, shared: &mut Shared, job: Job) {
         shared.count(Counter::JobLimit);
-        match job {
-            Job::CreateChild(Wish { rule, replaces: None, .. }) => {
-                let error = Some("more waits on the IKE SA than `job-limit` allows".to_owned());
-                shared.effects.push(Effect::RuleLost { rule, error });
-            }
-            Job::CreateChild(Wish { replaces, .. }) => self.rekey_failed(now, shared, replaces),
-            Job::DeleteChild { .. } => {
-                let reason = "more waits to be deleted than `job-limit` allows";
-                self.delete_ike(now, shared, reason);
-            }
-            Job::RekeyIke
-            | Job::DeleteIke { .. }
-            | Job::Liveness
-            | Job::CheckPath
-            | Job::UpdateAddresses
-            | Job::TellAddresses
-            | Job::CrashToken => {}
+        let Job::CreateChild(wish) = job else {
+            let reason = "more waits to be deleted than `job-limit` allows";
+            return self.delete_ike(now, shared, reason);
+        };
+        if wish.replaces.is_some() {
+            return self.rekey_failed(now, shared, wish.replaces);
         }
+        let error = Some("more waits on the IKE SA than `job-limit` allows".to_owned());
+        shared.effects.push(Effect::RuleLost { rule: wish.rule, error });
     }
 
     /// Starts the next job if nothing is under way.

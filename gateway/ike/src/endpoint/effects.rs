@@ -1,0 +1,91 @@
+//! What one IKE SA causes elsewhere: done when it is back in its place.
+
+use std::time::Instant;
+
+use gateway_wire::IkeSpi;
+
+use super::{Endpoint, RuleState};
+use crate::ike_sa::{IkeSa, Job, State, Wish};
+use crate::io::IkeSaId;
+use crate::shared::Effect;
+
+/// Initiators that were refused whose requests may come again; of more the oldest are forgotten.
+const MOST_REFUSED: usize = 256;
+/// Old keys of one IKE SA that wait to be deleted.
+const MOST_REMNANTS: usize = 4;
+
+impl Endpoint {
+    /// Does what IKE SAs caused elsewhere, and what that causes in turn.
+    pub(super) fn apply_effects(&mut self, now: Instant) {
+        while !self.shared.effects.is_empty() {
+            for effect in std::mem::take(&mut self.shared.effects) {
+                self.apply_effect(now, effect);
+            }
+        }
+    }
+
+    fn apply_effect(&mut self, now: Instant, effect: Effect) {
+        match effect {
+            Effect::InitialContact { peer, user, except, before } => {
+                let stale = |sa: &&IkeSa| {
+                    sa.id != except && sa.user == user && sa.stood_before(&peer, before)
+                };
+                let stale: Vec<IkeSaId> = self.sas.values().filter(stale).map(|sa| sa.id).collect();
+                for id in stale {
+                    self.with_sa(id, |sa, shared| sa.close(shared, "the peer has started anew"));
+                }
+            }
+            Effect::RuleLost { rule, error } => self.rule_lost(now, &rule, error),
+            Effect::RuleServed { rule } => {
+                if let Some(state) = self.rules.get_mut(&rule) {
+                    *state = RuleState::default();
+                }
+            }
+            Effect::Reauthenticate { ike_sa, peer, rules } => {
+                let wish = |rule| Job::CreateChild(Wish::new(rule));
+                self.initiate(now, &peer, rules.into_iter().map(wish).collect(), Some(ike_sa));
+            }
+            Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
+            Effect::Superseded { ike_sa } => {
+                self.with_sa(ike_sa, |sa, shared| sa.superseded(now, shared));
+            }
+            Effect::Inherit { heir: (ike_sa, child), then: (owner, command) } => {
+                self.with_sa(ike_sa, |sa, shared| sa.switch_to(shared, child));
+                self.shared.command(owner, command);
+            }
+            Effect::Refused { ike_sa } => {
+                self.refused.insert(ike_sa);
+                if self.refused.len() > MOST_REFUSED
+                    && let Some(oldest) = self.refused.first().copied()
+                {
+                    self.with_sa(oldest, |sa, _| sa.state = State::Closed);
+                }
+            }
+            Effect::TooManyContacts { holder, newest } => {
+                self.make_room_for(now, &holder, newest);
+            }
+            Effect::NoLongerHalfOpen { key } => {
+                self.half_open.remove(&key);
+                self.watch_half_open();
+            }
+        }
+    }
+
+    /// An IKE SA goes on by other SPIs; what is left of the old ones is closed under its own name.
+    fn rekeyed(&mut self, id: IkeSaId, spi: IkeSpi, remnants: Vec<(IkeSpi, IkeSa)>) {
+        self.by_spi.insert(spi, id);
+        for (spi, mut remnant) in remnants {
+            remnant.id = self.sa_id();
+            remnant.remnant_of = Some(id);
+            self.by_spi.insert(spi, remnant.id);
+            self.put_back(remnant);
+        }
+        // What a peer can make us keep is bounded: of many the oldest go without a word.
+        let of_this = |sa: &&IkeSa| sa.remnant_of == Some(id);
+        let present: Vec<IkeSaId> = self.sas.values().filter(of_this).map(|sa| sa.id).collect();
+        let excess = present.len().saturating_sub(MOST_REMNANTS);
+        for id in present.into_iter().take(excess) {
+            self.with_sa(id, |sa, _| sa.state = State::Closed);
+        }
+    }
+}
