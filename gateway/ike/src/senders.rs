@@ -36,6 +36,11 @@ fn traffic(rule: &RuleName, pairs: &[(Selector, u32)]) -> Option<Traffic> {
 }
 
 impl Senders {
+    /// Whether nothing sends.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// From now on this one sends.
     pub(crate) fn begins(&mut self, rule: &RuleName, pairs: &[(Selector, u32)], child: ChildId) {
         let Some(traffic) = traffic(rule, pairs) else { return };

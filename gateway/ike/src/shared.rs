@@ -401,11 +401,12 @@ impl Shared {
     }
 
     /// Whether no SA has left anything: every SPI is free, the kernel owes no answer, no peer
-    /// counts as connected, and nothing waits to be said or done.
+    /// counts as connected, none counts as sending, and nothing waits to be said or done.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.has_no_spis()
             && self.commands.is_empty()
             && self.contacts.is_empty()
+            && self.senders.is_empty()
             && self.outputs.is_empty()
             && self.effects.is_empty()
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use gateway_ike::config::{Renewal, Start};
 use gateway_ike::counters::Counter;
-use gateway_ike::io::ChildId;
-use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
+use gateway_ike::io::{ChildId, KernelError};
+use gateway_ike::testing::{Faults, Refusal, Simulation, peer, policies, protect};
 
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -109,4 +109,18 @@ fn what_a_peer_has_lost_is_replaced_without_a_gap() {
     let removed = format!("remove child {}", old.0);
     assert_eq!(history, ["install inbound to-a", "install outbound to-a", &removed]);
     assert_eq!(simulation.exchange_traffic(), []);
+}
+
+#[test]
+fn an_heir_that_the_kernel_refuses_leaves_nothing() {
+    let mut simulation = connected();
+    let rules = simulation.nodes[0].kernel.classified.clone().unwrap();
+    simulation.crash(0, 2);
+    let refusals = [Refusal::Error(KernelError::NoSuchSa)];
+    simulation.nodes[1].kernel.refusals.extend(refusals);
+    simulation.configure(0, (*rules).clone());
+    // Its INITIAL_CONTACT ends the old one while the kernel has yet to answer for the new one.
+    simulation.run(Duration::from_millis(90));
+    assert!(simulation.nodes[1].kernel.children.is_empty());
+    simulation.wind_up().unwrap();
 }

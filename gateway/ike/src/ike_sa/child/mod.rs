@@ -302,6 +302,9 @@ impl IkeSa {
                 let peer_spi = installed.outbound_spi;
                 let Some(failed) = established.children.remove(&child) else { return };
                 shared.release_spi(spi);
+                // It may have inherited while the kernel was busy. Whoever waits behind it in turn
+                // begins with the first packet.
+                let _heir = shared.senders.ends(&failed.rule.name, &failed.pairs, child);
                 let again = error == KernelError::SpiInUse && withheld.is_none();
                 let error = Error::Kernel(error);
                 if let Some(withheld) = withheld {
