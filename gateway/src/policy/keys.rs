@@ -112,7 +112,7 @@ pub(super) const GATEWAY: &[Key] = &[
     key(
         "interfaces",
         List,
-        Words("the interface with the default route"),
+        Words("the interfaces with a default route"),
         "The underlay: network interfaces on which protected traffic leaves and arrives.",
     ),
     key("xfrm-interface", Text, Default("\"ipsec0\""), "Name of the XFRM interface."),

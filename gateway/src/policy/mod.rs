@@ -2,7 +2,7 @@
 //!
 //! [`load()`] reads a directory and touches nothing else: `gateway check` is this call and the
 //! printing of its result, a reload is this call and a swap. The grammar is one table in
-//! `keys`, from which the reader, the JSON [`schema`] and `policies/README.md` come.
+//! `keys`, from which the reader, the JSON [`schema()`] and `policies/README.md` come.
 //!
 //! INVARIANT: a value that leaves this module is complete and consistent; nobody checks it again.
 #![forbid(unsafe_code)]
