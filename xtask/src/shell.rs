@@ -79,11 +79,26 @@ pub(crate) fn tool(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// A cargo invocation at the top of the checkout, with the toolchain that runs us.
+/// A cargo invocation at the top of the checkout, with the toolchain that runs us, and without what
+/// cargo has told us of ourselves: a build script that reads such variables (ring's does) would run
+/// again, and all that depends on it be built again, whenever cargo is called now by us, now by hand.
 pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
+    for (name, _) in env::vars_os() {
+        if is_of_package(&name.to_string_lossy()) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+/// Whether cargo sets a variable for the package that it runs.
+fn is_of_package(name: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"]
+        .iter()
+        .any(|start| name.starts_with(start))
+        || name == "OUT_DIR"
 }
 
 /// A command line as one would type it, for messages.
@@ -146,6 +161,17 @@ pub(crate) fn join<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_is_not_told_what_it_told_us_of_ourselves() {
+        let command = cargo(["build"]);
+        let removed: Vec<_> =
+            command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        for name in ["CARGO_PKG_NAME", "CARGO_PKG_VERSION_MAJOR", "CARGO_MANIFEST_DIR"] {
+            assert!(removed.iter().any(|other| *other == name), "{name}");
+        }
+        assert!(!is_of_package("CARGO_HOME") && !is_of_package("CARGO_INCREMENTAL"));
+    }
 
     #[test]
     fn a_plain_word_is_not_quoted() {
