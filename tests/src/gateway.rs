@@ -308,15 +308,21 @@ impl<'a> Gateway<'a> {
             .map_err(|error| self.with_log(&error))
     }
 
-    /// Waits until it has no IKE SA.
+    /// Waits until it has no IKE SA but such as stay half a minute to repeat their last answer, and
+    /// no Child SA.
     ///
     /// # Errors
     /// It has one still after a minute; with the end of the log.
     pub fn wait_gone(&self) -> Result {
         wait_for("the end of the gateway's IKE SAs", PATIENCE, || {
             let status = self.status()?;
-            let none = status.get("ike_sas").and_then(Value::as_array).is_some_and(Vec::is_empty);
-            Ok(none.then_some(()))
+            let over = |sa: &Value| {
+                let children = sa.get("children").and_then(Value::as_array);
+                sa.get("state").is_some_and(|state| state == "closing")
+                    && children.is_some_and(Vec::is_empty)
+            };
+            let ike_sas = status.get("ike_sas").and_then(Value::as_array);
+            Ok(ike_sas.is_some_and(|all| all.iter().all(over)).then_some(()))
         })
         .map_err(|error| self.with_log(&error))
     }

@@ -69,6 +69,15 @@ impl Namespace {
     /// # Errors
     /// The kernel refuses; usually for want of privilege.
     pub fn new(name: &str) -> Result<Self> {
+        Self::make(name, true)?.with_loopback()
+    }
+
+    /// Like [`Namespace::new`], but with `lo` down: for one that is configured by one call of
+    /// [`Namespace::ip`] anyway.
+    ///
+    /// # Errors
+    /// As [`Namespace::new`].
+    pub(crate) fn without_loopback(name: &str) -> Result<Self> {
         Self::make(name, true)
     }
 
@@ -77,7 +86,11 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::new`].
     pub fn without_bpffs(name: &str) -> Result<Self> {
-        Self::make(name, false)
+        Self::make(name, false)?.with_loopback()
+    }
+
+    fn with_loopback(self) -> Result<Self> {
+        self.ip("link set lo up").map(|()| self)
     }
 
     fn make(name: &str, bpffs: bool) -> Result<Self> {
@@ -87,7 +100,6 @@ impl Namespace {
             .map_err(|_panic| Error::new("the thread that makes a namespace panicked"))?
             .context(format_args!("namespace {name}"))?;
         let namespace = Self { name: name.to_owned(), net, mount, directory };
-        namespace.ip("link set lo up")?;
         // No duplicate address detection: an address is usable as soon as it is there.
         for sysctl in ["net/ipv6/conf/all/accept_dad", "net/ipv6/conf/default/accept_dad"] {
             namespace.sysctl(sysctl, "0")?;

@@ -53,9 +53,8 @@ impl Site {
         outer: (Ipv4Addr, Ipv6Addr),
         next_hop: (Ipv4Addr, Ipv6Addr),
     ) -> Result<Self> {
-        let gateway = Namespace::new(name)?;
-        let host = Namespace::new(&format!("{name}-host"))?;
-        gateway.link("lan0", &host, "eth0")?;
+        let gateway = Namespace::without_loopback(name)?;
+        let host = Namespace::without_loopback(&format!("{name}-host"))?;
         for version in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             gateway.sysctl(version, "1")?;
         }
@@ -64,38 +63,57 @@ impl Site {
         Ok(Self { gateway, host, number, outer, next_hop })
     }
 
-    /// Addresses and routes, once `eth0` is there.
-    fn configure(&self, other: &Self) -> Result {
+    /// The line for `ip` that makes the wire between gateway and host, wherever it runs.
+    fn wire(&self) -> String {
+        let (gateway, host) = (self.gateway.path(), self.host.path());
+        format!("link add lan0 netns {gateway} type veth peer name eth0 netns {host}\n")
+    }
+
+    /// Devices, addresses and routes, once there are wires; with an IPv4 prefix `later` beside the
+    /// one of the site.
+    fn configure(&self, other: &Self, later: Option<u8>) -> Result {
         let n = self.number;
+        let more = |host: u8, device: &str| {
+            later.map_or_else(String::new, |n| format!("addr add 10.{n}.0.{host}/24 dev {device}"))
+        };
         self.gateway.ip(&format!(
-            "addr add 10.{n}.0.1/24 dev lan0\n\
-             addr add fd00:{n}::1/64 dev lan0 nodad"
+            "link set lo up\n\
+             link set lan0 up\n\
+             link set eth0 up\n\
+             addr add 10.{n}.0.1/24 dev lan0\n\
+             addr add fd00:{n}::1/64 dev lan0 nodad\n\
+             {}\n{}",
+            more(1, "lan0"),
+            self.outside(other)
         ))?;
-        self.configure_outside(other)?;
         self.host.ip(&format!(
-            "addr add 10.{n}.0.2/24 dev eth0\n\
+            "link set lo up\n\
+             link set eth0 up\n\
+             addr add 10.{n}.0.2/24 dev eth0\n\
              addr add fd00:{n}::2/64 dev eth0 nodad\n\
+             {}\n\
              route add default via 10.{n}.0.1\n\
-             route add default via fd00:{n}::1"
+             route add default via fd00:{n}::1",
+            more(2, "eth0")
         ))
     }
 
-    /// Those of `eth0`.
-    fn configure_outside(&self, other: &Self) -> Result {
+    /// The lines for `ip` that give `eth0` its addresses and routes.
+    fn outside(&self, other: &Self) -> String {
         let (v4, v6) = self.outer;
         let (via4, via6) = self.next_hop;
         let (n, m) = (self.number, other.number);
         // A next hop for the other site's prefixes with our inner address as the source: traffic
         // of the gateway itself is selected as that of its site is. A daemon that runs already
         // would have routes of its own to them as soon as there is a way to the peer.
-        self.gateway.ip(&format!(
+        format!(
             "addr add {v4}/24 dev eth0\n\
              addr add {v6}/64 dev eth0 nodad\n\
              route add 10.{m}.0.0/24 via {via4} src 10.{n}.0.1\n\
              route add fd00:{m}::/64 via {via6} src fd00:{n}::1\n\
              route add default via {via4}\n\
              route add default via {via6}"
-        ))
+        )
     }
 
     /// The gateway's address on the underlay.
@@ -193,27 +211,36 @@ impl Topology {
                 )
             }
         };
-        let middle = Namespace::new("middle")?;
-        client.gateway.link("eth0", &middle, Self::CLIENT_PORT)?;
-        server.gateway.link("eth0", &middle, Self::SERVER_PORT)?;
+        let middle = Namespace::without_loopback("middle")?;
+        // Under emulation a process costs more than what it does: one makes all wires, and then one
+        // in each namespace configures it.
+        let outside = |port: &str, site: &Site| {
+            format!("link add {port} type veth peer name eth0 netns {}\n", site.gateway.path())
+        };
+        let wires = [
+            outside(Self::CLIENT_PORT, &client),
+            outside(Self::SERVER_PORT, &server),
+            client.wire(),
+            server.wire(),
+        ];
+        middle.ip(&wires.concat())?;
         let topology = Self { client, server, middle, between };
         match between {
             Between::Switch => topology.switch()?,
             Between::Nat => topology.router()?,
         }
-        topology.client.configure(&topology.server)?;
-        topology.server.configure(&topology.client)?;
-        topology.server.gateway.ip("addr add 10.3.0.1/24 dev lan0")?;
-        topology.server.host.ip("addr add 10.3.0.2/24 dev eth0")?;
+        topology.client.configure(&topology.server, None)?;
+        topology.server.configure(&topology.client, Some(3))?;
         Ok(topology)
     }
 
     fn switch(&self) -> Result {
         let (v4, v6) = self.client.next_hop;
         self.middle.ip(&format!(
-            "link add {switch} type bridge\n\
-             link set {client} master {switch}\n\
-             link set {server} master {switch}\n\
+            "link set lo up\n\
+             link add {switch} type bridge\n\
+             link set {client} up master {switch}\n\
+             link set {server} up master {switch}\n\
              link set {switch} up\n\
              addr add {v4}/24 dev {switch}\n\
              addr add {v6}/64 dev {switch} nodad",
@@ -243,7 +270,10 @@ impl Topology {
         let ((in4, in6), (out4, out6)) = (self.client.next_hop, self.server.next_hop);
         let (client, server) = (Self::CLIENT_PORT, Self::SERVER_PORT);
         self.middle.ip(&format!(
-            "addr add {in4}/24 dev {client}\n\
+            "link set lo up\n\
+             link set {client} up\n\
+             link set {server} up\n\
+             addr add {in4}/24 dev {client}\n\
              addr add {in6}/64 dev {client} nodad\n\
              addr add {out4}/24 dev {server}\n\
              addr add {out6}/64 dev {server} nodad"
@@ -304,7 +334,7 @@ impl Topology {
     /// # Errors
     /// `ip` refuses.
     pub fn configure_client(&self) -> Result {
-        self.client.configure_outside(&self.server)
+        self.client.gateway.ip(&self.client.outside(&self.server))
     }
 
     /// What lies between the gateways.

@@ -45,12 +45,12 @@ pub struct PingOptions {
 }
 
 impl Default for PingOptions {
-    /// Three pings, 200 ms apart, 5 s for the answer: emulated machines are slow.
+    /// Three pings, 50 ms apart, 5 s for the answer: emulated machines are slow.
     fn default() -> Self {
         Self {
             count: 3,
             size: 56,
-            interval: Duration::from_millis(200),
+            interval: Duration::from_millis(50),
             wait: Duration::from_secs(5),
         }
     }
