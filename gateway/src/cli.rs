@@ -58,6 +58,9 @@ pub enum Command {
     /// Show what the running gateway does
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Block what the policies protect until the gateway runs
+    #[command(after_help = GUARD_HELP)]
+    Guard(GuardArgs),
     /// Remove the eBPF guard that stays when the gateway ends
     #[command(after_help = UNGUARD_HELP)]
     Unguard(UnguardArgs),
@@ -105,6 +108,19 @@ Examples:
 Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on the command line,
 3 if there is none.";
 
+const GUARD_HELP: &str = "\
+The eBPF guard is attached to the interfaces of `interfaces` in the policy files, or, where they name
+none, to all that are hardware. It stays when the command ends. At boot this closes the time until the
+gateway has started, and all the time if it cannot: deploy/gateway-guard.service does that. Where a
+gateway runs already nothing is done.
+
+Examples:
+  gateway guard --policies /etc/gateway/policies
+  gateway unguard                              lifts it again
+
+Exit status: 0 if all these interfaces are guarded, 1 if one or all are not, 2 for a mistake on the
+command line.";
+
 const UNGUARD_HELP: &str = "\
 What the policies protected passes in the clear from then on. SAs and policies in the kernel are not
 touched: the gateway takes its own away when it ends in good order or starts again.
@@ -151,6 +167,14 @@ pub struct StatusArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     #[arg(value_hint = clap::ValueHint::FilePath)]
     pub socket: PathBuf,
+}
+
+/// Arguments of `gateway guard`.
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// Directory with the policy files (*.toml)
+    #[arg(long, short, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub policies: PathBuf,
 }
 
 /// Arguments of `gateway unguard`.
@@ -260,7 +284,7 @@ mod tests {
         for expected in ["Examples:", "kill -HUP", "Exit status:", "3  `gateway status`", "check"] {
             assert!(help.contains(expected), "{expected} in\n{help}");
         }
-        for sub in ["run", "check", "status", "unguard"] {
+        for sub in ["run", "check", "status", "guard", "unguard"] {
             let help = command.find_subcommand_mut(sub).unwrap().render_long_help().to_string();
             assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
         }

@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use gateway::cli::{CheckArgs, Cli, Command, StatusArgs, UnguardArgs, completions, exit, manual};
+use gateway::cli::{
+    CheckArgs, Cli, Command, GuardArgs, StatusArgs, UnguardArgs, completions, exit, manual,
+};
 use gateway::control::{QueryError, Request, Response, query, render};
 use gateway::driver;
 use gateway::kernel::bpf::remove;
@@ -17,6 +19,7 @@ fn main() -> ExitCode {
         Command::Run(args) => driver::run(&args).map_or_else(|e| failed(&e), |()| exit::OK),
         Command::Check(args) => check(&args),
         Command::Status(args) => status(&args),
+        Command::Guard(args) => guard(&args),
         Command::Unguard(args) => unguard(&args),
         Command::Version => print(concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         Command::Man => manual().map_or_else(|e| failed(&e), |page| print(&page)),
@@ -106,6 +109,26 @@ fn status(args: &StatusArgs) -> u8 {
         }
         Err(error) => failed(&error),
     }
+}
+
+/// `gateway guard`.
+fn guard(args: &GuardArgs) -> u8 {
+    let guarded = match driver::guard(args) {
+        Ok(Some(guarded)) => guarded,
+        Ok(None) => return print(b"a gateway is running, and guards\n"),
+        Err(error) => return failed(&error),
+    };
+    if guarded.is_empty() {
+        return failed(&"there is no interface to guard: name the underlay in `interfaces`");
+    }
+    let mut code = exit::OK;
+    for (interface, outcome) in &guarded {
+        code = code.max(match outcome {
+            Ok(attached) => print(format!("{interface}: guarded ({attached})\n").as_bytes()),
+            Err(error) => failed(&format!("{interface} is not guarded: {error}")),
+        });
+    }
+    code
 }
 
 /// `gateway unguard`.

@@ -219,6 +219,16 @@ impl<'a> Gateway<'a> {
         Ok(Self { namespace, daemon, directory })
     }
 
+    /// Runs `gateway guard` with this policy, and gives what it says.
+    ///
+    /// # Errors
+    /// It fails; with what it says of that.
+    pub fn guard(namespace: &Namespace, policy: &impl fmt::Display) -> Result<String> {
+        let directory = write_policies(namespace, policy)?;
+        let mut command = namespace.command(gateway_binary());
+        output(command.arg("guard").arg("--policies").arg(&directory), "")
+    }
+
     /// The directory of its policy files.
     #[must_use]
     pub fn policies(&self) -> &Path {

@@ -54,6 +54,69 @@ fn an_interface_that_is_not_there_is_named() -> Result {
 }
 
 #[test]
+fn what_is_selected_is_blocked_from_before_the_first_start_on() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let server = Policy::of_server(&topology, V4, V4);
+    let client = Policy::of_client(&topology, V4, V4);
+    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
+    // Each to the other itself, past the middle, which forwards nothing: in the clear all is reached.
+    for (from, to) in [(&topology.client, &topology.server), (&topology.server, &topology.client)] {
+        from.gateway.ip(&format!("route replace {} via {}", to.prefix(V4), to.outer(V4)))?;
+    }
+    ping_until_answered(host, target, PATIENCE)?;
+
+    // What comes in is refused by the one, though the other sends it.
+    let said = Gateway::guard(&topology.server.gateway, &server)?;
+    assert!(said.contains("eth0: guarded (XDP"), "{said}");
+    none_answered(host, target)?;
+    // What goes out does not leave the other.
+    Gateway::guard(&topology.client.gateway, &client)?;
+    let capture = capture(&topology)?;
+    none_answered(host, target)?;
+    none_answered(&topology.server.host, topology.client.host_address(V4))?;
+
+    let server = Gateway::start(&topology.server.gateway, &server)?;
+    let mut gateway = Gateway::start(&topology.client.gateway, &client)?;
+    ping_until_answered(host, target, PATIENCE)?;
+    server.wait_child(RULE)?;
+    let said = Gateway::guard(&topology.client.gateway, &client)?;
+    assert!(said.contains("a gateway is running"), "{said}");
+    exercise(&topology, V4)?;
+    // The SAs of one that was killed go on under the guard that is put up again.
+    gateway.daemon().signal(Signal::SIGKILL)?;
+    gateway.daemon().wait(PATIENCE)?;
+    let said = Gateway::guard(&topology.client.gateway, &client)?;
+    assert!(said.contains("eth0: guarded (XDP"), "{said}");
+    exercise(&topology, V4)?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}
+
+#[test]
+fn a_guard_without_an_interface_says_so_and_one_that_lacks_one_guards_the_others() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let namespace = &topology.client.gateway;
+    let policy = Policy::of_client(&topology, V4, V4).to_string();
+    let two = policy.replace("[\"eth0\"]", "[\"eth7\", \"eth0\"]");
+    assert_ne!(two, policy);
+    let refused = Gateway::guard(namespace, &two).unwrap_err().to_string();
+    assert!(refused.contains("eth7 is not guarded: there is no interface eth7"), "{refused}");
+    assert!(refused.contains("eth0: guarded"), "{refused}");
+    // A namespace has no hardware.
+    let none = policy.replace("interfaces = [\"eth0\"]", "");
+    assert_ne!(none, policy);
+    let bare = Namespace::new("bare")?;
+    let refused = Gateway::guard(&bare, &none).unwrap_err().to_string();
+    assert!(refused.contains("there is no interface to guard"), "{refused}");
+    Ok(())
+}
+
+#[test]
 fn the_guard_is_removed_on_purpose_and_not_from_under_a_running_gateway() -> Result {
     if !met(&NEEDED)? {
         return Ok(());

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: installs what `cargo xtask doctor` misses.
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdin};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use crate::doctor::{CORE_PACKAGES, Item, Mend, Purpose, inventory};
@@ -12,7 +13,7 @@ use crate::shell::{capture, find_tool, is_root, succeeds};
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Installs Debian's packages (as root, or by sudo) and builds bpf-linker in the cache directory
+Installs Debian's packages (as root, or by sudo; strongSwan without its service) and builds bpf-linker in the cache directory
 ($GATEWAY_CACHE, or gateway in the user's cache directory). What is there is left alone: a second
 run does nothing. On a terminal it asks first, unless --yes is given.
 
@@ -93,10 +94,28 @@ fn install(items: &[Item]) -> Result {
     say(format!("packages: {}", packages.join(" ")));
     let step = Step::start("installing the packages and what they need");
     let mut install = apt();
-    install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages);
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(&packages);
     capture(&mut install)?;
     step.done();
+    if packages.iter().any(|package| package == STRONGSWAN)
+        && Path::new("/run/systemd/system").exists()
+    {
+        give_ports_back();
+    }
     Ok(())
+}
+
+/// The package of strongSwan's daemon.
+const STRONGSWAN: &str = "charon-systemd";
+
+/// Stops strongSwan's service, which Debian starts when it installs the package: the tests run
+/// strongSwan themselves, and a gateway on this machine needs ports 500 and 4500.
+fn give_ports_back() {
+    const COMMAND: [&str; 4] = ["systemctl", "disable", "--now", "strongswan.service"];
+    match capture(&mut privileged(&COMMAND)) {
+        Ok(_) => say("stopped strongSwan's service: the tests start strongSwan themselves"),
+        Err(error) => say(format!("strongSwan's service may have UDP ports 500 and 4500: {error}")),
+    }
 }
 
 /// The packages that mend an item, if packages do.
@@ -140,14 +159,14 @@ fn agreed() -> Result<bool> {
 
 /// `apt-get` with the rights that it needs.
 fn apt() -> Command {
-    const QUIET: &str = "DEBIAN_FRONTEND=noninteractive";
-    if is_root() {
-        let mut command = Command::new("env");
-        command.args([QUIET, "apt-get"]);
-        return command;
-    }
-    let mut command = Command::new("sudo");
-    command.args(["env", QUIET, "apt-get"]);
+    privileged(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
+}
+
+/// A command as root, by sudo if need be.
+fn privileged(words: &[&str]) -> Command {
+    let sudo: &[&str] = if is_root() { &[] } else { &["sudo"] };
+    let mut command = Command::new("env");
+    command.args([sudo, words].concat());
     command
 }
 

@@ -6,11 +6,12 @@ use caps::Capability;
 
 use crate::control::BindError;
 use crate::kernel::KernelSetupError;
+use crate::kernel::bpf::BpfError;
 use crate::log::LogError;
 use crate::net::OpenError;
 use crate::policy::PolicyError;
 
-/// Why `gateway run` ended.
+/// Why `gateway run` ended, or `gateway guard` did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The policy files have errors. One line each.
@@ -37,6 +38,9 @@ pub enum RunError {
     /// The kernel cannot be set up.
     #[error(transparent)]
     Kernel(#[from] KernelSetupError),
+    /// The guard cannot be put up.
+    #[error(transparent)]
+    Guard(#[from] BpfError),
     /// The runtime or the signal handlers cannot be started.
     #[error("cannot start: {0}")]
     Runtime(io::Error),

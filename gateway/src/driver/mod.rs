@@ -7,6 +7,7 @@
 //! INVARIANT: only this module knows all the others, and only it calls the core.
 
 mod error;
+mod guard;
 mod inbound;
 mod journal;
 mod linux;
@@ -43,6 +44,7 @@ use crate::kernel::{LinkChange, Notice};
 use crate::net::{Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, TokenBucket};
 
 pub use self::error::RunError;
+pub use self::guard::guard;
 pub use self::load::load;
 pub use self::reload::Reloader;
 pub use self::seam::{Kernel, Monitor, RulePackets};

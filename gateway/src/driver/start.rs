@@ -12,7 +12,7 @@ use tracing::level_filters::LevelFilter;
 use super::{Driver, Parts, Reloader, RunError, load, privileges, signals, state, underlay};
 use crate::cli::RunArgs;
 use crate::control::Server;
-use crate::kernel::bpf::LogLevel;
+use crate::kernel::bpf::{LogLevel, guarded_interfaces};
 use crate::kernel::{KernelConfig, LinuxKernel};
 use crate::log;
 use crate::net::{OpenError, Ports, Reinjector, Sockets};
@@ -73,9 +73,13 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     driver.run().await
 }
 
-fn kernel_config(settings: &Settings) -> KernelConfig {
+/// How the settings want the kernel. Where they name no underlay it is the interfaces with a default
+/// route, and those that are guarded already: at boot `gateway guard` could not know better.
+pub(super) fn kernel_config(settings: &Settings) -> KernelConfig {
     let interfaces = if settings.interfaces.is_empty() {
-        underlay::default_interfaces()
+        let mut names = underlay::default_interfaces();
+        names.extend(guarded_interfaces(&settings.pin_dir));
+        names.into_iter().collect()
     } else {
         settings.interfaces.clone()
     };

@@ -1,7 +1,8 @@
-//! The underlay when the operator names none: the interfaces with a default route.
+//! The underlay when the operator names none.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 /// A route is usable (RTF_UP of linux/route.h).
 const UP: u32 = 0x1;
@@ -9,15 +10,28 @@ const UP: u32 = 0x1;
 const REJECT: u32 = 0x200;
 
 /// The interfaces that a default route leads to, of either family, by name.
-pub(super) fn default_interfaces() -> Vec<String> {
+pub(super) fn default_interfaces() -> BTreeSet<String> {
     // Of the calling thread, for its network namespace may differ from that of the process.
     let read = |table: &str| {
         fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
     };
     let (v4, v6) = (read("route"), read("ipv6_route"));
-    let names: BTreeSet<&str> =
-        v4.lines().filter_map(v4_default).chain(v6.lines().filter_map(v6_default)).collect();
-    names.into_iter().map(str::to_owned).collect()
+    let names = v4.lines().filter_map(v4_default).chain(v6.lines().filter_map(v6_default));
+    names.map(str::to_owned).collect()
+}
+
+/// The interfaces that are hardware: sooner or later default routes lead to some of them.
+pub(super) fn hardware_interfaces() -> Vec<String> {
+    hardware_below(Path::new("/sys/class/net"))
+}
+
+/// Only hardware has a `device` (Documentation/ABI/testing/sysfs-class-net).
+fn hardware_below(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let hardware = entries.filter(|entry| entry.path().join("device").exists());
+    let names: BTreeSet<_> =
+        hardware.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.into_iter().collect()
 }
 
 /// The interface of a line of `/proc/net/route` that is a default route.
@@ -60,23 +74,34 @@ mod tests {
     }
 
     #[test]
+    fn hardware_is_what_has_a_device() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in ["lo", "veth0", "eth1/device", "eth0/device"] {
+            fs::create_dir_all(directory.path().join(path)).unwrap();
+        }
+        assert_eq!(hardware_below(directory.path()), ["eth0", "eth1"]);
+        assert!(hardware_below(&directory.path().join("nowhere")).is_empty());
+    }
+
+    #[test]
     fn the_interfaces_of_both_families_are_found_once() {
         if !is_root("the_interfaces_of_both_families_are_found_once") {
             return;
         }
         std::thread::spawn(|| {
             enter_namespace();
-            assert!(default_interfaces().is_empty());
+            let names = || default_interfaces().into_iter().collect::<Vec<_>>();
+            assert!(names().is_empty());
             for (name, address) in [("up0", "192.0.2.1/24"), ("up1", "198.51.100.1/24")] {
                 ip(&format!("link add {name} type veth peer name {name}-far"));
                 ip(&format!("address add {address} dev {name}"));
                 ip(&format!("link set {name} up"));
             }
             ip("route add default via 198.51.100.9");
-            assert_eq!(default_interfaces(), ["up1"]);
+            assert_eq!(names(), ["up1"]);
             ip("-6 route add default dev up1");
             ip("-6 route add default dev up0 metric 2000");
-            assert_eq!(default_interfaces(), ["up0", "up1"]);
+            assert_eq!(names(), ["up0", "up1"]);
         })
         .join()
         .unwrap();

@@ -8,6 +8,7 @@
 pub mod bpf;
 mod claims;
 mod executor;
+mod guard;
 mod limits;
 mod links;
 mod linux;
@@ -27,6 +28,7 @@ mod testing;
 mod transaction;
 pub mod xfrm;
 
+pub use guard::{Guarded, put_up};
 pub use limits::{Excess, beyond_limits};
 pub use links::{LinkChange, LinkStatus};
 pub use linux::LinuxKernel;

@@ -440,6 +440,12 @@ pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
     remove_maps(pin_dir)
 }
 
+/// The interfaces of this thread's network namespace that a run with this pin directory guards.
+#[must_use]
+pub fn guarded_interfaces(pin_dir: &Path) -> BTreeSet<String> {
+    attach::pinned_interfaces(&pin_dir.join(LINKS))
+}
+
 /// Removes the directory with the maps, if nothing is attached any more.
 ///
 /// # Errors

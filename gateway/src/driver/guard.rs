@@ -1,0 +1,39 @@
+//! `gateway guard`: blocks what the policies protect before, or without, a gateway that runs.
+
+use std::io;
+
+use super::start::kernel_config;
+use super::{RunError, load, underlay};
+use crate::cli::GuardArgs;
+use crate::control::{QueryError, Request, query};
+use crate::kernel::{Guarded, put_up};
+use crate::log;
+use crate::policy::Loaded;
+
+/// Puts the guard up; `None` if a gateway runs, which guards already.
+///
+/// # Errors
+/// The policy files have errors, or the programs cannot be loaded.
+pub fn guard(args: &GuardArgs) -> Result<Option<Guarded>, RunError> {
+    log::init("warn", log::Format::default())?;
+    let Loaded { settings, policies, warnings, .. } =
+        load(&args.policies).map_err(RunError::Policies)?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    match query(&settings.control_socket, &Request::Status {}) {
+        Err(QueryError::NoDaemon { source, .. })
+            if source.kind() != io::ErrorKind::PermissionDenied => {}
+        Ok(_) | Err(_) => return Ok(None),
+    }
+    let mut config = kernel_config(&settings);
+    if config.interfaces.is_empty() {
+        // At boot there is no route yet that would tell which of them lead to peers.
+        config.interfaces = underlay::hardware_interfaces();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    Ok(Some(runtime.block_on(put_up(&config, &policies))?))
+}

@@ -1,0 +1,48 @@
+//! The guard alone: the BPF programs, and nobody who negotiates.
+
+use gateway_ike::config::PolicySet;
+use tracing::warn;
+
+use super::bpf::{Attached, BpfError, DataPath, DataPathConfig};
+use super::network::Network;
+use super::rules::{RuleIds, class_rules};
+use super::setup::{self, KernelConfig};
+
+/// What became of each interface.
+pub type Guarded = Vec<(String, Result<Attached, BpfError>)>;
+
+/// Blocks what the policies protect on the interfaces of `config`, until a gateway takes over. An
+/// interface that fails does not keep the others from being guarded.
+///
+/// Must be called in a tokio runtime, by a thread in the right network namespace.
+///
+/// # Errors
+/// The programs cannot be loaded, or the rules not be put in force: nothing is attached then.
+pub async fn put_up(config: &KernelConfig, policies: &PolicySet) -> Result<Guarded, BpfError> {
+    let mut data_path = DataPath::load(&DataPathConfig {
+        pin_dir: config.pin_dir.clone(),
+        xfrm_ifindex: xfrm_interface(config).await,
+        own_mark: config.own_mark,
+        log: config.bpf_log,
+    })?;
+    data_path.classify(&class_rules(policies, &mut RuleIds::default()))?;
+    let attach = |name: &String| (name.clone(), data_path.attach(name));
+    Ok(config.interfaces.iter().map(attach).collect())
+}
+
+/// The index of the XFRM interface that a gateway has left, whose SAs may go on; 0 if there is none,
+/// which has the programs drop what would go there.
+async fn xfrm_interface(config: &KernelConfig) -> u32 {
+    let found = match Network::open() {
+        Ok(network) => network.interface(&config.xfrm_interface).await,
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(Some(found)) if setup::is_ours(&found, config).is_ok() => found.index,
+        Ok(_none_of_ours) => 0,
+        Err(error) => {
+            warn!(interface = %config.xfrm_interface, %error, "Cannot look up the XFRM interface");
+            0
+        }
+    }
+}
