@@ -69,6 +69,9 @@ pub enum Error {
     /// Our kernel did not answer in time.
     #[error("the kernel did not answer in time")]
     KernelTimeout,
+    /// Addresses were changed on the way of a peer that does not allow for it (RFC 4555 3.9).
+    #[error("a NAT is in between, and the peer allows none")]
+    UnexpectedNat,
     /// The peer's request breaks the protocol in a way of its own.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
@@ -273,6 +276,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
             plain(NotifyType::INVALID_SYNTAX)
         }
         Error::Authentication(_) => plain(NotifyType::AUTHENTICATION_FAILED),
+        Error::UnexpectedNat => plain(NotifyType::UNEXPECTED_NAT_DETECTED),
         Error::TsUnacceptable(_) => plain(NotifyType::TS_UNACCEPTABLE),
         // Its SPI field names the Child SA (RFC 7296 2.25): that is the sender's business.
         Error::ChildSaNotFound(_) => plain(NotifyType::CHILD_SA_NOT_FOUND),

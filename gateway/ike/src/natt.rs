@@ -14,6 +14,8 @@ pub(crate) struct NatDetected {
     pub(crate) local: bool,
     /// The peer is.
     pub(crate) remote: bool,
+    /// Whether the peer speaks of it at all: without, there is no ESP in UDP.
+    pub(crate) possible: bool,
 }
 
 impl NatDetected {
@@ -60,6 +62,7 @@ pub(crate) fn detect(
     NatDetected {
         local: moved(NotifyType::NAT_DETECTION_DESTINATION_IP, path.local),
         remote: moved(NotifyType::NAT_DETECTION_SOURCE_IP, path.remote),
+        possible: notifies.iter().any(|n| n.kind == NotifyType::NAT_DETECTION_SOURCE_IP),
     }
 }
 
@@ -71,7 +74,7 @@ mod tests {
     use crate::crypto::hex;
 
     const SPIS: (IkeSpi, IkeSpi) = (IkeSpi([1; 8]), IkeSpi([2; 8]));
-    const NOBODY: NatDetected = NatDetected { local: false, remote: false };
+    const NOBODY: NatDetected = NatDetected { local: false, remote: false, possible: true };
 
     fn path(local: &str, remote: &str) -> Path {
         Path { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
@@ -103,7 +106,7 @@ mod tests {
     #[test]
     fn a_changed_source_means_that_the_peer_is_behind_nat() {
         let sent = path("10.0.0.1:500", "192.0.2.2:500");
-        let expected = NatDetected { local: false, remote: true };
+        let expected = NatDetected { local: false, remote: true, possible: true };
         for shown in ["198.51.100.1:500", "10.0.0.1:501"] {
             assert_eq!(detected(sent, path("192.0.2.2:500", shown), &[]), expected);
         }
@@ -113,7 +116,7 @@ mod tests {
     #[test]
     fn a_changed_destination_means_that_we_are_behind_nat() {
         let sent = path("192.0.2.1:500", "198.51.100.1:500");
-        let expected = NatDetected { local: true, remote: false };
+        let expected = NatDetected { local: true, remote: false, possible: true };
         for ours in ["10.0.0.2:500", "198.51.100.1:4500"] {
             assert_eq!(detected(sent, path(ours, "192.0.2.1:500"), &[]), expected);
         }
@@ -124,7 +127,8 @@ mod tests {
     fn both_may_be_behind_nat() {
         let sent = path("10.0.0.1:500", "198.51.100.1:500");
         let came = path("10.0.0.2:500", "198.51.100.9:500");
-        assert_eq!(detected(sent, came, &[]), NatDetected { local: true, remote: true });
+        let both = NatDetected { local: true, remote: true, possible: true };
+        assert_eq!(detected(sent, came, &[]), both);
     }
 
     #[test]
@@ -143,7 +147,7 @@ mod tests {
     #[test]
     fn a_peer_that_sends_no_hashes_does_no_nat_traversal() {
         let came = path("192.0.2.2:500", "192.0.2.1:500");
-        assert_eq!(detect(SPIS.0, SPIS.1, came, &[]), NOBODY);
+        assert_eq!(detect(SPIS.0, SPIS.1, came, &[]), NatDetected::default());
         assert!(!NOBODY.any());
     }
 

@@ -15,7 +15,7 @@ use crate::counters::{Counter, Counters};
 use crate::crash::Tokens;
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::{Event, EventKind};
-use crate::ike_sa::IkeSa;
+use crate::ike_sa::{Heard, IkeSa, Saying};
 use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
 use crate::leases::{Holder, Lease, Leases};
 use crate::random::{Random, RandomFailed};
@@ -98,6 +98,20 @@ pub(crate) enum Effect {
         /// What is left to be closed: the old keys, and those that a collision made redundant,
         /// each with our SPI.
         remnants: Vec<(IkeSpi, IkeSa)>,
+    },
+    /// Something of addresses is to be said under the keys that an IKE SA has replaced.
+    SayUnderOldKeys {
+        /// What goes on by the new keys.
+        ike_sa: IkeSaId,
+        /// What is to be said.
+        saying: Saying,
+    },
+    /// The peer has said something of addresses under keys that an IKE SA has replaced.
+    Heard {
+        /// What goes on by the new keys.
+        ike_sa: IkeSaId,
+        /// What the peer has said.
+        heard: Heard,
     },
     /// The successor of an IKE SA has taken over all that it was for.
     Superseded {

@@ -288,7 +288,9 @@ fn two_gateways_agree_on_a_child_sa_and_take_it_down_again() {
 
     let sa = &seen.ike_sas[0];
     assert_eq!((sa.peer.as_deref(), sa.state.as_str()), (Some("other"), "established"));
-    assert_eq!((sa.local.as_str(), sa.initiator), ("10.9.0.2:500", true));
+    // Both ends speak MOBIKE unless they are told not to (RFC 4555 3.3).
+    assert_eq!((sa.local.as_str(), sa.initiator), ("10.9.0.2:4500", true));
+    assert_eq!(sa.mobike.as_deref(), Some([].as_slice()));
     assert_eq!(sa.remote_id.as_deref(), Some("gw1.example"));
     assert_eq!(sa.initiator_spi.len(), 16);
     let child = &sa.children[0];

@@ -322,9 +322,9 @@ impl<'a> Section<'a> {
         self.optional(key, |text| value::duration_within(text, least, most))
     }
 
-    /// `true` or `false`; `false` if it is absent or wrong.
-    pub(super) fn flag(&mut self, key: &str) -> bool {
-        self.optional(key, |text| Ok(text == "true")).unwrap_or(false)
+    /// `true` or `false`; `default` if it is absent or wrong.
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
+        self.optional(key, |text| Ok(text == "true")).unwrap_or(default)
     }
 
     /// The elements of a list; not one is given if one is wrong. A list that is there has at

@@ -150,7 +150,7 @@ pub(super) const GATEWAY: &[Key] = &[
         "retransmit-tries",
         Number(1, 20),
         Default("6"),
-        "Retransmissions before a peer is given up.",
+        "Retransmissions before a peer is given up. A MOBIKE peer of any address is given up after five minutes at the earliest.",
     ),
     key(
         "cookie-threshold",
@@ -423,8 +423,8 @@ pub(super) const PEER: &[Key] = &[
     key(
         "mobike",
         Flag,
-        Default("false"),
-        "Whether either end may go on from another address (MOBIKE, RFC 4555), if the peer can. One that has an `address` here stays at that; with `local-address` we stay at that.",
+        Default("true"),
+        "Whether either end may go on from another address (MOBIKE, RFC 4555), if the peer can; IKE then goes by port 4500 even without NAT, and either end tells the other where else it is. A peer that begins and has an `address` here stays at that; with `local-address` we stay at that, and tell no others.",
     ),
     key(
         "pool",

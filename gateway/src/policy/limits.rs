@@ -172,7 +172,7 @@ const LIMITS: &[Limit] = &[
         "requests repeated to one that does not answer",
         PEER,
         By("retransmit-tries"),
-        "the IKE SA is closed",
+        "the IKE SA is closed; that of a MOBIKE peer of any address after five minutes at the earliest",
         Some("ike_peer_dead"),
     ),
     limit(

@@ -83,7 +83,7 @@ pub(super) fn read<'p>(
             "cannot be used with EAP: leave it out, or let both ends authenticate otherwise",
         );
     }
-    let quantum_safe = section.flag("quantum-safe");
+    let quantum_safe = section.flag("quantum-safe", false);
     let ppk_required = ppk.as_ref().is_some_and(|ppk| ppk.required);
     let proposals = read_proposals(section, quantum_safe && !ppk_required);
     let liveness = section.optional("liveness", value::interval);
@@ -94,7 +94,7 @@ pub(super) fn read<'p>(
         value::word(text, &words)
     });
     let request_address = read_request(section, remote_address.flatten());
-    let mobike = section.flag("mobike");
+    let mobike = section.flag("mobike", true);
     let pool = read_pool(section, remote_address.flatten(), find_pool);
     if section.failed() {
         return None;

@@ -241,7 +241,7 @@ fn read_protect<'p>(
     let start = section.optional("start", |text| {
         choose(text, keys::STARTS, [Start::OnDemand, Start::Always, Start::Respond])
     });
-    let quantum_safe = section.flag("quantum-safe");
+    let quantum_safe = section.flag("quantum-safe", false);
     let proposals = section.list("esp-proposals", proposal::esp);
     let lifetime = ChildLifetime {
         time: section.optional("lifetime", value::interval).unwrap_or(LIFETIME),

@@ -88,6 +88,7 @@ struct Awaiting {
 /// When a request is sent again.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
+    begun: Instant,
     next: Instant,
     interval: Duration,
     sent_again: u32,
@@ -110,6 +111,7 @@ pub(crate) enum Retry {
 impl Backoff {
     pub(crate) fn new(now: Instant, config: &EndpointConfig) -> Self {
         Self {
+            begun: now,
             next: after(now, config.retransmit_initial),
             interval: config.retransmit_initial,
             sent_again: 0,
@@ -122,15 +124,24 @@ impl Backoff {
 
     /// RFC 7296 2.4: with growing intervals, and not for ever.
     pub(crate) fn poll(&mut self, now: Instant, config: &EndpointConfig) -> Retry {
+        self.poll_for(now, config, Duration::ZERO)
+    }
+
+    /// The same, for as long as `least` in any case; once the tries are used up the intervals grow
+    /// no more.
+    fn poll_for(&mut self, now: Instant, config: &EndpointConfig, least: Duration) -> Retry {
         if now < self.next {
             return Retry::Wait;
         }
-        if self.sent_again >= config.retransmit_tries {
+        let used_up = self.sent_again >= config.retransmit_tries;
+        if used_up && now.saturating_duration_since(self.begun) >= least {
             return Retry::GiveUp { tries: self.sent_again };
         }
         self.sent_again = self.sent_again.saturating_add(1);
-        let longer = self.interval.saturating_mul(config.retransmit_factor_percent);
-        self.interval = longer.checked_div(100).unwrap_or(longer);
+        if !used_up {
+            let longer = self.interval.saturating_mul(config.retransmit_factor_percent);
+            self.interval = longer.checked_div(100).unwrap_or(longer);
+        }
         self.next = after(now, self.interval);
         Retry::Again
     }
@@ -436,14 +447,16 @@ impl Channel {
         self.awaiting.as_ref().map(|a| a.backoff.next())
     }
 
-    /// The request under way, if it is to be sent again now; or how often it was, in vain.
+    /// The request under way, if it is to be sent again now; or how often it was, in vain, and for
+    /// `least` at the least.
     pub(crate) fn poll_retransmission(
         &mut self,
         now: Instant,
         config: &EndpointConfig,
+        least: Duration,
     ) -> Option<Result<&Datagrams, (ExchangeType, u32)>> {
         let awaiting = self.awaiting.as_mut()?;
-        match awaiting.backoff.poll(now, config) {
+        match awaiting.backoff.poll_for(now, config, least) {
             Retry::Wait => None,
             Retry::Again => Some(Ok(&awaiting.datagrams)),
             Retry::GiveUp { tries } => Some(Err((awaiting.exchange, tries))),

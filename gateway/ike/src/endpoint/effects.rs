@@ -46,6 +46,16 @@ impl Endpoint {
                 self.initiate(now, &peer, rules.into_iter().map(wish).collect(), Some(ike_sa));
             }
             Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
+            Effect::SayUnderOldKeys { ike_sa, saying } => {
+                let of_this = |sa: &&IkeSa| sa.remnant_of == Some(ike_sa);
+                let old: Vec<IkeSaId> = self.sas.values().filter(of_this).map(|sa| sa.id).collect();
+                for id in old {
+                    self.with_sa(id, |sa, shared| sa.say(now, shared, &saying));
+                }
+            }
+            Effect::Heard { ike_sa, heard } => {
+                self.with_sa(ike_sa, |sa, shared| sa.heard_before(now, shared, heard));
+            }
             Effect::Superseded { ike_sa } => {
                 self.with_sa(ike_sa, |sa, shared| sa.superseded(now, shared));
             }

@@ -5,11 +5,13 @@ use std::time::Instant;
 use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
 
 use super::collision::{Asked, Doing, Verdict, verdict};
+use super::mobility::{Said, mobike};
 use super::{IkeSa, State, notify};
 use crate::channel::{Channel, Opened, RequestId};
 use crate::counters::Counter;
 use crate::io::Path;
-use crate::shared::Shared;
+use crate::payloads::Payloads;
+use crate::shared::{Effect, Shared};
 use crate::time::after;
 
 /// What is left of an IKE SA: our own goodbye that waits for its answer, or the answer to the
@@ -19,13 +21,17 @@ pub(crate) struct Closing {
     pub(super) until: Instant,
     /// Our Delete is still to be sent.
     owes_delete: bool,
+    /// The request under way is not the last: the peer is to delete it yet.
+    pub(super) says_more: bool,
+    /// With MOBIKE, of keys that have been replaced: whether we choose the addresses of what goes on.
+    pub(super) mobike: Option<bool>,
 }
 
 impl Closing {
     /// Long enough for the peer's retransmissions, or ours, to end.
     pub(super) fn new(now: Instant, shared: &Shared, channel: Channel) -> Self {
         let until = after(now, shared.config.half_open_timeout);
-        Self { channel, until, owes_delete: false }
+        Self { channel, until, owes_delete: false, says_more: false, mobike: None }
     }
 
     /// The peer is to delete it, as soon as it has our answer: it may take as long to get that as
@@ -59,9 +65,11 @@ impl IkeSa {
 
     /// The answer to our goodbye, or to the request before it.
     pub(super) fn closing_response(&mut self, now: Instant, shared: &mut Shared) {
-        let State::Closing(closing) = &self.state else { return };
+        let State::Closing(closing) = &mut self.state else { return };
         if closing.owes_delete {
             self.say_goodbye(now, shared);
+        } else if closing.says_more {
+            closing.says_more = false;
         } else {
             self.state = State::Closed;
         }
@@ -88,8 +96,12 @@ impl IkeSa {
         } else {
             Asked::DeleteChild
         };
+        let decides = closing.mobike.filter(|_| !ends);
+        let mobility = decides.map(|decides| self.hear_for_heir(shared, path, opened, decides));
+        let mobility = mobility.unwrap_or_default();
+        let State::Closing(closing) = &mut self.state else { return };
         // Its Child SAs are gone or have moved on: there is nothing to name in an answer.
-        let words = match verdict(Doing::DeleteIke, asked) {
+        let refusal = match verdict(Doing::DeleteIke, asked) {
             Verdict::NotNow(_) => {
                 shared.count(Counter::TemporaryFailure);
                 Some(notify(NotifyType::TEMPORARY_FAILURE, &[]))
@@ -104,9 +116,32 @@ impl IkeSa {
             Verdict::AsUsual | Verdict::Compare | Verdict::WithoutDelete => None,
         };
         let request = RequestId::new(opened, datagram);
-        match closing.channel.respond(shared.random.as_mut(), request, words.as_slice()) {
+        let words: Vec<_> = refusal.into_iter().chain(mobike::payloads(&mobility)).collect();
+        match closing.channel.respond(shared.random.as_mut(), request, &words) {
             Ok(answer) => shared.transmit(path, answer),
             Err(_cannot) => self.state = State::Closed,
         }
+    }
+
+    /// What a peer that has not heard of the new keys says of addresses counts for what goes on by
+    /// them; gives what the answer says of it.
+    fn hear_for_heir(
+        &self,
+        shared: &mut Shared,
+        path: Path,
+        opened: &Opened,
+        decides: bool,
+    ) -> Vec<Said> {
+        let Ok(inner) = opened.payloads() else { return Vec::new() };
+        let exchange = ExchangeType::INFORMATIONAL;
+        let Ok(payloads) = Payloads::collect(exchange, &inner) else { return Vec::new() };
+        if opened.header.exchange != exchange {
+            return Vec::new();
+        }
+        let (words, heard) = self.hear(shared, path, &payloads, decides);
+        if let (Some(heir), Some(heard)) = (self.remnant_of, heard) {
+            shared.effects.push(Effect::Heard { ike_sa: heir, heard });
+        }
+        words
     }
 }

@@ -409,7 +409,8 @@ impl IkeSa {
                 Current::DeleteChild { .. }
                 | Current::Liveness
                 | Current::CheckPath { .. }
-                | Current::UpdateAddresses { .. },
+                | Current::UpdateAddresses(_)
+                | Current::TellAddresses { .. },
             )
             | None => {
                 if deleting.is_empty() {

@@ -110,6 +110,14 @@ impl Established {
         }
     }
 
+    /// An authentic message has come: the peer lives, and has the keys in use.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_inbound = now;
+        if let Some(mobike) = &mut self.mobike {
+            mobike.unconfirmed = false;
+        }
+    }
+
     /// From now on its lifetime counts.
     pub(super) fn begin_life(&mut self, now: Instant, shared: &mut Shared, peer: &PeerConfig) {
         if peer.lifetime.is_zero() {

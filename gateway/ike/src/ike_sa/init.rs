@@ -229,8 +229,7 @@ impl IkeSa {
         let peer_hashes = peer_hashes(&payloads);
         let suite = answer.suite;
         let nat = natt::detect(self.initiator_spi, header.responder_spi, path, &payloads.notifies);
-        let traverses = payloads.notify(NotifyType::NAT_DETECTION_SOURCE_IP).is_some();
-        let mobile = traverses && self.peer.as_ref().is_some_and(|peer| peer.mobike);
+        let mobile = nat.possible && self.peer.as_ref().is_some_and(|peer| peer.mobike);
         let State::AwaitInit(waiting) = std::mem::replace(&mut self.state, State::FindingAddress)
         else {
             return;

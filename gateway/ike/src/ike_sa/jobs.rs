@@ -7,7 +7,7 @@ use gateway_wire::{Delete, ExchangeType, Payload, ProtocolId};
 
 use super::create_child::CreatingChild;
 use super::follow_up::{FollowUp, TheirSeries};
-use super::mobility::mobike::COOKIE_LEN;
+use super::mobility::{Updating, mobike::COOKIE_LEN};
 use super::offer::ChildOffer;
 use super::rekey_ike::RekeyingIke;
 use super::{Closing, Established, IkeSa, State};
@@ -110,7 +110,8 @@ pub(super) enum Current {
         cookie: [u8; COOKIE_LEN],
         path: Path,
     },
-    UpdateAddresses {
+    UpdateAddresses(Updating),
+    TellAddresses {
         path: Path,
     },
 }
@@ -125,7 +126,8 @@ impl Current {
             | Self::RekeyIke(_)
             | Self::Liveness
             | Self::CheckPath { .. }
-            | Self::UpdateAddresses { .. } => None,
+            | Self::UpdateAddresses(_)
+            | Self::TellAddresses { .. } => None,
         }
     }
 }
@@ -266,9 +268,10 @@ impl IkeSa {
             Some(Current::CheckPath { cookie, path }) => {
                 self.check_response(now, shared, opened, (cookie, path));
             }
-            Some(Current::UpdateAddresses { path }) => {
-                self.update_response(now, shared, opened, path);
+            Some(Current::UpdateAddresses(updating)) => {
+                self.update_response(now, shared, opened, updating);
             }
+            Some(Current::TellAddresses { path }) => self.addresses_response(path),
             None => {}
         }
         self.next_job(now, shared);

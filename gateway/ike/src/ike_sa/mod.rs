@@ -40,7 +40,7 @@ pub(crate) use self::established::Established;
 pub(crate) use self::init::{AwaitInit, answer_init, candidates, init_header};
 pub(crate) use self::intermediate::AwaitIntermediate;
 pub(crate) use self::jobs::{Job, Wish};
-pub(crate) use self::mobility::Mobike;
+pub(crate) use self::mobility::{Heard, Mobike, Saying};
 use crate::assignment::Assignment;
 use crate::channel::{Channel, Opened, Place, Received};
 use crate::config::{PeerConfig, UserName};
@@ -212,7 +212,7 @@ impl IkeSa {
                 self.intermediate_request(now, shared, path, opened, datagram)
             }
             (State::Established(established), exchange) => {
-                established.last_inbound = now;
+                established.heard(now);
                 established.last_sent = now; // by the answer
                 if established.withheld.is_some() {
                     return; // The same request again: its answer waits for the kernel.
@@ -253,7 +253,7 @@ impl IkeSa {
             State::AwaitIntermediate(_) => self.intermediate_response(now, shared, opened),
             State::AwaitAuth(_) => self.auth_response(now, shared, path, opened),
             State::Established(established) => {
-                established.last_inbound = now;
+                established.heard(now);
                 if says_invalid_syntax(opened) {
                     // RFC 7296 2.21.3: fatal at both ends, without a Delete.
                     return self.close(shared, "the peer found our request malformed");
@@ -337,8 +337,9 @@ impl IkeSa {
     }
 
     fn retransmit(&mut self, now: Instant, shared: &mut Shared) {
+        let least = self.least_patience();
         let Some(channel) = self.state.channel_mut() else { return };
-        let due = channel.poll_retransmission(now, &shared.config).map(|due| due.cloned());
+        let due = channel.poll_retransmission(now, &shared.config, least).map(|due| due.cloned());
         let tries = channel.retransmissions();
         let path = self.path_of_retransmission(shared, tries);
         match due {

@@ -108,7 +108,8 @@ impl IkeSa {
                 | Current::DeleteChild { .. }
                 | Current::Liveness
                 | Current::CheckPath { .. }
-                | Current::UpdateAddresses { .. },
+                | Current::UpdateAddresses(_)
+                | Current::TellAddresses { .. },
             )
             | None => false,
         };
@@ -330,7 +331,8 @@ impl IkeSa {
                     | Current::FollowUp(_)
                     | Current::Liveness
                     | Current::CheckPath { .. }
-                    | Current::UpdateAddresses { .. },
+                    | Current::UpdateAddresses(_)
+                    | Current::TellAddresses { .. },
                 )
                 | None => self.move_to(now, shared, successor.channel, Leftover::Theirs, None),
             },
@@ -423,12 +425,14 @@ impl IkeSa {
         let old = old(mem::replace(&mut established.channel, channel));
         // What was under way about addresses ends with the old keys.
         match established.current.take() {
-            Some(Current::UpdateAddresses { .. }) => self.jobs.push_front(Job::UpdateAddresses),
-            Some(Current::CheckPath { .. }) => self.jobs.push_front(Job::CheckPath),
+            Some(Current::UpdateAddresses(_)) => self.want(Job::UpdateAddresses),
+            Some(Current::CheckPath { .. }) => self.want(Job::CheckPath),
+            Some(Current::TellAddresses { .. }) => self.want(Job::TellAddresses),
             Some(_) | None => {}
         }
+        let State::Established(established) = &mut self.state else { return };
         if let Some(mobike) = &mut established.mobike {
-            mobike.rekeyed();
+            mobike.rekeyed(matches!(old, Leftover::Theirs(_)));
         }
         // A token is of the SPIs: the old one proves nothing any more, and once the old IKE SA is
         // gone anybody can have it (RFC 6290 4.3).
@@ -458,7 +462,7 @@ impl IkeSa {
 
     /// What is left of a channel, with our SPI; the endpoint gives it a number.
     fn remnant(&self, now: Instant, shared: &mut Shared, leftover: Leftover) -> (IkeSpi, Self) {
-        let (closing, goodbye) = match leftover {
+        let (mut closing, goodbye) = match leftover {
             Leftover::Ours(channel) => (Closing::remnant(now, shared, channel), true),
             Leftover::Theirs(mut channel) => {
                 // Nobody waits for the answer to what was under way on it.
@@ -470,6 +474,7 @@ impl IkeSa {
                 (Closing::new(now, shared, channel), false)
             }
         };
+        closing.mobike = self.mobike().map(|mobike| mobike.decides);
         let (spis, ours) = (closing.channel.spis(), closing.channel.our_spi());
         let mut remnant = Self {
             assignment: Assignment::default(),

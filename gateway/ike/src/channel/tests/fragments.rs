@@ -257,7 +257,7 @@ fn every_fragment_is_sent_again() {
     let (mut initiator, _) = fragmenting(Encryption::Aes256Gcm16, 200);
     let sent = send(&mut initiator, &[7; 500]);
     let due = initiator.next_retransmission().unwrap();
-    let again = initiator.poll_retransmission(due, &config).unwrap().unwrap();
+    let again = initiator.poll_retransmission(due, &config, Duration::ZERO).unwrap().unwrap();
     assert_eq!(again.0, sent);
 }
 

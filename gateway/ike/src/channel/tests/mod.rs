@@ -181,15 +181,15 @@ fn the_request_under_way_is_sent_again_octet_for_octet_until_it_is_given_up() {
     let config = EndpointConfig { retransmit_tries: 1, ..EndpointConfig::default() };
     let (mut initiator, _) = ends(Encryption::Aes256Gcm16);
     let mut now = start();
-    assert_eq!(initiator.poll_retransmission(now, &config), None);
+    assert_eq!(initiator.poll_retransmission(now, &config, Duration::ZERO), None);
     let sent =
         initiator.request(now, &config, &mut random(), ExchangeType::INFORMATIONAL, &[]).unwrap();
-    assert_eq!(initiator.poll_retransmission(now, &config), None);
+    assert_eq!(initiator.poll_retransmission(now, &config, Duration::ZERO), None);
     now = initiator.next_retransmission().unwrap();
-    assert_eq!(initiator.poll_retransmission(now, &config), Some(Ok(&sent)));
+    assert_eq!(initiator.poll_retransmission(now, &config, Duration::ZERO), Some(Ok(&sent)));
     now = initiator.next_retransmission().unwrap();
     let given_up = Some(Err((ExchangeType::INFORMATIONAL, 1)));
-    assert_eq!(initiator.poll_retransmission(now, &config), given_up);
+    assert_eq!(initiator.poll_retransmission(now, &config, Duration::ZERO), given_up);
     initiator.response_received();
     assert_eq!(initiator.next_retransmission(), None);
 }

@@ -28,7 +28,7 @@ pub(in crate::ike_sa) use self::signature::{hash_list, parse_hash_list};
 pub(crate) use self::transcript::Transcript;
 use super::child::{self, ChildRequest, Withheld};
 use super::init::candidates;
-use super::mobility::mobike;
+use super::mobility::{forbids_nats, meets_nat, mobike};
 use super::offer::ChildOffer;
 use super::{Established, IkeSa, Job, State, notify};
 use crate::algorithms::Group;
@@ -149,7 +149,10 @@ impl IkeSa {
         let request = Request::new(peer.request_address, self.keep);
         payloads.extend(request.iter().map(|r| Payload::Configuration(r.payload())));
         payloads.extend(offer.payloads());
-        let mobility = mobike::announcement(shared, &peer, self.path);
+        let mut mobility = mobike::announcement(shared, &peer, self.path);
+        if peer.mobike {
+            mobility.extend(forbids_nats(self.path, nat));
+        }
         payloads.extend(mobike::payloads(&mobility));
         // RFC 6290 4.1: the token goes with AUTH.
         let token = ours.as_ref().and_then(|_| self.crash_token(shared));
@@ -340,6 +343,11 @@ impl IkeSa {
         payloads: &Payloads<'_>,
     ) {
         let Accepted { channel, transcript, nat, peer, initial_contact, token, answer } = accepted;
+        // RFC 4555 3.9.
+        if peer.peer().mobike && meets_nat(self.path, payloads) {
+            shared.count(Counter::NatUnexpected);
+            return self.refuse_initiator(now, shared, channel, request, Error::UnexpectedNat);
+        }
         // Before it is counted: those that are dead are not too many.
         if initial_contact {
             shared.effects.push(Effect::InitialContact {

@@ -6,6 +6,8 @@ use gateway_wire::{Notify, NotifyType};
 
 use crate::config::PeerConfig;
 use crate::io::Path;
+use crate::natt::NatDetected;
+use crate::payloads::Payloads;
 use crate::shared::Shared;
 
 /// Additional addresses that are kept of a peer, and told to one.
@@ -68,7 +70,7 @@ fn is_of_a_host(address: &IpAddr) -> bool {
 
 /// The data of NO_NATS_ALLOWED in a message that has come by this path unchanged: source and
 /// destination, then their ports (RFC 4555 4.2.6).
-pub(super) fn no_nats(path: Path) -> Vec<u8> {
+fn no_nats(path: Path) -> Vec<u8> {
     let (from, to) = (path.remote, path.local);
     let mut data = Vec::with_capacity(36);
     for end in [from, to] {
@@ -81,6 +83,18 @@ pub(super) fn no_nats(path: Path) -> Vec<u8> {
         data.extend(end.port().to_be_bytes());
     }
     data
+}
+
+/// What a message that changes addresses says beside it where one of the ends has no NAT traversal
+/// (RFC 4555 3.9).
+pub(in crate::ike_sa) fn forbids_nats(path: Path, nat: NatDetected) -> Option<Said> {
+    let there = Path { local: path.remote, remote: path.local };
+    (!nat.possible).then(|| (NotifyType::NO_NATS_ALLOWED, no_nats(there)))
+}
+
+/// Whether a message says that no NAT may be on its way, and one is.
+pub(in crate::ike_sa) fn meets_nat(path: Path, payloads: &Payloads<'_>) -> bool {
+    payloads.notify(NotifyType::NO_NATS_ALLOWED).is_some_and(|n| n.data != no_nats(path))
 }
 
 /// The other paths on which the peer may be reached, the likeliest first: by another address of
@@ -148,6 +162,18 @@ mod tests {
         let v4 = no_nats(path("192.0.2.2:4500", "192.0.2.1:500"));
         assert_eq!(v4, [192, 0, 2, 1, 192, 0, 2, 2, 1, 0xf4, 0x11, 0x94]);
         assert_eq!(no_nats(path("[2001:db8::2]:4500", "[2001:db8::1]:4500")).len(), 36);
+    }
+
+    #[test]
+    fn nats_are_forbidden_where_one_end_could_not_traverse_them() {
+        let path = Path {
+            local: "192.0.2.1:500".parse().unwrap(),
+            remote: "192.0.2.2:500".parse().unwrap(),
+        };
+        let nat = NatDetected::default();
+        let ends = vec![192, 0, 2, 1, 192, 0, 2, 2, 1, 0xf4, 1, 0xf4];
+        assert_eq!(forbids_nats(path, nat), Some((NotifyType::NO_NATS_ALLOWED, ends)));
+        assert_eq!(forbids_nats(path, NatDetected { possible: true, ..nat }), None);
     }
 
     #[test]

@@ -5,12 +5,18 @@
 //! MOBIKE (`mobike`) one end chooses, and tells the other.
 
 mod addresses;
+mod heard;
 pub(super) mod mobike;
+mod said;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(super) use self::addresses::{Said, forbids_nats, meets_nat};
+pub(crate) use self::heard::Heard;
 pub(crate) use self::mobike::Mobike;
+pub(crate) use self::said::Saying;
+pub(super) use self::said::Updating;
 use super::init::IKE_PORT;
 use super::{IkeSa, State};
 use crate::config::Mode;

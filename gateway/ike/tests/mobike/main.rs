@@ -1,10 +1,14 @@
 //! MOBIKE (RFC 4555): either end goes on from another address, and only when it says so itself.
 #![expect(
+    clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "This is test code."
 )]
+
+mod claims;
+mod orders;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -38,6 +42,14 @@ fn of_both(change: impl Fn(usize, PeerConfig) -> PeerConfig) -> [PolicySet; 2] {
         policies(vec![to_b], vec![protect("to-b", "b", a_net, b_net, Start::OnDemand)]),
         policies(vec![to_a], vec![protect("to-a", "a", b_net, a_net, Start::Respond)]),
     ]
+}
+
+/// The policies of A, with a rule that is always up.
+fn always(mut policies: PolicySet) -> PolicySet {
+    let (a_net, b_net) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
+    let rule = protect("to-b", "b", a_net, b_net, Start::Always);
+    policies.rules = [(Arc::clone(&rule.name), rule.into())].into_iter().collect();
+    policies
 }
 
 fn connected(
@@ -389,15 +401,9 @@ fn whoever_moves_on_a_bad_network_arrives() {
             lifetime: if seed % 3 == 0 { 40 * SECOND } else { Duration::ZERO },
             ..peer
         };
-        for (node, mut policies) in of_both(change).into_iter().enumerate() {
-            if node == 0 {
-                // Again, if the IKE SA was lost.
-                let (a_net, b_net) =
-                    ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
-                let rule = protect("to-b", "b", a_net, b_net, Start::Always);
-                policies.rules = [(Arc::clone(&rule.name), rule.into())].into_iter().collect();
-            }
-            simulation.configure(node, policies);
+        for (node, policies) in of_both(change).into_iter().enumerate() {
+            // Again, if the IKE SA was lost.
+            simulation.configure(node, if node == 0 { always(policies) } else { policies });
         }
         simulation.run(10 * SECOND);
         for _ in 0..10 {
