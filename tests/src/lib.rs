@@ -13,6 +13,7 @@ pub mod error;
 pub mod frame;
 pub mod gateway;
 pub mod libreswan;
+pub mod mobility;
 pub mod namespace;
 pub mod packet;
 pub mod requirements;

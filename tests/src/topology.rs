@@ -122,6 +122,17 @@ impl Site {
         pick(family, self.outer)
     }
 
+    /// The one that it may come to.
+    #[must_use]
+    pub fn other_outer(&self, family: Family) -> IpAddr {
+        let (v4, v6) = self.outer;
+        let ([a, b, c, _], mut segments) = (v4.octets(), v6.segments());
+        if let Some(last) = segments.last_mut() {
+            *last = 0x77;
+        }
+        pick(family, (Ipv4Addr::new(a, b, c, 77), segments.into()))
+    }
+
     /// The prefix behind the gateway.
     #[must_use]
     pub fn prefix(&self, family: Family) -> String {
@@ -302,14 +313,31 @@ impl Topology {
         ))
     }
 
-    /// Gives the client's `eth0` another IPv4 address in the place of the one that it has.
+    /// Gives the client's `eth0` another address in the place of the one that it has, and gives that.
     ///
     /// # Errors
     /// `ip` refuses.
-    pub fn readdress_client(&self, from: Ipv4Addr, to: Ipv4Addr) -> Result {
+    pub fn readdress_client(&self, family: Family) -> Result<IpAddr> {
         // Else the second address of a prefix goes with the first.
         self.client.gateway.sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
-        self.client.gateway.ip(&format!("addr add {to}/24 dev eth0\naddr del {from}/24 dev eth0"))
+        let (old, new) = (self.client.outer(family), self.client.other_outer(family));
+        let (length, flags) = match family {
+            Family::V4 => (24, ""),
+            Family::V6 => (64, " nodad"),
+        };
+        self.client.gateway.ip(&format!(
+            "addr add {new}/{length} dev eth0{flags}\naddr del {old}/{length} dev eth0"
+        ))?;
+        Ok(new)
+    }
+
+    /// Takes the client's `eth0` the IPv4 address that it has come to.
+    ///
+    /// # Errors
+    /// `ip` refuses.
+    pub fn take_ipv4_of_client(&self) -> Result {
+        let last = self.client.other_outer(Family::V4);
+        self.client.gateway.ip(&format!("addr del {last}/24 dev eth0"))
     }
 
     /// Deletes the client's `eth0`, and with it the wire.

@@ -1,0 +1,92 @@
+//! Peers that go on from another address or port, with traffic both ways.
+
+use core::net::{IpAddr, Ipv4Addr};
+use core::time::Duration;
+
+use serde_json::Value;
+
+use crate::daemon::wait_for;
+use crate::error::{Error, Result};
+use crate::gateway::{Gateway, PATIENCE};
+use crate::scenario::all_answered;
+use crate::topology::{Family, Topology};
+use crate::traffic::PingOptions;
+
+use Family::V4;
+
+/// Another address of the router.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
+
+/// Pings both ways, one after the other, all answered.
+///
+/// # Errors
+/// One is not.
+pub fn both_ways(topology: &Topology) -> Result {
+    let interval = Duration::from_millis(20);
+    let options = PingOptions { count: 5, interval, ..PingOptions::default() };
+    for (from, to) in [(&topology.client, &topology.server), (&topology.server, &topology.client)] {
+        all_answered(&from.host, to.host_address(V4), &options)?;
+    }
+    Ok(())
+}
+
+/// A gateway has the SAs that it began with, after so many moves.
+///
+/// # Errors
+/// One of its counters is another.
+pub fn kept(gateway: &Gateway<'_>, moves: u64) -> Result {
+    for (name, expected) in [
+        ("ike_path_changed", moves),
+        ("ike_sa_established", 1),
+        ("child_sa_installed", 1),
+        ("child_sa_not_moved", 0),
+    ] {
+        let found = gateway.counter(name)?;
+        if found != expected {
+            return Err(Error::new(format!("{name} is {found}, not {expected}")));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a gateway has its peer (`remote`), or itself (`local`), at an address.
+///
+/// # Errors
+/// It has not within a minute.
+pub fn wait_at(gateway: &Gateway<'_>, side: &str, address: IpAddr) -> Result {
+    wait_for("the SAs have moved", PATIENCE, || {
+        let status = gateway.status()?;
+        let sas = status.get("ike_sas").and_then(Value::as_array).cloned().unwrap_or_default();
+        let is_there = |sa: &Value| {
+            let end = sa.get(side).and_then(Value::as_str);
+            end.and_then(|end| end.parse::<core::net::SocketAddr>().ok())
+                .is_some_and(|end| end.ip() == address)
+        };
+        Ok(sas.iter().any(is_there).then_some(()))
+    })
+}
+
+/// The router maps anew, to other ports and then behind another address; `arrived` waits until the
+/// server has followed so many times.
+///
+/// # Errors
+/// The server does not follow, or a ping is lost afterwards.
+pub fn rebind(topology: &Topology, arrived: impl Fn(u64) -> Result) -> Result {
+    both_ways(topology)?;
+    for (moves, outside) in [(1, None), (2, Some(OUTSIDE))] {
+        topology.rebind(outside)?;
+        arrived(moves)?;
+        both_ways(topology)?;
+    }
+    Ok(())
+}
+
+/// The client comes to another address; `arrived` waits until its SAs have.
+///
+/// # Errors
+/// They do not, or a ping is lost afterwards.
+pub fn roam(topology: &Topology, outer: Family, arrived: impl Fn(IpAddr) -> Result) -> Result {
+    both_ways(topology)?;
+    arrived(topology.readdress_client(outer)?)?;
+    both_ways(topology)
+}
