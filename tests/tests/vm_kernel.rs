@@ -80,7 +80,8 @@ fn packets_of_every_size_pass_in_udp() -> Result {
     }
     for v6 in [false, true] {
         let mut spec = child(GCM, Mode::Tunnel, v6);
-        spec.encapsulation = Some(Encapsulation { local_port: 4500, remote_port: 4500 });
+        spec.encapsulation =
+            Some(Encapsulation { local_port: 4500, remote_port: 4500, keepalive: None });
         try_tunnel(&spec, ["10.1.0.1", "10.2.0.1"])?;
     }
     Ok(())

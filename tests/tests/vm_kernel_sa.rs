@@ -5,11 +5,13 @@
 #[path = "support/kernel.rs"]
 mod kernel;
 
+use core::num::NonZeroU32;
+
 use gateway::kernel::xfrm::{Moved, SaDirection, SaEnds, SaId, SaMove, Xfrm};
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
 use gateway_ike::config::Mode;
 use gateway_ike::io::{ChildSpec, Encapsulation, Selector};
-use gateway_tests::error::{Context as _, Result};
+use gateway_tests::error::{Context as _, Error, Result};
 use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 use zeroize::Zeroizing;
@@ -139,7 +141,8 @@ fn behind_nat_only_the_outbound_sa_is_encapsulated() -> Result {
     let namespace = Namespace::new("sa")?;
     for v6 in [false, true] {
         let mut spec = child(suite(Encryption::Aes128Gcm16, None, false), Mode::Tunnel, v6);
-        spec.encapsulation = Some(Encapsulation { local_port: 4500, remote_port: 61234 });
+        spec.encapsulation =
+            Some(Encapsulation { local_port: 4500, remote_port: 61234, keepalive: None });
         let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
         add_both(&mut xfrm, &spec)?;
         let outbound = shown(&namespace, 0x2002)?;
@@ -237,19 +240,30 @@ fn an_sa_moves_with_all_that_it_has_and_never_repeats_a_sequence_number() -> Res
     // Whether the kernel keeps a direction decides what it lets a replay state say.
     for ask in [false, true] {
         xfrm.set_state_direction(ask);
+        // Which is new enough to send keepalives, too.
+        let keepalive = NonZeroU32::new(20).filter(|_| ask);
         for &(suite, _) in SUITES {
             let mut spec = child(suite, Mode::Tunnel, false);
-            spec.encapsulation = Some(Encapsulation { local_port: 4500, remote_port: 61234 });
+            spec.encapsulation =
+                Some(Encapsulation { local_port: 4500, remote_port: 61234, keepalive });
             add_both(&mut xfrm, &spec)?;
             let before = shown(&namespace, 0x2002)?;
             let at = |destination: &str, port| SaEnds {
                 source: spec.outbound.source,
                 destination: destination.parse().unwrap(),
-                encapsulation: Some(Encapsulation { local_port: 4500, remote_port: port }),
+                encapsulation: Some(Encapsulation {
+                    local_port: 4500,
+                    remote_port: port,
+                    keepalive,
+                }),
             };
             let way = |from, to| SaMove { spi: 0x2002, direction: SaDirection::Outbound, from, to };
             let (old, port, new) =
                 (at("192.0.2.2", 61234), at("192.0.2.2", 700), at("192.0.2.77", 701));
+
+            let kept_alive =
+                |xfrm: &mut Xfrm, id| Ok::<_, Error>(xfrm.usage(id).context(id)?.keepalive);
+            assert_eq!(kept_alive(&mut xfrm, way(old, port).old())?, keepalive.map(u32::from));
 
             // Only the port: the same SA, which goes on with the same number.
             assert_eq!(xfrm.move_sa(&way(old, port)).context(suite)?, Moved::Replaced);
@@ -276,6 +290,7 @@ fn an_sa_moves_with_all_that_it_has_and_never_repeats_a_sequence_number() -> Res
             let moved = shown(&namespace, 0x2002)?;
             assert!(moved.contains("src 192.0.2.9 dst 192.0.2.77"), "{moved}");
             assert_eq!(replay(&moved, "oseq"), Some(2 << 20), "{moved}");
+            assert_eq!(kept_alive(&mut xfrm, way(new, ours).target())?, keepalive.map(u32::from));
             xfrm.delete_sa(way(new, ours).target()).context("delete")?;
 
             // What receives has another destination, and no gap.

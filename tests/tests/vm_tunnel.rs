@@ -1,12 +1,15 @@
 //! Two of our gateways with a whole tunnel between them.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
-use std::thread;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use std::{fs, thread};
 
 use gateway_tests::Result;
 use gateway_tests::capture::{Capture, Mark};
-use gateway_tests::frame::Kind;
+use gateway_tests::daemon::wait_for;
+use gateway_tests::error::Context as _;
+use gateway_tests::frame::{Kind, Packet, dissect};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
@@ -44,6 +47,7 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
 
     ping_until_answered(&topology.client.host, topology.server.host_address(inner), PATIENCE)?;
     let child = client.wait_child(RULE)?;
+    let by_daemon = client.counter("udp_keepalives_sent")?;
     assert!(field(&child, "suite").as_str().is_some_and(|s| s.starts_with(esp)), "{child}");
     assert_eq!(field(&child, "encapsulation").is_array(), between == Between::Nat, "{child}");
     exercise(&topology, inner)?;
@@ -53,11 +57,15 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
     all_answered(&other.gateway, one.inner(inner), &PingOptions::default())?;
     let summary = capture.summary(Mark::START)?;
     encrypted(&topology, &summary)?;
-    // Behind NAT, and only there, keepalives are sent, and end in the peer's XDP program.
+    // Behind NAT, and only there, keepalives are sent.
     let nat = between == Between::Nat;
-    assert_eq!(client.counter("udp_keepalives_sent")? > 0, nat);
-    assert_eq!(summary.count(Kind::Keepalive) > 0, nat, "on the wire were {summary}");
-    assert_eq!(server.bpf_counter("nat_keepalive")? > 0, nat);
+    if nat {
+        kept_alive(&capture, &client, &server, by_daemon)?;
+    } else {
+        assert_eq!(client.counter("udp_keepalives_sent")?, 0);
+        assert_eq!(summary.count(Kind::Keepalive), 0, "on the wire were {summary}");
+        assert_eq!(server.bpf_counter("nat_keepalive")?, 0);
+    }
     assert!(client.bpf_counter("egress_protected")? > 0);
     for gateway in [&client, &server] {
         let stripped = gateway.bpf_counter("esp_in_udp_stripped")?;
@@ -70,6 +78,54 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
     none_answered(&topology.client.host, other.host_address(inner))?;
     none_answered(&topology.server.host, one.host_address(inner))?;
     capture.finish(&[between_sites(&topology, inner)?])
+}
+
+/// Where the kernel can, it sends the keepalives of a Child SA, else the daemon, which had sent
+/// `by_daemon` when it was installed. They end in the peer's XDP program, and come from where the
+/// NAT has mapped IKE and ESP to.
+fn kept_alive(
+    capture: &Capture,
+    client: &Gateway<'_>,
+    server: &Gateway<'_>,
+    by_daemon: u64,
+) -> Result {
+    let before = server.bpf_counter("nat_keepalive")?;
+    wait_for("a keepalive after the last packet", PATIENCE, || {
+        Ok((server.bpf_counter("nat_keepalive")? > before).then_some(()))
+    })?;
+    let by_kernel = kernel_keeps_alive(client)?;
+    assert_eq!(client.counter("udp_keepalives_sent")? == by_daemon, by_kernel);
+    let mut sources = BTreeMap::<_, BTreeSet<_>>::new();
+    for frame in capture.since(Mark::START)? {
+        if frame.device == Topology::SERVER_PORT
+            && let (kind, packets) = dissect(&frame.octets)
+            && let Some(Packet { source, ports: Some((port, 4500)), .. }) = packets.first().copied()
+            && port != 4500
+        {
+            sources.entry((source, port)).or_default().insert(kind);
+        }
+    }
+    let kinds: Vec<Vec<Kind>> = sources.values().map(|k| k.iter().copied().collect()).collect();
+    assert_eq!(kinds, [[Kind::Ike, Kind::EspInUdp, Kind::Keepalive]], "{sources:?}");
+    Ok(())
+}
+
+/// Whether the kernel sends keepalives, as it can since 6.11; `gateway status` says the same.
+fn kernel_keeps_alive(gateway: &Gateway<'_>) -> Result<bool> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("osrelease")?;
+    let mut numbers = release.split(['.', '-']).map(|part| part.trim().parse::<u32>());
+    let mut number = || numbers.next().and_then(core::result::Result::ok).context(&release);
+    let can = (number()?, number()?) >= (6, 11);
+    let status = gateway.status()?;
+    let kernel = field(&status, "kernel");
+    let capabilities = field(kernel, "capabilities").as_array().context("no capabilities")?;
+    let found = capabilities.iter().find(|c| field(c, "name") == "NAT keepalives");
+    let value = field(found.context("not probed")?, "value").as_str();
+    assert_eq!(
+        value,
+        Some(if can { "yes" } else { "no: since 6.11; the gateway sends them itself" })
+    );
+    Ok(can)
 }
 
 #[test]

@@ -470,6 +470,9 @@ pub struct EndpointConfig {
     /// Behind NAT, after this long without an IKE message of ours, a keepalive is sent
     /// (RFC 3948 4); zero: never.
     pub keepalive_interval: Duration,
+    /// Whether the kernel can send keepalives for an SA ([`crate::io::Encapsulation::keepalive`]):
+    /// then it does while an IKE SA has a Child SA, after as long without a packet of that.
+    pub kernel_keepalives: bool,
     /// An IKE message that would make a longer IP packet is sent in fragments, if the peer can
     /// (RFC 7383), each in a packet of at most so many octets; at least [`SMALLEST_FRAGMENT`].
     /// Zero: nothing is fragmented, in neither direction.
@@ -524,6 +527,7 @@ impl Default for EndpointConfig {
             install_timeout: Duration::from_secs(5),
             replay_window: 128,
             keepalive_interval: Duration::from_secs(20),
+            kernel_keepalives: false,
             // RFC 7383 2.5.1: the smallest MTU of IPv6, which IPv4 has nearly everywhere too.
             fragment_size: 1280,
             reassembly_limit: 32_768,

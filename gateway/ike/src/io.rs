@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::num::NonZeroU32;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::sync::Arc;
@@ -292,6 +293,9 @@ pub struct Encapsulation {
     pub local_port: u16,
     /// The peer's UDP port, as its NAT shows it.
     pub remote_port: u16,
+    /// Seconds without a packet after which the kernel is to send the octet that keeps the mapping
+    /// of our NAT alive (RFC 3948 4); `None`: it sends none.
+    pub keepalive: Option<NonZeroU32>,
 }
 
 /// Between which addresses, and in UDP or not, the ESP of a Child SA travels.
@@ -303,6 +307,15 @@ pub struct Ends {
     pub remote: IpAddr,
     /// The UDP ports, if ESP is sent in UDP.
     pub encapsulation: Option<Encapsulation>,
+}
+
+impl Ends {
+    /// The same without keepalives of the kernel.
+    #[must_use]
+    pub fn without_keepalive(self) -> Self {
+        let encapsulation = self.encapsulation.map(|e| Encapsulation { keepalive: None, ..e });
+        Self { encapsulation, ..self }
+    }
 }
 
 /// A good answer of the kernel.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gateway_ike::Endpoint;
+use gateway_ike::config::EndpointConfig;
 use gateway_ike::crypto::key_exchange::SystemKeyExchange;
 use gateway_ike::random::SystemSource;
 use tracing::level_filters::LevelFilter;
@@ -51,7 +52,9 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
 
     let mut random = Box::new(SystemSource::default());
     let secret = state::crash_secret(&settings.state_dir, random.as_mut());
-    let endpoint = Endpoint::new(settings.endpoint.clone(), random, Box::new(SystemKeyExchange));
+    let kernel_keepalives = kernel.capabilities().nat_keepalive;
+    let config = EndpointConfig { kernel_keepalives, ..settings.endpoint.clone() };
+    let endpoint = Endpoint::new(config, random, Box::new(SystemKeyExchange));
     let endpoint = match secret {
         Ok(secret) => endpoint.with_crash_secret(secret),
         Err(error) => {

@@ -416,7 +416,7 @@ mod tests {
     use super::*;
 
     fn usage(packets: u64, last_used: Option<u64>) -> Usage {
-        Usage { bytes: 0, packets, last_used, has_direction: false }
+        Usage { bytes: 0, packets, last_used, has_direction: false, keepalive: None }
     }
 
     fn idle(seen: Seen) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::num::NonZeroU32;
 use core::time::Duration;
 use std::path::Path;
 use std::{fs, io, process};
@@ -9,7 +10,7 @@ use std::{fs, io, process};
 use aya::util::KernelVersion;
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
 use gateway_ike::config::{ChildLifetime, Mode};
-use gateway_ike::io::{ChildId, ChildSpec, SaSpec};
+use gateway_ike::io::{ChildId, ChildSpec, Encapsulation, SaSpec};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
@@ -39,6 +40,8 @@ pub struct Capabilities {
     pub esp_v6: bool,
     /// SAs know their direction (6.10 and newer).
     pub state_direction: bool,
+    /// SAs in UDP have keepalives of the kernel's own (6.11 and newer).
+    pub nat_keepalive: bool,
     /// Each thing that was tried.
     pub features: Vec<Feature>,
 }
@@ -53,9 +56,10 @@ impl Capabilities {
     /// Writes to the log what was found: one line, and one more for each thing whose absence an
     /// operator may come to feel.
     pub(super) fn log(&self) {
-        let Self { release, esp_v4, esp_v6, state_direction, .. } = self;
+        let Self { release, esp_v4, esp_v6, state_direction, nat_keepalive, .. } = self;
         let tc = if self.has(TCX) { "tcx" } else { "clsact" };
-        info!(%release, esp_v4, esp_v6, sa_direction = state_direction, tc, "Kernel probed");
+        let sa_direction = state_direction;
+        info!(%release, esp_v4, esp_v6, sa_direction, nat_keepalive, tc, "Kernel probed");
         for missing in self.missed() {
             warn!("Kernel {missing}");
         }
@@ -163,6 +167,8 @@ pub(super) async fn capabilities(network: &Network, xfrm: &mut Xfrm) -> Capabili
         any
     };
     let (esp_v4, esp_v6) = (esp(false), esp(true));
+    // ESP in UDP is no matter of the family.
+    let nat_keepalive = state_direction && try_keepalive(xfrm, !esp_v4).unwrap_or(false);
     let mut feature = |name: &str, available, detail: &str| {
         let detail = if available { String::new() } else { detail.to_owned() };
         features.push(Feature { name: name.to_owned(), available, detail });
@@ -170,6 +176,7 @@ pub(super) async fn capabilities(network: &Network, xfrm: &mut Xfrm) -> Capabili
     let missing = xfrm_interface.as_ref().err().map(ToString::to_string).unwrap_or_default();
     feature("XFRM interfaces", xfrm_interface.is_ok(), &missing);
     feature("direction of SAs", state_direction, "since 6.10; not needed");
+    feature("NAT keepalives", nat_keepalive, "since 6.11; the gateway sends them itself");
     let tcx = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0));
     feature(TCX, tcx, "since 6.6; clsact is used");
     let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
@@ -178,7 +185,7 @@ pub(super) async fn capabilities(network: &Network, xfrm: &mut Xfrm) -> Capabili
     feature("bpffs at /sys/fs/bpf", bpffs, "mount -t bpf bpf /sys/fs/bpf");
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim().to_owned();
-    Capabilities { release, esp_v4, esp_v6, state_direction, features }
+    Capabilities { release, esp_v4, esp_v6, state_direction, nat_keepalive, features }
 }
 
 /// Installs an SA and deletes it; gives whether the kernel kept its direction.
@@ -192,6 +199,25 @@ fn try_suite(xfrm: &mut Xfrm, suite: EspSuite, v6: bool) -> Result<bool, Netlink
     let usage = xfrm.usage(id);
     xfrm.delete_sa(id)?;
     Ok(usage?.has_direction)
+}
+
+/// Installs an SA in UDP and deletes it; gives whether the kernel would keep a NAT's mapping for it
+/// alive. It may send one octet at once: to the discard port (RFC 863) of this host. The time is as
+/// short as can be, because the kernel looks at all SAs together, and at a new one no sooner than
+/// it had meant to look again (`xfrm_nat_keepalive_state_updated`).
+fn try_keepalive(xfrm: &mut Xfrm, v6: bool) -> Result<bool, NetlinkError> {
+    let suite = EspSuite { encryption: Encryption::Aes128Gcm16, integrity: None, esn: false };
+    let mut spec = trial(suite, v6);
+    spec.encapsulation =
+        Some(Encapsulation { local_port: 9, remote_port: 9, keepalive: Some(NonZeroU32::MIN) });
+    let id = SaId { destination: spec.outbound.destination, spi: spec.outbound.spi };
+    xfrm.set_state_direction(true);
+    let added = xfrm.add_sa(&spec, SaDirection::Outbound);
+    xfrm.set_state_direction(false);
+    added?;
+    let usage = xfrm.usage(id);
+    xfrm.delete_sa(id)?;
+    Ok(usage?.keepalive.is_some())
 }
 
 /// A Child SA that nobody will ever use: from this host to this host, by an SPI of this process.
@@ -257,6 +283,7 @@ mod tests {
             esp_v4: true,
             esp_v6: !missing.contains(&names[2]),
             state_direction: false,
+            nat_keepalive: false,
             features: features.collect(),
         }
     }

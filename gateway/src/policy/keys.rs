@@ -236,7 +236,7 @@ pub(super) const GATEWAY: &[Key] = &[
         "keepalive-interval",
         Text,
         Default("\"20s\""),
-        "Behind NAT, a keepalive is sent after this long without an IKE message of ours; `\"0s\"`: never.",
+        "Behind NAT, a keepalive is sent after this long without an IKE message of ours, or by the kernel (6.11 and newer) without a packet of a Child SA; `\"0s\"`: never.",
     ),
     key(
         "fragment-size",

@@ -150,10 +150,19 @@ impl Established {
     }
 
     /// RFC 3948 4: whoever is behind NAT keeps its mapping alive. ESP would do that too, but the
-    /// octet costs less than to ask the kernel for it.
+    /// octet costs less than to ask the kernel for it. Where the kernel sends it, it does so for
+    /// IKE as well, which goes by the same ports.
     fn keepalive_due(&self, shared: &Shared) -> Option<Instant> {
         let interval = shared.config.keepalive_interval;
-        (self.nat.local && !interval.is_zero()).then(|| after(self.last_sent, interval))
+        let ours = self.nat.local && !interval.is_zero() && !self.kernel_keeps_alive();
+        ours.then(|| after(self.last_sent, interval))
+    }
+
+    /// Whether a Child SA that sends has the kernel keep our mapping alive, by the path of IKE.
+    fn kernel_keeps_alive(&self) -> bool {
+        // Until the peer has shown that it is at its new address, ESP goes to the old one.
+        self.mobike.as_ref().is_none_or(|mobike| mobike.unproven().is_none())
+            && self.children.values().any(|c| c.keeps_alive() && c.state == ChildState::Installed)
     }
 
     /// While a request is under way its retransmission asks the question already.

@@ -35,6 +35,8 @@ pub struct Usage {
     pub last_used: Option<u64>,
     /// Whether the kernel keeps a direction for the SA (`XFRMA_SA_DIR`).
     pub has_direction: bool,
+    /// Seconds without a packet after which the kernel sends a keepalive; `None`: it sends none.
+    pub keepalive: Option<u32>,
 }
 
 /// An SA; the inner `None`: it is not ours. The outer `None`: not an SA.
@@ -54,6 +56,7 @@ pub(super) fn sa(message: &Message<'_>, ours: Ours) -> Option<Option<(SaId, Usag
             .and_then(|value| value.first_chunk().copied())
             .map(u64::from_ne_bytes),
         has_direction: attribute(attributes, encode::XFRMA_SA_DIR).is_some(),
+        keepalive: attribute_u32(attributes, encode::XFRMA_NAT_KEEPALIVE_INTERVAL),
     };
     Some(Some((sa_id(&info)?, usage)))
 }

@@ -24,6 +24,9 @@ use super::{Ours, PolicyDirection, PolicyKey, PolicyValue, SaDirection, SaId, po
 
 /// `XFRMA_SA_DIR` (kernel 6.10), which the crate does not have.
 pub(super) const XFRMA_SA_DIR: u16 = 33;
+/// `XFRMA_NAT_KEEPALIVE_INTERVAL` (kernel 6.11), which it does not have either: seconds, of an SA
+/// in UDP that the kernel knows to be outbound.
+pub(super) const XFRMA_NAT_KEEPALIVE_INTERVAL: u16 = 34;
 /// The largest window of `XFRMA_REPLAY_VAL`; a larger one needs `XFRMA_REPLAY_ESN_VAL`.
 const LEGACY_WINDOW: u32 = 32;
 
@@ -117,6 +120,11 @@ pub(super) fn sa(
             SaDirection::Outbound => 2,
         };
         attributes.push(XfrmAttrs::Other(DefaultNla::new(XFRMA_SA_DIR, vec![value])));
+        let keepalive = spec.encapsulation.filter(|_| direction == SaDirection::Outbound);
+        attributes.extend(keepalive.and_then(|ports| ports.keepalive).map(|seconds| {
+            let value = seconds.get().to_ne_bytes().to_vec();
+            XfrmAttrs::Other(DefaultNla::new(XFRMA_NAT_KEEPALIVE_INTERVAL, value))
+        }));
     }
     SaMessage(StateMessage { user_sa_info: info, nlas: attributes })
 }

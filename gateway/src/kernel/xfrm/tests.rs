@@ -1,3 +1,4 @@
+use core::num::NonZeroU32;
 use core::time::Duration;
 
 use gateway_ike::config::{ChildLifetime, Mode};
@@ -49,13 +50,31 @@ fn text(name: &[u8]) -> &str {
 #[test]
 fn only_the_outbound_sa_of_esp_in_udp_has_an_encapsulation_template() {
     let mut spec = child(GCM);
-    spec.encapsulation = Some(Encapsulation { local_port: 4500, remote_port: 61234 });
+    spec.encapsulation =
+        Some(Encapsulation { local_port: 4500, remote_port: 61234, keepalive: None });
     assert_eq!(encode::encapsulation(&spec, Inbound), None);
     let template = encode::encapsulation(&spec, Outbound).unwrap();
     assert_eq!(template.encap_type, UDP_ENCAP_ESPINUDP);
     assert_eq!((template.encap_sport, template.encap_dport), (4500, 61234));
     spec.encapsulation = None;
     assert_eq!(encode::encapsulation(&spec, Outbound), None);
+}
+
+#[test]
+fn the_kernel_keeps_a_mapping_alive_for_what_sends_in_udp_if_it_knows_that_it_sends() {
+    let mut spec = child(GCM);
+    let encapsulated =
+        |keepalive| Encapsulation { local_port: 4500, remote_port: 61234, keepalive };
+    let asked = |spec: &ChildSpec, direction, state_direction| {
+        let body = octets(&encode::sa(spec, direction, OURS, MARK, state_direction));
+        receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, OURS)).unwrap().unwrap().1.keepalive
+    };
+    spec.encapsulation = Some(encapsulated(NonZeroU32::new(20)));
+    assert_eq!(asked(&spec, Outbound, true), Some(20));
+    assert_eq!(asked(&spec, Inbound, true), None);
+    assert_eq!(asked(&spec, Outbound, false), None, "the kernel would refuse it");
+    spec.encapsulation = Some(encapsulated(None));
+    assert_eq!(asked(&spec, Outbound, true), None);
 }
 
 #[test]

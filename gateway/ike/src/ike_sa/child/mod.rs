@@ -71,6 +71,11 @@ impl ChildSa {
     pub(super) fn is_live(&self) -> bool {
         self.state != ChildState::Retiring && !self.redundant
     }
+
+    /// Whether the kernel sends keepalives as long as this one sends.
+    pub(super) fn keeps_alive(&self) -> bool {
+        self.encapsulation.is_some_and(|e| e.keepalive.is_some())
+    }
 }
 
 /// What the kernel has of a Child SA.
@@ -107,6 +112,18 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// Whether the kernel sends keepalives for another Child SA of the IKE SA, all of which go by
+    /// the same ports. What this one replaces, or replaces too, is not there for long.
+    fn is_kept_alive(&self, sa: &IkeSa) -> bool {
+        let State::Established(established) = &sa.state else { return false };
+        let mut keepers = established.children.values().filter(|c| c.is_live() && c.keeps_alive());
+        keepers.any(|c| {
+            let replaced = Some(c.id) == self.replaces;
+            let rival = self.replaces.is_some() && c.replaces == self.replaces;
+            !replaced && !rival
+        })
+    }
+
     /// The record that we keep and the one that the kernel gets. `initiator`: whether we began
     /// this exchange, since its initiator's keys come first (RFC 7296 2.17).
     fn into_child(
@@ -117,7 +134,11 @@ impl Terms {
         initiator: bool,
     ) -> (ChildSa, Box<ChildSpec>) {
         let reqid = shared.reqids.give(&self.rule.name);
-        let Ends { local: ours, remote: theirs, encapsulation } = sa.ends();
+        let mut ends = sa.ends(&shared.config);
+        if self.is_kept_alive(sa) {
+            ends = ends.without_keepalive();
+        }
+        let Ends { local: ours, remote: theirs, encapsulation } = ends;
         let (outbound_keys, inbound_keys) = keys.by_direction(initiator);
         let limits = self.protect.lifetime;
         let spec = ChildSpec {

@@ -133,7 +133,7 @@ impl IkeSa {
     /// The peer has come to another address (RFC 4555 3.5). IKE goes there at once, ESP when the
     /// peer has shown that it is there: it could send our traffic to somebody else (3.7).
     fn update(&mut self, now: Instant, shared: &mut Shared, path: Path, nat: Option<NatDetected>) {
-        let before = self.ends();
+        let before = self.ends(&shared.config);
         let State::Established(established) = &mut self.state else { return };
         // What is not said again stays.
         if let Some(nat) = nat.filter(|_| established.nat.possible) {

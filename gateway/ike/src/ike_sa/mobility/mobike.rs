@@ -64,7 +64,7 @@ impl Mobike {
         (self.heard_update, self.heard_addresses) = (false, false);
     }
 
-    pub(super) const fn unproven(&self) -> Option<Ends> {
+    pub(in crate::ike_sa) const fn unproven(&self) -> Option<Ends> {
         self.unproven
     }
 
@@ -148,7 +148,7 @@ impl IkeSa {
     /// We go on by another path, and tell the peer. ESP goes to another address of the peer when it
     /// has shown that it is there (RFC 4555 3.7).
     pub(super) fn go(&mut self, now: Instant, shared: &mut Shared, path: Path, why: &'static str) {
-        let (before, left) = (self.ends(), self.path.remote.ip());
+        let (before, left) = (self.ends(&shared.config), self.path.remote.ip());
         let new = path.remote.ip();
         if let Some(mobike) = self.mobike_mut() {
             mobike.unproven = (new != before.remote).then_some(before);
@@ -234,7 +234,7 @@ impl IkeSa {
         if !shared.local_addresses.contains(&local) {
             return;
         }
-        let (mut path, before) = (self.path, self.ends());
+        let (mut path, before) = (self.path, self.ends(&shared.config));
         let Some(mobike) = self.mobike_mut() else { return };
         if mobike.homeless.take().is_none() {
             return;

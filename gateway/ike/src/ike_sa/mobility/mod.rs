@@ -9,6 +9,7 @@ mod heard;
 pub(super) mod mobike;
 mod said;
 
+use core::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,25 +20,35 @@ pub(crate) use self::said::Saying;
 pub(super) use self::said::Updating;
 use super::init::IKE_PORT;
 use super::{IkeSa, State};
-use crate::config::Mode;
+use crate::config::{EndpointConfig, Mode};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Encapsulation, Ends, KernelCommand, KernelError, Path};
+use crate::natt::NatDetected;
 use crate::shared::{Owner, Purpose, Shared};
 
 impl IkeSa {
-    /// Between which addresses ESP travels, given where IKE does.
-    pub(super) fn ends(&self) -> Ends {
+    /// Between which addresses ESP travels, given where IKE does; with keepalives, which one Child
+    /// SA is enough for ([`Ends::without_keepalive`]).
+    pub(super) fn ends(&self, config: &EndpointConfig) -> Ends {
         if let Some(proven) = self.mobike().and_then(Mobike::unproven) {
             return proven;
         }
         let Path { local, remote } = self.path;
-        let behind_nat = matches!(&self.state, State::Established(e) if e.nat.any());
+        let nat = if let State::Established(established) = &self.state {
+            established.nat
+        } else {
+            NatDetected::default()
+        };
         // RFC 7296 2.23: never on port 500, whatever the peer does.
-        let encapsulate = behind_nat && local.port() != IKE_PORT;
-        let encapsulation = encapsulate
-            .then(|| Encapsulation { local_port: local.port(), remote_port: remote.port() });
+        let encapsulate = nat.any() && local.port() != IKE_PORT;
+        let seconds = u32::try_from(config.keepalive_interval.as_secs()).unwrap_or(u32::MAX);
+        let encapsulation = encapsulate.then(|| Encapsulation {
+            local_port: local.port(),
+            remote_port: remote.port(),
+            keepalive: NonZeroU32::new(seconds).filter(|_| nat.local && config.kernel_keepalives),
+        });
         Ends { local: local.ip(), remote: remote.ip(), encapsulation }
     }
 
@@ -54,7 +65,7 @@ impl IkeSa {
                 self.answered_by(now, shared, path);
             }
         } else if established.nat.remote && !established.nat.local {
-            let before = self.ends();
+            let before = self.ends(&shared.config);
             self.change_path(shared, path, "the NAT in front of the peer has changed its mapping");
             self.move_children(now, shared, before);
         }
@@ -71,24 +82,29 @@ impl IkeSa {
 
     /// The Child SAs go where the IKE SA has gone, if that is elsewhere than before.
     fn move_children(&mut self, now: Instant, shared: &mut Shared, before: Ends) {
-        let ends = self.ends();
+        let ends = self.ends(&shared.config);
         if ends == before {
             return;
         }
         let State::Established(established) = &mut self.state else { return };
         let (mut moved, mut lost) = (Vec::new(), Vec::new());
+        let mut keeper_wanted =
+            !established.children.values().any(|c| c.is_live() && c.keeps_alive());
         for child in established.children.values_mut() {
             if child.mode == Mode::Transport {
                 lost.push(child.id);
                 continue;
             }
+            let keeps =
+                child.keeps_alive() || child.is_live() && core::mem::take(&mut keeper_wanted);
+            let ends = if keeps { ends } else { ends.without_keepalive() };
             child.encapsulation = ends.encapsulation;
             if let Some(waiting) = &mut child.waiting {
                 waiting.set_ends(ends);
             }
-            moved.push(child.id);
+            moved.push((child.id, ends));
         }
-        for child in moved {
+        for (child, ends) in moved {
             let owner = Owner::IkeSa(self.id, Purpose::MoveChild(child));
             shared.command(owner, KernelCommand::MoveChild { child, ends });
         }

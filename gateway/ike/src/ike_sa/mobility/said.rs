@@ -201,7 +201,7 @@ impl IkeSa {
         {
             return self.check_failed(shared);
         }
-        let before = self.ends();
+        let before = self.ends(&shared.config);
         let spis = (self.initiator_spi, self.responder_spi);
         let State::Established(established) = &mut self.state else { return };
         let seen_as = payloads.notify(NotifyType::NAT_DETECTION_DESTINATION_IP);

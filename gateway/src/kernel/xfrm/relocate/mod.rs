@@ -26,7 +26,8 @@ use crate::kernel::netlink::attribute;
 /// one it takes well below a millisecond, in which no machine sends as many packets.
 pub(super) const SEQUENCE_GAP: u32 = 1 << 20;
 
-/// What is taken over as it is: all that [`encode::sa`] can have asked for, but UDP.
+/// What is taken over as it is: all that [`encode::sa`] can have asked for, but UDP and what keeps
+/// its ports open.
 const CARRIED: [u16; 9] = [
     XFRMA_ALG_AEAD,
     XFRMA_ALG_AUTH_TRUNC,
@@ -91,11 +92,12 @@ impl SaMove {
         Self { from: self.to, to: self.from, ..*self }
     }
 
-    /// Whether nothing but UDP ports change, which the kernel does in place.
+    /// Whether nothing but UDP ports change, which the kernel does in place. Who sends keepalives
+    /// stays as it was then.
     pub(super) fn keeps_addresses(&self) -> bool {
         let (from, to) = (&self.from, &self.to);
         (from.source, from.destination) == (to.source, to.destination)
-            && from.encapsulation.is_some() == to.encapsulation.is_some()
+            && from.encapsulation.map(|e| e.keepalive) == to.encapsulation.map(|e| e.keepalive)
     }
 
     /// Sequence numbers to pass over.
@@ -163,6 +165,10 @@ pub(super) fn sa(state: &[u8], to: &SaMove, gap: u32) -> Result<Relocated, Netli
         attributes.resize(start.saturating_add(template.buffer_len()), 0);
         if let Some(room) = attributes.get_mut(start..) {
             template.emit(room);
+        }
+        if let Some(seconds) = ports.keepalive {
+            let value = seconds.get().to_ne_bytes();
+            push(&mut attributes, encode::XFRMA_NAT_KEEPALIVE_INTERVAL, &value);
         }
     }
     Ok(Relocated { info, attributes })

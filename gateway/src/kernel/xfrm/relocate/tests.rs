@@ -1,3 +1,5 @@
+use core::num::NonZeroU32;
+
 use gateway_ike::io::{ChildSpec, Encapsulation};
 use netlink_packet_core::DefaultNla;
 use netlink_packet_xfrm::{
@@ -28,8 +30,17 @@ fn to(last: u8, port: Option<u16>) -> SaEnds {
     SaEnds {
         source: [192, 0, 2, 1].into(),
         destination: [192, 0, 2, last].into(),
-        encapsulation: port.map(|port| Encapsulation { local_port: 4500, remote_port: port }),
+        encapsulation: port.map(|port| Encapsulation {
+            local_port: 4500,
+            remote_port: port,
+            keepalive: None,
+        }),
     }
+}
+
+/// ESP in UDP, for which the kernel sends keepalives after 20 s.
+fn kept_alive(remote_port: u16) -> Encapsulation {
+    Encapsulation { local_port: 4500, remote_port, keepalive: NonZeroU32::new(20) }
 }
 
 fn sends(from: SaEnds, to: SaEnds) -> SaMove {
@@ -43,7 +54,11 @@ fn word(value: &[u8], at: usize) -> u32 {
 #[test]
 fn an_sa_that_moves_keeps_keys_limits_and_mark_and_skips_sequence_numbers() {
     let spec = ChildSpec {
-        encapsulation: Some(Encapsulation { local_port: 4500, remote_port: 61234 }),
+        encapsulation: Some(Encapsulation {
+            local_port: 4500,
+            remote_port: 61234,
+            keepalive: None,
+        }),
         ..child(CBC)
     };
     let before = state(&spec, Outbound, (XFRMA_REPLAY_ESN_VAL, &[0, u32::MAX, 0, 3, 0, 0]));
@@ -128,6 +143,26 @@ fn only_a_change_of_ports_is_made_in_place() {
     assert!(sends(to(2, Some(1)), to(2, Some(2))).keeps_addresses());
     assert!(!sends(to(2, Some(1)), to(3, Some(1))).keeps_addresses());
     assert!(!sends(to(2, None), to(2, Some(1))).keeps_addresses(), "UDP comes or goes");
+    let kept = SaEnds { encapsulation: Some(kept_alive(2)), ..to(2, Some(2)) };
+    assert!(!sends(to(2, Some(1)), kept).keeps_addresses(), "we are behind NAT now");
+    let other_port = SaEnds { encapsulation: Some(kept_alive(3)), ..kept };
+    assert!(sends(kept, other_port).keeps_addresses());
+}
+
+#[test]
+fn the_kernel_keeps_the_new_mapping_alive_if_it_is_to() {
+    let spec = ChildSpec { encapsulation: Some(kept_alive(61234)), ..child(GCM) };
+    let before = state(&spec, Outbound, (XFRMA_REPLAY_VAL, &[1, 0, 0]));
+    let from = SaEnds { encapsulation: spec.encapsulation, ..to(2, None) };
+    for (there, expected) in
+        [(Some(kept_alive(700)), Some(20)), (to(3, Some(700)).encapsulation, None)]
+    {
+        let way = sends(from, SaEnds { encapsulation: there, ..to(3, None) });
+        let after = octets(&sa(&before, &way, way.gap()).unwrap());
+        let new = &after[XFRM_USER_SA_INFO_LEN..];
+        let seconds = attribute(new, encode::XFRMA_NAT_KEEPALIVE_INTERVAL);
+        assert_eq!(seconds.map(|value| word(value, 0)), expected);
+    }
 }
 
 #[test]
