@@ -293,6 +293,17 @@ impl<'a> Gateway<'a> {
         all.and_then(|all| all.iter().find(is_it)).cloned().context(format_args!("no {name}"))
     }
 
+    /// The first IKE SA that is established.
+    ///
+    /// # Errors
+    /// As [`Gateway::status`], or there is none.
+    pub fn established(&self) -> Result<Value> {
+        let status = self.status()?;
+        let all = status.get("ike_sas").and_then(Value::as_array).into_iter().flatten();
+        let mut established = all.filter(|sa| sa.get("state").is_some_and(|s| s == "established"));
+        established.next().cloned().context("no established IKE SA")
+    }
+
     /// The installed Child SAs of a rule.
     ///
     /// # Errors

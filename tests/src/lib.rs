@@ -16,6 +16,8 @@ pub mod libreswan;
 pub mod mobility;
 pub mod namespace;
 pub mod packet;
+pub mod pair;
+pub mod reach;
 pub mod requirements;
 pub mod scenario;
 pub mod strongswan;

@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::thread;
 
 use ipnet::IpNet;
 
@@ -11,7 +12,7 @@ use crate::frame::Kind;
 use crate::gateway::Gateway;
 use crate::namespace::Namespace;
 use crate::topology::{Between, Family, Topology};
-use crate::traffic::{PingOptions, ping, transfer};
+use crate::traffic::{Flow, PingOptions, flow, ping, transfer};
 
 /// Octets of bulk data each way, in some hundred packets: what emulated machines that run side by
 /// side do in a second.
@@ -19,6 +20,9 @@ const BULK: usize = 500_000;
 
 /// Pings of this size are fragmented, or find out the path MTU.
 const LARGE: u32 = 3000;
+
+/// Who sends or answers: where, and with which address.
+pub type End<'a> = (&'a Namespace, IpAddr);
 
 /// A capture of both wires of the middle.
 ///
@@ -48,8 +52,7 @@ pub fn between_gateways(topology: &Topology, family: Family) -> Selected {
 /// # Errors
 /// Something does not arrive.
 pub fn exercise(topology: &Topology, inner: Family) -> Result {
-    let client = (&topology.client.host, topology.client.host_address(inner));
-    let server = (&topology.server.host, topology.server.host_address(inner));
+    let [client, server] = hosts(topology, inner);
     exercise_between(client, server)
 }
 
@@ -57,7 +60,7 @@ pub fn exercise(topology: &Topology, inner: Family) -> Result {
 ///
 /// # Errors
 /// Something does not arrive.
-pub fn exercise_between(one: (&Namespace, IpAddr), other: (&Namespace, IpAddr)) -> Result {
+pub fn exercise_between(one: End<'_>, other: End<'_>) -> Result {
     for (from, to) in [(one, other), (other, one)] {
         all_answered(from.0, to.1, &PingOptions::default())?;
         let large = PingOptions { size: LARGE, ..PingOptions::default() };
@@ -65,6 +68,23 @@ pub fn exercise_between(one: (&Namespace, IpAddr), other: (&Namespace, IpAddr)) 
         ping(from.0, to.1, &large)?;
         all_answered(from.0, to.1, &large)?;
         transfer(from, to, BULK)?;
+    }
+    Ok(())
+}
+
+/// The hosts behind the gateways, the client's first.
+#[must_use]
+pub fn hosts(topology: &Topology, inner: Family) -> [End<'_>; 2] {
+    [&topology.client, &topology.server].map(|site| (&site.host, site.host_address(inner)))
+}
+
+/// Pings from either end, all answered.
+///
+/// # Errors
+/// One is not.
+pub fn both_ways([one, other]: [End<'_>; 2]) -> Result {
+    for (from, to) in [(one, other), (other, one)] {
+        all_answered(from.0, to.1, &PingOptions::default())?;
     }
     Ok(())
 }
@@ -94,6 +114,24 @@ pub fn none_answered(from: &Namespace, to: IpAddr) -> Result {
     }
 }
 
+/// Datagrams a second, each way.
+const RATE: u32 = 20;
+
+/// Two flows side by side for so many seconds: from the first end to the second, and back.
+///
+/// # Errors
+/// As [`flow`]; not that something is lost.
+pub fn flows([one, other]: [End<'_>; 2], seconds: u32) -> Result<[Flow; 2]> {
+    let count = seconds.saturating_mul(RATE);
+    let interval = Duration::from_secs(1).checked_div(RATE).unwrap_or_default();
+    thread::scope(|scope| {
+        let there = scope.spawn(|| flow(one, other, count, interval));
+        let back = flow(other, one, count, interval)?;
+        let there = there.join().map_err(|_panic| Error::new("a flow panicked"))??;
+        Ok([there, back])
+    })
+}
+
 /// Checks that ESP was on the wire, in UDP exactly where there is a NAT.
 ///
 /// # Errors
@@ -116,12 +154,10 @@ pub fn carries(topology: &Topology, capture: &Capture, inner: Family) -> Result 
     encrypted(topology, &capture.summary(Mark::START)?)
 }
 
-/// Whether the first of a gateway's IKE SAs is quantum-safe.
+/// Whether a gateway's IKE SA is quantum-safe.
 ///
 /// # Errors
 /// There is none.
 pub fn quantum_safe(gateway: &Gateway<'_>) -> Result<bool> {
-    let status = gateway.status()?;
-    let sa = status.pointer("/ike_sas/0").context("no IKE SA")?;
-    Ok(sa.get("quantum_safe").is_some_and(|safe| *safe == true))
+    Ok(gateway.established()?.get("quantum_safe").is_some_and(|safe| *safe == true))
 }

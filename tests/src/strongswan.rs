@@ -316,6 +316,7 @@ impl<'a> StrongSwan<'a> {
                 "charon-systemd {{
   fragment_size = {}
   {impatience}
+  make_before_break = yes
   load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf pem pkcs1 pkcs8 x509 revocation \
                  kernel-netlink socket-default vici eap-identity eap-mschapv2 eap-tls
   journal {{
@@ -345,20 +346,6 @@ swanctl {{
                 connection.fragment_size
             ),
         )?;
-        write("swanctl.conf", &connection.render()?)?;
-        if let Some(key) = &connection.private_key {
-            // Where swanctl looks for keys: beside the file that it is given.
-            let private = directory.join("private");
-            fs::create_dir_all(&private).context(private.display())?;
-            fs::copy(key, private.join("key.pem")).context(key.display())?;
-        }
-        if !connection.intermediates.is_empty() {
-            let authorities = directory.join("x509ca");
-            fs::create_dir_all(&authorities).context(authorities.display())?;
-            for (n, path) in connection.intermediates.iter().enumerate() {
-                fs::copy(path, authorities.join(format!("{n}.pem"))).context(path.display())?;
-            }
-        }
         let mut command = chroot::command(namespace, root.as_deref(), "/usr/sbin/charon-systemd");
         command.env("STRONGSWAN_CONF", &conf);
         let daemon = Daemon::start(namespace, "strongswan", &mut command)?;
@@ -369,18 +356,34 @@ swanctl {{
             }
             Err(Error::new(format!("strongSwan ended:\n{}", strongswan.daemon.log())))
         })?;
-        strongswan.swanctl(&["--load-all"])?;
+        strongswan.load(connection)?;
         Ok(strongswan)
     }
 
-    /// Replaces the connection by another; existing SAs stay.
+    /// Replaces the connection by another, and all keys and certificates; existing SAs stay.
     ///
     /// # Errors
     /// It refuses the configuration.
     pub fn load(&self, connection: &Connection) -> Result {
         let path = self.directory.join("swanctl.conf");
         fs::write(&path, connection.render()?).context(path.display())?;
-        self.swanctl(&["--load-all"]).map(drop)
+        // Where swanctl looks for keys and authorities: beside the file that it is given.
+        self.copy("private", connection.private_key.as_slice())?;
+        self.copy("x509ca", &connection.intermediates)?;
+        self.swanctl(&["--load-all", "--clear"]).map(drop)
+    }
+
+    /// Files, and nothing else, for a directory of its own.
+    fn copy(&self, name: &str, files: &[PathBuf]) -> Result {
+        let directory = self.directory.join(name);
+        if directory.exists() {
+            fs::remove_dir_all(&directory).context(directory.display())?;
+        }
+        fs::create_dir(&directory).context(directory.display())?;
+        for (n, file) in files.iter().enumerate() {
+            fs::copy(file, directory.join(format!("{n}.pem"))).context(file.display())?;
+        }
+        Ok(())
     }
 
     /// Brings up the child, and with it the IKE SA.

@@ -1,5 +1,6 @@
 //! Pings and bulk data between namespaces, with a payload that a capture can look for.
 
+use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -220,6 +221,26 @@ pub struct Flow {
     pub repeated: u32,
 }
 
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, lost, repeated } = self;
+        write!(f, "{sent} sent, lost {lost:?}, {repeated} repeated")
+    }
+}
+
+impl Flow {
+    /// Everything that was sent has arrived, once.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn whole(&self) -> Result {
+        if self.lost.is_empty() && self.repeated == 0 {
+            return Ok(());
+        }
+        Err(Error::new(self.to_string()))
+    }
+}
+
 /// Sends numbered datagrams with the canary one way, one each `interval`, and counts by their
 /// numbers what arrives.
 ///
@@ -295,6 +316,8 @@ mod tests {
     fn what_is_lost_and_repeated_is_known_by_its_number() {
         let flow = tally(5, &[0, 4, 2, 2]);
         assert_eq!(flow, Flow { sent: 5, lost: vec![1, 3], repeated: 1 });
+        assert_eq!(flow.whole().unwrap_err().to_string(), "5 sent, lost [1, 3], 1 repeated");
+        tally(2, &[1, 0]).whole().unwrap();
     }
 
     #[test]

@@ -5,9 +5,10 @@
 use gateway_tests::Result;
 use gateway_tests::daemon::{Daemon, wait_for};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::pair::Version;
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::all_answered;
-use gateway_tests::strongswan::{Connection, StrongSwan};
+use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::PingOptions;
 use nix::sys::signal::Signal;
@@ -52,21 +53,20 @@ fn a_responder_that_was_killed_proves_it_with_the_secret_of_before() -> Result {
 }
 
 /// strongSwan knows nothing of RFC 6290: the survivor asks in vain and gives it up.
-#[test]
-fn strongswan_that_began_and_was_killed_is_back_by_its_initial_contact_or_ours() -> Result {
-    if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
+fn strongswan_began(version: Version) -> Result {
+    if !met(&[Requirement::Esp, version.requirement(), Requirement::Gateway])? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
     let of_server = Policy::of_server(&topology, V4, V4);
     let mut server = Gateway::start(&topology.server.gateway, &of_server)?;
     let theirs = Connection { liveness: Some(2), ..Connection::of_client(&topology, V4, V4) };
-    let mut client = StrongSwan::start(&topology.client.gateway, &theirs)?;
+    let mut client = version.start(&topology.client.gateway, &theirs)?;
     client.initiate()?;
     let before = server.wait_child(RULE)?;
     kill(client.daemon())?;
     drop(client);
-    let client = StrongSwan::start(&topology.client.gateway, &theirs)?;
+    let client = version.start(&topology.client.gateway, &theirs)?;
     client.initiate()?;
     only_the_second(&server, &before)?;
     from_client(&topology)?;
@@ -79,14 +79,13 @@ fn strongswan_that_began_and_was_killed_is_back_by_its_initial_contact_or_ours()
     from_client(&topology)
 }
 
-#[test]
-fn strongswan_that_answered_and_was_killed_is_found_dead_and_reached_anew() -> Result {
-    if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
+fn strongswan_answered(version: Version) -> Result {
+    if !met(&[Requirement::Esp, version.requirement(), Requirement::Gateway])? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
     let theirs = Connection::of_server(&topology, V4, V4);
-    let mut server = StrongSwan::start(&topology.server.gateway, &theirs)?;
+    let mut server = version.start(&topology.server.gateway, &theirs)?;
     let of_client = Policy {
         settings: "retransmit-tries = 2".to_owned(),
         peer_keys: "liveness = \"2s\"".to_owned(),
@@ -96,7 +95,7 @@ fn strongswan_that_answered_and_was_killed_is_found_dead_and_reached_anew() -> R
     let before = client.wait_child(RULE)?;
     kill(server.daemon())?;
     drop(server);
-    let server = StrongSwan::start(&topology.server.gateway, &theirs)?;
+    let server = version.start(&topology.server.gateway, &theirs)?;
     client.wait_counter("ike_peer_dead", 1)?;
     only_the_second(&client, &before)?;
     from_client(&topology)?;
@@ -110,6 +109,26 @@ fn strongswan_that_answered_and_was_killed_is_found_dead_and_reached_anew() -> R
         Ok((server.sas()?.matches("ESTABLISHED").count() == 1).then_some(()))
     })?;
     from_client(&topology)
+}
+
+#[test]
+fn strongswan_that_began_and_was_killed_is_back_by_its_initial_contact_or_ours() -> Result {
+    strongswan_began(Version::Installed)
+}
+
+#[test]
+fn strongswan_that_answered_and_was_killed_is_found_dead_and_reached_anew() -> Result {
+    strongswan_answered(Version::Installed)
+}
+
+#[test]
+fn a_newer_strongswan_that_began_and_was_killed_is_back_by_its_initial_contact_or_ours() -> Result {
+    strongswan_began(Version::Newer)
+}
+
+#[test]
+fn a_newer_strongswan_that_answered_and_was_killed_is_found_dead_and_reached_anew() -> Result {
+    strongswan_answered(Version::Newer)
 }
 
 /// Waits until there is one Child SA, and another than before.

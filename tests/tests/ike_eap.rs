@@ -1,22 +1,74 @@
 //! EAP with strongSwan, in both roles, with traffic through the kernel's ESP.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
-use gateway_tests::Result;
-use gateway_tests::capture::Mark;
-use gateway_tests::certificates::{Authority, Key, files, policy};
+use gateway_tests::certificates::{self, Authority, Issued, Key};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::pair::{Pair, Version};
+use gateway_tests::reach::{strongswan_reaches_us, we_reach_strongswan};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{all_answered, between_sites, capture, carries, encrypted};
+use gateway_tests::scenario::{between_sites, capture, carries};
 use gateway_tests::strongswan::{Connection, PSK, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
-use gateway_tests::traffic::PingOptions;
+use gateway_tests::{Context as _, Result};
 
 use Family::V4;
 
 const NEEDED: &[Requirement] =
     &[Requirement::Esp, Requirement::StrongSwan, Requirement::StrongSwanEap, Requirement::Gateway];
 
-/// The key that the tests have is a user's password too.
+/// Our policy, where the peer's user shows a password: the key that the tests have.
+fn taking_a_password(policy: Policy) -> Policy {
+    Policy {
+        peer_keys:
+            "remote-auth = \"eap\"\neap-methods = [\"mschapv2\"]\neap-remote-identity = \"ask\""
+                .to_owned(),
+        tables: "[user.alice]\npassword-file = \"psk\"".to_owned(),
+        ..policy
+    }
+}
+
+/// Our policy, where we show it.
+fn giving_a_password(policy: Policy) -> Policy {
+    Policy {
+        peer_keys: "auth = \"eap\"\nremote-auth = \"psk\"\neap-methods = [\"mschapv2\"]\n\
+                    eap-identity = \"alice\"\neap-password-file = \"psk\""
+            .to_owned(),
+        ..policy
+    }
+}
+
+/// strongSwan's connection, where it is the one who shows or who knows the password.
+fn with_password(connection: Connection, shows: bool, password: &str) -> Connection {
+    let secrets = format!("eap-alice {{\n    id = alice\n    secret = \"{password}\"\n  }}");
+    let (method, eap_id) =
+        ("auth = eap-mschapv2\n      eap_id = ", if shows { "alice" } else { "%any" });
+    let auth = format!("{method}{eap_id}");
+    if shows {
+        Connection { local_auth: auth, secrets, ..connection }
+    } else {
+        Connection { remote_auth: auth, secrets, ..connection }
+    }
+}
+
+/// Our policy, where the peer shows its certificate by EAP-TLS.
+fn taking_a_certificate(policy: Policy, authority: &Authority, ours: &Issued) -> Policy {
+    Policy {
+        authentication: certificates::policy(authority, ours),
+        peer_keys: "remote-auth = \"eap\"\neap-methods = [\"tls\"]".to_owned(),
+        ..policy
+    }
+}
+
+/// Our policy, where we do.
+fn giving_a_certificate(policy: Policy, authority: &Authority, ours: &Issued) -> Policy {
+    Policy {
+        authentication: certificates::files(authority, ours),
+        peer_keys: "auth = \"eap\"\nremote-auth = \"certificate\"\neap-methods = [\"tls\"]"
+            .to_owned(),
+        ..policy
+    }
+}
+
 #[test]
 fn strongswan_gives_us_its_password_by_eap() -> Result {
     if !met(NEEDED)? {
@@ -25,19 +77,9 @@ fn strongswan_gives_us_its_password_by_eap() -> Result {
     // Through NAT, as users come.
     let topology = Topology::new(Between::Nat)?;
     let capture = capture(&topology)?;
-    let policy = Policy {
-        peer_keys:
-            "remote-auth = \"eap\"\neap-methods = [\"mschapv2\"]\neap-remote-identity = \"ask\""
-                .to_owned(),
-        tables: "[user.alice]\npassword-file = \"psk\"".to_owned(),
-        ..Policy::of_server(&topology, V4, V4)
-    };
+    let policy = taking_a_password(Policy::of_server(&topology, V4, V4));
     let mut server = Gateway::start(&topology.server.gateway, &policy)?;
-    let user = |password: &str| Connection {
-        local_auth: "auth = eap-mschapv2\n      eap_id = alice".to_owned(),
-        secrets: format!("eap-alice {{\n    id = alice\n    secret = \"{password}\"\n  }}"),
-        ..Connection::of_client(&topology, V4, V4)
-    };
+    let user = |password| with_password(Connection::of_client(&topology, V4, V4), true, password);
     let client = StrongSwan::start(&topology.client.gateway, &user("another password"))?;
     let error = client.initiate().unwrap_err().to_string();
     assert!(error.contains("ERROR_AUTHENTICATION_FAILURE"), "{error}");
@@ -62,34 +104,13 @@ fn we_give_strongswan_our_password_by_eap() -> Result {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let capture = capture(&topology)?;
-    let server = Connection {
-        remote_auth: "auth = eap-mschapv2\n      eap_id = %any".to_owned(),
-        secrets: format!("eap-alice {{\n    id = alice\n    secret = \"{PSK}\"\n  }}"),
-        ..Connection::of_server(&topology, V4, V4)
-    };
-    let server = StrongSwan::start(&topology.server.gateway, &server)?;
-    let policy = Policy {
-        peer_keys: "auth = \"eap\"\nremote-auth = \"psk\"\neap-methods = [\"mschapv2\"]\n\
-                    eap-identity = \"alice\"\neap-password-file = \"psk\""
-            .to_owned(),
-        ..Policy::of_client(&topology, V4, V4)
-    };
-    let policy = policy.with_rules(|rule| rule.start = "always");
-    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
-    client.wait_child(RULE)?;
-    server.wait_installed()?;
-    carries(&topology, &capture, V4)?;
-    assert!(client.daemon().stop(PATIENCE)?.success());
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
+    let theirs = with_password(Connection::of_server(&topology, V4, V4), false, PSK);
+    let ours = giving_a_password(Policy::of_client(&topology, V4, V4));
+    we_reach_strongswan(&topology, V4, Version::Installed, &theirs, ours, has_succeeded)
 }
 
-fn both_ways(topology: &Topology) -> Result {
-    let (client, server) = (&topology.client, &topology.server);
-    for (from, to) in [(client, server), (server, client)] {
-        all_answered(&from.host, to.host_address(V4), &PingOptions::default())?;
-    }
+fn has_succeeded(gateway: &Gateway<'_>) -> Result {
+    assert_eq!(gateway.counter("eap_succeeded")?, 1);
     Ok(())
 }
 
@@ -100,26 +121,12 @@ fn strongswan_shows_us_its_certificate_by_eap_tls() -> Result {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
-    let capture = capture(&topology)?;
     let authority = Authority::with_long_chains(Key::P256)?;
     let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
-    let ours = Policy {
-        authentication: policy(&authority, &server),
-        peer_keys: "remote-auth = \"eap\"\neap-methods = [\"tls\"]".to_owned(),
-        ..Policy::of_server(&topology, V4, V4)
-    };
-    let server = Gateway::start(&topology.server.gateway, &ours)?;
+    let ours = taking_a_certificate(Policy::of_server(&topology, V4, V4), &authority, &server);
     let theirs = Connection::of_client(&topology, V4, V4);
     let theirs = theirs.certified(&authority, &client, ["eap-tls", "pubkey"]);
-    let client = StrongSwan::start(&topology.client.gateway, &theirs)?;
-    client.initiate()?;
-    server.wait_child(RULE)?;
-    assert_eq!(server.counter("eap_succeeded")?, 1);
-    both_ways(&topology)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
-    client.terminate()?;
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
+    strongswan_reaches_us(&topology, V4, Version::Installed, &theirs, &ours, has_succeeded)
 }
 
 #[test]
@@ -128,25 +135,56 @@ fn we_show_strongswan_our_certificate_by_eap_tls() -> Result {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let capture = capture(&topology)?;
     let authority = Authority::with_long_chains(Key::P256)?;
     let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
     let theirs = Connection::of_server(&topology, V4, V4);
     let theirs = theirs.certified(&authority, &server, ["pubkey", "eap-tls"]);
-    let server = StrongSwan::start(&topology.server.gateway, &theirs)?;
-    let ours = Policy {
-        authentication: files(&authority, &client),
-        peer_keys: "auth = \"eap\"\nremote-auth = \"certificate\"\neap-methods = [\"tls\"]"
-            .to_owned(),
-        ..Policy::of_client(&topology, V4, V4).with_rules(|rule| rule.start = "always")
-    };
-    let mut client = Gateway::start(&topology.client.gateway, &ours)?;
-    client.wait_child(RULE)?;
-    assert_eq!(client.counter("eap_succeeded")?, 1);
-    server.wait_installed()?;
-    both_ways(&topology)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
-    assert!(client.daemon().stop(PATIENCE)?.success());
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
+    let ours = giving_a_certificate(Policy::of_client(&topology, V4, V4), &authority, &client);
+    we_reach_strongswan(&topology, V4, Version::Installed, &theirs, ours, has_succeeded)
+}
+
+/// Both methods, each with us and with strongSwan as who shows something.
+#[test]
+fn a_newer_strongswan_and_we_agree_by_eap_in_both_roles() -> Result {
+    if !met(&Pair::needed(Version::Newer))? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let authority = Authority::with_long_chains(Key::P256)?;
+    let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
+    let ours = || Policy::of_client(&topology, V4, V4);
+    let responding = || ours().with_rules(|rule| rule.start = "respond");
+    let theirs = || Pair::connection(&topology);
+    let certified = |methods| theirs().certified(&authority, &server, methods);
+    let stages = [
+        (
+            "our certificate",
+            true,
+            certified(["pubkey", "eap-tls"]),
+            giving_a_certificate(ours(), &authority, &client),
+        ),
+        (
+            "its certificate",
+            false,
+            certified(["eap-tls", "pubkey"]),
+            taking_a_certificate(responding(), &authority, &client),
+        ),
+        ("our password", true, with_password(theirs(), false, PSK), giving_a_password(ours())),
+        (
+            "its password",
+            false,
+            with_password(theirs(), true, PSK),
+            taking_a_password(responding()),
+        ),
+    ];
+    let mut started = None;
+    for (succeeded, (feature, we_begin, theirs, ours)) in (1..).zip(stages) {
+        let pair = Pair::go_on(&mut started, &topology, Version::Newer, &theirs, &ours)?;
+        pair.one_begins(we_begin, pair.hosts(), || {
+            assert_eq!(pair.gateway.counter("eap_succeeded")?, succeeded, "{feature}");
+            Ok(())
+        })
+        .context(feature)?;
+    }
+    started.context("nothing to show")?.finish(&[between_sites(&topology, V4)?])
 }

@@ -5,11 +5,11 @@
 use gateway_tests::Result;
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
-use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::all_answered;
-use gateway_tests::strongswan::{Connection, StrongSwan};
+use gateway_tests::pair::{Pair, Version};
+use gateway_tests::requirements::met;
+use gateway_tests::scenario::{between_sites, both_ways};
+use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
-use gateway_tests::traffic::{PingOptions, ping_until_answered};
 
 use Family::V4;
 
@@ -32,24 +32,17 @@ fn wait_group(gateway: &Gateway<'_>, proposal: &str) -> Result {
     wait_for(proposal, PATIENCE, || has(gateway))
 }
 
-fn every_group(newer: bool) -> Result {
-    let strongswan = if newer { Requirement::NewerStrongSwan } else { Requirement::StrongSwan };
-    if !met(&[Requirement::Esp, strongswan, Requirement::Gateway])? {
+fn every_group(version: Version) -> Result {
+    if !met(&Pair::needed(version))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let theirs = Connection {
-        remote: Some(topology.client.outer(V4)),
-        esp_proposals: ALL,
-        ..Connection::of_server(&topology, V4, V4)
-    };
-    let start = if newer { StrongSwan::start_newer } else { StrongSwan::start };
-    let strongswan = start(&topology.server.gateway, &theirs)?;
+    let theirs = Connection { esp_proposals: ALL, ..Pair::connection(&topology) };
     let ours =
         Policy::of_client(&topology, V4, V4).with_rules(|rule| rule.esp_proposals = vec![ALL]);
-    let mut gateway = Gateway::start(&topology.client.gateway, &ours)?;
-    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
-    let pings = || all_answered(host, target, &PingOptions::default());
+    let mut pair = Pair::start(&topology, version, &theirs, &ours)?;
+    let hosts = pair.hosts();
+    let Pair { strongswan, gateway, .. } = &pair;
     let delete = || {
         strongswan.terminate_child()?;
         wait_for("the end of the Child SA", PATIENCE, || {
@@ -58,31 +51,32 @@ fn every_group(newer: bool) -> Result {
     };
 
     // The first Child SA has the keys of IKE_AUTH; the IKE SA outlives it.
-    ping_until_answered(host, target, PATIENCE)?;
+    pair.we_begin(hosts)?;
     for proposal in GROUPS {
         strongswan.load(&Connection { esp_proposals: proposal, ..theirs.clone() })?;
         delete()?;
         // A packet makes us begin, with the first group; strongSwan names the one that it wants.
-        ping_until_answered(host, target, PATIENCE)?;
-        wait_group(&gateway, proposal)?;
-        pings()?;
+        pair.we_begin(hosts)?;
+        wait_group(gateway, proposal)?;
+        both_ways(hosts)?;
         delete()?;
         strongswan.initiate()?;
-        wait_group(&gateway, proposal)?;
-        pings()?;
+        wait_group(gateway, proposal)?;
+        both_ways(hosts)?;
     }
     assert_eq!(gateway.counter("ike_sa_established")?, 1, "not on one IKE SA");
     assert_eq!(gateway.counter("child_sa_failed")?, 0);
-    assert!(gateway.daemon().stop(PATIENCE)?.success());
-    strongswan.wait_gone()
+    assert!(pair.gateway.daemon().stop(PATIENCE)?.success());
+    pair.strongswan.wait_gone()?;
+    pair.finish(&[between_sites(&topology, V4)?])
 }
 
 #[test]
 fn either_end_begins_child_sas_with_each_group_with_strongswan() -> Result {
-    every_group(false)
+    every_group(Version::Installed)
 }
 
 #[test]
 fn either_end_begins_child_sas_with_each_group_with_a_newer_strongswan() -> Result {
-    every_group(true)
+    every_group(Version::Newer)
 }

@@ -7,18 +7,16 @@ use std::time::Duration;
 use gateway_tests::capture::Mark;
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
-use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{between_sites, capture, carries, encrypted, exercise};
+use gateway_tests::pair::{Pair, Version};
+use gateway_tests::reach::{strongswan_reaches_us, we_reach_strongswan};
+use gateway_tests::requirements::met;
+use gateway_tests::scenario::{between_sites, capture, encrypted, exercise};
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::{Context as _, Result};
 use serde_json::Value;
 
 use Family::V4;
-
-const OLD: [Requirement; 3] = [Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway];
-const NEW: [Requirement; 3] =
-    [Requirement::Esp, Requirement::NewerStrongSwan, Requirement::Gateway];
 
 const PPK_ID: &str = "key-of-2026";
 const CLASSIC: &str = "aes256gcm16-prfsha256-x25519";
@@ -32,95 +30,65 @@ fn with_ppk(policy: Policy) -> Policy {
 
 /// The suite of our one IKE SA, which must be quantum-safe.
 fn quantum_safe_suite(gateway: &Gateway<'_>) -> Result<String> {
-    let status = gateway.status()?;
-    let sa = status.pointer("/ike_sas/0").context("no IKE SA")?;
+    let sa = gateway.established()?;
     assert_eq!(sa.get("quantum_safe"), Some(&Value::Bool(true)), "{sa}");
     let suite = sa.get("suite").and_then(Value::as_str).context("no suite")?;
     Ok(suite.to_owned())
 }
 
+/// We are quantum-safe with this suite.
+fn agreed(suite: &str) -> impl Fn(&Gateway<'_>) -> Result {
+    move |gateway| {
+        assert_eq!(quantum_safe_suite(gateway)?, suite);
+        Ok(())
+    }
+}
+
 /// Our default proposals begin with one that it does not understand and must pass over.
 #[test]
 fn an_old_strongswan_takes_our_classic_default_and_a_ppk() -> Result {
-    if !met(&OLD)? {
+    if !met(&Pair::needed(Version::Installed))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
-    let capture = capture(&topology)?;
-    let server = Connection::of_server(&topology, V4, V4);
-    let server = Connection { proposals: CLASSIC, ppk: Some((PPK_ID, true)), ..server };
-    let server = StrongSwan::start(&topology.server.gateway, &server)?;
-    let policy = with_ppk(Policy::of_client(&topology, V4, V4));
-    let policy = policy.with_rules(|rule| rule.start = "always");
-    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
-    client.wait_child(RULE)?;
-    server.wait_installed()?;
-    assert_eq!(quantum_safe_suite(&client)?, CLASSIC);
-    carries(&topology, &capture, V4)?;
-    assert!(client.daemon().stop(PATIENCE)?.success());
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
+    let theirs = Connection::of_server(&topology, V4, V4);
+    let theirs = Connection { proposals: CLASSIC, ppk: Some((PPK_ID, true)), ..theirs };
+    let ours = with_ppk(Policy::of_client(&topology, V4, V4));
+    we_reach_strongswan(&topology, V4, Version::Installed, &theirs, ours, agreed(CLASSIC))
 }
 
 #[test]
 fn we_take_the_classic_proposal_of_an_old_strongswan_and_its_ppk() -> Result {
-    if !met(&OLD)? {
+    if !met(&Pair::needed(Version::Installed))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let capture = capture(&topology)?;
-    let policy = with_ppk(Policy::of_server(&topology, V4, V4));
-    let server = Gateway::start(&topology.server.gateway, &policy)?;
-    let client = Connection::of_client(&topology, V4, V4);
-    let client = Connection { proposals: CLASSIC, ppk: Some((PPK_ID, false)), ..client };
-    let client = StrongSwan::start(&topology.client.gateway, &client)?;
-    client.initiate()?;
-    server.wait_child(RULE)?;
-    assert_eq!(quantum_safe_suite(&server)?, CLASSIC);
-    carries(&topology, &capture, V4)?;
-    client.terminate()?;
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
+    let theirs = Connection::of_client(&topology, V4, V4);
+    let theirs = Connection { proposals: CLASSIC, ppk: Some((PPK_ID, false)), ..theirs };
+    let ours = with_ppk(Policy::of_server(&topology, V4, V4));
+    strongswan_reaches_us(&topology, V4, Version::Installed, &theirs, &ours, agreed(CLASSIC))
 }
 
 #[test]
 fn a_newer_strongswan_takes_ml_kem_by_our_default() -> Result {
-    if !met(&NEW)? {
+    if !met(&Pair::needed(Version::Newer))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let capture = capture(&topology)?;
-    let server = Connection { proposals: HYBRID, ..Connection::of_server(&topology, V4, V4) };
-    let server = StrongSwan::start_newer(&topology.server.gateway, &server)?;
-    let policy = Policy::of_client(&topology, V4, V4).with_rules(|rule| rule.start = "always");
-    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
-    client.wait_child(RULE)?;
-    server.wait_installed()?;
-    assert_eq!(quantum_safe_suite(&client)?, HYBRID);
-    carries(&topology, &capture, V4)?;
-    assert!(client.daemon().stop(PATIENCE)?.success());
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
+    let theirs = Connection { proposals: HYBRID, ..Connection::of_server(&topology, V4, V4) };
+    let ours = Policy::of_client(&topology, V4, V4);
+    we_reach_strongswan(&topology, V4, Version::Newer, &theirs, ours, agreed(HYBRID))
 }
 
 #[test]
 fn we_take_ml_kem_from_a_newer_strongswan_behind_nat() -> Result {
-    if !met(&NEW)? {
+    if !met(&Pair::needed(Version::Newer))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
-    let capture = capture(&topology)?;
-    let policy = Policy::of_server(&topology, V4, V4);
-    let server = Gateway::start(&topology.server.gateway, &policy)?;
-    let client = Connection { proposals: HYBRID, ..Connection::of_client(&topology, V4, V4) };
-    let client = StrongSwan::start_newer(&topology.client.gateway, &client)?;
-    client.initiate()?;
-    server.wait_child(RULE)?;
-    assert_eq!(quantum_safe_suite(&server)?, HYBRID);
-    carries(&topology, &capture, V4)?;
-    client.terminate()?;
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
+    let theirs = Connection { proposals: HYBRID, ..Connection::of_client(&topology, V4, V4) };
+    let ours = Policy::of_server(&topology, V4, V4);
+    strongswan_reaches_us(&topology, V4, Version::Newer, &theirs, &ours, agreed(HYBRID))
 }
 
 /// Both SAs have been replaced with ML-KEM by IKE_FOLLOWUP_KE, and nothing was made anew.
@@ -144,7 +112,7 @@ fn wait_rekeyed(gateway: &Gateway<'_>, name: &'static str, count: u64) -> Result
 
 #[test]
 fn we_rekey_with_ml_kem_to_a_newer_strongswan() -> Result {
-    if !met(&NEW)? {
+    if !met(&Pair::needed(Version::Newer))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
@@ -176,7 +144,7 @@ fn we_rekey_with_ml_kem_to_a_newer_strongswan() -> Result {
 
 #[test]
 fn a_newer_strongswan_rekeys_with_ml_kem_to_us() -> Result {
-    if !met(&NEW)? {
+    if !met(&Pair::needed(Version::Newer))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;

@@ -3,15 +3,15 @@
 
 use std::fs;
 
-use gateway_tests::capture::Mark;
-use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::gateway::{Gateway, Policy};
+use gateway_tests::pair::{Pair, Version};
+use gateway_tests::reach::{strongswan_reaches_us, we_reach_strongswan};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
-    between_gateways, between_sites, capture, carries, encrypted, exercise_between,
+    between_gateways, between_sites, capture, carries, exercise_between, quantum_safe,
 };
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
-use gateway_tests::traffic::ping_until_answered;
 use gateway_tests::{Context as _, Result};
 
 use Family::{V4, V6};
@@ -24,6 +24,8 @@ const GCM: Suite = Suite("aes128gcm16-prfsha256-x25519", "aes128gcm16");
 const CBC: Suite = Suite("aes256-sha512-prfsha512-modp2048", "aes256-sha256");
 const CHACHA: Suite = Suite("chacha20poly1305-prfsha384-ecp384", "chacha20poly1305");
 
+const PPK_ID: &str = "key-of-2026";
+
 /// That the harness is right is shown by two strongSwans.
 fn strongswan_with_itself(between: Between, family: Family, suite: Suite) -> Result {
     if !met(&[Requirement::Esp, Requirement::StrongSwan])? {
@@ -31,11 +33,9 @@ fn strongswan_with_itself(between: Between, family: Family, suite: Suite) -> Res
     }
     let topology = Topology::new(between)?;
     let capture = capture(&topology)?;
-    let mut server = Connection::of_server(&topology, family, family);
-    (server.proposals, server.esp_proposals) = (suite.0, suite.1);
+    let server = suited(Connection::of_server(&topology, family, family), suite);
     let server = StrongSwan::start(&topology.server.gateway, &server)?;
-    let mut client = Connection::of_client(&topology, family, family);
-    (client.proposals, client.esp_proposals) = (suite.0, suite.1);
+    let client = suited(Connection::of_client(&topology, family, family), suite);
     let client = StrongSwan::start(&topology.client.gateway, &client)?;
     client.initiate()?;
     server.wait_installed()?;
@@ -45,51 +45,32 @@ fn strongswan_with_itself(between: Between, family: Family, suite: Suite) -> Res
     capture.finish(&[between_sites(&topology, family)?])
 }
 
-/// strongSwan begins, we answer; strongSwan ends it.
+fn suited(connection: Connection, suite: Suite) -> Connection {
+    Connection { proposals: suite.0, esp_proposals: suite.1, ..connection }
+}
+
 fn strongswan_initiates(between: Between, family: Family, suite: Suite) -> Result {
-    if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
+    if !met(&Pair::needed(Version::Installed))? {
         return Ok(());
     }
     let topology = Topology::new(between)?;
-    let capture = capture(&topology)?;
-    let mut policy = Policy::of_server(&topology, family, family);
-    policy.ike_proposals = vec![suite.0];
-    let policy = policy.with_rules(|rule| rule.esp_proposals = vec![suite.1]);
-    let server = Gateway::start(&topology.server.gateway, &policy)?;
-    let mut client = Connection::of_client(&topology, family, family);
-    (client.proposals, client.esp_proposals) = (suite.0, suite.1);
-    let client = StrongSwan::start(&topology.client.gateway, &client)?;
-    client.initiate()?;
-    server.wait_child(RULE)?;
-    carries(&topology, &capture, family)?;
-    client.terminate()?;
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, family)?])
+    let theirs = suited(Connection::of_client(&topology, family, family), suite);
+    let ours = Policy::of_server(&topology, family, family)
+        .with_rules(|rule| rule.esp_proposals = vec![suite.1]);
+    let ours = Policy { ike_proposals: vec![suite.0], ..ours };
+    strongswan_reaches_us(&topology, family, Version::Installed, &theirs, &ours, |_| Ok(()))
 }
 
-/// A host's packet makes us begin, strongSwan answers; we end it.
 fn we_initiate(between: Between, family: Family, suite: Suite) -> Result {
-    if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
+    if !met(&Pair::needed(Version::Installed))? {
         return Ok(());
     }
     let topology = Topology::new(between)?;
-    let capture = capture(&topology)?;
-    let mut server = Connection::of_server(&topology, family, family);
-    (server.proposals, server.esp_proposals) = (suite.0, suite.1);
-    let server = StrongSwan::start(&topology.server.gateway, &server)?;
-    let mut policy = Policy::of_client(&topology, family, family);
-    policy.ike_proposals = vec![suite.0];
-    let policy = policy.with_rules(|rule| {
-        rule.esp_proposals = vec![suite.1];
-        rule.start = "always";
-    });
-    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
-    client.wait_child(RULE)?;
-    server.wait_installed()?;
-    carries(&topology, &capture, family)?;
-    assert!(client.daemon().stop(PATIENCE)?.success());
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, family)?])
+    let theirs = suited(Connection::of_server(&topology, family, family), suite);
+    let ours = Policy::of_client(&topology, family, family)
+        .with_rules(|rule| rule.esp_proposals = vec![suite.1]);
+    let ours = Policy { ike_proposals: vec![suite.0], ..ours };
+    we_reach_strongswan(&topology, family, Version::Installed, &theirs, ours, |_| Ok(()))
 }
 
 #[test]
@@ -132,35 +113,69 @@ fn we_reach_strongswan_through_nat_of_ipv6() -> Result {
     we_initiate(Between::Nat, V6, GCM)
 }
 
+/// By a shared key, and a post-quantum one with it.
 #[test]
-fn strongswan_and_we_agree_on_transport_mode() -> Result {
-    if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
+fn a_newer_strongswan_reaches_us_through_nat() -> Result {
+    if !met(&Pair::needed(Version::Newer))? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Nat)?;
+    let theirs = Connection::of_client(&topology, V4, V4);
+    let theirs = Connection { ppk: Some((PPK_ID, true)), ..theirs };
+    let ours = Policy { ppk: Some(PPK_ID), ..Policy::of_server(&topology, V4, V4) };
+    strongswan_reaches_us(&topology, V4, Version::Newer, &theirs, &ours, with_ppk)
+}
+
+#[test]
+fn we_reach_a_newer_strongswan() -> Result {
+    if !met(&Pair::needed(Version::Newer))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let capture = capture(&topology)?;
+    let theirs = Connection::of_server(&topology, V4, V4);
+    let theirs = Connection { ppk: Some((PPK_ID, true)), ..theirs };
+    let ours = Policy { ppk: Some(PPK_ID), ..Policy::of_client(&topology, V4, V4) };
+    we_reach_strongswan(&topology, V4, Version::Newer, &theirs, ours, with_ppk)
+}
+
+fn with_ppk(gateway: &Gateway<'_>) -> Result {
+    assert!(quantum_safe(gateway)?);
+    Ok(())
+}
+
+#[test]
+fn strongswan_and_we_agree_on_transport_mode() -> Result {
+    transport_mode(Version::Installed)
+}
+
+#[test]
+fn a_newer_strongswan_and_we_agree_on_transport_mode() -> Result {
+    transport_mode(Version::Newer)
+}
+
+fn transport_mode(version: Version) -> Result {
+    if !met(&Pair::needed(version))? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
     let (client, server) = (topology.client.outer(V4), topology.server.outer(V4));
-    let mut connection = Connection::of_server(&topology, V4, V4);
-    connection.mode = "transport";
-    connection.remote = Some(client);
-    (connection.local_ts, connection.remote_ts) = (server.to_string(), client.to_string());
-    let strongswan = StrongSwan::start(&topology.server.gateway, &connection)?;
+    let connection = Connection {
+        mode: "transport",
+        local_ts: server.to_string(),
+        remote_ts: client.to_string(),
+        ..Pair::connection(&topology)
+    };
     let policy = Policy::of_client(&topology, V4, V4).with_rules(|rule| {
         rule.mode = "transport";
         (rule.local, rule.remote) = (vec![format!("{client}/32")], vec![format!("{server}/32")]);
     });
-    let gateway = Gateway::start(&topology.client.gateway, &policy)?;
-    // First a packet makes us begin, then strongSwan does.
-    ping_until_answered(&topology.client.gateway, server, PATIENCE)?;
-    gateway.wait_child(RULE)?;
-    strongswan.terminate()?;
-    gateway.wait_gone()?;
-    strongswan.initiate()?;
-    gateway.wait_child(RULE)?;
-    let one = (&topology.client.gateway, client);
-    exercise_between(one, (&topology.server.gateway, server))?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
-    capture.finish(&[between_gateways(&topology, V4)])
+    let pair = Pair::start(&topology, version, &connection, &policy)?;
+    let [one, other] = [(&topology.client.gateway, client), (&topology.server.gateway, server)];
+    pair.either_begins([one, other], |ours| {
+        // Once, all that there is to carry.
+        if ours { Ok(()) } else { exercise_between(one, other) }
+    })?;
+    pair.finish(&[between_gateways(&topology, V4)])
 }
 
 #[test]

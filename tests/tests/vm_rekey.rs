@@ -7,15 +7,13 @@
 #![expect(clippy::print_stdout, reason = "the figures of a long run are what it is for")]
 
 use std::env;
-use std::thread;
-use std::time::Duration;
 
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{between_sites, capture};
+use gateway_tests::scenario::{between_sites, capture, flows, hosts};
 use gateway_tests::strongswan::{Connection, StrongSwan};
-use gateway_tests::topology::{Between, Family, Site, Topology};
-use gateway_tests::traffic::{Flow, flow, ping_until_answered};
+use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::traffic::{Flow, ping_until_answered};
 use gateway_tests::{Context as _, Error, Result};
 
 use Family::V4;
@@ -23,8 +21,6 @@ use Family::V4;
 const IKE: &str = "aes128gcm16-prfsha256-x25519";
 /// With a key exchange of its own: the successors have perfect forward secrecy.
 const ESP: &str = "aes128gcm16-x25519";
-/// Datagrams a second, each way.
-const RATE: u32 = 20;
 
 /// How often SAs are replaced, and for how long.
 struct Pace {
@@ -66,24 +62,9 @@ impl Pace {
 
     /// A flow from the host behind the client to the one behind the server, and one back.
     fn flows(&self, topology: &Topology) -> Result<[Flow; 2]> {
-        let count = self.time.saturating_mul(RATE);
-        let interval = Duration::from_secs(1).checked_div(RATE).unwrap_or_default();
-        let run = |from: &Site, to: &Site| {
-            let end = |site: &Site| site.host_address(V4);
-            flow((&from.host, end(from)), (&to.host, end(to)), count, interval)
-        };
-        let (client, server) = (&topology.client, &topology.server);
-        let flows = thread::scope(|scope| {
-            let there = scope.spawn(|| run(client, server));
-            let back = run(server, client)?;
-            let there = there.join().map_err(|_panic| Error::new("a flow panicked"))??;
-            Result::Ok([there, back])
-        })?;
+        let flows = flows(hosts(topology, V4), self.time)?;
         for (name, flow) in ["to the server", "to the client"].iter().zip(&flows) {
-            println!(
-                "{name}: {} sent, lost {:?}, {} repeated",
-                flow.sent, flow.lost, flow.repeated
-            );
+            println!("{name}: {flow}");
         }
         Ok(flows)
     }
@@ -106,14 +87,6 @@ impl Pace {
         let often = children >= least(child_lifetime).max(2) && ike >= least(ike_lifetime).max(1);
         if often && established == 1 && expired == 0 { Ok(()) } else { Err(Error::new(all)) }
     }
-}
-
-/// Everything that was sent must have arrived, once.
-fn whole(flow: &Flow) -> Result {
-    if flow.lost.is_empty() && flow.repeated == 0 {
-        return Ok(());
-    }
-    Err(Error::new(format!("{flow:?}")))
 }
 
 fn has_pfs(gateway: &Gateway<'_>) -> Result<bool> {
@@ -139,7 +112,7 @@ fn two_of_ours_rekey_all_the_time_and_lose_nothing() -> Result {
         pace.check_rekeyed(gateway)?;
         assert!(has_pfs(gateway)?);
     }
-    flows.iter().try_for_each(whole)?;
+    flows.iter().try_for_each(Flow::whole)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -162,7 +135,7 @@ fn we_rekey_with_strongswan_and_lose_nothing() -> Result {
     let [_to_strongswan, to_us] = pace.flows(&topology)?;
     pace.check_rekeyed(&client)?;
     assert!(has_pfs(&client)?);
-    whole(&to_us)?;
+    to_us.whole()?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
@@ -185,7 +158,7 @@ fn strongswan_rekeys_with_us_and_loses_nothing() -> Result {
     let [to_us, _to_strongswan] = pace.flows(&topology)?;
     pace.check_rekeyed(&server)?;
     assert!(has_pfs(&server)?);
-    whole(&to_us)?;
+    to_us.whole()?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])

@@ -2,8 +2,8 @@
 //! cache, never installed.
 //!
 //! `peers/<suite>/<name>` is the root directory of a system that has one implementation and all
-//! that it needs; the tests run it with `chroot`. It stays until the cache is cleared, so that
-//! test results do not change under our feet.
+//! that it needs; the tests run it with `chroot`. It stays until the cache is cleared or other
+//! packages are wanted, so that test results do not change under our feet.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,10 +28,16 @@ const PEERS: &[(&str, &[&str])] = &[
             "libstrongswan-standard-plugins",
             "libstrongswan-extra-plugins",
             "libcharon-extra-plugins",
+            "libcharon-extauth-plugins",
+            // MD4 and DES, for EAP-MSCHAPv2.
+            "openssl-provider-legacy",
         ],
     ),
     ("libreswan", &["libreswan"]),
 ];
+
+/// The file in the root directory of each that says what was asked for.
+const ASKED: &str = "packages";
 
 /// The directory that holds them, with whatever was missing fetched into it.
 ///
@@ -39,7 +45,8 @@ const PEERS: &[(&str, &[&str])] = &[
 /// The suite cannot be reached, or no longer has the packages.
 pub(crate) fn ensure() -> Result<PathBuf> {
     let suite = cache_dir()?.join("peers").join(SUITE);
-    let missing: Vec<_> = PEERS.iter().filter(|(name, _)| !suite.join(name).exists()).collect();
+    let missing: Vec<_> =
+        PEERS.iter().filter(|(name, packages)| !is_whole(&suite.join(name), packages)).collect();
     if missing.is_empty() {
         return Ok(suite);
     }
@@ -56,12 +63,27 @@ pub(crate) fn ensure() -> Result<PathBuf> {
         fs::create_dir(&debs).context(|| "cannot create a directory in the cache")?;
         lists.download(&lists.closure(packages)?, &debs)?;
         unpack(&debs, &root)?;
+        fs::write(root.join(ASKED), asked(packages)).context(|| "cannot write to the cache")?;
         // In place at once, and only when complete.
         let place = suite.join(name);
+        if place.exists() {
+            fs::rename(&place, work.path().join("before"))
+                .context(|| format!("cannot move {}", place.display()))?;
+        }
         fs::rename(&root, &place).context(|| format!("cannot create {}", place.display()))?;
         step.done();
     }
     Ok(suite)
+}
+
+/// Whether a root directory was unpacked for these packages, and not for others that an earlier
+/// version wanted.
+fn is_whole(root: &Path, packages: &[&str]) -> bool {
+    fs::read_to_string(root.join(ASKED)).is_ok_and(|text| text == asked(packages))
+}
+
+fn asked(packages: &[&str]) -> String {
+    packages.join("\n")
 }
 
 /// Unpacks packages to a root directory in which their programs run.
@@ -83,4 +105,18 @@ fn unpack(debs: &Path, root: &Path) -> Result {
         capture(Command::new(tool("dpkg-deb")?).arg("-x").arg(deb).arg(root))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_unpacked_again_when_other_packages_are_wanted() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!is_whole(root.path(), &["a"]));
+        fs::write(root.path().join(ASKED), asked(&["a", "b"])).unwrap();
+        assert!(is_whole(root.path(), &["a", "b"]));
+        assert!(!is_whole(root.path(), &["a", "b", "c"]));
+    }
 }
