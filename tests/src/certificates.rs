@@ -211,11 +211,18 @@ pub fn policy(authority: &Authority, ours: &Issued) -> String {
 /// Those that name the files.
 #[must_use]
 pub fn files(authority: &Authority, ours: &Issued) -> String {
+    format!("{}{}", own(ours), trusted(authority))
+}
+
+/// Those that name our own.
+#[must_use]
+pub fn own(ours: &Issued) -> String {
     let line = |key: &str, path: &Path| format!("{key} = {:?}\n", path.display().to_string());
-    format!(
-        "{}{}ca = [{:?}]",
-        line("certificate", &ours.chain),
-        line("private-key", &ours.key),
-        authority.certificate().display().to_string(),
-    )
+    format!("{}{}", line("certificate", &ours.chain), line("private-key", &ours.key))
+}
+
+/// The one that names the root.
+#[must_use]
+pub fn trusted(authority: &Authority) -> String {
+    format!("ca = [{:?}]", authority.certificate().display().to_string())
 }

@@ -34,7 +34,7 @@ pub struct Policy {
     pub local_address: Option<IpAddr>,
     /// The peer's address; `None`: any.
     pub address: Option<IpAddr>,
-    /// Our identity.
+    /// Our identity; empty: the one that follows from the other keys.
     pub local_id: String,
     /// The peer's identity.
     pub remote_id: String,
@@ -143,7 +143,10 @@ impl fmt::Display for Policy {
             writeln!(f, "local-address = \"{local}\"")?;
         }
         let Self { local_id, remote_id, authentication, .. } = self;
-        writeln!(f, "local-id = \"{local_id}\"\nremote-id = \"{remote_id}\"\n{authentication}")?;
+        if !local_id.is_empty() {
+            writeln!(f, "local-id = \"{local_id}\"")?;
+        }
+        writeln!(f, "remote-id = \"{remote_id}\"\n{authentication}")?;
         if !self.ike_proposals.is_empty() {
             writeln!(f, "ike-proposals = {:?}", self.ike_proposals)?;
         }

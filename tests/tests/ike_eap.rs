@@ -16,9 +16,11 @@ use Family::V4;
 const NEEDED: &[Requirement] =
     &[Requirement::Esp, Requirement::StrongSwan, Requirement::StrongSwanEap, Requirement::Gateway];
 
-/// Our policy, where the peer's user shows a password: the key that the tests have.
-fn taking_a_password(policy: Policy) -> Policy {
+/// Our policy, where the peer's user shows a password: the key that the tests have. We show a
+/// certificate.
+fn taking_a_password(policy: Policy, ours: &Issued) -> Policy {
     Policy {
+        authentication: format!("auth = \"certificate\"\n{}", certificates::own(ours)),
         peer_keys:
             "remote-auth = \"eap\"\neap-methods = [\"mschapv2\"]\neap-remote-identity = \"ask\""
                 .to_owned(),
@@ -27,26 +29,46 @@ fn taking_a_password(policy: Policy) -> Policy {
     }
 }
 
-/// Our policy, where we show it.
-fn giving_a_password(policy: Policy) -> Policy {
+/// Our policy, where we show it, under the name that we have for EAP.
+fn giving_a_password(policy: Policy, authority: &Authority) -> Policy {
     Policy {
-        peer_keys: "auth = \"eap\"\nremote-auth = \"psk\"\neap-methods = [\"mschapv2\"]\n\
+        local_id: String::new(),
+        authentication: certificates::trusted(authority),
+        peer_keys: "auth = \"eap\"\nremote-auth = \"certificate\"\neap-methods = [\"mschapv2\"]\n\
                     eap-identity = \"alice\"\neap-password-file = \"psk\""
             .to_owned(),
         ..policy
     }
 }
 
-/// strongSwan's connection, where it is the one who shows or who knows the password.
-fn with_password(connection: Connection, shows: bool, password: &str) -> Connection {
-    let secrets = format!("eap-alice {{\n    id = alice\n    secret = \"{password}\"\n  }}");
-    let (method, eap_id) =
-        ("auth = eap-mschapv2\n      eap_id = ", if shows { "alice" } else { "%any" });
-    let auth = format!("{method}{eap_id}");
-    if shows {
-        Connection { local_auth: auth, secrets, ..connection }
-    } else {
-        Connection { remote_auth: auth, secrets, ..connection }
+/// strongSwan's secret of alice.
+fn alice(password: &str) -> String {
+    format!("eap-alice {{\n    id = alice\n    secret = \"{password}\"\n  }}")
+}
+
+/// strongSwan's connection, where it shows the password to one who shows a certificate.
+fn showing_a_password(connection: Connection, authority: &Authority, password: &str) -> Connection {
+    let root = authority.certificate();
+    Connection {
+        local_auth: "auth = eap-mschapv2\n      eap_id = alice".to_owned(),
+        remote_auth: format!("auth = pubkey\n      cacerts = {}", root.display()),
+        secrets: alice(password),
+        ..connection
+    }
+}
+
+/// strongSwan's connection, where it shows a certificate and knows the password.
+fn knowing_a_password(
+    connection: Connection,
+    authority: &Authority,
+    theirs: &Issued,
+) -> Connection {
+    Connection {
+        // The name alone is a key ID.
+        remote_id: "%any".to_owned(),
+        remote_auth: "auth = eap-mschapv2\n      eap_id = %any".to_owned(),
+        secrets: alice(PSK),
+        ..connection.certified(authority, theirs, ["pubkey", "eap-mschapv2"])
     }
 }
 
@@ -77,9 +99,12 @@ fn strongswan_gives_us_its_password_by_eap() -> Result {
     // Through NAT, as users come.
     let topology = Topology::new(Between::Nat)?;
     let capture = capture(&topology)?;
-    let policy = taking_a_password(Policy::of_server(&topology, V4, V4));
+    let authority = Authority::new(Key::P256)?;
+    let issued = authority.issue("server.test")?;
+    let policy = taking_a_password(Policy::of_server(&topology, V4, V4), &issued);
     let mut server = Gateway::start(&topology.server.gateway, &policy)?;
-    let user = |password| with_password(Connection::of_client(&topology, V4, V4), true, password);
+    let connection = Connection::of_client(&topology, V4, V4);
+    let user = |password| showing_a_password(connection.clone(), &authority, password);
     let client = StrongSwan::start(&topology.client.gateway, &user("another password"))?;
     let error = client.initiate().unwrap_err().to_string();
     assert!(error.contains("ERROR_AUTHENTICATION_FAILURE"), "{error}");
@@ -104,8 +129,11 @@ fn we_give_strongswan_our_password_by_eap() -> Result {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let theirs = with_password(Connection::of_server(&topology, V4, V4), false, PSK);
-    let ours = giving_a_password(Policy::of_client(&topology, V4, V4));
+    let authority = Authority::new(Key::P256)?;
+    let issued = authority.issue("server.test")?;
+    let theirs = Connection::of_server(&topology, V4, V4);
+    let theirs = knowing_a_password(theirs, &authority, &issued);
+    let ours = giving_a_password(Policy::of_client(&topology, V4, V4), &authority);
     we_reach_strongswan(&topology, V4, Version::Installed, &theirs, ours, has_succeeded)
 }
 
@@ -169,12 +197,17 @@ fn a_newer_strongswan_and_we_agree_by_eap_in_both_roles() -> Result {
             certified(["eap-tls", "pubkey"]),
             taking_a_certificate(responding(), &authority, &client),
         ),
-        ("our password", true, with_password(theirs(), false, PSK), giving_a_password(ours())),
+        (
+            "our password",
+            true,
+            knowing_a_password(theirs(), &authority, &server),
+            giving_a_password(ours(), &authority),
+        ),
         (
             "its password",
             false,
-            with_password(theirs(), true, PSK),
-            taking_a_password(responding()),
+            showing_a_password(theirs(), &authority, PSK),
+            taking_a_password(responding(), &client),
         ),
     ];
     let mut started = None;

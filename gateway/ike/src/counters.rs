@@ -93,6 +93,8 @@ counters! {
     ChildSaNotMoved => "child_sa_not_moved",
     /// Addresses were refused, by us or by the peer.
     AddressRefused => "mobike_addresses_refused",
+    /// A peer has told more addresses than are kept.
+    AddressesLeftOut => "mobike_addresses_left_out",
     /// A peer that allows no NAT has come through one.
     NatUnexpected => "mobike_nat_unexpected",
     /// A peer did not show that it is where it says.
@@ -115,6 +117,10 @@ counters! {
     IkeSaLimit => "ike_sa_limit",
     /// An IKE SA was deleted because its peer, or user, has too many.
     PeerIkeSaLimit => "ike_peer_sa_limit",
+    /// Somebody was refused, and so many after it that a repeated request will get no answer.
+    RefusedForgotten => "ike_refused_forgotten",
+    /// Old keys of an IKE SA were forgotten, since the peer deletes none of them.
+    OldKeysForgotten => "ike_old_keys_forgotten",
     /// A cookie was demanded.
     CookieDemanded => "ike_cookie_demanded",
     /// A cookie was wrong or too old.

@@ -67,6 +67,16 @@ pub(crate) fn describe(id: &Identification<'_>) -> String {
     }
 }
 
+/// The name of the user that an initiator says it is, where it is to be told by IDi. One without a
+/// realm comes as a key ID (RFC 7296 3.5).
+pub(crate) fn user_name(id: &Identification<'_>) -> String {
+    let is_name = matches!(id.kind, IdType::FQDN | IdType::RFC822_ADDR | IdType::KEY_ID);
+    match core::str::from_utf8(id.data) {
+        Ok(name) if is_name && name.len() <= MOST_SHOWN => name.to_owned(),
+        Ok(_) | Err(_) => describe(id),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +135,18 @@ mod tests {
             let (kind, data) = identity.to_wire();
             assert!(is(&identity, kind, &data));
             assert_eq!(identity.body(), [&[kind.0, 0, 0, 0], data.as_slice()].concat());
+        }
+    }
+
+    #[test]
+    fn a_user_is_named_by_each_type_that_holds_a_name() {
+        let name = |kind, data: &[u8]| user_name(&Identification::new(kind, data));
+        assert_eq!(name(IdType::KEY_ID, b"alice"), "alice");
+        assert_eq!(name(IdType::RFC822_ADDR, "zoë@example".as_bytes()), "zoë@example");
+        assert_eq!(name(IdType::FQDN, b"alice"), "alice");
+        assert_eq!(name(IdType::IPV4_ADDR, b"four"), "102.111.117.114");
+        for none in [&[0xff; 3][..], &[b'a'; 257]] {
+            assert_ne!(name(IdType::KEY_ID, none).as_bytes(), none);
         }
     }
 

@@ -5,16 +5,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_ike::Input;
 use gateway_ike::config::{
-    EapAuthenticatorConfig, EapMethod, EapPeerConfig, Identity, LocalAuth, PeerConfig, PolicySet,
-    RemoteAuth, Secret, Start, User,
+    EapAuthenticatorConfig, EapMethod, EapPeerConfig, EndpointConfig, Identity, LocalAuth,
+    PeerConfig, PolicySet, RemoteAuth, Secret, Start, User,
 };
 use gateway_ike::counters::Counter;
+use gateway_ike::crypto::signature::{PublicKey, SigningKey};
 use gateway_ike::error::{AuthenticationFault, EapFault, Error};
 use gateway_ike::event::EventKind;
 use gateway_ike::io::Path;
-use gateway_ike::testing::{Faults, SeededRandom, Simulation, peer, policies, protect};
+use gateway_ike::reason::Cause;
+use gateway_ike::testing::{
+    FastKeyExchange, Faults, SeededRandom, Simulation, peer, policies, protect,
+};
+use gateway_ike::{Endpoint, Input};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -224,6 +228,60 @@ fn the_responder_must_prove_itself_before_anything_is_shown_to_it() {
     assert!(!established(&simulation));
 }
 
+/// The gateway's key, with which it signs.
+fn signing() -> SigningKey {
+    SigningKey::from_pem(include_bytes!("keys/p256.pem")).unwrap()
+}
+
+#[test]
+fn a_gateway_that_signs_is_believed_and_one_that_shares_a_key_instead_is_shown_nothing() {
+    for signs in [true, false] {
+        let mut simulation = pair(&Plan::default(), Faults::default(), 1);
+        let mut set = policies_of_a(&Plan::default());
+        Arc::make_mut(set.peers.values_mut().next().unwrap()).remote_auth = RemoteAuth::PublicKey(
+            Arc::new(PublicKey::from_pem(include_bytes!("keys/p256.pub.pem")).unwrap()),
+        );
+        simulation.configure(0, set);
+        if signs {
+            let mut set = policies_of_b(&Plan::default());
+            Arc::make_mut(set.peers.values_mut().next().unwrap()).local_auth =
+                LocalAuth::PublicKey(Arc::new(signing()));
+            simulation.configure(1, set);
+        }
+        simulation.acquire(0, "to-b");
+        simulation.run(MINUTE);
+        assert_eq!(established(&simulation), signs);
+        if !signs {
+            let faults = faults(&simulation, 0);
+            assert!(matches!(&faults[..], [AuthenticationFault::Method { .. }]), "{faults:?}");
+            assert_eq!(simulation.nodes[0].sent.len(), 2, "no answer to the challenge");
+        }
+    }
+}
+
+#[test]
+fn a_user_without_a_realm_is_a_key_id_and_known_by_it() {
+    for (name, id) in [
+        ("alice", Identity::KeyId(b"alice".to_vec())),
+        ("bob@example", Identity::Email("bob@example".to_owned())),
+    ] {
+        let plan = Plan { name, ..Plan::default() };
+        let mut simulation = pair(&plan, Faults::default(), 1);
+        let mut set = policies_of_a(&plan);
+        Arc::make_mut(set.peers.values_mut().next().unwrap()).local_id = id;
+        simulation.configure(0, set);
+        let mut set = policies_of_b(&plan);
+        let user = User { name: name.into(), password: secret(plan.password) };
+        set.users.insert(name.into(), Arc::new(user));
+        simulation.configure(1, set);
+        simulation.acquire(0, "to-b");
+        simulation.run(MINUTE);
+        assert!(established(&simulation), "{name}");
+        let status = simulation.nodes[1].endpoint.status(simulation.now);
+        assert_eq!(status.ike_sas[0].user.as_deref(), Some(name));
+    }
+}
+
 #[test]
 fn we_do_not_initiate_to_a_peer_that_we_would_have_to_ask_by_eap() {
     let mut set = policies_of_b(&Plan::default());
@@ -254,6 +312,29 @@ fn a_wrong_password_is_told_at_once_though_the_peer_never_comes_back() {
     assert_eq!(counter(&simulation, 1, Counter::EapFailed), 1);
     assert_eq!(counter(&simulation, 1, Counter::EapTimeout), 0);
     assert!(simulation.nodes[1].endpoint.is_empty());
+}
+
+#[test]
+fn eap_of_too_many_messages_fails_at_whichever_end_has_the_limit() {
+    for node in [0, 1] {
+        let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+        simulation.nodes[node].endpoint = Endpoint::new(
+            EndpointConfig { eap_round_limit: 1, ..EndpointConfig::default() },
+            Box::new(SeededRandom::new(7)),
+            Box::new(FastKeyExchange::new(7)),
+        );
+        simulation.configure(1, policies_of_b(&Plan::default()));
+        simulation.configure(0, policies_of_a(&Plan::default()));
+        simulation.acquire(0, "to-b");
+        simulation.run(Duration::from_secs(1));
+        assert!(!established(&simulation));
+        let counters = simulation.nodes[node].endpoint.counters();
+        assert_eq!(counters.refusals(Cause::EapLimit), 1);
+        let named = counters.iter().find(|(name, _)| *name == "refused_authentication_eap_limit");
+        assert_eq!(named.map(|(_, value)| value), Some(1));
+        assert_eq!(counter(&simulation, node, Counter::EapFailed), 1);
+        assert_eq!(simulation.nodes[1 - node].endpoint.counters().refusals(Cause::EapLimit), 0);
+    }
 }
 
 #[test]

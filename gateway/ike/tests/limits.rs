@@ -7,6 +7,7 @@
 )]
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_ike::Input;
@@ -357,6 +358,53 @@ fn a_peer_that_keeps_too_much_that_was_deleted_loses_the_ike_sa() {
     simulation.run(20 * SECOND);
     assert_eq!(states(&simulation, 0), []);
     simulation.wind_up().unwrap();
+}
+
+#[test]
+fn old_keys_that_nobody_deletes_are_forgotten() {
+    const CREATE_CHILD_SA: u8 = 36;
+    let mut simulation = pair(&EndpointConfig::default(), 1);
+    let mut of_a = policies_of_a(1);
+    Arc::make_mut(of_a.peers.values_mut().next().unwrap()).lifetime = 10 * SECOND;
+    simulation.configure(0, of_a);
+    simulation.acquire(0, "to-b-1");
+    simulation.run(SECOND);
+    // New keys again and again, while all that is said under old ones is lost, such as their Delete.
+    simulation.network.set_faults(CUT);
+    let sent = |simulation: &Simulation, node: usize| simulation.nodes[node].sent.clone();
+    let mut old_spis = Vec::new();
+    let mut read = [0, 1].map(|node| sent(&simulation, node).len());
+    for round in 0..7 {
+        let asks = |(_, octets): &&(Path, Vec<u8>)| octets[18] == CREATE_CHILD_SA;
+        while sent(&simulation, 0).iter().filter(asks).count() == round {
+            assert!(simulation.step(simulation.now + 20 * SECOND), "round {round}");
+        }
+        let mut quiet = false;
+        while !quiet {
+            quiet = true;
+            for from in [0, 1] {
+                for (path, octets) in sent(&simulation, from).split_off(read[from]) {
+                    read[from] += 1;
+                    if octets[18] == CREATE_CHILD_SA && from == 1 {
+                        old_spis.push(octets[..8].to_vec());
+                    } else if old_spis.contains(&octets[..8].to_vec()) {
+                        continue;
+                    }
+                    quiet = false;
+                    let path = Path { local: path.remote, remote: path.local };
+                    simulation.input(1 - from, Input::Datagram { path, octets: &octets });
+                }
+            }
+        }
+    }
+    for node in [0, 1] {
+        assert_eq!(counter(&simulation, node, Counter::IkeSaRekeyed), 7);
+        assert_eq!(states(&simulation, node).len(), 1 + 4, "node {node}");
+        assert_eq!(children(&simulation, node), 1);
+    }
+    // The one who is to delete them forgets them as soon as nobody answers.
+    let forgotten = [0, 1].map(|node| counter(&simulation, node, Counter::OldKeysForgotten));
+    assert_eq!(forgotten, [0, 3]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The daemon's end of the control socket.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -66,6 +67,8 @@ impl Call {
 #[derive(Debug)]
 pub struct Server {
     calls: mpsc::Receiver<Call>,
+    /// Clients that were one too many.
+    refused: Arc<AtomicU64>,
     accepting: tokio::task::JoinHandle<()>,
     file: SocketFile,
 }
@@ -98,13 +101,20 @@ impl Server {
         socket.listen(16).map_err(failed("listen on"))?;
         let listener = UnixListener::from_std(socket.into()).map_err(failed("listen on"))?;
         let (sender, calls) = mpsc::channel(CLIENT_LIMIT);
-        let accepting = tokio::spawn(accept(listener, sender));
-        Ok(Self { calls, accepting, file })
+        let refused = Arc::default();
+        let accepting = tokio::spawn(accept(listener, sender, Arc::clone(&refused)));
+        Ok(Self { calls, refused, accepting, file })
     }
 
     /// The next request. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Option<Call> {
         self.calls.recv().await
+    }
+
+    /// How many clients were sent away because there were too many.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Where the socket is.
@@ -162,7 +172,7 @@ fn make_way(path: &Path) -> Result<(), BindError> {
     }
 }
 
-async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>, refused: Arc<AtomicU64>) {
     let clients = Arc::new(Semaphore::new(CLIENT_LIMIT));
     loop {
         let stream = match listener.accept().await {
@@ -176,6 +186,9 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
         };
         let calls = calls.clone();
         let permit = Arc::clone(&clients).try_acquire_owned();
+        if permit.is_err() {
+            let _before = refused.fetch_add(1, Ordering::Relaxed);
+        }
         drop(tokio::spawn(async move {
             let result = match permit {
                 Ok(permit) => {

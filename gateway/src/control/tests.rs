@@ -1,6 +1,6 @@
 //! The server and its client over real sockets in a directory of their own.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,8 @@ fn start(directory: &Path) -> Running {
             let answering = async {
                 while let Some(call) = server.next().await {
                     let version = "test".to_owned();
-                    let report = StatusReport { version, ..StatusReport::default() };
+                    let counters = [("refused".to_owned(), server.refused())].into();
+                    let report = StatusReport { version, counters, ..StatusReport::default() };
                     call.answer(Response::Status(Box::new(report)));
                 }
             };
@@ -141,6 +142,12 @@ fn too_many_clients_are_told_so() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "{\"error\":\"too many control clients\"}\n");
+    let mut served = BufReader::new(&held[0]);
+    served.read_line(&mut String::new()).unwrap();
+    (&held[0]).write_all(b"{\"command\":\"status\"}\n").unwrap();
+    let mut answer = String::new();
+    served.read_line(&mut answer).unwrap();
+    assert!(answer.contains("\"refused\":1"), "{answer}");
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub(super) struct Journal {
     peers: BTreeMap<PeerName, TokenBucket>,
     /// Lines that were not written.
     unlogged: u64,
+    /// Records that had to go for newer ones.
+    forgotten: u64,
     of_peers: Kept,
     of_strangers: Kept,
 }
@@ -58,6 +60,7 @@ impl Journal {
             strangers: TokenBucket::new(rate, rate.saturating_mul(BURST)),
             peers: BTreeMap::new(),
             unlogged: 0,
+            forgotten: 0,
             of_peers: Kept::default(),
             of_strangers: Kept::default(),
         }
@@ -72,7 +75,9 @@ impl Journal {
                 Source::Stranger(_) => &mut self.of_strangers,
                 Source::Peer(_) | Source::Ourselves => &mut self.of_peers,
             };
-            kept.add(self.limits.refusals_kept, seconds, source.clone(), event, refusal);
+            let limit = self.limits.refusals_kept;
+            let gone = kept.add(limit, seconds, source.clone(), event, refusal);
+            self.forgotten = self.forgotten.saturating_add(gone);
         }
         let rate = self.limits.peer_log_rate;
         let may = match source {
@@ -99,6 +104,11 @@ impl Journal {
     /// Lines that were not written.
     pub(super) const fn unlogged(&self) -> u64 {
         self.unlogged
+    }
+
+    /// Records of refusals that had to go for newer ones.
+    pub(super) const fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// The refusals of late, the latest first.
@@ -131,6 +141,7 @@ struct Record {
 }
 
 impl Kept {
+    /// Keeps a record; gives how many others go for it.
     fn add(
         &mut self,
         limit: usize,
@@ -138,7 +149,7 @@ impl Kept {
         source: Source,
         event: &Event,
         refusal: &Refusal,
-    ) {
+    ) -> u64 {
         let same = |r: &Record| r.source == source && *r.refusal == *refusal;
         let mut record = match self.records.iter().position(same) {
             Some(at) => self.records.remove(at),
@@ -161,14 +172,19 @@ impl Kept {
         record.remote = event.path.map(|path| path.remote.to_string());
         // Nobody pushes out more than a quarter of what others have caused.
         let own = self.records.iter().filter(|r| r.source == source).count();
-        if own >= limit.div_ceil(4) {
-            let oldest = self.records.iter().position(|r| r.source == source);
-            drop(oldest.and_then(|at| self.records.remove(at)));
+        let mut gone = 0_u64;
+        if own >= limit.div_ceil(4)
+            && let Some(oldest) = self.records.iter().position(|r| r.source == source)
+        {
+            drop(self.records.remove(oldest));
+            gone = gone.saturating_add(1);
         }
         self.records.push_back(record);
         while self.records.len() > limit {
             self.records.pop_front();
+            gone = gone.saturating_add(1);
         }
+        gone
     }
 }
 
@@ -262,6 +278,7 @@ mod tests {
         assert_eq!((report.kind.as_str(), report.cause.as_str()), ("identity", "identity_unknown"));
         assert_eq!((report.peer.as_deref(), report.ike_sa), (Some("berlin"), Some(7)));
         assert_eq!(report.candidates[0].fields[0].theirs, ["1"]);
+        assert_eq!(journal.forgotten(), 0);
     }
 
     #[test]
@@ -279,12 +296,14 @@ mod tests {
         let of = |peer: Option<&str>| reports.iter().filter(|r| r.peer.as_deref() == peer).count();
         assert_eq!([of(Some("a")), of(Some("b")), of(Some("c"))], [1, 1, 1]);
         assert_eq!((of(Some("noisy")), of(None)), (2, 2), "a quarter of eight each");
+        assert_eq!(journal.forgotten(), 2 * (1000 - 2), "and that is told");
         // From ever new addresses strangers push out each other, and no peer.
         for value in 0..200 {
             journal.note(now, 3, &event(None, value, 0));
         }
         let reports = journal.refusals();
         assert_eq!(reports.len(), 5 + 8);
+        assert_eq!(journal.forgotten(), 2 * (1000 - 2) + 200 - (8 - 2));
         assert!(reports.iter().take(8).all(|r| r.peer.is_none() && r.last_at == 3));
         let mut none = Journal::new(JournalLimits { refusals_kept: 0, ..LIMITS });
         none.note(now, 1, &event(Some("a"), 2, 0));

@@ -372,12 +372,14 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     async fn report(&mut self) -> StatusReport {
         let now = clock::now();
         let snapshot = self.endpoint.status(now);
-        let Parts { kernel, sockets, reinjector, reload, .. } = &mut self.parts;
+        let Parts { kernel, sockets, reinjector, control, reload, .. } = &mut self.parts;
         let counters = self.endpoint.counters().iter();
         let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
         let counters = counters.chain([
             ("esp_unknown_spi", self.unknown_esp),
             ("log_lines_suppressed", self.journal.unlogged()),
+            ("refusals_forgotten", self.journal.forgotten()),
+            ("control_clients_refused", control.refused()),
         ]);
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -64,7 +64,8 @@ pub(super) fn read(
     let local = method(section, "auth", Method::Psk)?;
     let remote = method(section, "remote-auth", local)?;
     let either = |method| local == method || remote == method;
-    let methods = eap::methods(section, local == Method::Eap, remote == Method::Eap);
+    check_gateway_of_users(section, local, remote);
+    let methods = eap::methods(section, local == Method::Eap, remote == Method::Eap, warnings);
     let by_tls = methods.contains(&EapMethod::Tls);
     unneeded(section, local, remote, by_tls);
     let psk = either(Method::Psk).then(|| read_psk(section, warnings));
@@ -116,6 +117,22 @@ pub(super) fn read(
         remote: theirs?,
         schemes: schemes.unwrap_or_else(|| SignatureScheme::ALL.to_vec()),
     })
+}
+
+/// RFC 7296 2.16: beside EAP the responder proves itself by a public key. A key that it shared with
+/// its users would let each of them take its place, and gather what the others answer.
+fn check_gateway_of_users(section: &mut Section<'_>, local: Method, remote: Method) {
+    let (ours, key, who) = match (local, remote) {
+        (Method::Psk, Method::Eap) if section.has("auth") => ("auth", "auth", "we are"),
+        (Method::Psk, Method::Eap) => ("auth", "remote-auth", "we are"),
+        (Method::Eap, Method::Psk) => ("remote-auth", "remote-auth", "the peer is"),
+        _ => return,
+    };
+    let message = format!("beside EAP a shared key does not prove who {who}: every user has it");
+    let expected = format!(
+        "`{ours} = \"certificate\"` or `\"public-key\"`, or with `eap-methods = [\"tls\"]` `\"eap\"` at both ends"
+    );
+    section.fault(key, Fault::expected(message, expected));
 }
 
 /// Reports the keys that mean nothing with these methods.

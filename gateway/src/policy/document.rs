@@ -210,6 +210,11 @@ impl<'a> Section<'a> {
         self.problems.len() > self.before
     }
 
+    /// What the key says, if it is there and a text; nothing is reported.
+    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
+        self.table.get(key)?.get_ref().as_str()
+    }
+
     /// Whether the key is there, right or wrong.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

@@ -21,7 +21,12 @@ const THEIRS_ONLY: &[&str] = &["eap-remote-identity"];
 
 /// The EAP methods, where we or the peer authenticate by EAP. Keys that mean nothing then, and
 /// methods that are too weak, are reported.
-pub(super) fn methods(section: &mut Section<'_>, ours: bool, theirs: bool) -> Vec<EapMethod> {
+pub(super) fn methods(
+    section: &mut Section<'_>,
+    ours: bool,
+    theirs: bool,
+    warnings: &mut Vec<PolicyError>,
+) -> Vec<EapMethod> {
     if !ours {
         section.forbid(OURS_ONLY, "has no meaning unless `auth` is \"eap\"");
     }
@@ -37,7 +42,24 @@ pub(super) fn methods(section: &mut Section<'_>, ours: bool, theirs: bool) -> Ve
     if ours && theirs {
         check_alone(section, &methods);
     }
+    if methods.contains(&EapMethod::Md5) {
+        // RFC 7296 2.16: such a method SHOULD NOT be used.
+        let fault = Fault::new("md5 makes no key, so nothing ties the user to this IKE SA");
+        let hint = "name mschapv2 or tls instead, unless the other end has neither";
+        warnings.push(section.error("eap-methods", fault.hint(hint)));
+    }
     methods
+}
+
+/// Who we are in IKE if only our name for EAP is known: a NAI with a realm is an ID_RFC822_ADDR, one
+/// without an ID_KEY_ID (RFC 7296 3.5).
+pub(super) fn own_identity(section: &Section<'_>) -> Option<Identity> {
+    if section.text("auth") != Some("eap") {
+        return None;
+    }
+    let name = section.text("eap-identity").and_then(|name| user_name(name).ok())?;
+    let has_realm = name.rsplit_once('@').is_some_and(|(_, realm)| !realm.is_empty());
+    Some(if has_realm { Identity::Email(name) } else { Identity::KeyId(name.into_bytes()) })
 }
 
 /// How we authenticate by EAP.

@@ -293,7 +293,9 @@ pub(super) const PEER: &[Key] = &[
     key(
         "local-id",
         Text,
-        Words("the `local-address`; required without one"),
+        Words(
+            "with `auth = \"eap\"` the `eap-identity`, else the `local-address`; required without either",
+        ),
         "Who we say we are: an address, a domain name, `user@host`, `keyid:HEX` or a distinguished name such as `C=DE, O=Example, CN=gw-a`.",
     ),
     key(

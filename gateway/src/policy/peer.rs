@@ -12,7 +12,7 @@ use gateway_ike::config::{
 use super::authentication::{self, Authentication};
 use super::document::Section;
 use super::error::{Fault, PolicyError};
-use super::{keys, proposal, value};
+use super::{eap, keys, proposal, value};
 
 /// The lifetime of an IKE SA whose peer names none.
 const LIFETIME: Duration = Duration::from_secs(4 * 3600);
@@ -44,8 +44,9 @@ pub(super) fn read<'p>(
     check_addresses(section, local_address, remote_address.flatten());
     let local_id = section
         .optional("local-id", value::identity)
+        .or_else(|| eap::own_identity(section))
         .or_else(|| local_address.map(Identity::Address));
-    if !section.has("local-address") {
+    if !section.has("local-address") && eap::own_identity(section).is_none() {
         section.missing("local-id", ": it has no `local-address` to take its place");
     }
     let remote_id = section

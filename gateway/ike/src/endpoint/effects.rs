@@ -5,6 +5,7 @@ use std::time::Instant;
 use gateway_wire::IkeSpi;
 
 use super::{Endpoint, RuleState};
+use crate::counters::Counter;
 use crate::ike_sa::{IkeSa, Job, State, Wish};
 use crate::io::IkeSaId;
 use crate::shared::Effect;
@@ -68,6 +69,7 @@ impl Endpoint {
                 if self.refused.len() > MOST_REFUSED
                     && let Some(oldest) = self.refused.first().copied()
                 {
+                    self.shared.count(Counter::RefusedForgotten);
                     self.with_sa(oldest, |sa, _| sa.state = State::Closed);
                 }
             }
@@ -95,6 +97,7 @@ impl Endpoint {
         let present: Vec<IkeSaId> = self.sas.values().filter(of_this).map(|sa| sa.id).collect();
         let excess = present.len().saturating_sub(MOST_REMNANTS);
         for id in present.into_iter().take(excess) {
+            self.shared.count(Counter::OldKeysForgotten);
             self.with_sa(id, |sa, _| sa.state = State::Closed);
         }
     }

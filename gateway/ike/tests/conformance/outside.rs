@@ -198,6 +198,7 @@ fn strangers_that_are_refused_take_nobodys_place() {
     assert_eq!(counter(&simulation, 1, Counter::AuthenticationFailed), 300);
     assert_eq!(counter(&simulation, 1, Counter::IkeSaLimit), 0);
     assert_eq!(states(&simulation, 1).len(), 256, "of the last ones");
+    assert_eq!(counter(&simulation, 1, Counter::RefusedForgotten), 300 - 256);
     simulation.configure(0, policies_of_a());
     simulation.acquire(0, "to-b");
     simulation.run(Duration::from_secs(1));

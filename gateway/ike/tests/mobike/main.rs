@@ -330,6 +330,22 @@ fn says<'a>(words: &[(NotifyType, &'a [u8])]) -> Vec<Payload<'a>> {
 }
 
 #[test]
+fn of_too_many_addresses_some_are_kept_and_that_is_counted() {
+    for (told, kept, counted) in [(8, 8, 0), (9, 8, 1)] {
+        let mut simulation = connected(false, unchanged, &[]);
+        let addresses: Vec<[u8; 4]> = (1..=told).map(|last| [198, 51, 100, last]).collect();
+        let words: Vec<(NotifyType, &[u8])> = addresses
+            .iter()
+            .map(|octets| (NotifyType::ADDITIONAL_IP4_ADDRESS, octets.as_slice()))
+            .collect();
+        let path = sa(&simulation, 1).path;
+        assert_eq!(ask(&mut simulation, path, &words), []);
+        assert_eq!(sa(&simulation, 1).mobike.unwrap().len(), kept);
+        assert_eq!(count(&simulation, 1, Counter::AddressesLeftOut), counted);
+    }
+}
+
+#[test]
 fn cookie2_and_nat_detection_are_given_back() {
     let mut simulation = connected(false, unchanged, &[]);
     let path = sa(&simulation, 1).path;

@@ -37,11 +37,19 @@ pub(super) fn said(addresses: &[IpAddr]) -> Vec<Said> {
     addresses.iter().map(one).collect()
 }
 
-/// The addresses that the peer tells; `None`: it says nothing of them. What is no address that a
-/// host can have is left out, and so is what is too many.
-pub(super) fn told(notifies: &[Notify<'_>]) -> Option<Vec<IpAddr>> {
+/// What a peer tells of its other addresses.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Those that a host can have, each once.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Whether there were more than are kept.
+    pub(super) too_many: bool,
+}
+
+/// The addresses that the peer tells; `None`: it says nothing of them.
+pub(super) fn told(notifies: &[Notify<'_>]) -> Option<Told> {
     let mut said = false;
-    let mut addresses = Vec::new();
+    let mut told = Told::default();
     for notify in notifies {
         let address = if notify.kind == NotifyType::ADDITIONAL_IP4_ADDRESS {
             <[u8; 4]>::try_from(notify.data).ok().map(IpAddr::from)
@@ -53,14 +61,17 @@ pub(super) fn told(notifies: &[Notify<'_>]) -> Option<Vec<IpAddr>> {
             continue;
         };
         said = true;
-        if let Some(address) = address.filter(is_of_a_host)
-            && addresses.len() < MOST_ADDRESSES
-            && !addresses.contains(&address)
-        {
-            addresses.push(address);
+        let Some(address) = address.filter(is_of_a_host) else { continue };
+        if told.addresses.contains(&address) {
+            continue;
+        }
+        if told.addresses.len() < MOST_ADDRESSES {
+            told.addresses.push(address);
+        } else {
+            told.too_many = true;
         }
     }
-    said.then_some(addresses)
+    said.then_some(told)
 }
 
 fn is_of_a_host(address: &IpAddr) -> bool {
@@ -130,7 +141,7 @@ mod tests {
             .iter()
             .map(|(kind, data)| Notify { protocol: ProtocolId::NONE, spi: &[], kind: *kind, data })
             .collect();
-        told(&notifies)
+        told(&notifies).map(|told| told.addresses)
     }
 
     #[test]

@@ -86,7 +86,11 @@ impl IkeSa {
         let detect =
             || natt::detect(self.initiator_spi, self.responder_spi, path, &payloads.notifies);
         let nat = says_nat.then(detect);
-        let addresses = told(&payloads.notifies);
+        let told = told(&payloads.notifies);
+        if told.as_ref().is_some_and(|told| told.too_many) {
+            shared.count(Counter::AddressesLeftOut);
+        }
+        let addresses = told.map(|told| told.addresses);
         let heard = update || addresses.is_some();
         (words, heard.then_some(Heard { path, addresses, update, nat }))
     }

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use gateway_wire::{Notify, NotifyType, Payload};
 
-use super::addresses::{MOST_ADDRESSES, Said, additional, other_paths, said, told};
+use super::addresses::{MOST_ADDRESSES, Said, Told, additional, other_paths, said, told};
 use crate::config::PeerConfig;
+use crate::counters::Counter;
 use crate::ike_sa::{IkeSa, Job, State, notify};
 use crate::io::{Done, Ends, KernelCommand, KernelError, Path};
 use crate::shared::{Owner, Purpose, Shared};
@@ -94,7 +95,7 @@ impl IkeSa {
     /// SA payload.
     pub(in crate::ike_sa) fn agree_on_mobike(
         &mut self,
-        shared: &Shared,
+        shared: &mut Shared,
         notifies: &[Notify<'_>],
         decides: bool,
     ) {
@@ -104,9 +105,13 @@ impl IkeSa {
         if !notifies.iter().any(|n| n.kind == NotifyType::MOBIKE_SUPPORTED) {
             return;
         }
+        let Told { addresses, too_many } = told(notifies).unwrap_or_default();
+        if too_many {
+            shared.count(Counter::AddressesLeftOut);
+        }
         established.mobike = Some(Box::new(Mobike {
             decides,
-            peer_addresses: told(notifies).unwrap_or_default(),
+            peer_addresses: addresses,
             said: additional(shared, peer, self.path.local.ip()),
             seen_as: None,
             unproven: None,

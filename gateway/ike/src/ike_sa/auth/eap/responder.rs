@@ -286,7 +286,7 @@ fn begin(
             Ours::Proven(AuthAnswer { peer: Arc::clone(peer), auth, ppk: false, last: false })
         }
     };
-    let known = (!authenticator.ask_identity).then(|| who.clone());
+    let known = (!authenticator.ask_identity).then(|| identity::user_name(id));
     let mut around = Surroundings {
         time_of_day: shared.time_of_day(now),
         random: shared.random.as_mut(),
