@@ -54,6 +54,11 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
+    /// Whether nobody has anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.of.is_empty() && self.taken.is_empty()
+    }
+
     /// What a peer has.
     pub(crate) fn of(&self, holder: &Holder) -> Lease {
         self.of.get(holder).copied().unwrap_or_default()

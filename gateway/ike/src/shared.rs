@@ -414,15 +414,17 @@ impl Shared {
         self.spis.is_empty() && self.half_closed.is_empty()
     }
 
-    /// Whether no SA has left anything: every SPI is free, the kernel owes no answer, no peer
-    /// counts as connected, none counts as sending, and nothing waits to be said or done.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.has_no_spis()
-            && self.commands.is_empty()
-            && self.contacts.is_empty()
-            && self.senders.is_empty()
-            && self.outputs.is_empty()
-            && self.effects.is_empty()
+    /// What an SA may leave, and whether none has: every SPI is free, the kernel owes no answer, no
+    /// peer counts as connected, none counts as sending, and nothing waits to be said or done.
+    pub(crate) fn remains(&self) -> [(&'static str, bool); 6] {
+        [
+            ("SPIs", self.has_no_spis()),
+            ("commands", self.commands.is_empty()),
+            ("contacts", self.contacts.is_empty()),
+            ("senders", self.senders.is_empty()),
+            ("outputs", self.outputs.is_empty()),
+            ("effects", self.effects.is_empty()),
+        ]
     }
 
     pub(crate) fn child_id(&mut self) -> ChildId {

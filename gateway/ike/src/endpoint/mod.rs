@@ -155,15 +155,22 @@ impl Endpoint {
     /// Whether nothing is left of any IKE SA: no table has an entry for one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sas.is_empty()
-            && self.half_open.is_empty()
-            && self.over.is_empty()
-            && self.refused.is_empty()
-            && self.answered.is_empty()
-            && self.by_spi.is_empty()
-            && self.deadlines.is_empty()
-            && self.deadline_of.is_empty()
-            && self.shared.is_at_rest()
+        self.remains().next().is_none()
+    }
+
+    /// The tables that still have an entry of some IKE SA.
+    pub(crate) fn remains(&self) -> impl Iterator<Item = &'static str> {
+        let own = [
+            ("IKE SAs", self.sas.is_empty()),
+            ("half-open IKE SAs", self.half_open.is_empty()),
+            ("IKE SAs that are over", self.over.is_empty()),
+            ("IKE SAs that were refused", self.refused.is_empty()),
+            ("requests that were answered", self.answered.is_empty()),
+            ("SPIs of IKE", self.by_spi.is_empty()),
+            ("deadlines", self.deadlines.is_empty() && self.deadline_of.is_empty()),
+        ];
+        let all = own.into_iter().chain(self.shared.remains());
+        all.filter(|(_, is_empty)| !is_empty).map(|(what, _)| what)
     }
 
     pub(crate) fn sas(&self) -> impl Iterator<Item = &IkeSa> {

@@ -347,8 +347,17 @@ impl IkeSa {
     /// The Child SA that a REKEY_SA notification names by the peer's inbound SPI, our outbound one.
     fn to_be_replaced(&self, spi: u32) -> Result<(ChildId, Arc<Rule>), Error> {
         let found = self.children().find(|c| c.outbound_spi == spi && c.is_live());
-        let found = found.ok_or(Error::ChildSaNotFound(spi))?;
-        Ok((found.id, Arc::clone(&found.rule)))
+        if let Some(found) = found {
+            return Ok((found.id, Arc::clone(&found.rule)));
+        }
+        // The peer may have agreed to it in an answer that is still to come: it would give up what
+        // we install then.
+        let current = if let State::Established(e) = &self.state { &e.current } else { &None };
+        Err(if current.as_ref().and_then(Current::offer).is_some() {
+            Error::TemporaryFailure("a Child SA is being made")
+        } else {
+            Error::ChildSaNotFound(spi)
+        })
     }
 
     /// What the peer can make us keep is bounded. Successors need room beside those they replace;

@@ -208,7 +208,10 @@ impl IkeSa {
         self.wind_up(now, shared);
         loop {
             let State::Established(established) = &self.state else { return };
-            if established.channel.is_busy() || established.withheld.is_some() {
+            // An answer that is being taken in may move the IKE SA, and what that brings about waits
+            // until the answer has been read: it belongs to the request that is still noted here.
+            let under_way = established.channel.is_busy() || established.current.is_some();
+            if under_way || established.withheld.is_some() {
                 return;
             }
             let ready = self.jobs.iter().position(|job| established.may_begin(job));

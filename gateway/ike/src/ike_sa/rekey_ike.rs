@@ -433,6 +433,11 @@ impl IkeSa {
         let State::Established(established) = &mut self.state else { return };
         if let Some(mobike) = &mut established.mobike {
             mobike.rekeyed(matches!(old, Leftover::Theirs(_)));
+            // The peer lives, but may send ESP to where our NAT mapped us before (RFC 4555 3.8). Who
+            // rekeys more often than it checks whether the peer lives would never hear of it.
+            if established.nat.local && !self.jobs.contains(&Job::Liveness) {
+                self.jobs.push_back(Job::Liveness);
+            }
         }
         // A token is of the SPIs: the old one proves nothing any more, and once the old IKE SA is
         // gone anybody can have it (RFC 6290 4.3).

@@ -21,8 +21,8 @@ pub enum Refusal {
 /// SAD, SPD and classifier in memory.
 #[derive(Debug)]
 pub struct FakeKernel {
-    /// Our address, the answer to every question for one.
-    pub address: IpAddr,
+    /// Our addresses: the first of its family leads to an address of a peer.
+    pub addresses: Vec<IpAddr>,
     /// What is installed, whole or as far as it receives.
     pub children: BTreeMap<ChildId, ChildSpec>,
     /// Those that send, oldest first: the last one for some traffic is used.
@@ -44,9 +44,9 @@ pub struct FakeKernel {
 impl FakeKernel {
     /// A kernel with nothing in it.
     #[must_use]
-    pub const fn new(address: IpAddr) -> Self {
+    pub const fn new(addresses: Vec<IpAddr>) -> Self {
         Self {
-            address,
+            addresses,
             children: BTreeMap::new(),
             outbound: Vec::new(),
             received: BTreeMap::new(),
@@ -127,7 +127,12 @@ impl FakeKernel {
                 self.outbound.retain(|c| *c != child);
                 Ok(Done::Ok)
             }
-            KernelCommand::FindLocalAddress { .. } => Ok(Done::LocalAddress(self.address)),
+            KernelCommand::FindLocalAddress { remote } => {
+                let fits = |address: &&IpAddr| address.is_ipv4() == remote.is_ipv4();
+                let found = self.addresses.iter().find(fits).copied();
+                let none = || KernelError::Refused(format!("no route to {remote}"));
+                found.map(Done::LocalAddress).ok_or_else(none)
+            }
             KernelCommand::QueryUse { child } => {
                 if !self.children.contains_key(&child) {
                     return Err(KernelError::NoSuchSa);

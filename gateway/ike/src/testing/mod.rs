@@ -9,9 +9,11 @@ mod kernel;
 mod network;
 mod seeded;
 mod simulation;
+mod wishes;
 
 pub use forge::{Forge, Opened};
 pub use kernel::{FakeKernel, Refusal};
 pub use network::{Faults, Network};
 pub use seeded::{FastKeyExchange, SeededRandom};
-pub use simulation::{Node, NodeId, Simulation, peer, policies, proposals, protect};
+pub use simulation::{Node, NodeId, Simulation};
+pub use wishes::{peer, policies, proposals, protect};

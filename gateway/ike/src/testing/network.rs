@@ -90,6 +90,11 @@ impl Network {
         self.dead.insert(address);
     }
 
+    /// It is reached again.
+    pub fn connect(&mut self, address: IpAddr) {
+        self.dead.remove(&address);
+    }
+
     /// The translator forgets its mappings, as if it had been started anew: what comes from inside
     /// next comes by another port. With an address it is found there from now on.
     pub fn rebind(&mut self, outside: Option<IpAddr>) {

@@ -6,17 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnet::IpNet;
-
 use super::{FakeKernel, FastKeyExchange, Faults, Network, SeededRandom};
 use crate::Endpoint;
-use crate::algorithms::{
-    AdditionalOffer, Encryption, EspProposal, Group, IkeProposal, Prf, SignatureScheme,
-};
-use crate::config::{
-    ALL_PORTS, Action, ChildLifetime, EndpointConfig, Families, Identity, LocalAuth, Mode,
-    PeerConfig, PolicySet, Protect, RemoteAuth, Renewal, Rule, RuleName, Secret, Start, Users,
-};
+use crate::config::{EndpointConfig, PolicySet, RuleName, Secret};
 use crate::event::Event;
 use crate::io::{ChildSpec, Encapsulation, Input, KernelEvent, Output, Path};
 use crate::time::earlier;
@@ -33,6 +25,10 @@ pub struct Node {
     pub address: IpAddr,
     /// Others that it has.
     pub others: Vec<IpAddr>,
+    /// The first that it ever had, from which its crash secret follows.
+    home: IpAddr,
+    /// Suspended: what arrives is lost, and what is due waits until it wakes.
+    pub asleep: bool,
     /// Its IKE.
     pub endpoint: Endpoint,
     /// Its kernel.
@@ -57,19 +53,21 @@ pub struct Simulation {
 }
 
 impl Node {
-    /// A host that has just been started. Its crash secret is that of its address, and so that of
-    /// whoever was there before.
-    fn new(address: IpAddr, config: &EndpointConfig, seed: u64) -> Self {
+    /// A host that has just been started. Its crash secret is that of its first address, and so that
+    /// of whoever was there before.
+    fn new(home: IpAddr, config: &EndpointConfig, seed: u64) -> Self {
         let endpoint = Endpoint::new(
             config.clone(),
             Box::new(SeededRandom::new(seed)),
             Box::new(FastKeyExchange::new(seed.wrapping_shl(20))),
         );
         Self {
-            address,
+            address: home,
             others: Vec::new(),
-            endpoint: endpoint.with_crash_secret(Secret::new(address.to_string().into_bytes())),
-            kernel: FakeKernel::new(address),
+            home,
+            asleep: false,
+            endpoint: endpoint.with_crash_secret(Secret::new(home.to_string().into_bytes())),
+            kernel: FakeKernel::new(vec![home]),
             events: Vec::new(),
             sent: Vec::new(),
             keepalives: Vec::new(),
@@ -81,6 +79,10 @@ impl Node {
     /// Whether it has this address.
     fn has(&self, address: IpAddr) -> bool {
         self.address == address || self.others.contains(&address)
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.endpoint.next_timeout().filter(|_| !self.asleep)
     }
 }
 
@@ -118,7 +120,10 @@ impl Simulation {
     /// A node loses all that it knows but its crash secret, and starts anew without policies.
     pub fn crash(&mut self, node: NodeId, seed: u64) {
         if let Some(node) = self.nodes.get_mut(node) {
-            *node = Node::new(node.address, &self.config, seed);
+            let mut anew = Node::new(node.home, &self.config, seed);
+            (anew.address, anew.others) = (node.address, core::mem::take(&mut node.others));
+            anew.kernel.addresses = core::mem::take(&mut node.kernel.addresses);
+            *node = anew;
         }
     }
 
@@ -126,8 +131,8 @@ impl Simulation {
     pub fn readdress(&mut self, node: NodeId, addresses: &[IpAddr]) {
         let Some((address, others)) = addresses.split_first() else { return };
         if let Some(node) = self.nodes.get_mut(node) {
-            (node.address, node.kernel.address) = (*address, *address);
-            node.others = others.to_vec();
+            (node.address, node.others) = (*address, others.to_vec());
+            node.kernel.addresses = addresses.to_vec();
         }
         self.input(node, Input::LocalAddresses(addresses.to_vec()));
     }
@@ -141,7 +146,10 @@ impl Simulation {
             match output {
                 Output::Transmit { path, octets } => {
                     node.sent.push((path, octets.clone()));
-                    self.network.send(now, path, octets);
+                    // A host cannot send from an address that it does not have.
+                    if node.has(path.local.ip()) {
+                        self.network.send(now, path, octets);
+                    }
                 }
                 Output::Keepalive { path } => {
                     node.keepalives.push(path);
@@ -187,7 +195,7 @@ impl Simulation {
 
     /// Does the next thing that happens within `limit`; `false` when there is none.
     pub fn step(&mut self, limit: Instant) -> bool {
-        let timers = self.nodes.iter().filter_map(|n| n.endpoint.next_timeout()).min();
+        let timers = self.nodes.iter().filter_map(Node::next_timeout).min();
         let Some(next) = earlier(timers, self.network.next_arrival()).filter(|at| *at <= limit)
         else {
             self.now = self.now.max(limit);
@@ -195,7 +203,7 @@ impl Simulation {
         };
         self.now = self.now.max(next);
         if let Some(datagram) = self.network.arrived(self.now) {
-            let target = self.nodes.iter().position(|n| n.has(datagram.to.ip()));
+            let target = self.nodes.iter().position(|n| n.has(datagram.to.ip()) && !n.asleep);
             if let Some(target) = target {
                 let path = Path { local: datagram.to, remote: datagram.from };
                 self.input(target, Input::Datagram { path, octets: &datagram.octets });
@@ -205,7 +213,7 @@ impl Simulation {
         let now = self.now;
         let due: Vec<NodeId> = (0..)
             .zip(&self.nodes)
-            .filter(|(_, n)| n.endpoint.next_timeout().is_some_and(|at| at <= now))
+            .filter(|(_, n)| n.next_timeout().is_some_and(|at| at <= now))
             .map(|(id, _)| id)
             .collect();
         for node in due {
@@ -250,23 +258,30 @@ impl Simulation {
     /// Ends all nodes in good order.
     ///
     /// # Errors
-    /// Something is left of a node, in words: an SA, a timer, or an entry in one of its tables.
+    /// Something is left of a node, in words: an SA, a timer, an entry in one of its tables, or an
+    /// address that is still assigned when no policy assigns any.
     pub fn wind_up(&mut self) -> Result<(), String> {
         for node in 0..self.nodes.len() {
             self.input(node, Input::Shutdown);
         }
         self.run(Duration::from_secs(600));
-        for (id, node) in self.nodes.iter().enumerate() {
-            let left = !node.endpoint.is_closed()
-                || !node.endpoint.is_empty()
-                || !node.kernel.children.is_empty()
-                || !node.kernel.outbound.is_empty();
-            if left {
-                let status = node.endpoint.status(self.now);
-                return Err(format!("node {id} is left with {status:#?}"));
+        for id in 0..self.nodes.len() {
+            self.configure(id, PolicySet::default());
+            let Some(node) = self.nodes.get(id) else { continue };
+            let mut left: Vec<&str> = node.endpoint.remains().collect();
+            for (what, is_left) in [
+                ("a goodbye that is not answered", !node.endpoint.is_closed()),
+                ("SAs in the kernel", !node.kernel.children.is_empty()),
+                ("SAs in the kernel that send", !node.kernel.outbound.is_empty()),
+                ("traps", !node.kernel.traps.is_empty()),
+                ("a deadline", node.endpoint.next_timeout().is_some()),
+                ("leases", !node.endpoint.shared().leases.is_empty()),
+            ] {
+                left.extend(is_left.then_some(what));
             }
-            if node.endpoint.next_timeout().is_some() {
-                return Err(format!("node {id} still waits for something"));
+            if !left.is_empty() {
+                let status = node.endpoint.status(self.now);
+                return Err(format!("node {id} is left with {}: {status:#?}", left.join(", ")));
             }
         }
         Ok(())
@@ -380,84 +395,5 @@ impl Simulation {
             }
         }
         mismatches
-    }
-}
-
-/// A good default: AES-256-GCM, X25519.
-#[must_use]
-pub fn proposals() -> (Vec<IkeProposal>, Vec<EspProposal>) {
-    let ike = IkeProposal {
-        encryption: vec![Encryption::Aes256Gcm16, Encryption::Aes128Gcm16],
-        integrity: Vec::new(),
-        prf: vec![Prf::HmacSha256],
-        groups: vec![Group::X25519, Group::EcpP256],
-        additional: AdditionalOffer::new(),
-    };
-    (
-        vec![ike],
-        vec![EspProposal {
-            encryption: vec![Encryption::Aes256Gcm16],
-            integrity: Vec::new(),
-            groups: Vec::new(),
-            additional: AdditionalOffer::new(),
-            pfs_optional: false,
-        }],
-    )
-}
-
-/// A peer: its name, our identity, its identity, its address.
-#[must_use]
-pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>) -> PeerConfig {
-    PeerConfig {
-        name: name.into(),
-        local_address: None,
-        remote_address: remote,
-        local_id: Identity::Fqdn(local_id.to_owned()),
-        remote_id: Identity::Fqdn(remote_id.to_owned()),
-        local_auth: LocalAuth::Psk(Secret::new(b"a pre-shared key for tests".to_vec())),
-        remote_auth: RemoteAuth::Psk(Secret::new(b"a pre-shared key for tests".to_vec())),
-        signature_schemes: SignatureScheme::ALL.to_vec(),
-        ppk: None,
-        quantum_safe: false,
-        proposals: proposals().0,
-        liveness_interval: Duration::ZERO,
-        lifetime: Duration::ZERO,
-        renewal: Renewal::Rekey,
-        mobike: false,
-        pool: None,
-        request_address: Families::default(),
-    }
-}
-
-/// A rule in tunnel mode between two prefixes.
-#[must_use]
-pub fn protect(name: &str, peer: &str, local: IpNet, remote: IpNet, start: Start) -> Rule {
-    Rule {
-        name: name.into(),
-        priority: Rule::DEFAULT_PRIORITY,
-        local: vec![local],
-        assigned: false,
-        remote: vec![remote],
-        protocol: None,
-        local_ports: ALL_PORTS,
-        remote_ports: ALL_PORTS,
-        action: Action::Protect(Protect {
-            peer: peer.into(),
-            mode: Mode::Tunnel,
-            start,
-            quantum_safe: false,
-            proposals: proposals().1,
-            lifetime: ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 0 },
-        }),
-    }
-}
-
-/// Policies of some peers and rules.
-#[must_use]
-pub fn policies(peers: Vec<PeerConfig>, rules: Vec<Rule>) -> PolicySet {
-    PolicySet {
-        users: Users::new(),
-        peers: peers.into_iter().map(|p| (Arc::clone(&p.name), Arc::new(p))).collect(),
-        rules: rules.into_iter().map(|r| (Arc::clone(&r.name), Arc::new(r))).collect(),
     }
 }

@@ -13,8 +13,11 @@
 #[path = "../certificates/mod.rs"]
 #[expect(dead_code, reason = "It issues certificates of every kind, for other tests too.")]
 mod certificates;
+mod found;
+mod invariants;
 mod operations;
 mod plan;
+mod proof;
 
 use std::net::IpAddr;
 use std::sync::Arc;

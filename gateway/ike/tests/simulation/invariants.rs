@@ -1,0 +1,118 @@
+//! What must hold at every moment, at rest, and when all is over.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use gateway_ike::Input;
+use gateway_ike::counters::Counter;
+use gateway_ike::io::Path;
+use gateway_ike::testing::Simulation;
+use gateway_wire::{ExchangeType, Header};
+
+use crate::plan::Plan;
+
+/// IKE SAs at one end, with what is left of old ones.
+const MOST_IKE_SAS: usize = 64;
+/// Datagrams of one end in a second: a message of some fragments, often repeated, and no storm.
+const MOST_DATAGRAMS: usize = 120;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What is known of a run so far.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Datagrams that each end had sent when last looked at.
+    counted: [usize; 2],
+    /// When it sent those of the last second.
+    recent: [VecDeque<Instant>; 2],
+}
+
+impl Watch {
+    /// What must hold at every moment.
+    pub(crate) fn look(&mut self, simulation: &Simulation) -> Result<(), String> {
+        let wrong = simulation.violations();
+        if !wrong.is_empty() {
+            return Err(wrong.join("\n"));
+        }
+        for (id, node) in simulation.nodes.iter().enumerate() {
+            let count = node.endpoint.status(simulation.now).ike_sas.len();
+            if count > MOST_IKE_SAS {
+                return Err(format!("node {id} has {count} IKE SAs"));
+            }
+            let sent = node.sent.len();
+            // Fewer than before: it has been started anew.
+            let before = Some(self.counted[id]).filter(|before| *before <= sent).unwrap_or(0);
+            self.counted[id] = sent;
+            let recent = &mut self.recent[id];
+            recent.extend(std::iter::repeat_n(simulation.now, sent - before));
+            while recent.front().is_some_and(|at| *at + SECOND < simulation.now) {
+                recent.pop_front();
+            }
+            if recent.len() > MOST_DATAGRAMS {
+                return Err(format!("node {id} sends {} datagrams in a second", recent.len()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What must hold at rest: both ends have the same SAs, and what is always up is.
+pub(crate) fn at_rest(plan: &Plan, simulation: &Simulation) -> Vec<String> {
+    let mut wrong = simulation.mismatches();
+    for name in plan.rules().filter(|nth| plan.is_always(*nth)).map(Plan::name) {
+        for (id, node) in simulation.nodes.iter().enumerate() {
+            if !node.kernel.children.values().any(|child| *child.rule == *name) {
+                wrong.push(format!("node {id} has no Child SA of {name}, which is always up"));
+            }
+        }
+    }
+    wrong
+}
+
+/// What happens at rest: nothing, so that these counts stay.
+pub(crate) fn established(simulation: &Simulation) -> Vec<u64> {
+    let counters = [Counter::IkeSaEstablished, Counter::ChildSaInstalled];
+    let of_node = |node: usize| {
+        counters.map(|counter| simulation.nodes[node].endpoint.counters().value(counter))
+    };
+    [of_node(0), of_node(1)].concat()
+}
+
+/// Ends both nodes in good order, sees that nothing is left, and that whatever still arrives makes
+/// them do nothing more.
+pub(crate) fn over(plan: &Plan, simulation: &mut Simulation) -> Result<(), String> {
+    simulation.wind_up()?;
+    let sent = simulation.nodes.iter().map(|node| node.sent.len()).collect::<Vec<_>>();
+    let commands =
+        simulation.nodes.iter().map(|node| node.kernel.history.len()).collect::<Vec<_>>();
+    for node in 0..2 {
+        let other = &simulation.nodes[1 - node].sent;
+        let late: Vec<_> =
+            other.iter().rev().take(20).chain(other.iter().take(5)).cloned().collect();
+        for (path, octets) in late {
+            let path = Path { local: path.remote, remote: path.local };
+            simulation.input(node, Input::Datagram { path, octets: &octets });
+        }
+        for nth in plan.rules() {
+            simulation.acquire(node, &Plan::name(nth));
+        }
+        simulation.input(node, Input::Timeout);
+    }
+    for (id, node) in simulation.nodes.iter().enumerate() {
+        if !node.endpoint.is_closed() || !node.endpoint.is_empty() {
+            return Err(format!("node {id} begins something after its end"));
+        }
+        if node.kernel.history.len() != commands[id] {
+            return Err(format!("node {id} changes the kernel after its end"));
+        }
+        // That it does not know an SPI it may say (RFC 7296 2.21.4).
+        let more = node.sent[sent[id]..].iter().find(|(_, octets)| {
+            !Header::decode(octets).is_ok_and(|(header, ..)| {
+                header.flags.response && header.exchange != ExchangeType::IKE_SA_INIT
+            })
+        });
+        if more.is_some() {
+            return Err(format!("node {id} sends after its end"));
+        }
+    }
+    Ok(())
+}
