@@ -165,8 +165,9 @@ pub(crate) struct Channel {
     pub(crate) keys: IkeKeys,
     sealer: Sealer,
     opener: Opener,
-    /// Opens the request that was answered last, if the keys have changed since.
-    opener_before: Option<Opener>,
+    /// Opens the request that was answered last, if the keys have changed since; hardly ever there,
+    /// and of half a kilobyte.
+    opener_before: Option<Box<Opener>>,
     int_auth: IntAuth,
     next_request: u32,
     awaiting: Option<Awaiting>,
@@ -349,7 +350,7 @@ impl Channel {
     /// Whether a message with the number of the last request is authentic, under the keys that
     /// were in force then.
     fn was_sealed_by_peer(&self, datagram: &[u8], offset: usize) -> bool {
-        let opener = self.opener_before.as_ref().unwrap_or(&self.opener);
+        let opener = self.opener_before.as_deref().unwrap_or(&self.opener);
         decrypt(opener, datagram, offset).is_ok()
     }
 
@@ -359,7 +360,7 @@ impl Channel {
         let (suite, spis) = (self.suite, (self.initiator_spi, self.responder_spi));
         let keys = self.keys.derive_rekeyed(suite.prf, suite, secret, ni, nr, &[], spis.0, spis.1);
         let (sealer, opener) = ciphers(self.initiator, suite, &keys)?;
-        self.opener_before = Some(mem::replace(&mut self.opener, opener));
+        self.opener_before = Some(Box::new(mem::replace(&mut self.opener, opener)));
         self.sealer = sealer;
         self.keys = keys;
         Ok(())
@@ -384,11 +385,12 @@ impl Channel {
     }
 
     /// What IKE_INTERMEDIATE adds to the octets that AUTH signs: for the initiator just before it
-    /// sends its first IKE_AUTH request, for the responder just before it answers that.
-    pub(crate) fn int_auth(&self) -> Vec<u8> {
+    /// sends its first IKE_AUTH request, for the responder just before it answers that. It is not
+    /// kept any longer.
+    pub(crate) fn take_int_auth(&mut self) -> Vec<u8> {
         let expected = self.next_expected.unwrap_or(u32::MAX);
         let first_auth = if self.initiator { self.next_request } else { expected };
-        self.int_auth.octets(first_auth)
+        mem::take(&mut self.int_auth).octets(first_auth)
     }
 
     fn cover(

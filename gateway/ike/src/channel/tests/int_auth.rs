@@ -41,7 +41,7 @@ fn receive_all<'a>(to: &mut Channel, datagrams: &'a [Vec<u8>]) -> (Opened, &'a [
 fn int_auth_covers_the_messages_as_if_they_were_not_encrypted() {
     for encryption in [Encryption::Aes256Gcm16, Encryption::Aes128Cbc] {
         let (mut a, mut b) = ends(encryption);
-        assert_eq!(a.int_auth(), Vec::<u8>::new(), "nothing without IKE_INTERMEDIATE");
+        assert_eq!(a.take_int_auth(), Vec::<u8>::new(), "nothing without IKE_INTERMEDIATE");
         let mut chains = [Vec::new(), Vec::new()];
         for round in 0..2 {
             let keys = [a.keys.sk_pi().to_vec(), a.keys.sk_pr().to_vec()];
@@ -62,8 +62,8 @@ fn int_auth_covers_the_messages_as_if_they_were_not_encrypted() {
         }
         // Messages 1 and 2 were IKE_INTERMEDIATE: IKE_AUTH begins with 3.
         let expected = [&chains[0][..], &chains[1], &[0, 0, 0, 3]].concat();
-        assert_eq!(a.int_auth(), expected);
-        assert_eq!(b.int_auth(), expected);
+        assert_eq!(a.take_int_auth(), expected);
+        assert_eq!(b.take_int_auth(), expected);
     }
 }
 
@@ -77,8 +77,9 @@ fn fragments_are_covered_as_the_message_that_they_are_of() {
         }
         let [sent, answered] = exchange(&mut a, &mut b, &one, &other);
         assert_eq!(sent.len() > 1 && answered.len() > 1, longest < 200);
-        assert_eq!(a.int_auth(), b.int_auth());
-        a.int_auth()
+        let of_a = a.take_int_auth();
+        assert_eq!(of_a, b.take_int_auth());
+        of_a
     };
     assert_eq!(int_auth(100), int_auth(1000));
 }

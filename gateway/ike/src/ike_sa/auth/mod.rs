@@ -105,7 +105,7 @@ impl IkeSa {
         mut transcript: Transcript,
         nat: NatDetected,
     ) -> Result<(), Error> {
-        transcript.int_auth = channel.int_auth();
+        transcript.int_auth = channel.take_int_auth();
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to authenticate to"))?;
         let eap = match &peer.local_auth {
             LocalAuth::Eap(eap) => Some(Box::new(EapInitiator::new(now, &shared.config, eap))),
@@ -301,7 +301,7 @@ impl IkeSa {
             let error = Error::UnexpectedExchange;
             return self.refuse_initiator(now, shared, channel, request, error);
         }
-        transcript.int_auth = channel.int_auth();
+        transcript.int_auth = channel.take_int_auth();
         let inner = match opened.payloads() {
             Ok(inner) => inner,
             Err(error) => {

@@ -108,7 +108,7 @@ impl IkeSa {
                     return false;
                 };
                 shared.count(Counter::EapStarted);
-                half_open.transcript.int_auth = half_open.channel.int_auth();
+                half_open.transcript.int_auth = half_open.channel.take_int_auth();
                 half_open.deadline = after(now, shared.config.eap_timeout);
                 begin(now, shared, half_open, opened, &payloads, &peer, authenticator)
             }
