@@ -212,7 +212,7 @@ const LIMITS: &[Limit] = &[
     limit(
         "pairs of prefixes of one Child SA",
         PEER,
-        Fixed("64", "ike/src/config.rs", "pub const MAX_PAIRS: usize = 64;"),
+        Fixed("64", "ike/src/config/rule.rs", "pub const MAX_PAIRS: usize = 64;"),
         "it is refused",
         Some("refused_selectors_combination"),
     ),
