@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod libreswan;
 pub mod mobility;
 pub mod namespace;
+pub mod nonces;
 pub mod packet;
 pub mod pair;
 pub mod reach;

@@ -75,6 +75,10 @@ pub struct Connection {
     pub rekey_time: Option<(u32, u32)>,
     /// More secrets, beside the key of [`PSK`].
     pub secrets: String,
+    /// More settings of the daemon.
+    pub settings: &'static str,
+    /// More about how much it logs.
+    pub log: &'static str,
 }
 
 impl Connection {
@@ -105,6 +109,8 @@ impl Connection {
             liveness: None,
             rekey_time: None,
             secrets: String::new(),
+            settings: "",
+            log: "",
         }
     }
 
@@ -317,6 +323,7 @@ impl<'a> StrongSwan<'a> {
   fragment_size = {}
   {impatience}
   make_before_break = yes
+  {}
   load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf pem pkcs1 pkcs8 x509 revocation \
                  kernel-netlink socket-default vici eap-identity eap-mschapv2 eap-tls
   journal {{
@@ -329,6 +336,7 @@ impl<'a> StrongSwan<'a> {
       ike = 2
       chd = 2
       knl = 1
+      {}
       flush_line = yes
       time_format = %H:%M:%S
     }}
@@ -343,7 +351,7 @@ swanctl {{
   load = random openssl aes sha2 hmac pem pkcs1 pkcs8 x509
 }}
 ",
-                connection.fragment_size
+                connection.fragment_size, connection.settings, connection.log
             ),
         )?;
         let mut command = chroot::command(namespace, root.as_deref(), "/usr/sbin/charon-systemd");
@@ -454,10 +462,10 @@ swanctl {{
             .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
     }
 
-    /// The end of its log.
+    /// Its log so far.
     #[must_use]
     pub fn log(&self) -> String {
-        tail(&self.daemon.log())
+        self.daemon.log()
     }
 
     /// The process and its log.

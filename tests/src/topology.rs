@@ -12,6 +12,7 @@
 //! by an unreachable route.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::time::Duration;
 
 use crate::error::Result;
 use crate::namespace::Namespace;
@@ -363,6 +364,30 @@ impl Topology {
     /// `ip` refuses.
     pub fn configure_client(&self) -> Result {
         self.client.gateway.ip(&self.client.outside(&self.server))
+    }
+
+    /// Lets everything between the gateways, each way, arrive later by this time. What is under way
+    /// when it changes keeps the time that it had.
+    ///
+    /// # Errors
+    /// `tc` or `ip` refuses.
+    pub fn delay(&self, time: Duration) -> Result {
+        // Whom a gateway knows it would forget before a slow wire brings the answer to its ARP.
+        for gateway in [&self.client.gateway, &self.server.gateway] {
+            let known = gateway.run("ip", &["-4", "neigh", "show", "dev", "eth0"])?;
+            let entries = known.lines().filter_map(|line| line.split_once(" lladdr "));
+            let lines = entries.filter_map(|(address, rest)| {
+                let link = rest.split(' ').next()?;
+                Some(format!("neigh replace {address} lladdr {link} dev eth0 nud permanent\n"))
+            });
+            gateway.ip(&lines.collect::<String>())?;
+        }
+        let time = format!("{}ms", time.as_millis());
+        for port in [Self::CLIENT_PORT, Self::SERVER_PORT] {
+            let arguments = ["qdisc", "replace", "dev", port, "root", "netem", "limit", "10000"];
+            self.middle.run("tc", &[&arguments[..], &["delay", &time]].concat())?;
+        }
+        Ok(())
     }
 
     /// What lies between the gateways.

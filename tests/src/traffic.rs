@@ -8,7 +8,7 @@ use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -247,55 +247,82 @@ impl Flow {
 /// # Errors
 /// There is no socket, or the kernel refuses to send.
 pub fn flow(
-    (from, source): (&Namespace, IpAddr),
-    (to, destination): (&Namespace, IpAddr),
+    from: (&Namespace, IpAddr),
+    to: (&Namespace, IpAddr),
     count: u32,
     interval: Duration,
+) -> Result<Flow> {
+    flow_while(from, to, interval, |number| number < count)
+}
+
+/// The same as long as `more` wants the datagram of this number.
+///
+/// # Errors
+/// As [`flow`].
+pub fn flow_while(
+    (from, source): (&Namespace, IpAddr),
+    (to, destination): (&Namespace, IpAddr),
+    interval: Duration,
+    more: impl Fn(u32) -> bool,
 ) -> Result<Flow> {
     let receiver = to
         .enter(|| UdpSocket::bind((destination, 0)))?
         .context(format_args!("a UDP socket on {destination} in {to}"))?;
-    receiver.set_read_timeout(Some(Duration::from_millis(200))).context("a time limit")?;
+    receiver.set_read_timeout(Some(QUIET)).context("a time limit")?;
     let address = receiver.local_addr().context("the receiver's address")?;
     let sender = from
         .enter(|| UdpSocket::bind((source, 0)))?
         .context(format_args!("a UDP socket on {source} in {from}"))?;
-    let ended = AtomicBool::new(false);
+    let all = AtomicU32::new(UNKNOWN);
     thread::scope(|scope| {
-        let arrived = scope.spawn(|| arrived(&receiver, &ended));
+        let arrived = scope.spawn(|| arrived(&receiver, &all));
         let start = Instant::now();
-        let sent = (0..count).try_for_each(|number| {
+        let mut count: u32 = 0;
+        let mut sent = Ok(());
+        while sent.is_ok() && more(count) {
             // By the clock, so that what an emulated machine is late it makes good.
-            let due = interval.saturating_mul(number);
+            let due = interval.saturating_mul(count);
             thread::sleep(due.saturating_sub(start.elapsed()));
-            let data = [number.to_be_bytes().as_slice(), CANARY, CANARY, CANARY].concat();
-            sender.send_to(&data, address).map(drop)
-        });
-        if sent.is_ok() {
-            thread::sleep(PingOptions::default().wait);
+            let data = [count.to_be_bytes().as_slice(), CANARY, CANARY, CANARY].concat();
+            sent = sender.send_to(&data, address).map(drop);
+            count = count.saturating_add(1);
         }
-        ended.store(true, Ordering::Relaxed);
+        all.store(if sent.is_ok() { count } else { 0 }, Ordering::Relaxed);
         let arrived = arrived.join().map_err(|_panic| Error::new("the receiver panicked"))??;
         sent.context(format_args!("sending from {from}"))?;
         Ok(tally(count, &arrived))
     })
 }
 
-/// The numbers of the datagrams that arrive until the sender has ended.
-fn arrived(socket: &UdpSocket, ended: &AtomicBool) -> Result<Vec<u32>> {
-    let mut numbers = Vec::new();
+/// How long nothing must come until nothing more is expected, when all has arrived.
+const QUIET: Duration = Duration::from_millis(200);
+/// As long as the sender has not ended.
+const UNKNOWN: u32 = u32::MAX;
+
+/// The numbers of the datagrams that arrive, of which there will be `all` when that is known.
+fn arrived(socket: &UdpSocket, all: &AtomicU32) -> Result<Vec<u32>> {
+    let mut numbers: Vec<u32> = Vec::new();
     let mut buffer = [0; 128];
-    while !ended.load(Ordering::Relaxed) {
+    let mut ended: Option<Instant> = None;
+    loop {
         match socket.recv(&mut buffer) {
             Ok(_) => {
                 let number = buffer.first_chunk().copied().unwrap_or_default();
                 numbers.push(u32::from_be_bytes(number));
             }
-            Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {}
+            Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {
+                let all = all.load(Ordering::Relaxed);
+                if all != UNKNOWN {
+                    let late = ended.get_or_insert_with(Instant::now).elapsed();
+                    let whole = u32::try_from(numbers.len()).unwrap_or(u32::MAX) >= all;
+                    if whole || late > PingOptions::default().wait {
+                        return Ok(numbers);
+                    }
+                }
+            }
             Err(error) => return Err(error).context("receiving"),
         }
     }
-    Ok(numbers)
 }
 
 fn tally(sent: u32, arrived: &[u32]) -> Flow {
