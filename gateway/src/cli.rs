@@ -111,8 +111,8 @@ Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on th
 const GUARD_HELP: &str = "\
 The eBPF guard is attached to the interfaces of `interfaces` in the policy files, or, where they name
 none, to all that are hardware. It stays when the command ends. At boot this closes the time until the
-gateway has started, and all the time if it cannot: deploy/gateway-guard.service does that. Where a
-gateway runs already nothing is done.
+gateway has started, and all the time if it cannot: deploy/gateway-guard.service does that. The gateway
+then keeps the guard on its underlay only. Where a gateway runs already nothing is done.
 
 Examples:
   gateway guard --policies /etc/gateway/policies

@@ -124,7 +124,7 @@ fn guard(args: &GuardArgs) -> u8 {
     let mut code = exit::OK;
     for (interface, outcome) in &guarded {
         code = code.max(match outcome {
-            Ok(attached) => print(format!("{interface}: guarded ({attached})\n").as_bytes()),
+            Ok(tc) => print(format!("{interface}: guarded (TC {tc})\n").as_bytes()),
             Err(error) => failed(&format!("{interface} is not guarded: {error}")),
         });
     }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gateway::{Gateway, PATIENCE};
 use crate::scenario::all_answered;
 use crate::topology::{Family, Topology};
-use crate::traffic::PingOptions;
+use crate::traffic::{PingOptions, ping_until_answered};
 
 use Family::V4;
 
@@ -76,7 +76,7 @@ pub fn rebind(topology: &Topology, arrived: impl Fn(u64) -> Result) -> Result {
     for (moves, outside) in [(1, None), (2, Some(OUTSIDE))] {
         topology.rebind(outside)?;
         arrived(moves)?;
-        both_ways(topology)?;
+        both_ways_again(topology)?;
     }
     Ok(())
 }
@@ -88,5 +88,14 @@ pub fn rebind(topology: &Topology, arrived: impl Fn(u64) -> Result) -> Result {
 pub fn roam(topology: &Topology, outer: Family, arrived: impl Fn(IpAddr) -> Result) -> Result {
     both_ways(topology)?;
     arrived(topology.readdress_client(outer)?)?;
+    both_ways_again(topology)
+}
+
+/// As soon as a first ping of each direction is answered, since the other end hears of a move later
+/// than the one that moves.
+fn both_ways_again(topology: &Topology) -> Result {
+    for (from, to) in [(&topology.client, &topology.server), (&topology.server, &topology.client)] {
+        ping_until_answered(&from.host, to.host_address(V4), PATIENCE)?;
+    }
     both_ways(topology)
 }

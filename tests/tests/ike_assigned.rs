@@ -141,7 +141,8 @@ fn two_of_ours_assign_addresses_that_stay_through_reauthentication() -> Result {
     check_assigned(&client, &topology)?;
     exercise(&topology)?;
     let before = client.counter("ike_sa_established")?;
-    let pings = PingOptions { count: 150, ..PingOptions::default() };
+    let interval = Duration::from_millis(200);
+    let pings = PingOptions { count: 150, interval, ..PingOptions::default() };
     let to = topology.server.host_address(Family::V4);
     all_answered(&topology.client.gateway, to, &pings)?;
     assert!(client.counter("ike_sa_established")? > before, "no reauthentication");

@@ -5,6 +5,7 @@
 use core::net::IpAddr;
 
 use gateway_tests::Result;
+use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::mobility::{kept, rebind, roam, wait_at};
 use gateway_tests::namespace::Namespace;
@@ -100,6 +101,10 @@ fn strongswan_behind_nat(version: Version) -> Result {
     let client = version.start(&topology.client.gateway, &client)?;
     client.initiate()?;
     server.wait_child(RULE)?;
+    // strongSwan compares what it hears of its NAT from one liveness check to the next.
+    wait_for("a liveness check", PATIENCE, || {
+        Ok(client.log().contains("parsed INFORMATIONAL response").then_some(()))
+    })?;
     rebind(&topology, |moves| server.wait_counter("ike_path_changed", moves))?;
     kept(&server, 2)?;
     roam(&topology, V4, |_address| server.wait_counter("ike_path_changed", 3))?;

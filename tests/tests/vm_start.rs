@@ -53,6 +53,15 @@ fn an_interface_that_is_not_there_is_named() -> Result {
     refused(&topology.client.gateway, &policy, &["eth7"])
 }
 
+/// Whether the guard is on an interface, by a pinned link or a filter.
+fn is_guarded(namespace: &Namespace, interface: &str) -> Result<bool> {
+    let index = namespace.run("cat", &[&format!("/sys/class/net/{interface}/ifindex")])?;
+    let end = format!("-{}", index.trim());
+    let pins = namespace.run("ls", &["/sys/fs/bpf/gateway/links"])?;
+    let filters = namespace.run("tc", &["filter", "show", "dev", interface, "egress"])?;
+    Ok(pins.lines().any(|pin| pin.ends_with(&end)) || filters.contains("steer_egress"))
+}
+
 #[test]
 fn what_is_selected_is_blocked_from_before_the_first_start_on() -> Result {
     if !met(&NEEDED)? {
@@ -70,10 +79,13 @@ fn what_is_selected_is_blocked_from_before_the_first_start_on() -> Result {
 
     // What comes in is refused by the one, though the other sends it.
     let said = Gateway::guard(&topology.server.gateway, &server)?;
-    assert!(said.contains("eth0: guarded (XDP"), "{said}");
+    assert!(said.contains("eth0: guarded (TC"), "{said}");
     none_answered(host, target)?;
     // What goes out does not leave the other.
-    Gateway::guard(&topology.client.gateway, &client)?;
+    let more = client.to_string().replace("[\"eth0\"]", "[\"eth0\", \"lan0\"]");
+    let said = Gateway::guard(&topology.client.gateway, &more)?;
+    assert!(said.contains("lan0: guarded (TC"), "{said}");
+    assert!(is_guarded(&topology.client.gateway, "lan0")?);
     let capture = capture(&topology)?;
     none_answered(host, target)?;
     none_answered(&topology.server.host, topology.client.host_address(V4))?;
@@ -84,12 +96,14 @@ fn what_is_selected_is_blocked_from_before_the_first_start_on() -> Result {
     server.wait_child(RULE)?;
     let said = Gateway::guard(&topology.client.gateway, &client)?;
     assert!(said.contains("a gateway is running"), "{said}");
+    // At boot nobody knew what the underlay is; now it is known.
+    assert!(!is_guarded(&topology.client.gateway, "lan0")?);
     exercise(&topology, V4)?;
     // The SAs of one that was killed go on under the guard that is put up again.
     gateway.daemon().signal(Signal::SIGKILL)?;
     gateway.daemon().wait(PATIENCE)?;
     let said = Gateway::guard(&topology.client.gateway, &client)?;
-    assert!(said.contains("eth0: guarded (XDP"), "{said}");
+    assert!(said.contains("eth0: guarded (TC"), "{said}");
     exercise(&topology, V4)?;
     capture.finish(&[between_sites(&topology, V4)?])
 }

@@ -55,6 +55,7 @@ pub(crate) struct Leases {
 
 impl Leases {
     /// Whether nobody has anything.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_empty(&self) -> bool {
         self.of.is_empty() && self.taken.is_empty()
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use caps::Capability;
 
-use crate::control::BindError;
+use crate::control::{BindError, QueryError};
 use crate::kernel::KernelSetupError;
 use crate::kernel::bpf::BpfError;
 use crate::log::LogError;
@@ -38,6 +38,9 @@ pub enum RunError {
     /// The kernel cannot be set up.
     #[error(transparent)]
     Kernel(#[from] KernelSetupError),
+    /// It is not known whether a gateway runs.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The guard cannot be put up.
     #[error(transparent)]
     Guard(#[from] BpfError),

@@ -24,12 +24,15 @@ pub fn guard(args: &GuardArgs) -> Result<Option<Guarded>, RunError> {
     match query(&settings.control_socket, &Request::Status {}) {
         Err(QueryError::NoDaemon { source, .. })
             if source.kind() != io::ErrorKind::PermissionDenied => {}
-        Ok(_) | Err(_) => return Ok(None),
+        Ok(_) => return Ok(None),
+        Err(error) => return Err(error.into()),
     }
     let mut config = kernel_config(&settings);
-    if config.interfaces.is_empty() {
-        // At boot there is no route yet that would tell which of them lead to peers.
-        config.interfaces = underlay::hardware_interfaces();
+    if settings.interfaces.is_empty() {
+        // At boot there need be no route yet that would tell which of them lead to peers.
+        let hardware = underlay::hardware_interfaces();
+        let more = hardware.into_iter().filter(|name| !config.interfaces.contains(name));
+        config.interfaces.extend(more.collect::<Vec<_>>());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

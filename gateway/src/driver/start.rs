@@ -13,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 use super::{Driver, Parts, Reloader, RunError, load, privileges, signals, state, underlay};
 use crate::cli::RunArgs;
 use crate::control::Server;
-use crate::kernel::bpf::{LogLevel, guarded_interfaces};
+use crate::kernel::bpf::LogLevel;
 use crate::kernel::{KernelConfig, LinuxKernel};
 use crate::log;
 use crate::net::{OpenError, Ports, Reinjector, Sockets};
@@ -76,13 +76,10 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     driver.run().await
 }
 
-/// How the settings want the kernel. Where they name no underlay it is the interfaces with a default
-/// route, and those that are guarded already: at boot `gateway guard` could not know better.
+/// How the settings want the kernel.
 pub(super) fn kernel_config(settings: &Settings) -> KernelConfig {
     let interfaces = if settings.interfaces.is_empty() {
-        let mut names = underlay::default_interfaces();
-        names.extend(guarded_interfaces(&settings.pin_dir));
-        names.into_iter().collect()
+        underlay::default_interfaces()
     } else {
         settings.interfaces.clone()
     };

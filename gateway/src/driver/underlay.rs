@@ -10,14 +10,15 @@ const UP: u32 = 0x1;
 const REJECT: u32 = 0x200;
 
 /// The interfaces that a default route leads to, of either family, by name.
-pub(super) fn default_interfaces() -> BTreeSet<String> {
+pub(super) fn default_interfaces() -> Vec<String> {
     // Of the calling thread, for its network namespace may differ from that of the process.
     let read = |table: &str| {
         fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
     };
     let (v4, v6) = (read("route"), read("ipv6_route"));
-    let names = v4.lines().filter_map(v4_default).chain(v6.lines().filter_map(v6_default));
-    names.map(str::to_owned).collect()
+    let names: BTreeSet<&str> =
+        v4.lines().filter_map(v4_default).chain(v6.lines().filter_map(v6_default)).collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// The interfaces that are hardware: sooner or later default routes lead to some of them.
@@ -90,7 +91,7 @@ mod tests {
         }
         std::thread::spawn(|| {
             enter_namespace();
-            let names = || default_interfaces().into_iter().collect::<Vec<_>>();
+            let names = default_interfaces;
             assert!(names().is_empty());
             for (name, address) in [("up0", "192.0.2.1/24"), ("up1", "198.51.100.1/24")] {
                 ip(&format!("link add {name} type veth peer name {name}-far"));

@@ -1,15 +1,15 @@
-//! The guard alone: the BPF programs, and nobody who negotiates.
+//! The guard alone: the TC programs, and nobody who negotiates.
 
 use gateway_ike::config::PolicySet;
 use tracing::warn;
 
-use super::bpf::{Attached, BpfError, DataPath, DataPathConfig};
+use super::bpf::{BpfError, DataPath, DataPathConfig, TcMode};
 use super::network::Network;
 use super::rules::{RuleIds, class_rules};
 use super::setup::{self, KernelConfig};
 
 /// What became of each interface.
-pub type Guarded = Vec<(String, Result<Attached, BpfError>)>;
+pub type Guarded = Vec<(String, Result<TcMode, BpfError>)>;
 
 /// Blocks what the policies protect on the interfaces of `config`, until a gateway takes over. An
 /// interface that fails does not keep the others from being guarded.
@@ -26,7 +26,7 @@ pub async fn put_up(config: &KernelConfig, policies: &PolicySet) -> Result<Guard
         log: config.bpf_log,
     })?;
     data_path.classify(&class_rules(policies, &mut RuleIds::default()))?;
-    let attach = |name: &String| (name.clone(), data_path.attach(name));
+    let attach = |name: &String| (name.clone(), data_path.guard(name));
     Ok(config.interfaces.iter().map(attach).collect())
 }
 

@@ -159,6 +159,9 @@ pub(super) async fn open(
     let (addresses, xfrm_interface) = (Claims::default(), interface.index);
     let mut tables =
         Tables { xfrm, network, data_path, policies, routes, addresses, xfrm_interface };
+    if let Err(error) = tables.data_path.let_go_of_others(&config.interfaces) {
+        warn!(%error, "Cannot detach the BPF programs of other interfaces");
+    }
     // What an earlier run left: its keys are lost to us, so that its SAs cannot be rekeyed.
     tables.remove_all().await;
     let links = Links::new(underlays.into_iter().zip(attached).collect(), mtu);

@@ -5,7 +5,6 @@
 //! unguarded in between. A pin's name holds the inode of the network namespace and the interface's
 //! index in it, which stay when the interface is renamed, and which no other interface has.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd as _;
@@ -20,7 +19,7 @@ use aya::programs::tc::{
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp};
 use gateway_common::program;
-use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
+use nix::net::if_::{if_nameindex, if_nametoindex};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::error::{BpfError, chain};
@@ -270,7 +269,8 @@ fn clsact(
     Ok(is_new)
 }
 
-/// Forgets the links of an interface that is gone, whose index another one may get.
+/// Removes the pins of an interface: one that is gone, whose index another one may get, or one that is
+/// to be let go.
 pub(super) fn forget(index: u32, links: &Path) -> Result<(), BpfError> {
     let namespace = namespace()?;
     let kinds = XDP_MODES.iter().map(|(_, _, name)| *name).chain([TCX_EGRESS, TCX_INGRESS]);
@@ -286,22 +286,6 @@ pub(super) fn forget(index: u32, links: &Path) -> Result<(), BpfError> {
     Ok(())
 }
 
-/// The interfaces of this thread's network namespace that have a pinned link.
-pub(super) fn pinned_interfaces(links: &Path) -> BTreeSet<String> {
-    let Ok(namespace) = namespace() else { return BTreeSet::new() };
-    let entries = fs::read_dir(links).into_iter().flatten().flatten();
-    let indexes = entries.filter_map(|entry| pinned_index(entry.file_name().to_str()?, namespace));
-    let name = |index| Some(if_indextoname(index).ok()?.to_string_lossy().into_owned());
-    indexes.filter_map(name).collect()
-}
-
-/// The index of the interface in the name of a pin, if it is of this network namespace.
-fn pinned_index(pin: &str, namespace: u64) -> Option<u32> {
-    let (rest, index) = pin.rsplit_once('-')?;
-    let (_kind, inode) = rest.rsplit_once('-')?;
-    (inode.parse() == Ok(namespace)).then(|| index.parse().ok())?
-}
-
 /// Detaches whatever a run with these links attached, on every interface.
 pub(super) fn detach_all(links: &Path) -> Result<(), BpfError> {
     let entries = match fs::read_dir(links) {
@@ -314,16 +298,36 @@ pub(super) fn detach_all(links: &Path) -> Result<(), BpfError> {
         // With its last reference the kernel detaches it.
         fs::remove_file(&path).map_err(|error| pin_error(&path, error))?;
     }
-    let interfaces = if_nameindex()
-        .map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
-    for interface in &interfaces {
-        let name = interface.name().to_string_lossy();
-        for (program, direction) in TC_PROGRAMS {
-            // There is none where no filter is ours, or no clsact at all.
-            drop::<Result<(), TcError>>(qdisc_detach_program(&name, direction, program));
+    for (_, name) in interfaces()? {
+        detach_filters(&name);
+    }
+    Ok(())
+}
+
+/// The same on all interfaces of this thread's network namespace but these.
+pub(super) fn detach_others(kept: &[String], links: &Path) -> Result<(), BpfError> {
+    for (index, name) in interfaces()? {
+        if !kept.contains(&name) {
+            forget(index, links)?;
+            detach_filters(&name);
         }
     }
     Ok(())
+}
+
+/// The interfaces of this thread's network namespace.
+fn interfaces() -> Result<Vec<(u32, String)>, BpfError> {
+    let all = if_nameindex()
+        .map_err(|error| BpfError::kernel("the interfaces cannot be listed", &error))?;
+    let both = all.iter().map(|one| (one.index(), one.name().to_string_lossy().into_owned()));
+    Ok(both.collect())
+}
+
+fn detach_filters(interface: &str) {
+    for (program, direction) in TC_PROGRAMS {
+        // There is none where no filter is ours, or no clsact at all.
+        drop::<Result<(), TcError>>(qdisc_detach_program(interface, direction, program));
+    }
 }
 
 /// Opens a pinned link, if there is one, and lets `update` put a program into it. Whether there
@@ -381,20 +385,4 @@ fn errno(error: &ProgramError) -> Option<i32> {
         cause = error.source();
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_a_pin_tells_namespace_and_interface() {
-        let pin = pin_of(Path::new("/p"), TCX_EGRESS, 4_026_531_840, 7);
-        let name = pin.file_name().unwrap().to_str().unwrap();
-        assert_eq!(pinned_index(name, 4_026_531_840), Some(7));
-        assert_eq!(pinned_index(name, 4_026_531_841), None);
-        for other in ["", "7", "tcx-egress", "tcx-egress-x-7", "tcx-egress-4026531840-"] {
-            assert_eq!(pinned_index(other, 4_026_531_840), None, "{other}");
-        }
-    }
 }

@@ -212,6 +212,28 @@ impl DataPath {
     /// There is no such interface, or a program cannot be attached. Those that already are stay.
     pub fn attach(&mut self, interface: &str) -> Result<Attached, BpfError> {
         let interface = Interface::find(interface)?;
+        let tc = self.attach_tc(&interface)?;
+        let xdp = if interface.ethernet {
+            let links = self.links.clone();
+            let (xdp, made) = attach::xdp(self.xdp(program::NATT_INGRESS)?, &interface, &links)?;
+            self.made.extend(made);
+            xdp
+        } else {
+            XdpMode::None
+        };
+        Ok(Attached { xdp, tc })
+    }
+
+    /// Attaches what guards, and not the XDP program: that one is for SAs, and a driver that has
+    /// one may refuse what the network's configuration is still to change, such as a large MTU.
+    ///
+    /// # Errors
+    /// As [`DataPath::attach`].
+    pub fn guard(&mut self, interface: &str) -> Result<TcMode, BpfError> {
+        self.attach_tc(&Interface::find(interface)?)
+    }
+
+    fn attach_tc(&mut self, interface: &Interface) -> Result<TcMode, BpfError> {
         let links = self.links.clone();
         let (steer, guard) = if interface.ethernet {
             (program::STEER_EGRESS, program::GUARD_INGRESS)
@@ -220,19 +242,21 @@ impl DataPath {
         };
         // The way out first: a leak is worse than a clear packet taken in.
         let egress = TcAttachType::Egress;
-        let (tc, made) = attach::tc(self.classifier(steer)?, steer, egress, &interface, &links)?;
+        let (tc, made) = attach::tc(self.classifier(steer)?, steer, egress, interface, &links)?;
         self.made.extend(made);
         let ingress = TcAttachType::Ingress;
-        let (_, made) = attach::tc(self.classifier(guard)?, guard, ingress, &interface, &links)?;
+        let (_, made) = attach::tc(self.classifier(guard)?, guard, ingress, interface, &links)?;
         self.made.extend(made);
-        let xdp = if interface.ethernet {
-            let (xdp, made) = attach::xdp(self.xdp(program::NATT_INGRESS)?, &interface, &links)?;
-            self.made.extend(made);
-            xdp
-        } else {
-            XdpMode::None
-        };
-        Ok(Attached { xdp, tc })
+        Ok(tc)
+    }
+
+    /// Detaches what an earlier run, or `gateway guard`, has attached to any other interface than
+    /// these.
+    ///
+    /// # Errors
+    /// The interfaces cannot be listed, or a pin cannot be removed.
+    pub fn let_go_of_others(&self, underlays: &[String]) -> Result<(), BpfError> {
+        attach::detach_others(underlays, &self.links)
     }
 
     /// Detaches what this value attached, for a start that failed. Programs of an earlier run that
@@ -438,12 +462,6 @@ impl DataPath {
 pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
     attach::detach_all(&pin_dir.join(LINKS))?;
     remove_maps(pin_dir)
-}
-
-/// The interfaces of this thread's network namespace that a run with this pin directory guards.
-#[must_use]
-pub fn guarded_interfaces(pin_dir: &Path) -> BTreeSet<String> {
-    attach::pinned_interfaces(&pin_dir.join(LINKS))
 }
 
 /// Removes the directory with the maps, if nothing is attached any more.

@@ -472,10 +472,15 @@ impl core::fmt::Display for Attached {
             XdpMode::Generic => "generic",
             XdpMode::None => "none",
         };
-        let tc = match self.tc {
-            TcMode::Tcx => "tcx",
-            TcMode::Clsact => "clsact",
-        };
-        write!(f, "XDP {xdp}, TC {tc}")
+        write!(f, "XDP {xdp}, TC {}", self.tc)
+    }
+}
+
+impl core::fmt::Display for TcMode {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
     }
 }
