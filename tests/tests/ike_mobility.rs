@@ -8,7 +8,7 @@ use gateway_tests::Result;
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::mobility::{kept, rebind, roam, wait_at};
-use gateway_tests::namespace::Namespace;
+use gateway_tests::pair::Version;
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{between_sites, capture};
 use gateway_tests::strongswan::{Connection, StrongSwan};
@@ -16,33 +16,6 @@ use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::ping_until_answered;
 
 use Family::{V4, V6};
-
-/// Which strongSwan.
-#[derive(Debug, Clone, Copy)]
-enum Version {
-    Old,
-    Newer,
-}
-
-impl Version {
-    fn is_there(self) -> Result<bool> {
-        can(match self {
-            Self::Old => Requirement::StrongSwan,
-            Self::Newer => Requirement::NewerStrongSwan,
-        })
-    }
-
-    fn start<'a>(
-        self,
-        namespace: &'a Namespace,
-        connection: &Connection,
-    ) -> Result<StrongSwan<'a>> {
-        match self {
-            Self::Old => StrongSwan::start(namespace, connection),
-            Self::Newer => StrongSwan::start_newer(namespace, connection),
-        }
-    }
-}
 
 fn can(peer: Requirement) -> Result<bool> {
     met(&[Requirement::Esp, peer, Requirement::Gateway])
@@ -56,7 +29,7 @@ fn ours_moves(topology: &Topology, client: &Gateway<'_>, outer: Family, moves: u
 
 /// Our client's NAT maps anew, which it finds out and says; then it moves behind it.
 fn we_behind_nat(version: Version) -> Result {
-    if !version.is_there()? {
+    if !can(version.requirement())? {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
@@ -79,7 +52,7 @@ fn we_behind_nat(version: Version) -> Result {
 
 #[test]
 fn strongswan_follows_us_behind_a_nat_that_maps_anew() -> Result {
-    we_behind_nat(Version::Old)
+    we_behind_nat(Version::Installed)
 }
 
 #[test]
@@ -89,7 +62,7 @@ fn a_newer_strongswan_follows_us_behind_a_nat_that_maps_anew() -> Result {
 
 /// strongSwan's NAT maps anew, and then it moves behind it.
 fn strongswan_behind_nat(version: Version) -> Result {
-    if !version.is_there()? {
+    if !can(version.requirement())? {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
@@ -116,7 +89,7 @@ fn strongswan_behind_nat(version: Version) -> Result {
 
 #[test]
 fn we_follow_strongswan_behind_a_nat_that_maps_anew() -> Result {
-    strongswan_behind_nat(Version::Old)
+    strongswan_behind_nat(Version::Installed)
 }
 
 #[test]

@@ -18,7 +18,7 @@ use gateway_ike::algorithms::{Group, Round};
 use gateway_ike::config::{Action, PeerConfig, PolicySet, Rule, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::io::KernelEvent;
-use gateway_ike::testing::{Faults, Forge, Simulation, peer, policies, protect};
+use gateway_ike::testing::{Course, Faults, Forge, Simulation, peer, policies, protect};
 use gateway_wire::{ExchangeType, Header, Payload};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -52,15 +52,6 @@ enum Keys {
 }
 
 use Keys::{Classic, Hybrid, Mixed};
-
-/// How a run goes on: by choices of which end's datagram arrives first, and one that is lost.
-#[derive(Debug, Clone, Default)]
-struct Course {
-    choices: Vec<bool>,
-    lost: Option<usize>,
-    /// After how many datagrams the second end begins.
-    delay: usize,
-}
 
 fn end(
     name: &str,
@@ -165,37 +156,10 @@ fn run(
             _ => Ok(()),
         }
     };
-    let mut second = Some(operations[1]);
     begin(&mut simulation, 0, operations[0]);
     check(&mut simulation)?;
-    let (mut choices, mut delivered) = (0, 0);
-    loop {
-        let idle = simulation.under_way(0) + simulation.under_way(1) == 0;
-        if (delivered == course.delay || idle)
-            && let Some(operation) = second.take()
-        {
-            begin(&mut simulation, 1, operation);
-            check(&mut simulation)?;
-        }
-        let to = match (simulation.under_way(0), simulation.under_way(1)) {
-            (0, 0) => break,
-            (0, _) => 1,
-            (_, 0) => 0,
-            _ => {
-                choices += 1;
-                usize::from(course.choices.get(choices - 1).copied().unwrap_or(false))
-            }
-        };
-        simulation.deliver(to, course.lost == Some(delivered));
-        delivered += 1;
-        if delivered > 200 {
-            return Err("it does not come to rest".to_owned());
-        }
-        check(&mut simulation)?;
-    }
-    if course.lost.is_some_and(|lost| lost >= delivered) {
-        return Ok(0);
-    }
+    let second = |simulation: &mut Simulation| begin(simulation, 1, operations[1]);
+    let Some(choices) = course.follow(&mut simulation, second, check)? else { return Ok(0) };
     // What was lost is repeated, what was put off is tried again, what is old goes.
     let rest = simulation.now + Duration::from_secs(300);
     while simulation.step(rest) {
@@ -260,20 +224,12 @@ fn at_rest(simulation: &Simulation, operations: [Operation; 2]) -> Result<(), St
     Ok(())
 }
 
-/// Every order of arrival: after a run the last choice that was "first end" is taken the other
-/// way, until there is none.
 fn every_order(operations: [Operation; 2], keys: Keys, seed: u64, delay: usize) -> usize {
-    let (mut course, mut runs) = (Course { delay, ..Course::default() }, 0);
-    loop {
-        let choices = run(operations, keys, seed, &course).unwrap_or_else(|error| {
+    Course::every_order(delay, |course| {
+        run(operations, keys, seed, course).unwrap_or_else(|error| {
             panic!("{operations:?}, {keys:?}, seed {seed}, {course:?}: {error}")
-        });
-        runs += 1;
-        course.choices.resize(choices, false);
-        while course.choices.pop_if(|choice| *choice).is_some() {}
-        let Some(last) = course.choices.last_mut() else { return runs };
-        *last = true;
-    }
+        })
+    })
 }
 
 fn every_pair_in_every_order(keys: Keys, seeds: u64, delays: &[usize]) -> usize {

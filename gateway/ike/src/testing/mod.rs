@@ -3,6 +3,7 @@
 //! Everything follows from a seed: randomness, loss, duplication, order. A run that fails is
 //! replayed by its seed.
 
+mod course;
 pub mod eap;
 mod forge;
 mod kernel;
@@ -11,6 +12,7 @@ mod seeded;
 mod simulation;
 mod wishes;
 
+pub use course::Course;
 pub use forge::{Forge, Opened};
 pub use kernel::{FakeKernel, Refusal};
 pub use network::{Faults, Network};

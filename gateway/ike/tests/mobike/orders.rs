@@ -8,6 +8,7 @@ use super::{
 use gateway_ike::config::Renewal;
 use gateway_ike::counters::Counter;
 use gateway_ike::io::Input;
+use gateway_ike::testing::Course;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -25,15 +26,6 @@ enum Happens {
 }
 
 use Happens::{Leave, Move, Rekey, Tell};
-
-/// As in the tests of collisions.
-#[derive(Debug, Clone, Default)]
-struct Course {
-    choices: Vec<bool>,
-    lost: Option<usize>,
-    /// After how many datagrams the second thing happens.
-    delay: usize,
-}
 
 fn happen(simulation: &mut Simulation, what: Happens) {
     match what {
@@ -54,34 +46,9 @@ fn run(happens: [Happens; 2], course: &Course) -> Result<usize, String> {
     let mut simulation = connected(false, change, others);
     simulation.now += HOUR;
     let [first, second] = happens;
-    let mut second = Some(second);
     happen(&mut simulation, first);
-    let (mut choices, mut delivered) = (0, 0);
-    loop {
-        let idle = simulation.under_way(0) + simulation.under_way(1) == 0;
-        if (delivered == course.delay || idle)
-            && let Some(second) = second.take()
-        {
-            happen(&mut simulation, second);
-        }
-        let to = match (simulation.under_way(0), simulation.under_way(1)) {
-            (0, 0) => break,
-            (0, _) => 1,
-            (_, 0) => 0,
-            _ => {
-                choices += 1;
-                usize::from(course.choices.get(choices - 1).copied().unwrap_or(false))
-            }
-        };
-        simulation.deliver(to, course.lost == Some(delivered));
-        delivered += 1;
-        if delivered > 200 {
-            return Err("it does not come to rest".to_owned());
-        }
-    }
-    if course.lost.is_some_and(|lost| lost >= delivered) {
-        return Ok(0);
-    }
+    let second = |simulation: &mut Simulation| happen(simulation, second);
+    let Some(choices) = course.follow(&mut simulation, second, |_| Ok(()))? else { return Ok(0) };
     simulation.run(300 * SECOND);
     at_rest(&mut simulation, happens)?;
     Ok(choices)
@@ -132,16 +99,10 @@ fn new_keys_and_new_addresses_meet_in_every_order_and_both_ends_arrive() {
     let mut runs = 0;
     for happens in pairs() {
         for delay in 0..5 {
-            let mut course = Course { delay, ..Course::default() };
-            loop {
-                let choices = run(happens, &course)
-                    .unwrap_or_else(|error| panic!("{happens:?}, {course:?}: {error}"));
-                runs += 1;
-                course.choices.resize(choices, false);
-                while course.choices.pop_if(|choice| *choice).is_some() {}
-                let Some(last) = course.choices.last_mut() else { break };
-                *last = true;
-            }
+            runs += Course::every_order(delay, |course| {
+                run(happens, course)
+                    .unwrap_or_else(|error| panic!("{happens:?}, {course:?}: {error}"))
+            });
         }
     }
     assert!(runs > 100, "{runs} different courses");

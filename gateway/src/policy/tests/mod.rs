@@ -8,6 +8,9 @@
     reason = "a panic is how a test fails"
 )]
 
+mod contradictions;
+mod eap;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -462,95 +465,6 @@ fn peers_without_rules_and_short_keys_are_warned_of() {
 }
 
 #[test]
-fn beside_eap_a_shared_key_proves_nobody() {
-    let ours = "[peer.p]\naddress = \"192.0.2.2\"\nlocal-address = \"192.0.2.1\"\n\
-                psk-file = \"good.psk\"\neap-methods = [\"mschapv2\"]\n";
-    let expected = |place: &str, field: &str, who: &str, ours: &str| {
-        format!(
-            "x.toml:{place}: peer.p.{field}: beside EAP a shared key does not prove who {who}: \
-             every user has it: expected `{ours} = \"certificate\"` or `\"public-key\"`, or with \
-             `eap-methods = [\"tls\"]` `\"eap\"` at both ends\n"
-        )
-    };
-    assert_eq!(
-        errors(&format!("{ours}remote-auth = \"eap\"\n")),
-        expected("6:15", "remote-auth", "we are", "auth")
-    );
-    assert_eq!(
-        errors(&format!("{ours}remote-auth = \"eap\"\nauth = \"psk\"\n")),
-        expected("7:8", "auth", "we are", "auth")
-    );
-    let client = "auth = \"eap\"\nremote-auth = \"psk\"\neap-password-file = \"good.psk\"\n";
-    assert_eq!(
-        errors(&format!("{ours}{client}")),
-        expected("7:15", "remote-auth", "the peer is", "remote-auth")
-    );
-    // By a key of its own, with a certificate or without.
-    for auth in [
-        "auth = \"public-key\"\nprivate-key = \"berlin.key\"\n",
-        "auth = \"certificate\"\ncertificate = \"berlin.pem\"\nprivate-key = \"berlin.key\"\n",
-    ] {
-        let ours = ours.replace("psk-file = \"good.psk\"\n", auth);
-        let _loaded = loaded(&format!("{ours}remote-auth = \"eap\"\n"));
-    }
-}
-
-/// A client by EAP with these keys.
-fn client(keys: &str) -> String {
-    format!(
-        "[peer.p]\naddress = \"192.0.2.2\"\nauth = \"eap\"\neap-password-file = \"good.psk\"\n\
-         remote-auth = \"public-key\"\nremote-public-key = \"p256.pub.pem\"\n{keys}\n"
-    )
-}
-
-#[test]
-fn a_method_of_eap_without_a_key_is_warned_of() {
-    let warnings = |methods: &str| {
-        let text = client(&format!("eap-identity = \"alice\"\neap-methods = [{methods}]"));
-        let all = loaded(&text).warnings;
-        all.iter()
-            .map(ToString::to_string)
-            .filter(|w| w.contains("eap-methods"))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(warnings("\"mschapv2\""), [""; 0]);
-    let found = warnings("\"mschapv2\", \"md5\"");
-    let [warning] = found.as_slice() else { panic!("{found:?}") };
-    assert!(
-        warning.ends_with(
-            "x.toml:8:15: peer.p.eap-methods: md5 makes no key, so nothing ties the user to this \
-             IKE SA: name mschapv2 or tls instead, unless the other end has neither"
-        ),
-        "{warning}"
-    );
-}
-
-#[test]
-fn a_client_by_eap_is_by_default_who_its_name_says() {
-    let identity = |keys: &str| {
-        let loaded = loaded(&client(&format!("eap-methods = [\"mschapv2\"]\n{keys}")));
-        let peer = loaded.policies.peers.values().next().unwrap();
-        let LocalAuth::Eap(eap) = &peer.local_auth else { panic!("{:?}", peer.local_auth) };
-        (peer.local_id.clone(), eap.identity.clone())
-    };
-    let alice = "alice".to_owned();
-    let key_id = Identity::KeyId(b"alice".to_vec());
-    assert_eq!(identity("eap-identity = \"alice\""), (key_id.clone(), alice.clone()));
-    let with_address = "eap-identity = \"alice\"\nlocal-address = \"192.0.2.1\"";
-    assert_eq!(identity(with_address), (key_id, alice.clone()));
-    let address = "alice@example.org".to_owned();
-    assert_eq!(
-        identity("eap-identity = \"alice@example.org\""),
-        (Identity::Email(address.clone()), address.clone())
-    );
-    // What is said counts, and nothing said is nobody.
-    let said = "eap-identity = \"alice\"\nlocal-id = \"alice@example.org\"";
-    assert_eq!(identity(said), (Identity::Email(address), alice));
-    let nobody = errors(&client("eap-methods = [\"mschapv2\"]"));
-    assert!(nobody.contains("`local-id` is missing"), "{nobody}");
-}
-
-#[test]
 fn symbolic_links_are_followed_and_secrets_are_beside_the_link() {
     let real = directory(&[("real", PEER.as_bytes())]);
     let dir = tempfile::tempdir().unwrap();
@@ -604,89 +518,6 @@ fn rules_that_overlap_without_contradiction_load() {
         rule("six", "bypass", "::/0", "::/0", "priority = 5"),
     ];
     assert_eq!(loaded(&text.concat()).policies.rules.len(), text.len());
-}
-
-mod contradictions {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Debug, Clone)]
-    struct Case {
-        local: (u32, u8),
-        remote: (u32, u8),
-        ports: (u16, u16),
-        discard: bool,
-    }
-
-    fn case() -> impl Strategy<Value = Case> {
-        let net = || (any::<u32>(), 6_u8..9);
-        (net(), net(), (1_u16..6, 0_u16..4), any::<bool>()).prop_map(
-            |(local, remote, ports, discard)| {
-                // Few different bits, so that overlaps are common.
-                let net = |(bits, length): (u32, u8)| {
-                    (bits & 0x0f00_0000 & (u32::MAX << (32 - length)), length)
-                };
-                Case {
-                    local: net(local),
-                    remote: net(remote),
-                    ports: (ports.0, ports.0 + ports.1),
-                    discard,
-                }
-            },
-        )
-    }
-
-    fn text(cases: &[Case]) -> String {
-        cases.iter().enumerate().fold(String::new(), |mut text, (i, case)| {
-            let net = |(bits, length): (u32, u8)| format!("{}/{length}", std::net::Ipv4Addr::from(bits));
-            let action = if case.discard { "discard" } else { "bypass" };
-            let (first, last) = case.ports;
-            writeln!(
-                text,
-                "[rule.r{i}]\naction = \"{action}\"\nlocal = [\"{}\"]\nremote = [\"{}\"]\nprotocol = 6\nremote-ports = \"{first}-{last}\"",
-                net(case.local), net(case.remote)
-            )
-            .unwrap();
-            text
-        })
-    }
-
-    /// By the definition, every pair.
-    fn expected(cases: &[Case]) -> Vec<usize> {
-        let overlap = |a: (u32, u8), b: (u32, u8)| (a.0 ^ b.0) >> (32 - a.1.min(b.1)) == 0;
-        let contradict = |a: &Case, b: &Case| {
-            a.discard != b.discard
-                && a.local.1 + a.remote.1 == b.local.1 + b.remote.1
-                && overlap(a.local, b.local)
-                && overlap(a.remote, b.remote)
-                && a.ports.0 <= b.ports.1
-                && b.ports.0 <= a.ports.1
-        };
-        let later =
-            |(i, b): (usize, &Case)| cases[..i].iter().any(|a| contradict(a, b)).then_some(i);
-        cases.iter().enumerate().filter_map(later).collect()
-    }
-
-    proptest! {
-        #[test]
-        fn are_found_exactly_where_comparing_every_pair_finds_them(
-            cases in prop::collection::vec(case(), 1..24)
-        ) {
-            let dir = directory(&[("x.toml", text(&cases).as_bytes())]);
-            let found: Vec<_> = match load(dir.path()) {
-                Ok(_) => vec![],
-                Err(errors) => errors.iter().map(|error| error.field.clone().unwrap()).collect(),
-            };
-            let expected: Vec<_> = expected(&cases).iter().map(|i| format!("rule.r{i}")).collect();
-            prop_assert_eq!(found, expected);
-        }
-
-        #[test]
-        fn no_text_makes_the_loader_panic(text in "([\\[\\]=\"#a-z0-9.,\\n -]|\\[rule\\.r\\]\n|local = \\[|\"10\\.0\\.0\\.0/8\"\\]\n){0,60}") {
-            let _result = load(directory(&[("x.toml", text.as_bytes())]).path());
-        }
-    }
 }
 
 #[test]
