@@ -1,34 +1,20 @@
 //! Peers that go on from another address or port, with traffic both ways.
 
 use core::net::{IpAddr, Ipv4Addr};
-use core::time::Duration;
 
 use serde_json::Value;
 
 use crate::daemon::wait_for;
 use crate::error::{Error, Result};
 use crate::gateway::{Gateway, PATIENCE};
-use crate::scenario::all_answered;
+use crate::scenario::{both_ways, hosts};
 use crate::topology::{Family, Topology};
-use crate::traffic::{PingOptions, ping_until_answered};
+use crate::traffic::ping_until_answered;
 
 use Family::V4;
 
 /// Another address of the router.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
-
-/// Pings both ways, one after the other, all answered.
-///
-/// # Errors
-/// One is not.
-pub fn both_ways(topology: &Topology) -> Result {
-    let interval = Duration::from_millis(20);
-    let options = PingOptions { count: 5, interval, ..PingOptions::default() };
-    for (from, to) in [(&topology.client, &topology.server), (&topology.server, &topology.client)] {
-        all_answered(&from.host, to.host_address(V4), &options)?;
-    }
-    Ok(())
-}
 
 /// A gateway has the SAs that it began with, after so many moves.
 ///
@@ -72,7 +58,7 @@ pub fn wait_at(gateway: &Gateway<'_>, side: &str, address: IpAddr) -> Result {
 /// # Errors
 /// The server does not follow, or a ping is lost afterwards.
 pub fn rebind(topology: &Topology, arrived: impl Fn(u64) -> Result) -> Result {
-    both_ways(topology)?;
+    both_ways(hosts(topology, V4))?;
     for (moves, outside) in [(1, None), (2, Some(OUTSIDE))] {
         topology.rebind(outside)?;
         arrived(moves)?;
@@ -86,7 +72,7 @@ pub fn rebind(topology: &Topology, arrived: impl Fn(u64) -> Result) -> Result {
 /// # Errors
 /// They do not, or a ping is lost afterwards.
 pub fn roam(topology: &Topology, outer: Family, arrived: impl Fn(IpAddr) -> Result) -> Result {
-    both_ways(topology)?;
+    both_ways(hosts(topology, V4))?;
     arrived(topology.readdress_client(outer)?)?;
     both_ways_again(topology)
 }
@@ -97,5 +83,5 @@ fn both_ways_again(topology: &Topology) -> Result {
     for (from, to) in [(&topology.client, &topology.server), (&topology.server, &topology.client)] {
         ping_until_answered(&from.host, to.host_address(V4), PATIENCE)?;
     }
-    both_ways(topology)
+    both_ways(hosts(topology, V4))
 }

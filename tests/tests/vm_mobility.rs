@@ -6,9 +6,9 @@ use core::time::Duration;
 use std::thread;
 
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy};
-use gateway_tests::mobility::{both_ways, kept, rebind, roam, wait_at};
+use gateway_tests::mobility::{kept, rebind, roam, wait_at};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{between_sites, capture};
+use gateway_tests::scenario::{between_sites, both_ways, capture, hosts};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered};
 use gateway_tests::{Error, Result};
@@ -105,7 +105,7 @@ fn our_client_roams_to_our_server_and_from_ipv4_to_ipv6() -> Result {
     roam_with_traffic(&topology, arrived)?;
     topology.take_ipv4_of_client()?;
     arrived(topology.client.outer(V6))?;
-    both_ways(&topology)?;
+    both_ways(hosts(&topology, V4))?;
     roam(&topology, V6, arrived)?;
     kept(&client, 3)?;
     kept(&server, 3)?;
