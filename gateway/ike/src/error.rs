@@ -104,6 +104,9 @@ pub enum Error {
     /// The peer answered with an error notification.
     #[error("the peer answers {0}")]
     Refused(NotifyType),
+    /// The peer agreed to a Child SA and deleted it before its answer was here.
+    #[error("the peer has deleted it before its answer came")]
+    DeletedBefore,
     /// The peer's answer breaks the protocol in a way of its own.
     #[error("bad answer: {0}")]
     BadAnswer(&'static str),
@@ -288,6 +291,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
             plain(NotifyType::TEMPORARY_FAILURE)
         }
         Error::Refused(_)
+        | Error::DeletedBefore
         | Error::BadAnswer(_)
         | Error::Configuration(_)
         | Error::FollowUpTimeout => None,

@@ -51,7 +51,7 @@ impl Endpoint {
                 let of_this = |sa: &&IkeSa| sa.remnant_of == Some(ike_sa);
                 let old: Vec<IkeSaId> = self.sas.values().filter(of_this).map(|sa| sa.id).collect();
                 for id in old {
-                    self.with_sa(id, |sa, shared| sa.say(now, shared, &saying));
+                    self.with_sa(id, |sa, shared| sa.say(now, shared, saying.clone()));
                 }
             }
             Effect::Heard { ike_sa, heard } => {
@@ -85,7 +85,11 @@ impl Endpoint {
 
     /// An IKE SA goes on by other SPIs; what is left of the old ones is closed under its own name.
     fn rekeyed(&mut self, id: IkeSaId, spi: IkeSpi, remnants: Vec<(IkeSpi, IkeSa)>) {
-        self.by_spi.insert(spi, id);
+        let of_this = |sa: &&mut IkeSa| sa.remnant_of == Some(id);
+        if self.by_spi.insert(spi, id) != Some(id) {
+            // Who has the keys that were in use until now has all those before them too.
+            self.sas.values_mut().filter(of_this).for_each(IkeSa::peer_has_newer_keys);
+        }
         for (spi, mut remnant) in remnants {
             remnant.id = self.sa_id();
             remnant.remnant_of = Some(id);

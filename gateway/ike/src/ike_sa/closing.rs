@@ -1,11 +1,12 @@
 //! The last words of an IKE SA (RFC 7296 1.4.1, 2.25.2).
 
+use core::time::Duration;
 use std::time::Instant;
 
 use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
 
 use super::collision::{Asked, Doing, Verdict, verdict};
-use super::mobility::{Said, mobike};
+use super::mobility::{Said, Saying, mobike};
 use super::{IkeSa, State, notify};
 use crate::channel::{Channel, Opened, RequestId};
 use crate::counters::Counter;
@@ -13,6 +14,10 @@ use crate::io::Path;
 use crate::payloads::Payloads;
 use crate::shared::{Effect, Shared};
 use crate::time::after;
+
+/// How long a peer may repeat a request: with MOBIKE, what RFC 4555 3.11 suggests; others that are
+/// known give up before.
+const PEERS_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What is left of an IKE SA: our own goodbye that waits for its answer, or the answer to the
 /// peer's, kept in case it asks again; after a rekey, old keys that the peer is still to delete.
@@ -23,6 +28,8 @@ pub(crate) struct Closing {
     owes_delete: bool,
     /// The request under way is not the last: the peer is to delete it yet.
     pub(super) says_more: bool,
+    /// What is to be said when that one has been answered.
+    pub(super) unsaid: Option<Saying>,
     /// With MOBIKE, of keys that have been replaced: whether we choose the addresses of what goes on.
     pub(super) mobike: Option<bool>,
 }
@@ -31,13 +38,18 @@ impl Closing {
     /// Long enough for the peer's retransmissions, or ours, to end.
     pub(super) fn new(now: Instant, shared: &Shared, channel: Channel) -> Self {
         let until = after(now, shared.config.half_open_timeout);
-        Self { channel, until, owes_delete: false, says_more: false, mobike: None }
+        Self { channel, until, owes_delete: false, says_more: false, unsaid: None, mobike: None }
     }
 
     /// The peer is to delete it, as soon as it has our answer: it may take as long to get that as
     /// it repeats its request.
     pub(super) fn remnant(now: Instant, shared: &Shared, channel: Channel) -> Self {
-        Self { until: after(now, shared.config.patience()), ..Self::new(now, shared, channel) }
+        Self { until: after(now, PEERS_PATIENCE), ..Self::new(now, shared, channel) }
+    }
+
+    /// The peer has newer keys than these: what either end says of addresses is said under those.
+    fn end_of_words(&mut self) {
+        (self.mobike, self.unsaid) = (None, None);
     }
 
     /// Whether a goodbye of ours has not been answered yet.
@@ -63,6 +75,14 @@ impl IkeSa {
         }
     }
 
+    /// Old keys, and the peer is known to have newer ones. Who stands in between and has kept a
+    /// message back could else move the IKE SA by it long after.
+    pub(crate) fn peer_has_newer_keys(&mut self) {
+        if let State::Closing(closing) = &mut self.state {
+            closing.end_of_words();
+        }
+    }
+
     /// The answer to our goodbye, or to the request before it.
     pub(super) fn closing_response(&mut self, now: Instant, shared: &mut Shared) {
         let State::Closing(closing) = &mut self.state else { return };
@@ -70,6 +90,9 @@ impl IkeSa {
             self.say_goodbye(now, shared);
         } else if closing.says_more {
             closing.says_more = false;
+            if let Some(saying) = closing.unsaid.take() {
+                self.say(now, shared, saying);
+            }
         } else {
             self.state = State::Closed;
         }
@@ -108,6 +131,7 @@ impl IkeSa {
             }
             Verdict::ForgetOurs => {
                 closing.owes_delete = false;
+                closing.end_of_words();
                 // From here on it only repeats this answer.
                 closing.until = after(now, shared.config.half_open_timeout);
                 closing.channel.response_received();

@@ -182,6 +182,9 @@ impl IkeSa {
         error: Error,
     ) {
         let replaces = offer.wish.replaces;
+        if !puts_off(&error) {
+            self.not_put_off();
+        }
         match (&error, replaces) {
             (Error::InvalidKePayload { wanted }, _)
                 if offer.may_use(*wanted)

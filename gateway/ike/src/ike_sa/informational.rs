@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use gateway_wire::{Delete, ExchangeType, NotifyType, Payload, ProtocolId};
 
+use super::jobs::Current;
 use super::mobility::mobike;
 use super::{Closing, IkeSa, State};
 use crate::channel::{Opened, RequestId};
@@ -87,9 +88,22 @@ impl IkeSa {
         let named = |spi: u32| {
             payloads.deletes.iter().any(|d| d.protocol == ProtocolId::ESP && d.spis.contains(&spi))
         };
-        let found: Vec<ChildId> =
-            self.children().filter(|c| named(c.outbound_spi)).map(|c| c.id).collect();
-        found.into_iter().filter_map(|child| self.deleted_by_peer(now, shared, child)).collect()
+        let found: Vec<(ChildId, u32)> = self
+            .children()
+            .filter(|c| named(c.outbound_spi))
+            .map(|c| (c.id, c.outbound_spi))
+            .collect();
+        if let State::Established(established) = &mut self.state
+            && let Some(offer) = established.current.as_mut().and_then(Current::offer_mut)
+        {
+            let deletes = payloads.deletes.iter().filter(|d| d.protocol == ProtocolId::ESP);
+            let spis = deletes.flat_map(|d| d.spis.iter().copied());
+            offer.note_deleted(spis.filter(|spi| !found.iter().any(|(_, known)| known == spi)));
+        }
+        found
+            .into_iter()
+            .filter_map(|(child, _)| self.deleted_by_peer(now, shared, child))
+            .collect()
     }
 
     /// The IKE SA is over, and the peer knows; what is left repeats the last answer.

@@ -348,6 +348,9 @@ impl IkeSa {
                 shared.count(Counter::Retransmitted);
                 shared.transmit(path, datagrams);
                 self.sent(now);
+                if path != self.path {
+                    self.sent_elsewhere();
+                }
             }
             Some(Err((exchange, tries))) => {
                 shared.count(Counter::PeerDead);

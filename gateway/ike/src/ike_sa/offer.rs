@@ -18,6 +18,9 @@ use crate::proposal::{self, ChildExchange, EspChoice};
 use crate::selector;
 use crate::shared::Shared;
 
+/// SPIs that a peer deletes while it owes us an answer; of more the oldest are forgotten.
+const MOST_DELETED: usize = 16;
+
 /// A Child SA that we ask the peer for.
 #[derive(Debug, Clone)]
 pub(crate) struct ChildOffer {
@@ -31,6 +34,8 @@ pub(crate) struct ChildOffer {
     remote: Vec<TrafficSelector>,
     /// What the Child SA that is replaced protects.
     in_use: Vec<(Selector, u32)>,
+    /// What the peer has deleted meanwhile that is not known here, by its SPIs: this may be among it.
+    deleted: Vec<u32>,
 }
 
 /// The peer's good answer to a [`ChildOffer`].
@@ -57,12 +62,35 @@ impl ChildOffer {
         }
         let id = shared.child_id();
         let spi = shared.child_spi(owner, id)?;
-        Ok(Some(Self { wish, rule, protect, id, spi, local, remote, in_use: Vec::new() }))
+        Ok(Some(Self {
+            wish,
+            rule,
+            protect,
+            id,
+            spi,
+            local,
+            remote,
+            in_use: Vec::new(),
+            deleted: Vec::new(),
+        }))
     }
 
     /// It is to protect at least this, which a Child SA does that it replaces.
     pub(super) fn keeping(self, in_use: Vec<(Selector, u32)>) -> Self {
         Self { in_use, ..self }
+    }
+
+    /// The peer has deleted Child SAs that are not known here. With its answer lost, and perhaps for
+    /// long, that may be the very one that the answer makes.
+    pub(super) fn note_deleted(&mut self, spis: impl Iterator<Item = u32>) {
+        self.deleted.extend(spis);
+        let excess = self.deleted.len().saturating_sub(MOST_DELETED);
+        self.deleted.drain(..excess);
+    }
+
+    /// Whether the peer has deleted what its answer makes.
+    pub(super) fn is_deleted(&self, answer: &ChildAnswer) -> bool {
+        self.deleted.contains(&answer.choice.peer_spi)
     }
 
     pub(super) fn serves(&self, rule: &RuleName) -> bool {

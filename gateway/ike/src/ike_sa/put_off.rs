@@ -19,17 +19,32 @@ const OUT_OF_STEP: Duration = Duration::from_secs(300);
 const MOST_FORGOTTEN: u32 = 4;
 
 /// Since when, and how often, the peer has put off what we asked for, without anything in between
-/// that went well.
+/// that it did.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PutOff {
-    since: Option<Instant>,
+    /// The first time and the last.
+    times: Option<(Instant, Instant)>,
     forgotten: u32,
 }
 
 impl PutOff {
     /// It has not.
     pub(super) const fn new() -> Self {
-        Self { since: None, forgotten: 0 }
+        Self { times: None, forgotten: 0 }
+    }
+
+    /// Once more; gives since when. What is put off is tried again within a minute, so that nothing
+    /// was between two times only if they are not far apart: what was put off first may not be
+    /// wanted any more.
+    fn again(&mut self, now: Instant) -> Instant {
+        let in_a_row =
+            self.times.filter(|(_, last)| now.saturating_duration_since(*last) < OUT_OF_STEP);
+        if in_a_row.is_none() {
+            *self = Self::new();
+        }
+        let since = in_a_row.map_or(now, |(since, _)| since);
+        self.times = Some((since, now));
+        since
     }
 }
 
@@ -45,7 +60,7 @@ impl IkeSa {
         self.event(shared, EventKind::PutOff(error));
         let State::Established(established) = &mut self.state else { return true };
         let put_off = &mut established.put_off;
-        let since = *put_off.since.get_or_insert(now);
+        let since = put_off.again(now);
         put_off.forgotten = put_off.forgotten.saturating_add(u32::from(forgotten));
         let reason = if now.saturating_duration_since(since) >= OUT_OF_STEP {
             "the peer has put off for minutes what we ask for"
@@ -58,7 +73,7 @@ impl IkeSa {
         true
     }
 
-    /// The peer has done what we asked for.
+    /// The peer has done what we asked for, or refused it.
     pub(super) fn not_put_off(&mut self) {
         if let State::Established(established) = &mut self.state {
             established.put_off = PutOff::new();

@@ -366,6 +366,18 @@ fn a_peer_that_puts_off_for_minutes_loses_the_ike_sa() {
 }
 
 #[test]
+fn what_was_put_off_hours_ago_and_not_asked_for_again_does_not_count() {
+    let mut simulation = connected();
+    for _isolated in 0..3 {
+        let request = rekeying_child(&mut simulation);
+        refuse(&mut simulation, &request, NotifyType::TEMPORARY_FAILURE);
+        assert_eq!(states(&simulation, 0), ["established"]);
+        // The machine sleeps: nothing is asked meanwhile.
+        simulation.now += 60 * MINUTE;
+    }
+}
+
+#[test]
 fn what_goes_well_in_between_ends_the_minutes() {
     let mut simulation = connected();
     for _round in 0..20 {

@@ -3,7 +3,7 @@
 
 use super::{
     A, B, Duration, Forge, IpAddr, NAT, OTHER_A, OTHER_B, PeerConfig, SECOND, Simulation, always,
-    connected, count, esp, of_both, sa, says, unchanged,
+    connected, count, esp, of_both, sa, says, still_the_same, unchanged,
 };
 use gateway_ike::config::Renewal;
 use gateway_ike::counters::Counter;
@@ -31,9 +31,9 @@ fn old_keys() -> (Simulation, Forge) {
     (simulation, old)
 }
 
-/// A says under its old keys that it is somewhere.
-fn says_under(old: &Forge, simulation: &mut Simulation, from: IpAddr) {
-    let header = old.header(ExchangeType::INFORMATIONAL, false, 2);
+/// A says under its old keys, in the request with this number, that it is somewhere.
+fn says_under(old: &Forge, simulation: &mut Simulation, from: IpAddr, id: u32) {
+    let header = old.header(ExchangeType::INFORMATIONAL, false, id);
     let request = old.seal(&header, &says(&[(NotifyType::UPDATE_SA_ADDRESSES, &[])])).unwrap();
     let path = Path { local: SocketAddr::new(B, 4500), remote: SocketAddr::new(from, 4500) };
     simulation.input(1, Input::Datagram { path, octets: &request });
@@ -42,7 +42,7 @@ fn says_under(old: &Forge, simulation: &mut Simulation, from: IpAddr) {
 #[test]
 fn what_is_said_under_old_keys_counts_unless_it_is_older_than_what_is_said_under_the_new() {
     let (mut simulation, old) = old_keys();
-    says_under(&old, &mut simulation, OTHER_A);
+    says_under(&old, &mut simulation, OTHER_A, 2);
     assert_eq!(sa(&simulation, 1).path.remote.ip(), OTHER_A);
     assert_eq!(esp(&simulation, 1), (B, A), "A has shown nothing yet");
 
@@ -51,10 +51,128 @@ fn what_is_said_under_old_keys_counts_unless_it_is_older_than_what_is_said_under
     while sa(&simulation, 1).path.remote.ip() != NAT {
         simulation.deliver(1, false);
     }
-    says_under(&old, &mut simulation, OTHER_A);
+    says_under(&old, &mut simulation, OTHER_A, 2);
     assert_eq!(sa(&simulation, 1).path.remote.ip(), NAT, "that is newer");
     simulation.run(30 * SECOND);
     assert_eq!(esp(&simulation, 1), (B, NAT));
+}
+
+/// Who stands in between keeps from B that old keys are to be deleted, and one message under them,
+/// until both ends have newer keys by far.
+#[test]
+fn what_is_said_under_keys_before_those_before_moves_nobody() {
+    let lifetime = 20 * SECOND;
+    let change = |node, peer| {
+        let lifetime = if node == 0 { lifetime } else { Duration::ZERO };
+        PeerConfig { lifetime, renewal: Renewal::Rekey, ..peer }
+    };
+    let mut simulation = connected(false, change, &[]);
+    let old = Forge::of(&simulation.nodes[0].endpoint).unwrap();
+    simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+    let old_spi = old.header(ExchangeType::INFORMATIONAL, false, 0).initiator_spi;
+    let mut seen = [0, 1].map(|node| simulation.nodes[node].sent.len());
+    for (rekeys, from) in [(1, OTHER_A), (2, NAT)] {
+        simulation.now += lifetime;
+        simulation.input(0, Input::Timeout);
+        for node in [0, 1].into_iter().cycle().take(10) {
+            let sent = simulation.nodes[node].sent[seen[node]..].to_vec();
+            seen[node] += sent.len();
+            for (path, octets) in sent {
+                let header = Message::decode(&octets).unwrap().header;
+                let kept_back = header.initiator_spi == old_spi
+                    && header.exchange == ExchangeType::INFORMATIONAL;
+                if !kept_back {
+                    let path = Path { local: path.remote, remote: path.local };
+                    simulation.input(1 - node, Input::Datagram { path, octets: &octets });
+                }
+            }
+        }
+        assert_eq!(count(&simulation, 1, Counter::IkeSaRekeyed), rekeys);
+        // The first request under those keys was the one for the new ones.
+        says_under(&old, &mut simulation, from, 2 + u32::try_from(rekeys).unwrap());
+        assert_eq!(sa(&simulation, 1).path.remote.ip(), OTHER_A, "after {rekeys}");
+    }
+}
+
+/// A has answered B's request for new keys and moves, and moves again before B has answered the words
+/// under the old keys: B is to hear of both.
+#[test]
+fn what_changes_while_it_is_said_under_old_keys_is_said_again() {
+    let change = |node, peer| {
+        let lifetime = if node == 1 { HOUR } else { Duration::ZERO };
+        let liveness_interval = Duration::ZERO;
+        PeerConfig { lifetime, liveness_interval, renewal: Renewal::Rekey, ..peer }
+    };
+    let mut simulation = connected(false, change, &[]);
+    let [at_a, at_b] = [0, 1].map(|node| Forge::of(&simulation.nodes[node].endpoint).unwrap());
+    simulation.now += HOUR;
+    simulation.input(1, Input::Timeout);
+    simulation.deliver(0, false);
+    simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+    let before = simulation.nodes[0].sent.len();
+    simulation.readdress(0, &[OTHER_A]);
+    simulation.readdress(0, &[NAT]);
+    let path = Path { local: SocketAddr::new(NAT, 4500), remote: SocketAddr::new(B, 4500) };
+    let header = at_b.header(ExchangeType::INFORMATIONAL, true, 2);
+    let answer = at_b.seal(&header, &[]).unwrap();
+    simulation.input(0, Input::Datagram { path, octets: &answer });
+    let sent = simulation.nodes[0].sent[before..].iter();
+    let under_old: Vec<_> = sent
+        .filter_map(|(path, octets)| {
+            let opened = at_a.open(octets).filter(|o| !o.header.flags.response)?;
+            let says = opened.payloads().ok()?.iter().any(
+                |p| matches!(p, Payload::Notify(n) if n.kind == NotifyType::UPDATE_SA_ADDRESSES),
+            );
+            Some((opened.header.message_id.0, path.local.ip(), says))
+        })
+        .collect();
+    assert_eq!(under_old, [(2, OTHER_A, true), (3, NAT, true)]);
+}
+
+/// B has heard an update by another path than the one that it was sent by first, and its answer has
+/// come back by that one: where the ends send is settled by the next (RFC 4555 3.5).
+#[test]
+fn an_update_that_went_by_several_paths_is_said_anew() {
+    let mut simulation = connected(false, unchanged, &[OTHER_B]);
+    simulation.network.cut_off(B);
+    simulation.readdress(0, &[OTHER_A]);
+    while sa(&simulation, 1).path.remote.ip() != OTHER_A {
+        assert!(
+            simulation.step(simulation.now + 30 * SECOND),
+            "B hears of it by its other address"
+        );
+    }
+    assert_eq!(sa(&simulation, 1).path.local.ip(), OTHER_B);
+    // Its answer is lost, and what comes next comes by the first path.
+    simulation.deliver(0, true);
+    simulation.network.cut_off(OTHER_B);
+    simulation.network.connect(B);
+    simulation.run(30 * SECOND);
+    simulation.network.connect(OTHER_B);
+    still_the_same(&mut simulation);
+    assert_eq!(esp(&simulation, 0), (OTHER_A, B));
+    assert_eq!(esp(&simulation, 1), (B, OTHER_A));
+}
+
+/// B cannot reach A for minutes, and repeats its request for new keys, which A has answered.
+#[test]
+fn old_keys_are_kept_as_long_as_a_peer_may_repeat_what_was_answered_under_them() {
+    let change = |node, peer| {
+        let lifetime = if node == 1 { HOUR } else { Duration::ZERO };
+        PeerConfig { lifetime, renewal: Renewal::Rekey, ..peer }
+    };
+    let mut simulation = connected(false, change, &[]);
+    simulation.now += HOUR;
+    simulation.input(1, Input::Timeout);
+    let (path, request) = simulation.nodes[1].sent.last().cloned().unwrap();
+    let path = Path { local: path.remote, remote: path.local };
+    simulation.deliver(0, false);
+    simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+    for (seconds, expected) in [(295, 1), (10, 1)] {
+        simulation.run(SECOND * seconds);
+        simulation.input(0, Input::Datagram { path, octets: &request });
+        assert_eq!(count(&simulation, 0, Counter::Retransmission), expected);
+    }
 }
 
 #[test]

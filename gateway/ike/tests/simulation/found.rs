@@ -90,6 +90,39 @@ fn a_new_mapping_is_found_out_by_who_rekeys_more_often_than_it_checks_the_peer()
     agreed_and_then_nothing_left(simulation);
 }
 
+/// B has answered A's request, the answer is long under way, and everything stands still for so long
+/// that B believes A to have it or to have given up. B deletes what it has agreed to: A, which does
+/// not have it yet, must not make it when the answer comes.
+#[test]
+fn a_child_sa_that_was_deleted_before_the_answer_came_is_not_made() {
+    let mut simulation = pair(|_| (), Mode::Tunnel, false);
+    rekey(&mut simulation, 0);
+    simulation.deliver(1, false);
+    let answer = simulation.nodes[1].sent.last().cloned().unwrap();
+    simulation.deliver(0, true);
+    simulation.now += 300 * SECOND;
+    simulation.input(1, Input::Timeout);
+    // The rule is gone at B, with both the old Child SA and the new one.
+    let mut without = policies_of(1, |_| (), Mode::Tunnel);
+    without.rules.clear();
+    simulation.configure(1, without);
+    // A's request is under way again as well, and is not to be answered before the Deletes.
+    while simulation.under_way(0) > 0 {
+        simulation.deliver(0, false);
+        if simulation.under_way(1) > 0 {
+            simulation.deliver(1, false);
+        }
+    }
+    assert!(simulation.nodes[0].kernel.children.is_empty(), "A has deleted the old one");
+    let path = gateway_ike::io::Path { local: answer.0.remote, remote: answer.0.local };
+    simulation.input(0, Input::Datagram { path, octets: &answer.1 });
+    assert!(simulation.nodes[0].kernel.children.is_empty(), "and does not make the new one");
+    simulation.configure(1, policies_of(1, |_| (), Mode::Tunnel));
+    simulation.run(60 * SECOND);
+    assert_eq!(simulation.nodes[0].kernel.children.len(), 1);
+    agreed_and_then_nothing_left(simulation);
+}
+
 /// B has answered A's request, the answer is lost, and everything stands still for so long that B
 /// believes A to have it or to have given up. When B asks for a successor of what A does not have
 /// yet, A must not say that there is no such Child SA: B would give up what A is about to install.

@@ -225,6 +225,9 @@ impl IkeSa {
             let error = Error::NotQuantumSafe(established.channel.suite);
             return self.offer_failed(now, shared, offer, error);
         }
+        if offer.is_deleted(&answer) {
+            return self.offer_failed(now, shared, offer, Error::DeletedBefore);
+        }
         let keys = agreed.child_keys(&established.channel, answer.choice.suite);
         let terms = Terms {
             rule: offer.rule,
@@ -471,13 +474,13 @@ impl IkeSa {
         error: Error,
     ) {
         shared.release_spi(offer.spi);
-        // Unless the peer itself refused, it believes that the Child SA stands.
-        let refused = matches!(error, Error::Refused(_));
+        // Unless the peer itself refused or deleted it, it believes that the Child SA stands.
+        let stands = !matches!(error, Error::Refused(_) | Error::DeletedBefore);
         let replaces = offer.wish.replaces;
         // A Child SA that should be replaced still serves its rule.
         self.child_failed(shared, Some(offer.wish.rule), replaces.is_some(), error);
         self.rekey_failed(now, shared, replaces);
-        if !refused {
+        if stands {
             self.add_job(now, shared, Job::DeleteChild { spi: offer.spi, peer_spi: 0 });
         }
     }

@@ -102,6 +102,11 @@ impl Goal {
     pub(super) fn offer(&self) -> Option<&ChildOffer> {
         if let Self::Child(child) = self { Some(&child.0) } else { None }
     }
+
+    /// The same, to be changed.
+    pub(super) fn offer_mut(&mut self) -> Option<&mut ChildOffer> {
+        if let Self::Child(child) = self { Some(&mut child.0) } else { None }
+    }
 }
 
 impl IkeSa {

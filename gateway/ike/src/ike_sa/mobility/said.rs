@@ -23,12 +23,14 @@ use crate::shared::{Effect, Shared};
 pub(in crate::ike_sa) struct Updating {
     /// By which path it was sent first.
     path: Path,
+    /// Whether it was sent by others too.
+    elsewhere: bool,
     /// What the peer has to give back before ESP goes to where it says that it is.
     cookie: Option<[u8; COOKIE_LEN]>,
 }
 
 /// What is to be said under keys that have been replaced.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Saying {
     path: Path,
     nat: NatDetected,
@@ -75,7 +77,7 @@ impl IkeSa {
         words.extend(self.nat_detection());
         words.extend(self.other_addresses(shared));
         words.extend(cookie.map(|cookie| (NotifyType::COOKIE2, cookie.to_vec())));
-        let updating = Updating { path: self.path, cookie };
+        let updating = Updating { path: self.path, elsewhere: false, cookie };
         self.send_said(now, shared, Current::UpdateAddresses(updating), &words)
     }
 
@@ -103,7 +105,7 @@ impl IkeSa {
     }
 
     /// Old keys: says by them what the peer is to hear.
-    pub(crate) fn say(&mut self, now: Instant, shared: &mut Shared, saying: &Saying) {
+    pub(crate) fn say(&mut self, now: Instant, shared: &mut Shared, saying: Saying) {
         let State::Closing(closing) = &mut self.state else { return };
         if closing.mobike.is_none() {
             return;
@@ -111,6 +113,7 @@ impl IkeSa {
         // What is under way already is repeated by this path from now on.
         self.path = saying.path;
         if closing.channel.is_busy() {
+            closing.unsaid = Some(saying);
             return;
         }
         closing.says_more = true;
@@ -123,7 +126,7 @@ impl IkeSa {
                 words.extend(hashes.map(|(kind, hash)| (kind, hash.to_vec())));
             }
         }
-        words.extend(saying.words.iter().cloned());
+        words.extend(saying.words);
         words.extend(forbids_nats(self.path, saying.nat));
         let payloads: Vec<_> = payloads(&words).collect();
         if self.send_request(now, shared, ExchangeType::INFORMATIONAL, &payloads).is_err() {
@@ -166,6 +169,15 @@ impl IkeSa {
         self.send_request(now, shared, ExchangeType::INFORMATIONAL, &payloads)
     }
 
+    /// The request under way is sent by another path, too.
+    pub(in crate::ike_sa) fn sent_elsewhere(&mut self) {
+        if let State::Established(established) = &mut self.state
+            && let Some(Current::UpdateAddresses(updating)) = &mut established.current
+        {
+            updating.elsewhere = true;
+        }
+    }
+
     /// The answer to our UPDATE_SA_ADDRESSES.
     pub(in crate::ike_sa) fn update_response(
         &mut self,
@@ -174,11 +186,12 @@ impl IkeSa {
         opened: &Opened,
         updating: Updating,
     ) {
-        let Updating { path: sent, cookie } = updating;
+        let Updating { path: sent, elsewhere, cookie } = updating;
         let Ok(inner) = opened.payloads() else { return };
         let Ok(payloads) = Payloads::collect(ExchangeType::INFORMATIONAL, &inner) else { return };
-        // RFC 4555 3.5, 3.6: sent by several paths, it says nothing of any.
-        if sent != self.path {
+        // RFC 4555 3.5, 3.6: sent by several paths, it says nothing of any. The peer goes by the one
+        // that it came by first, whichever its answer has come back by.
+        if sent != self.path || elsewhere {
             return self.want(Job::UpdateAddresses);
         }
         if payloads.notify(NotifyType::UNEXPECTED_NAT_DETECTED).is_some()
