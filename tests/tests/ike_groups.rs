@@ -1,5 +1,6 @@
 //! Child SAs with a key exchange of their own (PFS) between strongSwan and us, with each group that
-//! both have, begun by either end on one IKE SA.
+//! both have, begun by either end on one IKE SA. Both ends leave the first one out of IKE_AUTH
+//! (RFC 6023), so that it has a key exchange too, whoever begins the IKE SA.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use gateway_tests::Result;
@@ -37,9 +38,11 @@ fn every_group(version: Version) -> Result {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let theirs = Connection { esp_proposals: ALL, ..Pair::connection(&topology) };
-    let ours =
-        Policy::of_client(&topology, V4, V4).with_rules(|rule| rule.esp_proposals = vec![ALL]);
+    let keys = "childless = force".to_owned();
+    let theirs = Connection { esp_proposals: ALL, keys, ..Pair::connection(&topology) };
+    let peer_keys = "childless = \"require\"".to_owned();
+    let ours = Policy { peer_keys, ..Policy::of_client(&topology, V4, V4) }
+        .with_rules(|rule| rule.esp_proposals = vec![ALL]);
     let mut pair = Pair::start(&topology, version, &theirs, &ours)?;
     let hosts = pair.hosts();
     let Pair { strongswan, gateway, .. } = &pair;
@@ -50,8 +53,10 @@ fn every_group(version: Version) -> Result {
         })
     };
 
-    // The first Child SA has the keys of IKE_AUTH; the IKE SA outlives it.
+    // The IKE SA outlives the first Child SA.
     pair.we_begin(hosts)?;
+    wait_group(gateway, GROUPS[0])?;
+    both_ways(hosts)?;
     for proposal in GROUPS {
         strongswan.load(&Connection { esp_proposals: proposal, ..theirs.clone() })?;
         delete()?;
@@ -65,6 +70,13 @@ fn every_group(version: Version) -> Result {
         both_ways(hosts)?;
     }
     assert_eq!(gateway.counter("ike_sa_established")?, 1, "not on one IKE SA");
+    strongswan.load(&theirs)?;
+    strongswan.terminate()?;
+    gateway.wait_gone()?;
+    strongswan.initiate()?;
+    wait_group(gateway, GROUPS[0])?;
+    both_ways(hosts)?;
+    assert_eq!(gateway.counter("ike_sa_established")?, 2);
     assert_eq!(gateway.counter("child_sa_failed")?, 0);
     assert!(pair.gateway.daemon().stop(PATIENCE)?.success());
     pair.strongswan.wait_gone()?;

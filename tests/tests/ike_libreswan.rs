@@ -132,7 +132,7 @@ fn we_show_libreswan_a_long_chain_of_ecdsa_and_rekey() -> Result {
     let server = Libreswan::start(&topology.server.gateway, &theirs)?;
     let ours = Policy {
         authentication: policy(&authority, &client),
-        peer_keys: "lifetime = \"15s\"".to_owned(),
+        peer_keys: "lifetime = \"15s\"\nchildless = \"require\"".to_owned(),
         ..Policy::of_client(&topology, V4, V4).with_rules(|rule| {
             rule.esp_proposals = vec!["aes256gcm16-x25519"];
             rule.lifetime = Some("8s".to_owned());

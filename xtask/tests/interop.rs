@@ -14,7 +14,7 @@ use std::path::Path;
 use tables::{Cell, tests_below};
 
 /// What must be seen with each peer.
-const FEATURES: [&str; 21] = [
+const FEATURES: [&str; 22] = [
     "PSK",
     "RSA",
     "ECDSA",
@@ -26,6 +26,7 @@ const FEATURES: [&str; 21] = [
     "Child SA rekeyed by both at once",
     "IKE SA rekeyed by both at once",
     "PFS with each group",
+    "Childless",
     "Fragments, chain above 4 kB",
     "MOBIKE move",
     "NAT rebinding",

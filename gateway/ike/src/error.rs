@@ -63,6 +63,9 @@ pub enum Error {
     /// The policy demands more than the IKE SA has.
     #[error("the policy demands a quantum-safe IKE SA, and this one is not: {0}")]
     NotQuantumSafe(IkeSuite),
+    /// The policy leaves the first Child SA out of IKE_AUTH, and the peer does not.
+    #[error("the policy demands `childless` initiation (RFC 6023), and the peer {0}")]
+    NotChildless(&'static str),
     /// Our kernel refused the Child SA.
     #[error("the kernel refused the Child SA: {0}")]
     Kernel(KernelError),
@@ -265,10 +268,12 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
             kind: NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
             data: vec![kind.0],
         }),
-        // RFC 7296 has no notification for a mode that is not acceptable; this is what others send.
+        // RFC 7296 has no notification for what is not acceptable in other ways; this is what others
+        // send.
         Error::NoProposalChosen(_)
         | Error::Mode(_)
         | Error::NotQuantumSafe(_)
+        | Error::NotChildless(_)
         | Error::Kernel(_)
         | Error::KernelTimeout => plain(NotifyType::NO_PROPOSAL_CHOSEN),
         Error::InvalidKePayload { wanted } => Some(Notification {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_ike::config::{
-    EapAuthenticatorConfig, EapMethod, EapPeerConfig, EndpointConfig, Identity, LocalAuth,
-    PeerConfig, PolicySet, RemoteAuth, Secret, Start, User,
+    Childless, EapAuthenticatorConfig, EapMethod, EapPeerConfig, EndpointConfig, Identity,
+    LocalAuth, PeerConfig, PolicySet, RemoteAuth, Secret, Start, User,
 };
 use gateway_ike::counters::Counter;
 use gateway_ike::crypto::signature::{PublicKey, SigningKey};
@@ -144,6 +144,25 @@ fn what_is_granted_is_what_the_first_request_asked_for() {
     assert_eq!(child.selectors[0].0.remote, "10.1.0.0/24".parse().unwrap());
     let at_a = simulation.nodes[0].kernel.children.values().next().unwrap();
     assert_eq!(at_a.acquire_seq, Some(1));
+}
+
+#[test]
+fn the_first_child_sa_may_be_left_out_of_ike_auth() {
+    let plan = Plan::default();
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    simulation.configure(1, policies_of_b(&plan));
+    let mut a = policies_of_a(&plan);
+    a.peers.values_mut().for_each(|b| Arc::make_mut(b).childless = Childless::Require);
+    simulation.configure(0, a);
+    simulation.acquire(0, "to-b");
+    let in_auth = |simulation: &Simulation| simulation.nodes[1].kernel.children.len();
+    let stands = |simulation: &Simulation| counter(simulation, 1, Counter::IkeSaEstablished) == 1;
+    let end = simulation.now + MINUTE;
+    while !stands(&simulation) && simulation.step(end) {}
+    assert_eq!((stands(&simulation), in_auth(&simulation)), (true, 0));
+    simulation.run(MINUTE);
+    assert!(established(&simulation));
+    assert_eq!(counter(&simulation, 1, Counter::EapSucceeded), 1);
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub(super) const FAMILIES: &[&str] = &["ipv4", "ipv6"];
 /// The words of `renewal`.
 pub(super) const RENEWALS: &[&str] = &["rekey", "reauthenticate"];
 
+/// The words of `childless`.
+pub(super) const CHILDLESS: &[&str] = &["never", "prefer", "require"];
+
 /// The words of `auth` and `remote-auth`.
 pub(super) const METHODS: &[&str] = &["psk", "certificate", "public-key", "eap"];
 /// The words of `revocation`.
@@ -421,6 +424,12 @@ pub(super) const PEER: &[Key] = &[
         Choice(RENEWALS),
         Default("\"rekey\""),
         "How: `\"rekey\"` gives it new keys, `\"reauthenticate\"` makes another one, for which both prove anew who they are.",
+    ),
+    key(
+        "childless",
+        Choice(CHILDLESS),
+        Default("\"never\""),
+        "Whether IKE_AUTH leaves the first Child SA out (RFC 6023), so that it has the key exchange that `esp-proposals` name as all others do: `\"prefer\"`, if the peer can; `\"require\"`, whoever begins, and a peer that cannot gets no IKE SA. With `\"never\"` only a peer that begins may leave it out.",
     ),
     key(
         "mobike",

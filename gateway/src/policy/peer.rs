@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gateway_ike::algorithms::IkeProposal;
 use gateway_ike::config::{
-    Families, Identity, LocalAuth, PeerConfig, PeerName, Pool, Ppk, RemoteAuth, Renewal,
+    Childless, Families, Identity, LocalAuth, PeerConfig, PeerName, Pool, Ppk, RemoteAuth, Renewal,
 };
 
 use super::authentication::{self, Authentication};
@@ -94,6 +94,11 @@ pub(super) fn read<'p>(
         let words: Vec<_> = keys::RENEWALS.iter().copied().zip(values).collect();
         value::word(text, &words)
     });
+    let childless = section.optional("childless", |text| {
+        let values = [Childless::Never, Childless::Prefer, Childless::Require];
+        let words: Vec<_> = keys::CHILDLESS.iter().copied().zip(values).collect();
+        value::word(text, &words)
+    });
     let request_address = read_request(section, remote_address.flatten());
     let mobike = section.flag("mobike", true);
     let pool = read_pool(section, remote_address.flatten(), find_pool);
@@ -116,6 +121,7 @@ pub(super) fn read<'p>(
         liveness_interval: liveness.unwrap_or(LIVENESS),
         lifetime: lifetime.unwrap_or(LIFETIME),
         renewal: renewal.unwrap_or(Renewal::Rekey),
+        childless: childless.unwrap_or_default(),
         mobike,
         pool,
         request_address,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use self::limits::{EndpointConfig, SMALLEST_FRAGMENT};
 pub use self::peer::{
-    Families, Identity, LocalAuth, PeerConfig, Pool, Ppk, RemoteAuth, Renewal, Secret,
+    Childless, Families, Identity, LocalAuth, PeerConfig, Pool, Ppk, RemoteAuth, Renewal, Secret,
 };
 pub use self::rule::{
     ALL_PORTS, Action, ChildLifetime, Mode, PortRange, Protect, Rule, Start, hard_limit,

@@ -60,6 +60,8 @@ pub struct PeerConfig {
     pub lifetime: Duration,
     /// How it is replaced.
     pub renewal: Renewal,
+    /// Whether we begin without a first Child SA.
+    pub childless: Childless,
     /// Whether MOBIKE (RFC 4555) is spoken if the peer does, so that either end may come to other
     /// addresses.
     pub mobike: bool,
@@ -104,6 +106,20 @@ pub enum Renewal {
     /// By another IKE SA for which both ends prove anew who they are (RFC 7296 2.8.3); the end
     /// that began the first begins it.
     Reauthenticate,
+}
+
+/// Whether IKE_AUTH makes the first Child SA, where we begin, or leaves it out (RFC 6023). Without it,
+/// CREATE_CHILD_SA makes every Child SA, and each may have a key exchange of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Childless {
+    /// It makes it. A peer that begins may leave it out.
+    #[default]
+    Never,
+    /// It leaves it out if the peer can do that.
+    Prefer,
+    /// It leaves it out, whoever begins: a peer that cannot gets no IKE SA from us, and one that asks
+    /// for a Child SA in IKE_AUTH gets none there.
+    Require,
 }
 
 /// A post-quantum pre-shared key (RFC 8784): what is recorded today stays secret later, without

@@ -41,11 +41,10 @@ impl IkeSa {
         Ok(Some(Reply::new(lease, pool)))
     }
 
-    /// Initiator: what the responder answers to our request for addresses, if there was one. An
-    /// answer that refuses the Child SA as a whole says nothing of them.
+    /// Initiator: what the responder answers to our request for addresses, if there was one.
     pub(super) fn read_assignment(&self, payloads: &Payloads<'_>) -> Result<Assignment, Error> {
         let families = self.peer.as_ref().map(|p| p.request_address).unwrap_or_default();
-        if families.is_empty() || payloads.sa.is_none() {
+        if families.is_empty() {
             return Ok(Assignment::default());
         }
         Ok(Assignment::read(families, payloads.cp)?)
@@ -69,12 +68,15 @@ impl IkeSa {
         &mut self,
         now: Instant,
         shared: &mut Shared,
-        offer: ChildOffer,
+        offer: Option<ChildOffer>,
         error: Error,
     ) {
         shared.count(Counter::NoAddressReceived);
-        shared.release_spi(offer.spi);
-        self.child_failed(shared, Some(offer.wish.rule), false, error);
+        let rule = offer.map(|offer| {
+            shared.release_spi(offer.spi);
+            offer.wish.rule
+        });
+        self.child_failed(shared, rule, false, error);
         self.delete_ike(now, shared, "the peer assigns us no address");
     }
 }

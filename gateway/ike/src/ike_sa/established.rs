@@ -181,6 +181,14 @@ impl Established {
             || self.children.values().any(|c| c.rule.name == *rule && c.is_live())
     }
 
+    /// Whether it has Child SAs, and none is still to come of those that we have asked for.
+    pub(super) fn has_all_it_asked_for(&self) -> bool {
+        let asking = self.current.as_ref().and_then(Current::offer).is_some();
+        let installing = |c: &ChildSa| c.state == ChildState::Installing;
+        let mut live = self.children.values().filter(|c| c.is_live()).peekable();
+        !asking && self.later.is_empty() && live.peek().is_some() && !live.any(|c| installing(c))
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.children.is_empty()
             && self.later.is_empty()
@@ -315,8 +323,10 @@ impl IkeSa {
                 self.drop_series(shared, |_| true);
             }
             State::AwaitAuth(waiting) => {
-                shared.release_spi(waiting.child.spi);
-                lost.push(RuleName::clone(&waiting.child.wish.rule));
+                if let Some(child) = &waiting.child {
+                    shared.release_spi(child.spi);
+                    lost.push(RuleName::clone(&child.wish.rule));
+                }
             }
             State::FindingAddress
             | State::AwaitInit(_)

@@ -227,6 +227,7 @@ impl IkeSa {
         };
         let (nonce, peer_value) = (answer.nonce.to_vec(), answer.peer_value.to_vec());
         let peer_hashes = peer_hashes(&payloads);
+        let childless = self.begins_childless(&payloads);
         let suite = answer.suite;
         let nat = natt::detect(self.initiator_spi, header.responder_spi, path, &payloads.notifies);
         let mobile = nat.possible && self.peer.as_ref().is_some_and(|peer| peer.mobike);
@@ -251,6 +252,7 @@ impl IkeSa {
             if lacks_ppk {
                 return Err(Error::Authentication(AuthenticationFault::PpkUnsupported));
             }
+            let childless = childless?;
             if nat.any() || mobile {
                 // RFC 7296 2.23: from here on both ends use 4500. With MOBIKE also where there is
                 // no NAT yet (RFC 4555 3.3).
@@ -267,7 +269,7 @@ impl IkeSa {
                 peer_hashes,
             };
             let rounds = suite.additional.iter().map(|(_, group)| group).collect();
-            self.next_round(now, shared, KeyRounds { channel, transcript, nat, rounds })
+            self.next_round(now, shared, KeyRounds { channel, transcript, nat, childless, rounds })
         });
         if let Err(error) = next {
             self.fail(shared, error);

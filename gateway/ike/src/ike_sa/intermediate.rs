@@ -27,6 +27,8 @@ pub(crate) struct KeyRounds {
     pub(super) channel: Channel,
     pub(super) transcript: Transcript,
     pub(super) nat: NatDetected,
+    /// Whether IKE_AUTH leaves the first Child SA out (RFC 6023).
+    pub(super) childless: bool,
     /// The key exchanges that are still to come, in order; at most seven.
     pub(super) rounds: VecDeque<Group>,
 }
@@ -46,7 +48,7 @@ impl IkeSa {
         mut rounds: KeyRounds,
     ) -> Result<(), Error> {
         let Some(group) = rounds.rounds.pop_front() else {
-            return self.send_auth(now, shared, rounds.channel, rounds.transcript, rounds.nat);
+            return self.send_auth(now, shared, rounds);
         };
         let pending = shared.key_exchange.generate(group)?;
         let public = pending.public().to_vec();

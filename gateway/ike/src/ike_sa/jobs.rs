@@ -229,7 +229,9 @@ impl IkeSa {
                 return;
             }
             let ready = self.jobs.iter().position(|job| established.may_begin(job));
-            let Some(job) = ready.and_then(|at| self.jobs.remove(at)) else { return };
+            let Some(job) = ready.and_then(|at| self.jobs.remove(at)) else {
+                return self.check_superseded(shared);
+            };
             let begun = match job {
                 Job::CreateChild(wish) => self.send_create_child(now, shared, wish),
                 Job::RekeyIke => self.send_rekey_ike(now, shared),

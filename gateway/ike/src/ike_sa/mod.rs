@@ -7,6 +7,7 @@
 
 mod auth;
 mod child;
+mod childless;
 mod closing;
 mod collision;
 mod configure;
@@ -414,9 +415,11 @@ impl IkeSa {
         });
     }
 
-    /// The successor of another IKE SA has done all that it was begun for.
+    /// The successor of another IKE SA has done all that it was begun for, unless nothing came of it.
     fn check_superseded(&mut self, shared: &mut Shared) {
-        let done = !self.jobs.iter().any(|j| matches!(j, Job::CreateChild(_)));
+        let State::Established(established) = &self.state else { return };
+        let waits = self.jobs.iter().any(|j| matches!(j, Job::CreateChild(_)));
+        let done = !waits && established.has_all_it_asked_for();
         if done && let Some(ike_sa) = self.supersedes.take() {
             shared.effects.push(Effect::Superseded { ike_sa });
         }

@@ -13,7 +13,7 @@ impl IkeSa {
     pub(crate) fn will_serve(&self, rule: &RuleName) -> bool {
         let wanted = |job: &Job| matches!(job, Job::CreateChild(wish) if wish.rule == *rule && wish.replaces.is_none());
         let here = match &self.state {
-            State::AwaitAuth(s) => s.child.serves(rule),
+            State::AwaitAuth(s) => s.child.as_ref().is_some_and(|child| child.serves(rule)),
             State::Established(s) => s.serves(rule),
             State::FindingAddress
             | State::AwaitInit(_)

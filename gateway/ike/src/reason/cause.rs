@@ -88,6 +88,11 @@ causes! {
         "each algorithm has a match, and no proposal has them all"
     ),
     NotQuantumSafe(Proposal, "proposal_not_quantum_safe", "the IKE SA is not quantum-safe"),
+    Childless(
+        Proposal,
+        "proposal_childless",
+        "the peer wants the first Child SA in IKE_AUTH"
+    ),
     ProposalByPeer(Proposal, "proposal_by_peer", "the peer accepts none of our proposals"),
     NoRule(Selectors, "selectors_no_rule", "no rule protects traffic with this peer"),
     LocalAddresses(Selectors, "selectors_local_addresses", "no common addresses on our side"),

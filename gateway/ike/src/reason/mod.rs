@@ -90,6 +90,8 @@ pub enum FieldName {
     Intermediate,
     /// All algorithms of the IKE SA.
     Suite,
+    /// Whether IKE_AUTH leaves the first Child SA out.
+    Childless,
     /// Addresses on our side.
     LocalAddresses,
     /// Addresses on the peer's side.
@@ -147,6 +149,7 @@ impl fmt::Display for FieldName {
             Self::Transform(kind) => return write!(f, "transform_type_{}", kind.0),
             Self::Intermediate => "ike_intermediate",
             Self::Suite => "suite",
+            Self::Childless => "childless",
             Self::LocalAddresses => "local_addresses",
             Self::RemoteAddresses => "remote_addresses",
             Self::IpProtocol => "ip_protocol",
@@ -345,6 +348,13 @@ fn of_error(
             let peer = peer.map(|p| PeerName::clone(&p.name));
             let candidate = Candidate { peer, rule: rule.cloned(), fields, ..Candidate::default() };
             Some(Refusal::nearest(vec![candidate], 0, |_| Cause::NotQuantumSafe))
+        }
+        Error::NotChildless(theirs) => {
+            let (ours, theirs) = (["require".to_owned()], [(*theirs).to_owned()]);
+            let fields = vec![Field::new(FieldName::Childless, ours, theirs, Some(false))];
+            let peer = peer.map(|p| PeerName::clone(&p.name));
+            let candidate = Candidate { peer, fields, ..Candidate::default() };
+            Some(Refusal::nearest(vec![candidate], 0, |_| Cause::Childless))
         }
         Error::Mode(_) => Some(Refusal::plain(Cause::Mode)),
         Error::Refused(what @ NotifyType::NO_PROPOSAL_CHOSEN) => Some(match rule {

@@ -10,8 +10,8 @@ use crate::algorithms::{
     AdditionalOffer, Encryption, EspProposal, Group, IkeProposal, Prf, SignatureScheme,
 };
 use crate::config::{
-    ALL_PORTS, Action, ChildLifetime, Families, Identity, LocalAuth, Mode, PeerConfig, PolicySet,
-    Protect, RemoteAuth, Renewal, Rule, Secret, Start, Users,
+    ALL_PORTS, Action, ChildLifetime, Childless, Families, Identity, LocalAuth, Mode, PeerConfig,
+    PolicySet, Protect, RemoteAuth, Renewal, Rule, Secret, Start, Users,
 };
 
 /// A good default: AES-256-GCM, X25519.
@@ -54,6 +54,7 @@ pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>)
         liveness_interval: Duration::ZERO,
         lifetime: Duration::ZERO,
         renewal: Renewal::Rekey,
+        childless: Childless::Never,
         mobike: false,
         pool: None,
         request_address: Families::default(),

@@ -8,6 +8,7 @@
     reason = "a test may panic; clippy knows tests by their attribute and not their helpers"
 )]
 
+mod childless;
 mod configuration;
 mod cookies;
 mod deletes;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use gateway_ike::algorithms::{AdditionalOffer, Encryption, Group, Integrity, Round};
 use gateway_ike::config::{
-    Action, EndpointConfig, Families, Mode, PeerConfig, PolicySet, Pool, Ppk, Renewal, Rule,
-    Secret, Start,
+    Action, Childless, EndpointConfig, Families, Mode, PeerConfig, PolicySet, Pool, Ppk, Renewal,
+    Rule, Secret, Start,
 };
 use gateway_ike::testing::{Faults, NodeId, SeededRandom, Simulation, peer, policies, protect};
 use ipnet::IpNet;
@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     child_lifetime: Duration,
     ike_lifetime: Duration,
     renewal: Renewal,
+    /// Whether IKE_AUTH leaves the first Child SA out, at both ends.
+    childless: Childless,
 }
 
 /// What the operator of one end wants at the moment.
@@ -149,6 +151,10 @@ impl Plan {
             child_lifetime: Duration::from_secs(one_of(random, &[0, 0, 10, 60])),
             ike_lifetime: Duration::from_secs(one_of(random, &[0, 0, 20, 90])),
             renewal: one_of(random, &[Renewal::Rekey, Renewal::Rekey, Renewal::Reauthenticate]),
+            childless: {
+                use Childless::{Never, Prefer, Require};
+                one_of(random, &[Never, Never, Prefer, Require])
+            },
         }
     }
 
@@ -212,6 +218,7 @@ impl Plan {
             lifetime: self.ike_lifetime,
             renewal: self.renewal,
             mobike: self.mobike,
+            childless: self.childless,
             ppk: self.ppk.clone(),
             quantum_safe: self.quantum_safe,
             ..peer("other", us, them, remote)

@@ -16,7 +16,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use gateway_ike::config::{Action, Identity, LocalAuth, Mode, RemoteAuth, Secret, Start};
+use gateway_ike::config::{
+    Action, Childless, Identity, LocalAuth, Mode, RemoteAuth, Secret, Start,
+};
 use tempfile::TempDir;
 
 use gateway_ike::config::PeerConfig;
@@ -291,6 +293,7 @@ psk-file = "good.psk"
 ike-proposals = ["aes128-sha512-x25519"]
 liveness = "0s"
 lifetime = "90m"
+childless = "require"
 [rule.r]
 action = "protect"
 peer = "p"
@@ -336,7 +339,8 @@ priority = 7
     let auth = (LocalAuth::Psk(key.clone()), RemoteAuth::Psk(key));
     assert_eq!((&peer.local_auth, &peer.remote_auth), (&auth.0, &auth.1));
     assert_eq!(peer.proposals, [proposal::ike("aes128-sha512-x25519").unwrap()]);
-    assert_eq!((peer.liveness_interval.as_secs(), peer.lifetime.as_secs()), (0, 5400));
+    let times = (peer.liveness_interval.as_secs(), peer.lifetime.as_secs());
+    assert_eq!((times, peer.childless), ((0, 5400), Childless::Require));
     let rule = &policies.rules["r"];
     assert_eq!((rule.name.as_ref(), rule.priority, rule.protocol), ("r", 7, Some(17)));
     assert_eq!((&rule.local_ports, &rule.remote_ports), (&(1000..=2000), &(53..=53)));

@@ -27,7 +27,9 @@ pub use self::proof::{PeerCertificate, PeerProof};
 pub(in crate::ike_sa) use self::signature::{hash_list, parse_hash_list};
 pub(crate) use self::transcript::Transcript;
 use super::child::{self, ChildRequest, Withheld};
+use super::childless::{self, FirstChild};
 use super::init::candidates;
+use super::intermediate::KeyRounds;
 use super::mobility::{forbids_nats, meets_nat, mobike};
 use super::offer::ChildOffer;
 use super::{Established, IkeSa, Job, State, notify};
@@ -74,8 +76,8 @@ pub(crate) struct AwaitAuth {
     pub(super) channel: Channel,
     pub(super) transcript: Transcript,
     pub(super) nat: NatDetected,
-    /// The first Child SA, which travels in the same exchange.
-    pub(super) child: ChildOffer,
+    /// The first Child SA, if it travels in the same exchange.
+    pub(super) child: Option<ChildOffer>,
     /// The PPK that we offered.
     ppk: Option<ppk::Offered>,
     /// EAP, if it is how we authenticate.
@@ -96,15 +98,14 @@ struct Accepted {
 }
 
 impl IkeSa {
-    /// Initiator: sends IKE_AUTH, with the first job that is a Child SA.
+    /// Initiator: sends IKE_AUTH, with the first job that is a Child SA unless that is left out.
     pub(super) fn send_auth(
         &mut self,
         now: Instant,
         shared: &mut Shared,
-        mut channel: Channel,
-        mut transcript: Transcript,
-        nat: NatDetected,
+        rounds: KeyRounds,
     ) -> Result<(), Error> {
+        let KeyRounds { mut channel, mut transcript, nat, childless, rounds: _ } = rounds;
         transcript.int_auth = channel.take_int_auth();
         let peer = self.peer.clone().ok_or(Error::Internal("no peer to authenticate to"))?;
         let eap = match &peer.local_auth {
@@ -119,19 +120,7 @@ impl IkeSa {
             }
         };
         let wanted = Wanted::of(&[&peer]);
-        let offer = loop {
-            match self.jobs.pop_front() {
-                Some(Job::CreateChild(wish)) => {
-                    if let Some(offer) =
-                        ChildOffer::new(shared, (self.id, self.user.as_ref()), None, wish)?
-                    {
-                        break offer;
-                    }
-                }
-                Some(_) => {}
-                None => return Err(Error::Internal("nothing is wanted of the peer any more")),
-            }
-        };
+        let offer = self.first_child(shared, childless)?;
         let (our_id, their_id) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
         let mut payloads = vec![Payload::IdInitiator(Identification::new(our_id.0, &our_id.1))];
         payloads.extend(certificate::ours(&peer.local_auth));
@@ -148,7 +137,9 @@ impl IkeSa {
         // RFC 7296 2.19: before SA.
         let request = Request::new(peer.request_address, self.keep);
         payloads.extend(request.iter().map(|r| Payload::Configuration(r.payload())));
-        payloads.extend(offer.payloads());
+        if let Some(offer) = &offer {
+            payloads.extend(offer.payloads());
+        }
         let mut mobility = mobike::announcement(shared, &peer, self.path);
         if peer.mobike {
             mobility.extend(forbids_nats(self.path, nat));
@@ -157,8 +148,7 @@ impl IkeSa {
         // RFC 6290 4.1: the token goes with AUTH.
         let token = ours.as_ref().and_then(|_| self.crash_token(shared));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
-        let child = offer.clone();
-        let waiting = AwaitAuth { channel, transcript, nat, child, ppk, eap };
+        let waiting = AwaitAuth { channel, transcript, nat, child: offer, ppk, eap };
         self.state = State::AwaitAuth(Box::new(waiting));
         self.send_request(now, shared, ExchangeType::IKE_AUTH, &payloads)
     }
@@ -185,16 +175,16 @@ impl IkeSa {
             certificate::count_ignored(shared, &payloads.certificates);
             let peer = self.check_responder(now, shared, &channel, &transcript, &payloads, eap)?;
             let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
-            let given = self.read_assignment(&payloads);
-            let answer = given
-                .and_then(|given| Ok((child.check_answer(&payloads, nat, given.lease)?, given)));
+            let answer = self.first_child_answered(&payloads, child.as_ref(), nat);
             Ok((peer, answer, token, payloads.notifies))
         });
         let (peer, answer, token, notifies) = match checked {
             Ok(checked) => checked,
             Err(error) => {
-                shared.release_spi(child.spi);
-                self.jobs.push_front(Job::CreateChild(child.wish));
+                if let Some(child) = child {
+                    shared.release_spi(child.spi);
+                    self.jobs.push_front(Job::CreateChild(child.wish));
+                }
                 self.claimed =
                     Claimed::in_message(opened, false, transcript.peer_hashes.as_deref());
                 return self.reject_responder(now, shared, channel, error);
@@ -206,15 +196,17 @@ impl IkeSa {
         self.establish(now, shared, channel, nat, &peer);
         self.keep_token(token);
         self.agree_on_mobike(shared, &notifies, true);
-        match answer {
-            Ok((answer, given)) => {
+        match (child, answer) {
+            (Some(child), Ok((Some(answer), given))) => {
                 self.accept_assignment(shared, given);
                 self.install_offered(now, shared, child, answer, (&nonces.0, &nonces.1));
             }
-            Err(error) if peer.peer().request_address.is_empty() => {
-                self.offer_failed(now, shared, child, error);
+            (_, Ok((_, given))) => self.accept_assignment(shared, given),
+            (child, Err(error)) if !peer.peer().request_address.is_empty() => {
+                self.end_without_address(now, shared, child, error);
             }
-            Err(error) => self.end_without_address(now, shared, child, error),
+            (Some(child), Err(error)) => self.offer_failed(now, shared, child, error),
+            (None, Err(error)) => self.childless_answer_failed(now, shared, error),
         }
         self.next_job(now, shared);
     }
@@ -362,13 +354,16 @@ impl IkeSa {
         self.agree_on_mobike(shared, &payloads.notifies, false);
         let nonces = (transcript.initiator_nonce.as_slice(), transcript.responder_nonce.as_slice());
         let mut withheld = Withheld::new(now, request, self.path, Some(answer));
-        if payloads.sa.is_none() {
-            // RFC 6023: an IKE SA without a Child SA, and no error.
-            return self.release_answer(now, shared, withheld, Ok(None));
-        }
         match self.configure(shared, peer.peer(), payloads.cp) {
             Ok(configuration) => withheld.configuration = configuration,
             Err(error) => return self.release_answer(now, shared, withheld, Err(error)),
+        }
+        match childless::check_request(peer.peer(), payloads) {
+            FirstChild::LeftOut => return self.release_answer(now, shared, withheld, Ok(None)),
+            FirstChild::Refused(error) => {
+                return self.release_answer(now, shared, withheld, Err(error));
+            }
+            FirstChild::Asked => {}
         }
         let wanted = ChildRequest::in_auth(payloads, nonces);
         let negotiated = child::negotiate(shared, self, &wanted)

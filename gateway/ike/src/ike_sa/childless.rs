@@ -1,0 +1,122 @@
+//! IKE_AUTH without the first Child SA, both roles (RFC 6023): CREATE_CHILD_SA makes that one too.
+//!
+//! What goes to the Child SA is left out: SA, TSi, TSr and the notifications beside them. The
+//! configuration payload stays, since section 4 has it where IKE_AUTH always has it.
+
+use std::time::Instant;
+
+use gateway_wire::NotifyType;
+
+use super::offer::{ChildAnswer, ChildOffer};
+use super::{IkeSa, Job};
+use crate::assignment::Assignment;
+use crate::config::{Childless, PeerConfig};
+use crate::error::Error;
+use crate::natt::NatDetected;
+use crate::payloads::Payloads;
+use crate::shared::Shared;
+
+/// What an initiator's IKE_AUTH asks for.
+pub(super) enum FirstChild {
+    /// The first Child SA.
+    Asked,
+    /// The first Child SA, which it does not get there.
+    Refused(Error),
+    /// An IKE SA, and nothing else for now.
+    LeftOut,
+}
+
+/// Responder: what an initiator that is authenticated asks for.
+pub(super) fn check_request(peer: &PeerConfig, payloads: &Payloads<'_>) -> FirstChild {
+    if payloads.sa.is_none() {
+        return FirstChild::LeftOut;
+    }
+    match peer.childless {
+        Childless::Never | Childless::Prefer => FirstChild::Asked,
+        // It may ask again by CREATE_CHILD_SA: the IKE SA stands (RFC 7296 1.2).
+        Childless::Require => {
+            FirstChild::Refused(Error::NotChildless("asks for a Child SA in IKE_AUTH"))
+        }
+    }
+}
+
+impl IkeSa {
+    /// Initiator: whether IKE_AUTH leaves the first Child SA out, by what the responder's
+    /// IKE_SA_INIT says (RFC 6023 3). Nothing has authenticated that yet; AUTH will.
+    pub(super) fn begins_childless(&self, init: &Payloads<'_>) -> Result<bool, Error> {
+        let supported = init.notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED).is_some();
+        match self.peer.as_ref().map_or(Childless::Never, |peer| peer.childless) {
+            Childless::Never => Ok(false),
+            Childless::Prefer => Ok(supported),
+            Childless::Require if supported => Ok(true),
+            Childless::Require => Err(Error::NotChildless("does not support it")),
+        }
+    }
+
+    /// Initiator: the offer for the first Child SA, which goes into IKE_AUTH; `None` if that leaves
+    /// it out, and all that is wanted waits until the IKE SA stands.
+    ///
+    /// # Errors
+    /// Nothing is wanted of the peer any more.
+    pub(super) fn first_child(
+        &mut self,
+        shared: &mut Shared,
+        childless: bool,
+    ) -> Result<Option<ChildOffer>, Error> {
+        while let Some(job) = self.jobs.pop_front() {
+            let Job::CreateChild(wish) = job else { continue };
+            let again = childless.then(|| wish.clone());
+            let Some(offer) = ChildOffer::new(shared, (self.id, self.user.as_ref()), None, wish)?
+            else {
+                continue;
+            };
+            let Some(wish) = again else { return Ok(Some(offer)) };
+            // It is offered when the addresses are known that the peer may assign.
+            shared.release_spi(offer.spi);
+            self.jobs.push_front(Job::CreateChild(wish));
+            return Ok(None);
+        }
+        Err(Error::Internal("nothing is wanted of the peer any more"))
+    }
+
+    /// Initiator: what an authentic answer says of the Child SA that was offered, if one was, and of
+    /// the addresses that were asked for.
+    pub(super) fn first_child_answered(
+        &self,
+        payloads: &Payloads<'_>,
+        offered: Option<&ChildOffer>,
+        nat: NatDetected,
+    ) -> Result<(Option<ChildAnswer>, Assignment), Error> {
+        if let Some(offer) = offered {
+            // An answer that refuses the Child SA as a whole says nothing of addresses.
+            let given = match payloads.sa {
+                Some(_) => self.read_assignment(payloads)?,
+                None => Assignment::default(),
+            };
+            return Ok((Some(offer.check_answer(payloads, nat, given.lease)?), given));
+        }
+        if payloads.sa.is_some() {
+            return Err(Error::BadAnswer("a Child SA that nobody asked for"));
+        }
+        match payloads.error() {
+            Some(error) => Err(Error::Refused(error.kind)),
+            None => Ok((None, self.read_assignment(payloads)?)),
+        }
+    }
+
+    /// Initiator: the answer to an IKE_AUTH without a Child SA has an error beside AUTH, or a Child SA.
+    pub(super) fn childless_answer_failed(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        error: Error,
+    ) {
+        // Of an error the Child SAs that are asked for next will tell: for them it may not hold. But
+        // a peer that has a Child SA which is not here would send by it.
+        let ends = matches!(error, Error::BadAnswer(_));
+        self.child_failed(shared, None, true, error);
+        if ends {
+            self.delete_ike(now, shared, "the peer has a Child SA that nobody asked for");
+        }
+    }
+}
