@@ -21,8 +21,8 @@ use std::time::Duration;
 use bpf::{isolated, rule};
 use caps::{CapSet, Capability};
 use gateway::kernel::bpf::{
-    self as data_path, Attached, BpfError, DataPath, DataPathConfig, LogLevel, Sa, SaDirection,
-    TcMode, XdpMode,
+    self as data_path, Attached, BpfError, Claim, DataPath, DataPathConfig, LogLevel, Sa,
+    SaDirection, TcMode, XdpMode,
 };
 use gateway_common::{Action, Reason};
 use gateway_tests::namespace::Namespace;
@@ -228,6 +228,39 @@ fn the_guard_stays_when_its_process_ends_and_goes_when_it_is_removed() {
         assert!(get_through(&client, &server));
         assert!(!pins.exists());
         wire.us.enter(|| data_path::remove(&pins).unwrap()).unwrap();
+    });
+}
+
+#[test]
+fn the_pin_directory_is_somebody_s_until_he_ends_or_lets_go() {
+    isolated(|bpffs| {
+        let dir = bpf::config(bpffs).pin_dir;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let take = |patience| runtime.block_on(Claim::take(&dir, patience));
+        let is_claimed = |outcome: Result<(), BpfError>| matches!(outcome, Err(BpfError::Claimed(found)) if found == dir);
+        let first = take(Duration::ZERO).unwrap();
+        assert!(first.is_new());
+        assert!(is_claimed(Claim::of_existing(&dir).map(drop)));
+        assert!(is_claimed(take(Duration::from_millis(50)).map(drop)));
+        assert!(is_claimed(data_path::remove(&dir)));
+        // Who waits has it as soon as it is free, even if it is removed before.
+        let waited = thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                runtime.unwrap().block_on(Claim::take(&dir, SOON))
+            });
+            std::fs::remove_dir_all(&dir).unwrap();
+            drop(first);
+            waiting.join().unwrap()
+        });
+        let second = waited.unwrap();
+        assert!(second.is_new());
+        assert!(is_claimed(take(Duration::ZERO).map(drop)));
+        drop(second);
+        assert!(!take(Duration::ZERO).unwrap().is_new());
+        data_path::remove(&dir).unwrap();
+        assert!(!dir.exists());
+        assert!(!is_claimed(Claim::of_existing(&dir).map(drop)), "it is not there");
     });
 }
 

@@ -102,3 +102,46 @@ fn status_without_a_daemon_says_so_and_ends_with_3() -> Result {
     assert!(said.contains("no gateway answers"), "{said}");
     Ok(())
 }
+
+#[test]
+fn the_guard_of_somebody_else_is_left_alone() -> Result {
+    if !met(&[Requirement::Gateway])? {
+        return Ok(());
+    }
+    let (topology, policy) = policy()?;
+    let namespace = &topology.client.gateway;
+    let said = Gateway::guard(namespace, &policy)?;
+    assert!(said.contains("eth0: guarded (TC"), "{said}");
+    let programs = || namespace.run("tc", &["filter", "show", "dev", "eth0", "egress"]);
+    let links = || namespace.run("bpftool", &["link", "show"]);
+    let before = (programs()?, links().unwrap_or_default());
+
+    // One that starts has the directory before anybody can ask it whether it runs.
+    let directory = write_policies(namespace, &policy)?;
+    let meanwhile = |arguments: &[&str]| {
+        let mut command = namespace.command("flock");
+        command.args(["--nonblock", "/sys/fs/bpf/gateway"]).arg(gateway_binary());
+        command.args(arguments).output().context("flock")
+    };
+    let directory = directory.to_str().context("a path")?;
+    for arguments in [&["guard", "--policies", directory][..], &["unguard"]] {
+        let output = meanwhile(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(
+            said.contains("another gateway, or `gateway guard`, has the BPF programs"),
+            "{said}"
+        );
+        assert!(said.contains("/sys/fs/bpf/gateway"), "{said}");
+    }
+    assert_eq!((programs()?, links().unwrap_or_default()), before);
+
+    // When that one is gone, so is its claim.
+    let said = Gateway::guard(namespace, &policy)?;
+    assert!(said.contains("eth0: guarded (TC"), "{said}");
+    let output = meanwhile(&["version"])?;
+    assert!(output.status.success());
+    let removed = namespace.command(gateway_binary()).arg("unguard").output().context("unguard")?;
+    assert!(removed.status.success(), "{removed:?}");
+    Ok(())
+}

@@ -6,9 +6,10 @@ use super::start::kernel_config;
 use super::{RunError, load, underlay};
 use crate::cli::GuardArgs;
 use crate::control::{QueryError, Request, query};
+use crate::kernel::bpf::BpfError;
 use crate::kernel::{Guarded, put_up};
 use crate::log;
-use crate::policy::Loaded;
+use crate::policy::{Loaded, Settings};
 
 /// Puts the guard up; `None` if a gateway runs, which guards already.
 ///
@@ -21,11 +22,8 @@ pub fn guard(args: &GuardArgs) -> Result<Option<Guarded>, RunError> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    match query(&settings.control_socket, &Request::Status {}) {
-        Err(QueryError::NoDaemon { source, .. })
-            if source.kind() != io::ErrorKind::PermissionDenied => {}
-        Ok(_) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    if is_running(&settings)? {
+        return Ok(None);
     }
     let mut config = kernel_config(&settings);
     if settings.interfaces.is_empty() {
@@ -38,5 +36,23 @@ pub fn guard(args: &GuardArgs) -> Result<Option<Guarded>, RunError> {
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    Ok(Some(runtime.block_on(put_up(&config, &policies))?))
+    match runtime.block_on(put_up(&config, &policies)) {
+        Ok(guarded) => Ok(Some(guarded)),
+        // One that has started meanwhile is no failure.
+        Err(BpfError::Claimed(_)) if is_running(&settings)? => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a gateway answers.
+fn is_running(settings: &Settings) -> Result<bool, QueryError> {
+    match query(&settings.control_socket, &Request::Status {}) {
+        Ok(_) => Ok(true),
+        Err(QueryError::NoDaemon { source, .. })
+            if source.kind() != io::ErrorKind::PermissionDenied =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }

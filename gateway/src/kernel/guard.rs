@@ -3,7 +3,7 @@
 use gateway_ike::config::PolicySet;
 use tracing::warn;
 
-use super::bpf::{BpfError, DataPath, DataPathConfig, TcMode};
+use super::bpf::{BpfError, Claim, DataPath, DataPathConfig, TcMode};
 use super::network::Network;
 use super::rules::{RuleIds, class_rules};
 use super::setup::{self, KernelConfig};
@@ -17,8 +17,9 @@ pub type Guarded = Vec<(String, Result<TcMode, BpfError>)>;
 /// Must be called in a tokio runtime, by a thread in the right network namespace.
 ///
 /// # Errors
-/// The programs cannot be loaded, or the rules not be put in force: nothing is attached then.
+/// A gateway has the pin directory, the programs cannot be loaded, or the rules not be put in force: nothing is attached then.
 pub async fn put_up(config: &KernelConfig, policies: &PolicySet) -> Result<Guarded, BpfError> {
+    let _claim = Claim::take(&config.pin_dir, setup::CLAIM_PATIENCE).await?;
     let mut data_path = DataPath::load(&DataPathConfig {
         pin_dir: config.pin_dir.clone(),
         xfrm_ifindex: xfrm_interface(config).await,

@@ -13,7 +13,7 @@ use gateway_ike::io::{
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-use super::bpf::DataPath;
+use super::bpf::{Claim, DataPath};
 use super::claims::Owner;
 use super::executor::{Tables, bpf_error, peer, side};
 use super::links::{LinkStatus, Links, RouteWish};
@@ -30,6 +30,8 @@ use crate::clock;
 /// XFRM, BPF maps and routes, joined: every command changes all of them, or none.
 pub struct LinuxKernel {
     pub(super) config: KernelConfig,
+    /// Nobody else puts programs in the place of ours.
+    _claim: Claim,
     capabilities: Capabilities,
     pub(super) tables: Tables,
     rule_ids: RuleIds,
@@ -106,13 +108,24 @@ impl LinuxKernel {
 
     pub(super) fn new(
         config: KernelConfig,
+        claim: Claim,
         capabilities: Capabilities,
         tables: Tables,
         rule_ids: RuleIds,
         links: Links,
     ) -> Self {
         let (children, traps) = (BTreeMap::new(), BTreeMap::new());
-        Self { config, capabilities, tables, rule_ids, children, traps, links, log: None }
+        Self {
+            config,
+            _claim: claim,
+            capabilities,
+            tables,
+            rule_ids,
+            children,
+            traps,
+            links,
+            log: None,
+        }
     }
 
     /// Begins to pass on what the BPF programs log, if they were loaded to do so.

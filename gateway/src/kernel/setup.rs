@@ -9,7 +9,7 @@ use gateway_ike::config::{Mode, PolicySet};
 use netlink_packet_route::link::InfoKind;
 use tracing::{info, warn};
 
-use super::bpf::{self, Attached, BpfError, DataPath, DataPathConfig, LogLevel};
+use super::bpf::{self, Attached, BpfError, Claim, DataPath, DataPathConfig, LogLevel};
 use super::claims::Claims;
 use super::executor::Tables;
 use super::links::Links;
@@ -115,6 +115,9 @@ fn cannot(what: impl Into<String>) -> impl FnOnce(io::Error) -> KernelSetupError
 /// traffic gets an answer until then. This is the kernel's own default.
 const ACQUIRE_EXPIRES: Duration = Duration::from_secs(30);
 
+/// How long a `gateway guard` that is at work is waited for, or a gateway that is about to end.
+pub(super) const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+
 pub(super) async fn open(
     config: KernelConfig,
     policies: &PolicySet,
@@ -146,7 +149,8 @@ pub(super) async fn open(
     let mtu = xfrm_mtu(smallest.ok_or(KernelSetupError::NoInterfaces)?);
     let (interface, is_new) = xfrm_interface(&network, &config, mtu, None).await?;
     xfrm.set_state_direction(capabilities.state_direction);
-    let (data_path, rule_ids, attached) = match guard(&config, interface.index, policies) {
+    let guard = guard(&config, interface.index, policies).await;
+    let (claim, data_path, rule_ids, attached) = match guard {
         Ok(guard) => guard,
         Err(error) => {
             if is_new {
@@ -165,19 +169,19 @@ pub(super) async fn open(
     // What an earlier run left: its keys are lost to us, so that its SAs cannot be rekeyed.
     tables.remove_all().await;
     let links = Links::new(underlays.into_iter().zip(attached).collect(), mtu);
-    let mut kernel = LinuxKernel::new(config, capabilities, tables, rule_ids, links);
+    let mut kernel = LinuxKernel::new(config, claim, capabilities, tables, rule_ids, links);
     kernel.follow_log();
     Ok((kernel, monitor))
 }
 
 /// Loads the BPF programs, has them classify by the policies, and attaches them. On failure what
 /// this run has attached and pinned is taken back; what an earlier run left goes on guarding.
-fn guard(
+async fn guard(
     config: &KernelConfig,
     xfrm_ifindex: u32,
     policies: &PolicySet,
-) -> Result<(DataPath, RuleIds, Vec<Attached>), BpfError> {
-    let is_first = !config.pin_dir.exists();
+) -> Result<(Claim, DataPath, RuleIds, Vec<Attached>), BpfError> {
+    let claim = Claim::take(&config.pin_dir, CLAIM_PATIENCE).await?;
     let outcome = DataPath::load(&DataPathConfig {
         pin_dir: config.pin_dir.clone(),
         xfrm_ifindex,
@@ -192,12 +196,12 @@ fn guard(
         }
     });
     if outcome.is_err()
-        && is_first
+        && claim.is_new()
         && let Err(error) = bpf::remove_maps(&config.pin_dir)
     {
         warn!(%error, "Cannot remove what was pinned");
     }
-    outcome
+    outcome.map(|(data_path, rule_ids, attached)| (claim, data_path, rule_ids, attached))
 }
 
 fn attach(

@@ -21,6 +21,13 @@ pub enum BpfError {
     #[error("bpffs is not mounted at {}: mount -t bpf bpf {}", .0.display(), .0.display())]
     NoBpffs(PathBuf),
 
+    /// Somebody else has the pin directory.
+    #[error(
+        "another gateway, or `gateway guard`, has the BPF programs at {}: stop it, or choose another \
+         `pin-dir`", .0.display()
+    )]
+    Claimed(PathBuf),
+
     /// Something in the pin directory cannot be created, read or removed.
     #[error("{}: {error}", path.display())]
     Pin {

@@ -6,6 +6,7 @@
 //! it changes them.
 
 mod attach;
+mod claim;
 mod error;
 mod outer;
 mod rules;
@@ -32,6 +33,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tracing::warn;
 
 pub use attach::{Attached, TcMode, XdpMode};
+pub use claim::Claim;
 pub use error::{BpfError, RuleError};
 pub use gateway_common::Action;
 pub use rules::{ClassRule, Generation};
@@ -458,8 +460,12 @@ impl DataPath {
 /// node is then without guard.
 ///
 /// # Errors
-/// Something cannot be removed.
+/// A gateway has the directory, or something cannot be removed.
 pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
+    if !pin_dir.exists() {
+        return Ok(());
+    }
+    let _claim = Claim::of_existing(pin_dir)?;
     attach::detach_all(&pin_dir.join(LINKS))?;
     remove_maps(pin_dir)
 }
