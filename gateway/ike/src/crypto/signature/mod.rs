@@ -1,10 +1,11 @@
-//! Signatures: keys, and how they sign and verify. Everything is ring's, except P-521, which ring
-//! lacks and is RustCrypto's.
+//! Signatures: keys, and how they sign and verify. Everything is ring's, except what ring lacks and is
+//! RustCrypto's: P-521, and SHA2-512 on the other curves.
 
 pub mod identifier;
 mod p521;
 mod private;
 mod public;
+mod sha512;
 
 #[cfg(test)]
 mod refusals;

@@ -10,7 +10,7 @@ use x509_cert::der::pem;
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
-use super::{KeyError, KeyKind, p521};
+use super::{KeyError, KeyKind, p521, sha512};
 use crate::algorithms::SignatureScheme;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -132,6 +132,12 @@ impl PublicKey {
             (S::EcdsaSha384, KeyKind::P256) => &signature::ECDSA_P256_SHA384_ASN1,
             (S::EcdsaSha256, KeyKind::P384) => &signature::ECDSA_P384_SHA256_ASN1,
             (S::EcdsaSha384, KeyKind::P384) => &signature::ECDSA_P384_SHA384_ASN1,
+            (S::EcdsaSha512, KeyKind::P256) => {
+                return sha512::verify_p256(&self.key, octets, signature);
+            }
+            (S::EcdsaSha512, KeyKind::P384) => {
+                return sha512::verify_p384(&self.key, octets, signature);
+            }
             (S::EcdsaSha512, KeyKind::P521) => {
                 return p521::verify_asn1(&self.key, octets, signature);
             }

@@ -116,6 +116,20 @@ fn ecdsa_verifies_the_signatures_of_rfc_6979() {
             "4861f0491e6998b9455193e34e7b0d284ddd7149a74b95b9261f13abde940954",
         ),
         (
+            &p256,
+            SignatureScheme::EcdsaSha512,
+            None,
+            "8496a60b5e9b47c825488827e0495b0e3fa109ec4568fd3f8d1097678eb97f00",
+            "2362ab1adbe2b8adf9cb9edab740ea6049c028114f2460f96554f61fae3302fe",
+        ),
+        (
+            &p384,
+            SignatureScheme::EcdsaSha512,
+            None,
+            "ed0959d5880ab2d869ae7f6c2915c6d60f96507f9cb3e047c0046861da4a799cfe30f35cc900056d7c99cd7882433709",
+            "512c8cceee3890a84058ce1e22dbc2198f42323ce8aca9135329f03c068e5112dc7cc3ef3446defceb01a45c2667fdd5",
+        ),
+        (
             &p384,
             SignatureScheme::EcdsaSha384,
             Some(AuthMethod::ECDSA_SHA384_P384),
