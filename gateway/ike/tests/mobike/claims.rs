@@ -182,6 +182,19 @@ fn the_initiator_sends_esp_to_another_address_when_the_peer_has_shown_that_it_is
     simulation.deliver(0, false);
     assert_eq!(sa(&simulation, 0).path.remote.ip(), OTHER_B, "IKE goes there at once");
     assert_eq!(esp(&simulation, 0), (A, B), "and ESP does not");
+    // libreswan would not give COOKIE2 back else (RFC 4555 3.8 allows them in any request).
+    let at_b = Forge::of(&simulation.nodes[1].endpoint).unwrap();
+    let (_, check) = simulation.nodes[0].sent.last().unwrap();
+    let check = at_b.open(check).unwrap();
+    let check = check.payloads().unwrap();
+    for kind in [
+        NotifyType::COOKIE2,
+        NotifyType::NAT_DETECTION_SOURCE_IP,
+        NotifyType::NAT_DETECTION_DESTINATION_IP,
+    ] {
+        let has = |p: &Payload<'_>| matches!(p, Payload::Notify(n) if n.kind == kind);
+        assert!(check.iter().any(has), "{kind:?}");
+    }
     simulation.run(SECOND);
     assert_eq!(esp(&simulation, 0), (A, OTHER_B));
 

@@ -60,7 +60,9 @@ impl IkeSa {
         shared: &mut Shared,
     ) -> Result<(), Error> {
         let cookie: [u8; COOKIE_LEN] = shared.octets()?;
-        let words = [(NotifyType::COOKIE2, cookie.to_vec())];
+        let mut words = vec![(NotifyType::COOKIE2, cookie.to_vec())];
+        // Any request may have them (3.8), and libreswan gives COOKIE2 back only beside them.
+        words.extend(self.nat_detection());
         self.send_said(now, shared, Current::CheckPath { cookie, path: self.path }, &words)
     }
 
