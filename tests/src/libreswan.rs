@@ -5,7 +5,7 @@ use core::fmt;
 use core::time::Duration;
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::certificates::{Authority, Issued, ROOT_NAME};
@@ -53,6 +53,13 @@ impl Connection {
         let (client, server) = (&topology.client, &topology.server);
         let subnets = Some((server.prefix(family), client.prefix(family)));
         Self::between((server, "server.test"), ("client.test", "%any"), subnets, family)
+    }
+
+    /// With the client's address in the place of any, so that it can begin as well.
+    #[must_use]
+    pub fn known(self, topology: &Topology, family: Family) -> Self {
+        let client = topology.client.outer(family).to_string();
+        Self { ends: self.ends.replace("%any", &client), ..self }
     }
 
     /// The server's side of transport mode between the gateways, which can begin as well.
@@ -104,17 +111,72 @@ impl Connection {
     }
 }
 
-impl fmt::Display for Connection {
+impl Connection {
+    /// With MOBIKE.
+    #[must_use]
+    pub fn mobile(mut self) -> Self {
+        self.keys.push_str("\tmobike=yes\n");
+        self
+    }
+
+    /// As server: the peer gets an address of this range, and that is its end of the tunnel.
+    #[must_use]
+    pub fn with_pool(self, range: &str) -> Self {
+        Self {
+            ends: without(&self.ends, "rightsubnet"),
+            keys: format!(
+                "{}\tleftmodecfgserver=yes\n\trightmodecfgclient=yes\n\trightaddresspool={range}\n",
+                self.keys
+            ),
+            ..self
+        }
+    }
+
+    /// As client: it asks for an address, and that is its end of the tunnel.
+    #[must_use]
+    pub fn with_request(self) -> Self {
+        Self {
+            ends: without(&self.ends, "leftsubnet"),
+            keys: format!(
+                "{}\tleftsubnet=0.0.0.0/0\n\tleftmodecfgclient=yes\n\trightmodecfgserver=yes\n\tnarrowing=yes\n",
+                self.keys
+            ),
+            ..self
+        }
+    }
+
+    /// It asks every two seconds whether the peer lives, and waits ten for an answer.
+    #[must_use]
+    pub fn impatient(mut self) -> Self {
+        self.keys.push_str("\tdpddelay=2s\n\tretransmit-timeout=10s\n");
+        self
+    }
+}
+
+/// Without the line of this key.
+fn without(lines: &str, key: &str) -> String {
+    lines.lines().filter(|line| !line.contains(key)).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// The name of the connection of this number; the first has that of strongSwan's.
+fn name(number: usize) -> String {
+    if number == 0 { CHILD.to_owned() } else { format!("{CHILD}{number}") }
+}
+
+/// A connection under its name.
+struct Named<'a>(String, &'a Connection);
+
+impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ends, keys, esp, ppk_id, .. } = self;
+        let Self(name, Connection { ends, keys, esp, ppk_id, .. }) = self;
         let ppk = match ppk_id {
             Some(id) => format!("\tppk=insist\n\tppk-ids=\"{id}\"\n"),
             None => String::new(),
         };
         write!(
             f,
-            "conn {CHILD}\n\tkeyexchange=ikev2\n{ends}\tleftupdown=%disabled\n\
-             \tike=aes_gcm256-sha2_256-dh31\n\tesp={esp}\n\tauto=add\n{keys}{ppk}"
+            "conn {name}\n\tkeyexchange=ikev2\n{ends}\tleftupdown=%disabled\n\
+             \tike=aes_gcm256-sha2_256-dh31\n\tesp={esp}\n\tauto=add\n{keys}{ppk}\n"
         )
     }
 }
@@ -141,40 +203,46 @@ impl<'a> Libreswan<'a> {
     /// # Errors
     /// It does not start, or refuses the configuration.
     pub fn start(namespace: &'a Namespace, connection: &Connection) -> Result<Self> {
+        Self::start_with(namespace, &[connection])
+    }
+
+    /// Starts it and loads several connections, of which the first has the key and the certificate
+    /// for all. One that was killed in the namespace may be started there again.
+    ///
+    /// # Errors
+    /// As [`Libreswan::start`].
+    pub fn start_with(namespace: &'a Namespace, connections: &[&Connection]) -> Result<Self> {
         let root = Self::root().context("libreswan")?;
         let directory = namespace.directory().to_owned();
-        for name in ["nss", "run"] {
-            let path = directory.join(name);
-            fs::create_dir_all(&path).context(path.display())?;
-        }
+        let (nss, run) = (directory.join("nss"), directory.join("run"));
         let write = |name: &str, text: &str| {
             let path = directory.join(name);
             fs::write(&path, text).context(path.display()).map(|()| path)
         };
-        let conf = write("ipsec.conf", &connection.to_string())?;
+        // What one that was killed has left would keep this one from starting.
+        if run.exists() {
+            fs::remove_dir_all(&run).context(run.display())?;
+        }
+        fs::create_dir(&run).context(run.display())?;
+        let named = connections.iter().enumerate().map(|(n, it)| Named(name(n), it).to_string());
+        let conf = write("ipsec.conf", &named.collect::<String>())?;
+        let first = connections.first().context("no connection")?;
         let mut keys = format!("@client.test @server.test : PSK \"{PSK}\"\n");
-        if let Some(id) = connection.ppk_id {
+        if let Some(id) = first.ppk_id {
             let line = format!("@client.test @server.test : PPKS \"{id}\" \"{PPK}\"\n");
             keys.push_str(&line);
         }
         let secrets = write("ipsec.secrets", &keys)?;
-        let nss = format!("sql:{}", directory.join("nss").display());
-        let mut certutil = chroot::command(namespace, Some(&root), "/usr/bin/certutil");
-        output(certutil.args(["-N", "--empty-password", "-d", &nss]), "")?;
-        if let Some(bundle) = &connection.bundle {
-            let mut import = chroot::command(namespace, Some(&root), "/usr/bin/pk12util");
-            import.args(["-d", &nss, "-K", "", "-W", BUNDLE_PASSWORD, "-i"]).arg(bundle);
-            output(&mut import, "")?;
-            let mut trust = chroot::command(namespace, Some(&root), "/usr/bin/certutil");
-            output(trust.args(["-M", "-d", &nss, "-n", ROOT_NAME, "-t", "CT,,"]), "")?;
+        if !nss.exists() {
+            make_database(namespace, &root, &nss, first.bundle.as_deref())?;
         }
         let mut pluto = chroot::command(namespace, Some(&root), "/usr/libexec/ipsec/pluto");
         pluto.args(["--nofork", "--stderrlog", "--no-dnssec", "--config"]).arg(&conf);
-        pluto.arg("--secretsfile").arg(&secrets).arg("--nssdir").arg(directory.join("nss"));
-        pluto.arg("--rundir").arg(directory.join("run"));
+        pluto.arg("--secretsfile").arg(&secrets).arg("--nssdir").arg(&nss);
+        pluto.arg("--rundir").arg(&run);
         let daemon = Daemon::start(namespace, "libreswan", &mut pluto)?;
         let mut libreswan = Self { namespace, root, daemon, directory };
-        let socket = libreswan.directory.join("run/pluto.ctl");
+        let socket = run.join("pluto.ctl");
         wait_for("libreswan's control socket", PATIENCE, || {
             if libreswan.daemon.is_running() {
                 return Ok(socket.exists().then_some(()));
@@ -182,7 +250,7 @@ impl<'a> Libreswan<'a> {
             Err(Error::new(format!("libreswan ended:\n{}", libreswan.daemon.log())))
         })?;
         let mut add = libreswan.control("/usr/libexec/ipsec/addconn");
-        add.arg("--config").arg(&conf).arg(CHILD);
+        add.arg("--config").arg(&conf).args((0..connections.len()).map(name));
         libreswan.run(&mut add)?;
         libreswan.whack(&["--listen"])?;
         Ok(libreswan)
@@ -201,7 +269,15 @@ impl<'a> Libreswan<'a> {
     /// # Errors
     /// There is none, or the peer does not answer.
     pub fn rekey_child(&self) -> Result {
-        self.whack(&["--rekey-child", "--name", CHILD]).map(drop)
+        self.rekey_child_of(0)
+    }
+
+    /// Gives the Child SA of the connection of this number a successor.
+    ///
+    /// # Errors
+    /// There is none, or the peer does not answer.
+    pub fn rekey_child_of(&self, number: usize) -> Result {
+        self.whack(&["--rekey-child", "--name", &name(number)]).map(drop)
     }
 
     /// Gives the IKE SA new keys.
@@ -212,14 +288,21 @@ impl<'a> Libreswan<'a> {
         self.whack(&["--rekey-ike", "--name", CHILD]).map(drop)
     }
 
+    /// The states that it has, a line for each SA, and each begins with its number.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn states(&self) -> Result<String> {
+        self.whack(&["--showstates"])
+    }
+
     /// Waits until it has no SA left.
     ///
     /// # Errors
     /// It has one still after a minute.
     pub fn wait_gone(&self) -> Result {
-        // One line for each state, and each begins with its number.
         wait_for("the end of libreswan's SAs", PATIENCE, || {
-            Ok((!self.whack(&["--showstates"])?.contains('#')).then_some(()))
+            Ok((!self.states()?.contains('#')).then_some(()))
         })
         .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
     }
@@ -252,4 +335,24 @@ impl<'a> Libreswan<'a> {
         output(command, "")
             .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
     }
+}
+
+/// Makes the database of keys and certificates, with what the bundle holds.
+fn make_database(
+    namespace: &Namespace,
+    root: &Path,
+    directory: &Path,
+    bundle: Option<&Path>,
+) -> Result {
+    fs::create_dir(directory).context(directory.display())?;
+    let database = format!("sql:{}", directory.display());
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = chroot::command(namespace, Some(root), program);
+        output(command.args(arguments).args(["-d", &database]), "").map(drop)
+    };
+    run("/usr/bin/certutil", &["-N", "--empty-password"])?;
+    let Some(bundle) = bundle else { return Ok(()) };
+    let bundle = bundle.display().to_string();
+    run("/usr/bin/pk12util", &["-K", "", "-W", BUNDLE_PASSWORD, "-i", &bundle])?;
+    run("/usr/bin/certutil", &["-M", "-n", ROOT_NAME, "-t", "CT,,"])
 }

@@ -2,19 +2,21 @@
 //! the kernel's ESP. In each test it does all that one start of it can show.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
-use std::time::Duration;
+use core::net::IpAddr;
+use core::time::Duration;
 
-use gateway_tests::Result;
 use gateway_tests::capture::Mark;
 use gateway_tests::certificates::{Authority, Key, policy};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::libreswan::{Connection, Libreswan};
+use gateway_tests::mobility::{kept, rebind};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
     all_answered, between_gateways, between_sites, capture, carries, encrypted, quantum_safe,
 };
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered};
+use gateway_tests::{Context as _, Result};
 
 use Family::V4;
 
@@ -33,9 +35,10 @@ fn chain_in_fragments(gateway: &Gateway<'_>) -> Result {
     Ok(())
 }
 
-/// By a shared key, and a post-quantum one with it.
+/// By a shared key, and a post-quantum one with it. It says only that it lives, and we see from
+/// where.
 #[test]
-fn libreswan_reaches_us_through_nat() -> Result {
+fn libreswan_reaches_us_through_a_nat_that_maps_anew() -> Result {
     if !met(&NEEDED)? {
         return Ok(());
     }
@@ -44,118 +47,196 @@ fn libreswan_reaches_us_through_nat() -> Result {
     let policy = Policy { ppk: Some(PPK_ID), ..Policy::of_server(&topology, V4, V4) };
     let server = Gateway::start(&topology.server.gateway, &policy)?;
     let client = Connection { ppk_id: Some(PPK_ID), ..Connection::of_client(&topology, V4) };
-    let client = Libreswan::start(&topology.client.gateway, &client)?;
+    let client = Libreswan::start(&topology.client.gateway, &client.impatient())?;
     client.initiate()?;
     server.wait_child(RULE)?;
     assert!(quantum_safe(&server)?);
     carries(&topology, &capture, V4)?;
+    rebind(&topology, |moves| server.wait_counter("ike_path_changed", moves))?;
+    kept(&server, 2)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
 }
 
+/// The groups of key exchange that both have: our name, our proposal with it, libreswan's name.
+const GROUPS: [(&str, &str, &str); 5] = [
+    ("x25519", "aes256gcm16-x25519", "dh31"),
+    ("ecp256", "aes256gcm16-ecp256", "dh19"),
+    ("ecp384", "aes256gcm16-ecp384", "dh20"),
+    ("ecp521", "aes256gcm16-ecp521", "dh21"),
+    ("modp2048", "aes256gcm16-modp2048", "dh14"),
+];
+
+/// The part of the server's prefix that a group protects, and a host in it.
+fn part(group: usize) -> (String, IpAddr) {
+    let first = u8::try_from(group).map_or(u8::MAX, |n| n.saturating_add(1).saturating_mul(16));
+    (format!("10.2.0.{first}/28"), [10, 2, 0, first.saturating_add(1)].into())
+}
+
+/// By a shared key, and a post-quantum one with it. On the one IKE SA, Child SAs with a key
+/// exchange of their own (PFS), with each group: we make them, then libreswan rekeys them.
 #[test]
-fn we_reach_libreswan() -> Result {
+fn we_reach_libreswan_and_either_begins_child_sas_with_each_group() -> Result {
     if !met(&NEEDED)? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let server = Connection { ppk_id: Some(PPK_ID), ..Connection::of_server(&topology, V4) };
-    let server = Libreswan::start(&topology.server.gateway, &server)?;
-    let policy = Policy { ppk: Some(PPK_ID), ..Policy::of_client(&topology, V4, V4) };
+    let mut policy = Policy { ppk: Some(PPK_ID), ..Policy::of_client(&topology, V4, V4) };
+    let theirs = Connection { ppk_id: Some(PPK_ID), ..Connection::of_server(&topology, V4) }
+        .known(&topology, V4);
+    // For a Child SA that we begin libreswan has the groups of the connection of the IKE SA.
+    let groups = GROUPS.map(|(_, _, group)| group).join("+");
+    let mut connections =
+        vec![Connection { esp: format!("aes_gcm256-none-{groups}"), ..theirs.clone() }];
+    for (n, (name, ours, group)) in GROUPS.into_iter().enumerate() {
+        let (prefix, host) = part(n);
+        topology.server.host.ip(&format!("addr add {host}/24 dev eth0"))?;
+        let mut rule = policy.rules.first().context("no rule")?.clone();
+        name.clone_into(&mut rule.name);
+        rule.remote = vec![prefix.clone()];
+        rule.esp_proposals = vec![ours];
+        policy.rules.push(rule);
+        let mut connection =
+            Connection { esp: format!("aes_gcm256-none-{group}"), ..theirs.clone() };
+        connection.ends = connection.ends.replace(&topology.server.prefix(V4), &prefix);
+        connections.push(connection);
+    }
+    let server =
+        Libreswan::start_with(&topology.server.gateway, &connections.iter().collect::<Vec<_>>())?;
     let mut client = Gateway::start(&topology.client.gateway, &policy)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
     client.wait_child(RULE)?;
     assert!(quantum_safe(&client)?);
     carries(&topology, &capture, V4)?;
+
+    let has_group = |group: &str| {
+        let children = client.children(group)?;
+        Result::Ok(children.iter().any(|child| child["key_exchange"] == *group))
+    };
+    for (n, (group, _, _)) in GROUPS.into_iter().enumerate() {
+        let (_, host) = part(n);
+        ping_until_answered(&topology.client.host, host, PATIENCE)?;
+        assert!(has_group(group)?, "{group}, by us");
+        let rekeyed = client.counter("child_sa_rekeyed")?;
+        server.rekey_child_of(n.saturating_add(1))?;
+        client.wait_counter("child_sa_rekeyed", rekeyed.saturating_add(1))?;
+        all_answered(&topology.client.host, host, &PingOptions::default())?;
+        assert!(has_group(group)?, "{group}, by libreswan");
+    }
+    assert_eq!(client.counter("ike_sa_established")?, 1, "not on one IKE SA");
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
 }
 
-#[test]
-fn libreswan_shows_us_a_long_chain_of_rsa_and_rekeys() -> Result {
-    if !met(&NEEDED)? {
-        return Ok(());
-    }
-    let topology = Topology::new(Between::Nat)?;
-    let capture = capture(&topology)?;
-    let authority = Authority::with_long_chains(Key::Rsa)?;
+/// Both ends, each with its certificate and the same root.
+fn certified(
+    topology: &Topology,
+    key: Key,
+    authby: &str,
+) -> Result<(Authority, Policy, Connection)> {
+    let authority = Authority::with_long_chains(key)?;
     let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
-    let ours = Policy {
-        authentication: policy(&authority, &server),
-        ..Policy::of_server(&topology, V4, V4)
-            .with_rules(|rule| rule.esp_proposals = vec!["aes256gcm16-ecp384"])
-    };
-    let server = Gateway::start(&topology.server.gateway, &ours)?;
     let theirs = Connection {
-        esp: "aes_gcm256-none-dh20".to_owned(),
-        ..Connection::of_client(&topology, V4)
+        esp: "aes_gcm256-none-dh31".to_owned(),
+        ..Connection::of_server(topology, V4).known(topology, V4)
     };
-    let theirs = theirs.certified(&authority, &client, "rsa-sha2")?;
-    let client = Libreswan::start(&topology.client.gateway, &theirs)?;
-    client.initiate()?;
-    server.wait_child(RULE)?;
-    chain_in_fragments(&server)?;
-    from_client(&topology)?;
-    for round in 1..=2 {
-        client.rekey_child()?;
-        server.wait_counter("child_sa_rekeyed", round)?;
-        from_client(&topology)?;
-        client.rekey_ike()?;
-        server.wait_counter("ike_sa_rekeyed", round)?;
-        from_client(&topology)?;
-    }
-    assert!(server.children(RULE)?.iter().any(|c| c["key_exchange"] == "ecp384"));
-    assert_eq!(server.counter("ike_sa_established")?, 1);
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
-    client.terminate()?;
-    server.wait_gone()?;
-    capture.finish(&[between_sites(&topology, V4)?])
+    let theirs = theirs.certified(&authority, &server, authby)?;
+    let ours = Policy {
+        authentication: policy(&authority, &client),
+        ..Policy::of_client(topology, V4, V4)
+            .with_rules(|rule| rule.esp_proposals = vec!["aes256gcm16-x25519"])
+    };
+    Ok((authority, ours, theirs))
 }
 
+/// Who began, and how libreswan has proved who it is.
+fn proven(gateway: &Gateway<'_>, initiator: bool, scheme: &str) -> Result {
+    let sa = gateway.established()?;
+    let by = sa.get("remote_auth").and_then(|by| by.as_str()).unwrap_or_default();
+    assert!(by.starts_with(scheme), "{by}");
+    assert_eq!(sa.get("initiator").and_then(|it| it.as_bool()), Some(initiator));
+    Ok(())
+}
+
+/// libreswan begins, and rekeys; then a packet makes us begin.
 #[test]
-fn we_show_libreswan_a_long_chain_of_ecdsa_and_rekey() -> Result {
+fn libreswan_shows_us_a_long_chain_of_rsa_and_rekeys_and_we_begin() -> Result {
     if !met(&NEEDED)? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let authority = Authority::with_long_chains(Key::P256)?;
-    let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
-    let theirs = Connection {
-        esp: "aes_gcm256-none-dh31".to_owned(),
-        ..Connection::of_server(&topology, V4)
-    };
-    let theirs = theirs.certified(&authority, &server, "ecdsa-sha2")?;
-    let server = Libreswan::start(&topology.server.gateway, &theirs)?;
-    let ours = Policy {
-        authentication: policy(&authority, &client),
-        peer_keys: "lifetime = \"15s\"\nchildless = \"require\"".to_owned(),
-        ..Policy::of_client(&topology, V4, V4).with_rules(|rule| {
-            rule.esp_proposals = vec!["aes256gcm16-x25519"];
-            rule.lifetime = Some("8s".to_owned());
-            rule.start = "always";
-        })
-    };
-    let mut client = Gateway::start(&topology.client.gateway, &ours)?;
-    client.wait_child(RULE)?;
-    chain_in_fragments(&client)?;
-    let pings =
-        PingOptions { count: 200, interval: Duration::from_millis(100), ..PingOptions::default() };
+    let (_authority, ours, theirs) = certified(&topology, Key::Rsa, "rsa-sha2")?;
+    let libreswan = Libreswan::start(&topology.server.gateway, &theirs)?;
+    let mut gateway = Gateway::start(&topology.client.gateway, &ours)?;
+    libreswan.initiate()?;
+    gateway.wait_child(RULE)?;
+    proven(&gateway, false, "rsa-")?;
+    chain_in_fragments(&gateway)?;
+    from_client(&topology)?;
+    for round in 1..=2 {
+        libreswan.rekey_child()?;
+        gateway.wait_counter("child_sa_rekeyed", round)?;
+        from_client(&topology)?;
+        libreswan.rekey_ike()?;
+        gateway.wait_counter("ike_sa_rekeyed", round)?;
+        from_client(&topology)?;
+    }
+    assert!(gateway.children(RULE)?.iter().any(|c| c["key_exchange"] == "x25519"));
+    assert_eq!(gateway.counter("ike_sa_established")?, 1);
+    libreswan.terminate()?;
+    gateway.wait_gone()?;
+
+    ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
+    proven(&gateway, true, "rsa-")?;
+    from_client(&topology)?;
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    assert!(gateway.daemon().stop(PATIENCE)?.success());
+    libreswan.wait_gone()?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}
+
+/// A packet makes us begin, and time makes us rekey; then libreswan begins.
+#[test]
+fn we_show_libreswan_a_long_chain_of_ecdsa_and_rekey_and_it_begins() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let (_authority, mut ours, theirs) = certified(&topology, Key::P256, "ecdsa-sha2")?;
+    ours.peer_keys = "lifetime = \"9s\"\nchildless = \"require\"".to_owned();
+    let ours = ours.with_rules(|rule| rule.lifetime = Some("5s".to_owned()));
+    let libreswan = Libreswan::start(&topology.server.gateway, &theirs)?;
+    let gateway = Gateway::start(&topology.client.gateway, &ours)?;
+    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
+    ping_until_answered(host, target, PATIENCE)?;
+    proven(&gateway, true, "ecdsa-")?;
+    chain_in_fragments(&gateway)?;
     // libreswan sends by the new SA as soon as it has answered, before we can have the keys: what
     // comes until then is lost, a packet or two at each rekeying.
-    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
+    let pings =
+        PingOptions { count: 120, interval: Duration::from_millis(100), ..PingOptions::default() };
     let answered = ping(host, target, &pings)?.received;
     assert!(answered >= pings.count.saturating_sub(10), "{answered} of {}", pings.count);
-    assert!(client.counter("child_sa_rekeyed")? >= 2);
-    assert!(client.counter("ike_sa_rekeyed")? >= 1);
-    assert_eq!(client.counter("ike_sa_established")?, 1);
-    assert!(client.children(RULE)?.iter().any(|c| c["key_exchange"] == "x25519"));
+    assert!(gateway.counter("child_sa_rekeyed")? >= 2);
+    assert!(gateway.counter("ike_sa_rekeyed")? >= 1);
+    assert_eq!(gateway.counter("ike_sa_established")?, 1);
+    assert!(gateway.children(RULE)?.iter().any(|c| c["key_exchange"] == "x25519"));
+    libreswan.terminate()?;
+    gateway.wait_gone()?;
+
+    libreswan.initiate()?;
+    gateway.wait_child(RULE)?;
+    proven(&gateway, false, "ecdsa-")?;
+    from_client(&topology)?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
-    assert!(client.daemon().stop(PATIENCE)?.success());
-    server.wait_gone()?;
+    libreswan.terminate()?;
+    gateway.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
 }
 

@@ -1,0 +1,188 @@
+//! libreswan for remote access, as server and as client, with an end that moves; and after either
+//! end was killed.
+#![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
+
+use core::net::IpAddr;
+
+use gateway_tests::daemon::{Daemon, wait_for};
+use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::libreswan::{Connection, Libreswan};
+use gateway_tests::mobility::{kept, wait_at};
+use gateway_tests::requirements::{Requirement, met};
+use gateway_tests::scenario::{all_answered, both_ways};
+use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::traffic::{PingOptions, ping_until_answered};
+use gateway_tests::{Context as _, Result};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use Family::V4;
+
+const NEEDED: [Requirement; 3] = [Requirement::Esp, Requirement::Libreswan, Requirement::Gateway];
+
+/// The first address of either end's pool.
+const ASSIGNED: &str = "10.99.0.1";
+
+/// Pings between the client's gateway, by its assigned address, and the host behind the server: as
+/// soon as a first one each way is answered.
+fn by_the_assigned_address(topology: &Topology) -> Result {
+    let own = (&topology.client.gateway, ASSIGNED.parse().context("an address")?);
+    let other = (&topology.server.host, topology.server.host_address(V4));
+    ping_until_answered(own.0, other.1, PATIENCE)?;
+    ping_until_answered(other.0, own.1, PATIENCE)?;
+    both_ways([own, other])
+}
+
+/// What the only Child SA of a gateway selects holds the assigned address.
+fn selects_the_assigned_address(gateway: &Gateway<'_>) -> Result {
+    let child = gateway.wait_child(RULE)?;
+    let selector = child.pointer("/selectors/0").and_then(Value::as_str);
+    assert!(selector.is_some_and(|s| s.contains("10.99.0.1/32")), "{child}");
+    Ok(())
+}
+
+/// And then we go on from another address (MOBIKE).
+#[test]
+fn libreswan_assigns_us_an_address_and_follows_us() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    topology.client.gateway.ip(&format!("route del {}", topology.server.prefix(V4)))?;
+    let theirs = Connection::of_server(&topology, V4).with_pool("10.99.0.1-10.99.0.20").mobile();
+    let server = Libreswan::start(&topology.server.gateway, &theirs)?;
+    let ours = Policy {
+        peer_keys: "request-address = [\"ipv4\"]".to_owned(),
+        ..Policy::of_client(&topology, V4, V4).with_rules(|rule| {
+            rule.local = vec!["assigned".to_owned()];
+            rule.start = "always";
+        })
+    };
+    let mut client = Gateway::start(&topology.client.gateway, &ours)?;
+    selects_the_assigned_address(&client)?;
+    by_the_assigned_address(&topology)?;
+    let address = topology.readdress_client(V4)?;
+    wait_at(&client, "local", address)?;
+    by_the_assigned_address(&topology)?;
+    kept(&client, 1)?;
+    assert!(client.daemon().stop(PATIENCE)?.success());
+    server.wait_gone()
+}
+
+/// And then it goes on from another address (MOBIKE), which it shows by our COOKIE2.
+#[test]
+fn libreswan_gets_an_address_of_our_pool_and_roams() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let policy = Policy {
+        peer_keys: "pool = \"staff\"\n\n[pool.staff]\naddresses = [\"10.99.0.0/24\"]\n".to_owned(),
+        ..Policy::of_server(&topology, V4, V4)
+            .with_rules(|rule| rule.remote = vec!["10.99.0.0/24".to_owned()])
+    };
+    let server = Gateway::start(&topology.server.gateway, &policy)?;
+    let theirs = Connection::of_client(&topology, V4).with_request().mobile();
+    let client = Libreswan::start(&topology.client.gateway, &theirs)?;
+    client.initiate()?;
+    selects_the_assigned_address(&server)?;
+    // What its script would do.
+    let (route, via) = (topology.server.prefix(V4), topology.server.outer(V4));
+    topology.client.gateway.ip(&format!(
+        "addr add {ASSIGNED}/32 dev lan0\nroute change {route} via {via} src {ASSIGNED}"
+    ))?;
+    by_the_assigned_address(&topology)?;
+    let address = topology.readdress_client(V4)?;
+    wait_at(&server, "remote", address)?;
+    by_the_assigned_address(&topology)?;
+    kept(&server, 1)?;
+    client.terminate()?;
+    server.wait_gone()
+}
+
+fn kill(daemon: &mut Daemon) -> Result {
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.wait(PATIENCE).map(drop)
+}
+
+/// Waits until there is one Child SA, and another than before.
+fn only_the_second(gateway: &Gateway<'_>, before: &Value) -> Result {
+    wait_for("another Child SA", PATIENCE, || {
+        let children = gateway.children(RULE)?;
+        let [child] = children.as_slice() else { return Ok(None) };
+        Ok((child.get("inbound_spi") != before.get("inbound_spi")).then_some(()))
+    })
+}
+
+fn from_client(topology: &Topology) -> Result {
+    let target: IpAddr = topology.server.host_address(V4);
+    all_answered(&topology.client.host, target, &PingOptions::default())
+}
+
+/// How soon we find out that nobody answers.
+fn impatient(policy: Policy) -> Policy {
+    Policy {
+        settings: "retransmit-tries = 2".to_owned(),
+        peer_keys: "liveness = \"2s\"".to_owned(),
+        ..policy
+    }
+}
+
+#[test]
+fn libreswan_that_began_and_was_killed_is_back_and_finds_us_when_we_were() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let of_server = impatient(Policy::of_server(&topology, V4, V4));
+    let mut server = Gateway::start(&topology.server.gateway, &of_server)?;
+    let theirs = Connection::of_client(&topology, V4).impatient();
+    let mut client = Libreswan::start(&topology.client.gateway, &theirs)?;
+    client.initiate()?;
+    let before = server.wait_child(RULE)?;
+    kill(client.daemon())?;
+    drop(client);
+    let client = Libreswan::start(&topology.client.gateway, &theirs)?;
+    client.initiate()?;
+    only_the_second(&server, &before)?;
+    from_client(&topology)?;
+
+    // And now we are killed: it asks, gets no answer that it may believe, and begins anew.
+    kill(server.daemon())?;
+    drop(server);
+    let server = Gateway::start(&topology.server.gateway, &of_server)?;
+    server.wait_child(RULE)?;
+    from_client(&topology)?;
+    client.terminate()
+}
+
+#[test]
+fn libreswan_that_answered_and_was_killed_is_reached_anew_and_takes_us_again() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let theirs = Connection::of_server(&topology, V4);
+    let mut server = Libreswan::start(&topology.server.gateway, &theirs)?;
+    let of_client = impatient(Policy::of_client(&topology, V4, V4));
+    let of_client = of_client.with_rules(|rule| rule.start = "always");
+    let mut client = Gateway::start(&topology.client.gateway, &of_client)?;
+    let before = client.wait_child(RULE)?;
+    kill(server.daemon())?;
+    drop(server);
+    let server = Libreswan::start(&topology.server.gateway, &theirs)?;
+    client.wait_counter("ike_peer_dead", 1)?;
+    only_the_second(&client, &before)?;
+    from_client(&topology)?;
+
+    // And now we are killed: our INITIAL_CONTACT ends what it still has of us.
+    kill(client.daemon())?;
+    drop(client);
+    let client = Gateway::start(&topology.client.gateway, &of_client)?;
+    client.wait_child(RULE)?;
+    wait_for("one Child SA of libreswan", PATIENCE, || {
+        // An IKE SA without one stays until its lifetime ends.
+        Ok((server.states()?.matches("ESTABLISHED_CHILD_SA").count() == 1).then_some(()))
+    })?;
+    from_client(&topology)
+}
