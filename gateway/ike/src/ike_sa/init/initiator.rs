@@ -1,4 +1,5 @@
-//! IKE_SA_INIT, both roles (RFC 7296 1.2, 2.6, 2.7, 2.14, 2.23).
+//! The initiator's side of IKE_SA_INIT: what it offers, and what it makes of an answer that nothing
+//! authenticates yet.
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
@@ -6,38 +7,32 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gateway_wire::{
-    ExchangeType, Flags, HashAlgorithm, Header, IkeSpi, KeMethod, KeyExchange, Message, MessageId,
-    Nonce, NotifyType, Payload, SecurityAssociation, encode_message,
+    ExchangeType, Header, IkeSpi, KeMethod, KeyExchange, Message, MessageId, NotifyType,
 };
 
-use super::auth::{Wanted, hash_list, parse_hash_list};
-use super::intermediate::KeyRounds;
-use super::{HalfOpen, IkeSa, Job, State, notify};
+use super::{
+    Extensions, IKE_PORT, NATT_PORT, NONCE_LEN, fragmentation, init_header, init_message, notifies,
+    peer_hashes,
+};
 use crate::algorithms::{Group, IkeProposal, IkeSuite};
 use crate::assignment::Assignment;
-use crate::channel::{Backoff, Channel, Fragmentation, Retry};
-use crate::config::{PeerConfig, PolicySet};
+use crate::channel::{Backoff, Channel, Retry};
+use crate::config::PeerConfig;
 use crate::counters::Counter;
 use crate::crypto::key_exchange::PendingKeyExchange;
-use crate::crypto::prf::sha1;
 use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
+use crate::ike_sa::auth::Transcript;
+use crate::ike_sa::intermediate::KeyRounds;
+use crate::ike_sa::{IkeSa, Job, State, notify};
 use crate::io::{Done, IkeSaId, KernelCommand, KernelError, Path};
 use crate::keys::IkeKeys;
 use crate::leases::Lease;
 use crate::natt;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
-use crate::reason::{Offer, no_common_proposal};
 use crate::shared::{Owner, Purpose, Shared};
-use crate::time::after;
 
-/// The port of IKE.
-pub(crate) const IKE_PORT: u16 = 500;
-/// The port of IKE behind a non-ESP marker, and of ESP in UDP (RFC 3948).
-pub(crate) const NATT_PORT: u16 = 4500;
-/// Octets of our nonces: at least half the key of any PRF that we have (RFC 7296 2.10).
-const NONCE_LEN: usize = 32;
 /// Cookies and changes of the key exchange method that we follow before we stop believing them.
 const MOST_RESTARTS: u32 = 4;
 
@@ -47,7 +42,7 @@ pub(crate) struct AwaitInit {
     nonce: [u8; NONCE_LEN],
     cookie: Option<Vec<u8>>,
     request: Vec<u8>,
-    pub(super) backoff: Backoff,
+    pub(in crate::ike_sa) backoff: Backoff,
     restarts: u32,
     /// An error that somebody answered; it is unauthenticated and decides nothing.
     heard: Option<NotifyType>,
@@ -96,7 +91,7 @@ impl IkeSa {
     }
 
     /// The kernel has said which of our addresses leads to the peer.
-    pub(super) fn address_found(
+    pub(in crate::ike_sa) fn address_found(
         &mut self,
         now: Instant,
         shared: &mut Shared,
@@ -172,7 +167,7 @@ impl IkeSa {
     }
 
     /// A response to IKE_SA_INIT, which nothing authenticates yet.
-    pub(super) fn init_response(
+    pub(in crate::ike_sa) fn init_response(
         &mut self,
         now: Instant,
         shared: &mut Shared,
@@ -259,7 +254,7 @@ impl IkeSa {
                 self.path.local.set_port(NATT_PORT);
                 self.path.remote.set_port(NATT_PORT);
             }
-            let transcript = super::auth::Transcript {
+            let transcript = Transcript {
                 request,
                 response: datagram.to_vec(),
                 initiator_nonce: our_nonce.to_vec(),
@@ -277,7 +272,7 @@ impl IkeSa {
     }
 
     /// IKE_SA_INIT is due again, or was sent in vain.
-    pub(super) fn init_timeout(&mut self, now: Instant, shared: &mut Shared) {
+    pub(in crate::ike_sa) fn init_timeout(&mut self, now: Instant, shared: &mut Shared) {
         let State::AwaitInit(waiting) = &mut self.state else { return };
         match waiting.backoff.poll(now, &shared.config) {
             Retry::Wait => {}
@@ -302,19 +297,6 @@ impl IkeSa {
                 self.close(shared, "the peer does not answer");
             }
         }
-    }
-
-    /// Ends an IKE SA that never stood.
-    pub(super) fn fail(&mut self, shared: &mut Shared, error: Error) {
-        if matches!(
-            error,
-            Error::Authentication(_) | Error::Refused(NotifyType::AUTHENTICATION_FAILED)
-        ) {
-            shared.count(Counter::AuthenticationFailed);
-        }
-        self.abandon(shared, "the IKE SA failed", Some(error.to_string()));
-        self.event(shared, EventKind::Failed(error));
-        self.enter(shared, State::Closed);
     }
 }
 
@@ -376,215 +358,7 @@ impl<'a> InitAnswer<'a> {
     }
 }
 
-/// The responder's half: chooses, exchanges keys, answers, and keeps a half-open IKE SA.
-///
-/// # Errors
-/// Whatever is wrong with the request; nothing has been kept.
-pub(crate) fn answer_init(
-    now: Instant,
-    shared: &mut Shared,
-    id: IkeSaId,
-    header: &Header,
-    path: Path,
-    datagram: &[u8],
-    payloads: &Payloads<'_>,
-) -> Result<IkeSa, Error> {
-    let (offered, ke, nonce) =
-        (payloads.require_sa()?, payloads.require_ke()?, payloads.require_nonce()?);
-    let policies = Arc::clone(&shared.policies);
-    let rounds = Rounds::of(payloads);
-    let (chosen, suite) = choose(&policies, path, offered, ke.method, rounds)?;
-    if suite.group.id() != ke.method {
-        return Err(Error::InvalidKePayload { wanted: suite.group });
-    }
-    let agreed = shared.key_exchange.respond(suite.group, ke.data)?;
-    let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
-    let spis = (header.initiator_spi, shared.ike_spi()?);
-    let nat = natt::detect(spis.0, IkeSpi::ZERO, path, &payloads.notifies);
-    let keys = IkeKeys::derive(suite, &agreed.secret, nonce, &our_nonce, spis.0, spis.1);
-    let mut channel = Channel::new(spis, false, suite, keys)?;
-    channel.set_fragmentation(fragmentation(shared, path, payloads));
-    // RFC 8784 3: whether we have a PPK with *this* peer is seen when we know who it is.
-    let use_ppk = payloads.notify(NotifyType::USE_PPK).is_some()
-        && candidates(&policies, path).any(|p| p.ppk.is_some());
-    // RFC 7383 2.3, RFC 9242 3.1: we say so only to an initiator that has.
-    let fragments = channel.fragmentation().is_some();
-    let mut notifies = notifies(fragments, !suite.additional.is_empty(), use_ppk);
-    // RFC 6023 3: the initiator may leave the first Child SA out.
-    notifies.push(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
-    let answer_header = init_header(spis.0, spis.1, true);
-    let ke = KeyExchange { method: suite.group.id(), data: &agreed.value };
-    let peer_hashes = peer_hashes(payloads);
-    let peers: Vec<_> = candidates(&policies, path).collect();
-    let mut extensions = Extensions::of(notifies, &peers, true);
-    if peer_hashes.is_none() {
-        extensions.hashes.clear();
-    }
-    let response = init_message(&answer_header, None, &chosen, ke, &our_nonce, path, &extensions)?;
-    shared.transmit(path, response.clone());
-    let transcript = super::auth::Transcript {
-        request: datagram.to_vec(),
-        response,
-        initiator_nonce: nonce.to_vec(),
-        responder_nonce: our_nonce.to_vec(),
-        int_auth: Vec::new(),
-        use_ppk,
-        peer_hashes,
-    };
-    let digest = sha1(&[datagram]);
-    let half_open = HalfOpen {
-        channel,
-        transcript,
-        nat,
-        rounds: suite.additional.iter().map(|(_, group)| group).collect(),
-        deadline: after(now, shared.config.half_open_timeout),
-        key: (digest, path),
-        eap: None,
-    };
-    let sa = IkeSa {
-        id,
-        peer: None,
-        path,
-        initiator_spi: spis.0,
-        responder_spi: spis.1,
-        proof: None,
-        begun: now,
-        init_request: Some(digest),
-        jobs: VecDeque::new(),
-        user: None,
-        assignment: Assignment::default(),
-        keep: Lease::default(),
-        claimed: None,
-        supersedes: None,
-        remnant_of: None,
-        state: State::HalfOpen(Box::new(half_open)),
-    };
-    sa.event(shared, EventKind::Answered { suite, nat_local: nat.local, nat_remote: nat.remote });
-    Ok(sa)
-}
-
-/// The first peer that may be at this address and has a proposal in common decides; who it
-/// really is, and whether that peer accepts the suite, is checked in IKE_AUTH.
-fn choose(
-    policies: &PolicySet,
-    path: Path,
-    offered: &SecurityAssociation,
-    sent: KeMethod,
-    rounds: Rounds,
-) -> Result<(SecurityAssociation, IkeSuite), Error> {
-    let chosen = candidates(policies, path)
-        .find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds));
-    chosen.ok_or_else(|| {
-        let mut offers = candidates(policies, path).map(|p| Offer {
-            peer: Some(&p.name),
-            rule: None,
-            sa: proposal::offer_ike(&p.proposals),
-        });
-        Error::NoProposalChosen(Box::new(no_common_proposal(&mut offers, offered, rounds)))
-    })
-}
-
-/// The peers that may be at the other end of a path: those configured with the address first,
-/// then those that may be anywhere. A peer behind NAT shows another address than its own, so
-/// any peer configured with *another* address is none.
-pub(crate) fn candidates(
-    policies: &PolicySet,
-    path: Path,
-) -> impl Iterator<Item = &Arc<PeerConfig>> {
-    let here =
-        move |p: &&Arc<PeerConfig>| p.local_address.is_none_or(|local| local == path.local.ip());
-    let exact = policies.peers.values().filter(move |p| p.remote_address == Some(path.remote.ip()));
-    let any = policies.peers.values().filter(|p| p.remote_address.is_none());
-    exact.chain(any).filter(here)
-}
-
-/// What IKE_SA_INIT says beyond RFC 7296; of signatures nothing, unless a peer at the other end
-/// may use them.
-struct Extensions {
-    /// Notifications without data.
-    notifies: Vec<NotifyType>,
-    /// The content of SIGNATURE_HASH_ALGORITHMS (RFC 7427 4).
-    hashes: Vec<u8>,
-    /// What the responder wants to see (RFC 7296 1.2).
-    wanted: Option<Wanted>,
-}
-
-impl Extensions {
-    fn of(notifies: Vec<NotifyType>, peers: &[&Arc<PeerConfig>], responder: bool) -> Self {
-        let signing = peers.iter().filter(|p| p.uses_signatures());
-        let hashes = hash_list(signing.flat_map(|p| p.signature_schemes.iter().copied()));
-        Self { notifies, hashes, wanted: responder.then(|| Wanted::of(peers)) }
-    }
-
-    fn payloads(&self) -> impl Iterator<Item = Payload<'_>> {
-        let hashes = (!self.hashes.is_empty())
-            .then(|| notify(NotifyType::SIGNATURE_HASH_ALGORITHMS, &self.hashes));
-        let plain = self.notifies.iter().map(|kind| notify(*kind, &[]));
-        plain.chain(hashes).chain(self.wanted.iter().flat_map(Wanted::payloads))
-    }
-}
-
-fn peer_hashes(payloads: &Payloads<'_>) -> Option<Vec<HashAlgorithm>> {
-    payloads.notify(NotifyType::SIGNATURE_HASH_ALGORITHMS).map(|n| parse_hash_list(n.data))
-}
-
 fn first_group(proposals: &[IkeProposal]) -> Result<Group, Error> {
     let group = proposals.first().and_then(|p| p.groups.first()).copied();
     group.ok_or(Error::Internal("a peer has no proposal"))
-}
-
-/// The header of either IKE_SA_INIT message.
-pub(crate) const fn init_header(
-    initiator_spi: IkeSpi,
-    responder_spi: IkeSpi,
-    response: bool,
-) -> Header {
-    Header {
-        initiator_spi,
-        responder_spi,
-        exchange: ExchangeType::IKE_SA_INIT,
-        flags: Flags { response, version: false, initiator: !response },
-        message_id: MessageId(0),
-    }
-}
-
-/// What we can beyond RFC 7296, as IKE_SA_INIT says it: only what this peer is to use, since what
-/// is not said cannot confuse it.
-fn notifies(fragmentation: bool, additional_key_exchanges: bool, ppk: bool) -> Vec<NotifyType> {
-    let all = [
-        (fragmentation, NotifyType::IKEV2_FRAGMENTATION_SUPPORTED),
-        (additional_key_exchanges, NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED),
-        (ppk, NotifyType::USE_PPK),
-    ];
-    all.into_iter().filter_map(|(wanted, kind)| wanted.then_some(kind)).collect()
-}
-
-/// How messages are fragmented, if the peer has said that it can and we want to (RFC 7383 2.3).
-fn fragmentation(shared: &Shared, path: Path, payloads: &Payloads<'_>) -> Option<Fragmentation> {
-    payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)?;
-    Fragmentation::new(&shared.config, path)
-}
-
-fn init_message<'a>(
-    header: &Header,
-    first: Option<Payload<'a>>,
-    sa: &SecurityAssociation,
-    ke: KeyExchange<'a>,
-    nonce: &'a [u8],
-    path: Path,
-    extensions: &'a Extensions,
-) -> Result<Vec<u8>, Error> {
-    let nat = natt::hashes(header.initiator_spi, header.responder_spi, path);
-    let payloads: Vec<Payload<'_>> = first
-        .into_iter()
-        .chain([
-            Payload::SecurityAssociation(sa.clone()),
-            Payload::KeyExchange(ke),
-            Payload::Nonce(Nonce(nonce)),
-        ])
-        .chain(nat.iter().map(|(kind, hash)| notify(*kind, hash)))
-        .chain(extensions.payloads())
-        .collect();
-    encode_message(header, &payloads)
-        .map_err(|_too_long| Error::Internal("the message is too long"))
 }

@@ -1,0 +1,151 @@
+//! The responder's side of IKE_SA_INIT: for whom the request may be, and what is chosen of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway_wire::{Header, IkeSpi, KeMethod, KeyExchange, NotifyType, SecurityAssociation};
+
+use super::{
+    Extensions, NONCE_LEN, fragmentation, init_header, init_message, notifies, peer_hashes,
+};
+use crate::algorithms::IkeSuite;
+use crate::assignment::Assignment;
+use crate::channel::Channel;
+use crate::config::{PeerConfig, PolicySet};
+use crate::crypto::prf::sha1;
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::ike_sa::auth::Transcript;
+use crate::ike_sa::{HalfOpen, IkeSa, State};
+use crate::io::{IkeSaId, Path};
+use crate::keys::IkeKeys;
+use crate::leases::Lease;
+use crate::natt;
+use crate::payloads::Payloads;
+use crate::proposal::{self, Rounds};
+use crate::reason::{Offer, no_common_proposal};
+use crate::shared::Shared;
+use crate::time::after;
+
+/// The responder's half: chooses, exchanges keys, answers, and keeps a half-open IKE SA.
+///
+/// # Errors
+/// Whatever is wrong with the request; nothing has been kept.
+pub(crate) fn answer_init(
+    now: Instant,
+    shared: &mut Shared,
+    id: IkeSaId,
+    header: &Header,
+    path: Path,
+    datagram: &[u8],
+    payloads: &Payloads<'_>,
+) -> Result<IkeSa, Error> {
+    let (offered, ke, nonce) =
+        (payloads.require_sa()?, payloads.require_ke()?, payloads.require_nonce()?);
+    let policies = Arc::clone(&shared.policies);
+    let rounds = Rounds::of(payloads);
+    let (chosen, suite) = choose(&policies, path, offered, ke.method, rounds)?;
+    if suite.group.id() != ke.method {
+        return Err(Error::InvalidKePayload { wanted: suite.group });
+    }
+    let agreed = shared.key_exchange.respond(suite.group, ke.data)?;
+    let our_nonce: [u8; NONCE_LEN] = shared.octets()?;
+    let spis = (header.initiator_spi, shared.ike_spi()?);
+    let nat = natt::detect(spis.0, IkeSpi::ZERO, path, &payloads.notifies);
+    let keys = IkeKeys::derive(suite, &agreed.secret, nonce, &our_nonce, spis.0, spis.1);
+    let mut channel = Channel::new(spis, false, suite, keys)?;
+    channel.set_fragmentation(fragmentation(shared, path, payloads));
+    // RFC 8784 3: whether we have a PPK with *this* peer is seen when we know who it is.
+    let use_ppk = payloads.notify(NotifyType::USE_PPK).is_some()
+        && candidates(&policies, path).any(|p| p.ppk.is_some());
+    // RFC 7383 2.3, RFC 9242 3.1: we say so only to an initiator that has.
+    let fragments = channel.fragmentation().is_some();
+    let mut notifies = notifies(fragments, !suite.additional.is_empty(), use_ppk);
+    // RFC 6023 3: the initiator may leave the first Child SA out.
+    notifies.push(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
+    let answer_header = init_header(spis.0, spis.1, true);
+    let ke = KeyExchange { method: suite.group.id(), data: &agreed.value };
+    let peer_hashes = peer_hashes(payloads);
+    let peers: Vec<_> = candidates(&policies, path).collect();
+    let mut extensions = Extensions::of(notifies, &peers, true);
+    if peer_hashes.is_none() {
+        extensions.hashes.clear();
+    }
+    let response = init_message(&answer_header, None, &chosen, ke, &our_nonce, path, &extensions)?;
+    shared.transmit(path, response.clone());
+    let transcript = Transcript {
+        request: datagram.to_vec(),
+        response,
+        initiator_nonce: nonce.to_vec(),
+        responder_nonce: our_nonce.to_vec(),
+        int_auth: Vec::new(),
+        use_ppk,
+        peer_hashes,
+    };
+    let digest = sha1(&[datagram]);
+    let half_open = HalfOpen {
+        channel,
+        transcript,
+        nat,
+        rounds: suite.additional.iter().map(|(_, group)| group).collect(),
+        deadline: after(now, shared.config.half_open_timeout),
+        key: (digest, path),
+        eap: None,
+    };
+    let sa = IkeSa {
+        id,
+        peer: None,
+        path,
+        initiator_spi: spis.0,
+        responder_spi: spis.1,
+        proof: None,
+        begun: now,
+        init_request: Some(digest),
+        jobs: VecDeque::new(),
+        user: None,
+        assignment: Assignment::default(),
+        keep: Lease::default(),
+        claimed: None,
+        supersedes: None,
+        remnant_of: None,
+        state: State::HalfOpen(Box::new(half_open)),
+    };
+    sa.event(shared, EventKind::Answered { suite, nat_local: nat.local, nat_remote: nat.remote });
+    Ok(sa)
+}
+
+/// The first peer that may be at this address and has a proposal in common decides; who it
+/// really is, and whether that peer accepts the suite, is checked in IKE_AUTH.
+fn choose(
+    policies: &PolicySet,
+    path: Path,
+    offered: &SecurityAssociation,
+    sent: KeMethod,
+    rounds: Rounds,
+) -> Result<(SecurityAssociation, IkeSuite), Error> {
+    let chosen = candidates(policies, path)
+        .find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds));
+    chosen.ok_or_else(|| {
+        let mut offers = candidates(policies, path).map(|p| Offer {
+            peer: Some(&p.name),
+            rule: None,
+            sa: proposal::offer_ike(&p.proposals),
+        });
+        Error::NoProposalChosen(Box::new(no_common_proposal(&mut offers, offered, rounds)))
+    })
+}
+
+/// The peers that may be at the other end of a path: those configured with the address first,
+/// then those that may be anywhere. A peer behind NAT shows another address than its own, so
+/// any peer configured with *another* address is none.
+pub(crate) fn candidates(
+    policies: &PolicySet,
+    path: Path,
+) -> impl Iterator<Item = &Arc<PeerConfig>> {
+    let here =
+        move |p: &&Arc<PeerConfig>| p.local_address.is_none_or(|local| local == path.local.ip());
+    let exact = policies.peers.values().filter(move |p| p.remote_address == Some(path.remote.ip()));
+    let any = policies.peers.values().filter(|p| p.remote_address.is_none());
+    exact.chain(any).filter(here)
+}
