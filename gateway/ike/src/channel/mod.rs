@@ -1,31 +1,32 @@
 //! The protected channel of one IKE SA: keys, SPIs, message IDs, retransmission and fragments
 //! live here and nowhere else (RFC 7296 2.1 to 2.3, 3.14, RFC 7383).
 
+mod backoff;
 mod fragment;
 mod int_auth;
+mod outgoing;
 
 use core::mem;
-use core::time::Duration;
 use std::time::Instant;
 
 use gateway_wire::{
-    ChainError, DecodeError, DecodeErrorKind, EncodeError, EncryptedFragment, ExchangeType, Flags,
-    Header, IkeSpi, Message, MessageId, Payload, PayloadType, decode_chain, encode_chain,
-    encode_sk_prefix, encode_skf_prefix,
+    ChainError, DecodeError, DecodeErrorKind, EncryptedFragment, ExchangeType, Header, IkeSpi,
+    Message, Payload, PayloadType, decode_chain,
 };
 use zeroize::Zeroizing;
 
+pub(crate) use self::backoff::{Backoff, Retry};
 pub(crate) use self::fragment::{Datagrams, Fragmentation};
 use self::fragment::{Reassembly, Whole};
 use self::int_auth::IntAuth;
+pub(crate) use self::outgoing::RequestId;
+use self::outgoing::{Answered, Awaiting};
 use crate::algorithms::IkeSuite;
-use crate::config::EndpointConfig;
 use crate::counters::Counter;
 use crate::crypto::prf::sha1;
 use crate::crypto::protect::{OpenError, Opener, Sealer};
 use crate::error::Error;
 use crate::keys::IkeKeys;
-use crate::random::Random;
 use crate::time::{after, earlier};
 
 /// A message whose integrity has been verified: only [`Channel::receive`] makes one.
@@ -75,84 +76,6 @@ pub(crate) enum Place<'a> {
     AwaitedResponse,
     /// None of these.
     Outside,
-}
-
-/// A request that waits for its response.
-struct Awaiting {
-    id: u32,
-    exchange: ExchangeType,
-    datagrams: Datagrams,
-    backoff: Backoff,
-}
-
-/// When a request is sent again.
-#[derive(Debug, Clone)]
-pub(crate) struct Backoff {
-    begun: Instant,
-    next: Instant,
-    interval: Duration,
-    sent_again: u32,
-}
-
-/// What is to be done with a request whose time has come.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Retry {
-    /// Not yet.
-    Wait,
-    /// Send it again.
-    Again,
-    /// The peer does not answer.
-    GiveUp {
-        /// How often it was sent again.
-        tries: u32,
-    },
-}
-
-impl Backoff {
-    pub(crate) fn new(now: Instant, config: &EndpointConfig) -> Self {
-        Self {
-            begun: now,
-            next: after(now, config.retransmit_initial),
-            interval: config.retransmit_initial,
-            sent_again: 0,
-        }
-    }
-
-    pub(crate) const fn next(&self) -> Instant {
-        self.next
-    }
-
-    /// RFC 7296 2.4: with growing intervals, and not for ever.
-    pub(crate) fn poll(&mut self, now: Instant, config: &EndpointConfig) -> Retry {
-        self.poll_for(now, config, Duration::ZERO)
-    }
-
-    /// The same, for as long as `least` in any case; once the tries are used up the intervals grow
-    /// no more.
-    fn poll_for(&mut self, now: Instant, config: &EndpointConfig, least: Duration) -> Retry {
-        if now < self.next {
-            return Retry::Wait;
-        }
-        let used_up = self.sent_again >= config.retransmit_tries;
-        if used_up && now.saturating_duration_since(self.begun) >= least {
-            return Retry::GiveUp { tries: self.sent_again };
-        }
-        self.sent_again = self.sent_again.saturating_add(1);
-        if !used_up {
-            let longer = self.interval.saturating_mul(config.retransmit_factor_percent);
-            self.interval = longer.checked_div(100).unwrap_or(longer);
-        }
-        self.next = after(now, self.interval);
-        Retry::Again
-    }
-}
-
-/// The answer to the peer's last request, kept to be sent again.
-struct Answered {
-    id: u32,
-    /// Only the very same request gets it; of one in fragments this is the first one's digest.
-    request: [u8; 20],
-    response: Datagrams,
 }
 
 /// The protected channel of one IKE SA. The window is one message each way (RFC 7296 2.3).
@@ -404,25 +327,6 @@ impl Channel {
         self.int_auth.cover(self.suite.prf, sk_p, initiator, header, first, plaintext)
     }
 
-    /// Sends the next request: seals it, keeps it for retransmission, and gives the datagrams.
-    pub(crate) fn request(
-        &mut self,
-        now: Instant,
-        config: &EndpointConfig,
-        random: &mut dyn Random,
-        exchange: ExchangeType,
-        payloads: &[Payload<'_>],
-    ) -> Result<Datagrams, Error> {
-        let id = self.next_request;
-        // RFC 7296 2.2: message IDs must not wrap; the SA is long rekeyed before.
-        let following = id.checked_add(1).ok_or(Error::Internal("message IDs are used up"))?;
-        let datagrams = self.seal(random, exchange, false, id, payloads)?;
-        self.next_request = following;
-        let backoff = Backoff::new(now, config);
-        self.awaiting = Some(Awaiting { id, exchange, datagrams: datagrams.clone(), backoff });
-        Ok(datagrams)
-    }
-
     /// Whether a request of ours is under way: then no other may be sent.
     pub(crate) const fn is_busy(&self) -> bool {
         self.awaiting.is_some()
@@ -437,130 +341,6 @@ impl Channel {
     pub(crate) const fn our_spi(&self) -> IkeSpi {
         if self.initiator { self.initiator_spi } else { self.responder_spi }
     }
-
-    /// The awaited response has come and was authentic.
-    pub(crate) fn response_received(&mut self) {
-        self.awaiting = None;
-        self.response_parts = None;
-    }
-
-    /// When the request under way is due again.
-    pub(crate) fn next_retransmission(&self) -> Option<Instant> {
-        self.awaiting.as_ref().map(|a| a.backoff.next())
-    }
-
-    /// The request under way, if it is to be sent again now; or how often it was, in vain, and for
-    /// `least` at the least.
-    pub(crate) fn poll_retransmission(
-        &mut self,
-        now: Instant,
-        config: &EndpointConfig,
-        least: Duration,
-    ) -> Option<Result<&Datagrams, (ExchangeType, u32)>> {
-        let awaiting = self.awaiting.as_mut()?;
-        match awaiting.backoff.poll_for(now, config, least) {
-            Retry::Wait => None,
-            Retry::Again => Some(Ok(&awaiting.datagrams)),
-            Retry::GiveUp { tries } => Some(Err((awaiting.exchange, tries))),
-        }
-    }
-
-    /// How often the request under way has been sent again.
-    pub(crate) fn retransmissions(&self) -> u32 {
-        self.awaiting.as_ref().map_or(0, |a| a.backoff.sent_again)
-    }
-
-    /// Answers the request that came as `datagram`: seals the response, keeps it for
-    /// repetitions, and moves the window.
-    pub(crate) fn respond(
-        &mut self,
-        random: &mut dyn Random,
-        request: RequestId,
-        payloads: &[Payload<'_>],
-    ) -> Result<Datagrams, Error> {
-        let response = self.seal(random, request.exchange, true, request.id, payloads)?;
-        self.next_expected = request.id.checked_add(1);
-        self.request_parts = None;
-        self.opener_before = None;
-        self.answered =
-            Some(Answered { id: request.id, request: request.digest, response: response.clone() });
-        Ok(response)
-    }
-
-    fn seal(
-        &mut self,
-        random: &mut dyn Random,
-        exchange: ExchangeType,
-        response: bool,
-        id: u32,
-        payloads: &[Payload<'_>],
-    ) -> Result<Datagrams, Error> {
-        let header = Header {
-            initiator_spi: self.initiator_spi,
-            responder_spi: self.responder_spi,
-            exchange,
-            flags: Flags { response, version: false, initiator: self.initiator },
-            message_id: MessageId(id),
-        };
-        let (first, plaintext) = encode_chain(payloads).map_err(too_long)?;
-        let plaintext = Zeroizing::new(plaintext);
-        if exchange == ExchangeType::IKE_INTERMEDIATE {
-            self.cover(self.initiator, &header, first, &plaintext)?;
-        }
-        let prefix = encode_sk_prefix(&header, first, self.sealer.body_len(plaintext.len()));
-        let whole_len = self.sealer.body_len(plaintext.len()).saturating_add(SK_PREFIX);
-        match self.fragmentation {
-            Some(fragmentation) if whole_len > fragmentation.longest => {
-                let room = fragmentation.longest.saturating_sub(SKF_PREFIX);
-                self.seal_fragments(random, &header, first, &plaintext, room)
-            }
-            _ => Ok(self.seal_body(random, prefix.map_err(too_long)?, &plaintext)?.into()),
-        }
-    }
-
-    /// RFC 7383 2.5: the plaintext is cut, and each piece is sealed by itself.
-    fn seal_fragments(
-        &mut self,
-        random: &mut dyn Random,
-        header: &Header,
-        first: PayloadType,
-        plaintext: &[u8],
-        room: usize,
-    ) -> Result<Datagrams, Error> {
-        let pieces = plaintext.chunks(self.sealer.text_room(room).max(1));
-        let total = u16::try_from(pieces.len())
-            .map_err(|_count| Error::Internal("the message has too many fragments"))?;
-        let mut datagrams = Vec::with_capacity(pieces.len());
-        for (number, piece) in (1..=total).zip(pieces) {
-            let first = if number == 1 { first } else { PayloadType::NONE };
-            let body_len = self.sealer.body_len(piece.len());
-            let prefix =
-                encode_skf_prefix(header, first, number, total, body_len).map_err(too_long)?;
-            datagrams.push(self.seal_body(random, prefix, piece)?);
-        }
-        Ok(Datagrams(datagrams))
-    }
-
-    fn seal_body(
-        &mut self,
-        random: &mut dyn Random,
-        mut message: Vec<u8>,
-        plaintext: &[u8],
-    ) -> Result<Vec<u8>, Error> {
-        self.sealer
-            .seal(random, &mut message, plaintext)
-            .map_err(|_sealing| Error::Internal("the message could not be encrypted"))?;
-        Ok(message)
-    }
-}
-
-/// Octets before the body of an SK payload: the IKE header and the generic payload header.
-const SK_PREFIX: usize = Header::LEN + 4;
-/// The same of a fragment, which has its number and their total too (RFC 7383 2.5).
-const SKF_PREFIX: usize = SK_PREFIX + 4;
-
-const fn too_long(_error: EncodeError) -> Error {
-    Error::Internal("the message is too long")
 }
 
 /// What is wrong with a message that is authentic and has more padding than octets.
@@ -597,24 +377,6 @@ fn ciphers(initiator: bool, suite: IkeSuite, keys: &IkeKeys) -> Result<(Sealer, 
     let opener =
         Opener::new(suite.encryption, suite.integrity, theirs.0, theirs.1).map_err(bad_key)?;
     Ok((sealer, opener))
-}
-
-/// Names a request that is to be answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RequestId {
-    pub(crate) exchange: ExchangeType,
-    id: u32,
-    digest: [u8; 20],
-}
-
-impl RequestId {
-    pub(crate) fn new(opened: &Opened, datagram: &[u8]) -> Self {
-        Self {
-            exchange: opened.header.exchange,
-            id: opened.header.message_id.0,
-            digest: sha1(&[datagram]),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,14 @@
 mod fragments;
 mod int_auth;
 
-use gateway_wire::{Delete, Nonce, ProtocolId};
+use core::time::Duration;
+
+use gateway_wire::{Delete, Flags, MessageId, Nonce, ProtocolId, encode_sk_prefix};
 use proptest::prelude::*;
 
 use super::*;
 use crate::algorithms::{Additional, Encryption, Group, Integrity, Prf};
+use crate::config::EndpointConfig;
 use crate::testing::SeededRandom;
 use crate::time::start;
 
