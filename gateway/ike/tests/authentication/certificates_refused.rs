@@ -1,0 +1,178 @@
+//! Certificates that are not believed, each for a reason of its own.
+
+use super::*;
+
+/// A shows a certificate that B will not have.
+fn refused(subject: &Subject) -> CertificateFault {
+    let authority = Authority::new("Root");
+    let a = certified(&authority, subject);
+    let as_initiator = certificate_fault(&mut connect(ends(a, psk())), 1);
+    // The same, shown by the responder: its identity is then b.test.
+    if subject.name == "a.test" {
+        let subject = Subject { name: "b.test", ..subject.clone() };
+        let b = certified(&authority, &subject);
+        let as_responder = certificate_fault(&mut connect(ends(psk(), b)), 0);
+        assert_eq!(core::mem::discriminant(&as_initiator), core::mem::discriminant(&as_responder));
+    }
+    as_initiator
+}
+
+#[test]
+fn an_expired_certificate_is_named_with_its_date() {
+    let expired = Subject { days: (-20, -10), ..Subject::new("a.test", KeyKind::P256) };
+    let CertificateFault::Expired { subject, since } = refused(&expired) else { panic!() };
+    assert_eq!(subject, "O=Test, CN=a.test");
+    assert_eq!(since.0, NOW.as_secs() - 10 * 86_400);
+    let early = Subject { days: (10, 20), ..Subject::new("a.test", KeyKind::P256) };
+    assert!(matches!(refused(&early), CertificateFault::NotYetValid { .. }));
+}
+
+#[test]
+fn a_certificate_of_another_authority_is_refused() {
+    let (ours, other) = (Authority::new("Ours"), Authority::new("Other"));
+    let a = certified(&other, &Subject::new("a.test", KeyKind::P256));
+    let a = (a.0, RemoteAuth::Certificate(Arc::new(trust(&ours))));
+    let found = certificate_fault(&mut connect(ends(a, psk())), 1);
+    let CertificateFault::NoChain { issuer, anchors, .. } = found else { panic!("{found}") };
+    assert_eq!((issuer.to_string().as_str(), anchors.as_str()), ("CN=Other", "CN=Ours"));
+    // The same name does not make it the same authority.
+    let impostor = Authority::new("Ours");
+    let a = certified(&impostor, &Subject::new("a.test", KeyKind::P256));
+    let a = (a.0, RemoteAuth::Certificate(Arc::new(trust(&ours))));
+    let found = certificate_fault(&mut connect(ends(a, psk())), 1);
+    assert!(matches!(found, CertificateFault::WrongSignature(_)), "{found}");
+}
+
+#[test]
+fn an_identity_that_is_not_in_the_certificate_is_refused_and_what_is_in_it_is_listed() {
+    let found = refused(&Subject::new("c.test", KeyKind::P256));
+    let CertificateFault::Identity { identity, found, .. } = found else { panic!("{found}") };
+    assert_eq!(identity, "a.test");
+    assert!(found.contains("c.test") && found.contains("ops@c.test"), "{found}");
+    // Neither a wildcard nor the common name alone counts.
+    let wildcard =
+        Subject { alternative: names(&["*.test"]), ..Subject::new("a.test", KeyKind::P256) };
+    assert!(matches!(refused(&wildcard), CertificateFault::Identity { .. }));
+    let common = Subject { alternative: Vec::new(), ..Subject::new("a.test", KeyKind::P256) };
+    assert!(matches!(refused(&common), CertificateFault::Identity { .. }));
+}
+
+#[test]
+fn a_certificate_for_other_purposes_is_refused() {
+    for (purpose, good) in [
+        (&[1, 3, 6, 1, 5, 5, 7, 3, 3][..], false),
+        (&[1, 3, 6, 1, 5, 5, 7, 3, 17], true),
+        (&[1, 3, 6, 1, 5, 5, 8, 2, 2], true),
+        (&[1, 3, 6, 1, 5, 5, 7, 3, 1], true),
+        (&[2, 5, 29, 37, 0], true),
+    ] {
+        let subject =
+            Subject { purpose: Some(purpose.to_vec()), ..Subject::new("a.test", KeyKind::P256) };
+        if good {
+            let a = certified(&Authority::new("Root"), &subject);
+            assert!(established(&connect(ends(a, psk()))), "{purpose:?}");
+        } else {
+            let CertificateFault::Usage { reason, .. } = refused(&subject) else { panic!() };
+            assert!(reason.contains("1.3.6.1.5.5.7.3.3"), "{reason}");
+        }
+    }
+    let key = SigningKey::from_pem(key(KeyKind::P256)).unwrap();
+    let encrypting = Subject { encrypts: true, ..Subject::new("a.test", KeyKind::P256) };
+    let chain = Authority::new("Root").issue(&encrypting);
+    assert!(Credential::new(chain, key).unwrap_err().to_string().contains("key usage"));
+}
+
+#[test]
+fn name_constraints_of_an_authority_hold() {
+    let root = Authority::new("Root");
+    let middle = root.constrained("Middle", "other.test");
+    let a = certified(&middle, &Subject::new("a.test", KeyKind::P256));
+    let a = (a.0, RemoteAuth::Certificate(Arc::new(trust(&root))));
+    let found = certificate_fault(&mut connect(ends(a, psk())), 1);
+    assert!(matches!(found, CertificateFault::NameConstraints(_)), "{found}");
+}
+
+#[test]
+fn revocation_lists_are_consulted_as_the_policy_says() {
+    let authority = Authority::new("Root");
+    let subject = Subject::new("a.test", KeyKind::P256);
+    let try_with = |revocation, lists: Vec<Vec<u8>>| {
+        let (local, _) = certified(&authority, &subject);
+        let mut trust = trust(&authority);
+        trust.revocation = revocation;
+        trust.lists = certificates::lists(&lists);
+        connect(ends((local, RemoteAuth::Certificate(Arc::new(trust))), psk()))
+    };
+    let (good, bad, old) = (
+        authority.revoke(&[], 10),
+        authority.revoke(&[subject.serial], 10),
+        authority.revoke(&[], -1),
+    );
+    assert!(established(&try_with(Revocation::Strict, vec![good])));
+    assert!(established(&try_with(Revocation::IfAvailable, vec![])));
+    assert!(established(&try_with(Revocation::IfAvailable, vec![old.clone()])));
+    assert!(established(&try_with(Revocation::Off, vec![bad.clone()])));
+    let fault = |revocation, list| certificate_fault(&mut try_with(revocation, vec![list]), 1);
+    for revocation in [Revocation::Strict, Revocation::IfAvailable] {
+        assert!(matches!(fault(revocation, bad.clone()), CertificateFault::Revoked(_)));
+    }
+    let other = Authority::new("Other").revoke(&[], 10);
+    assert!(matches!(fault(Revocation::Strict, other), CertificateFault::RevocationUnknown(_)));
+    let found = fault(Revocation::Strict, old);
+    assert!(matches!(found, CertificateFault::RevocationListExpired { .. }), "{found}");
+}
+
+#[test]
+fn chains_that_are_too_long_or_certificates_too_large_are_refused() {
+    let limited = |chain, size| {
+        let root = Authority::new("Root");
+        let middle = root.intermediate("Middle");
+        let (local, _) = certified(&middle, &Subject::new("a.test", KeyKind::P256));
+        let a = (local, RemoteAuth::Certificate(Arc::new(trust(&root))));
+        let config = EndpointConfig {
+            certificate_chain_limit: chain,
+            certificate_size_limit: size,
+            ..EndpointConfig::default()
+        };
+        let mut simulation = Simulation::with_config(&[A, B], &config, Faults::default(), 1);
+        simulation.input(1, Input::WallClock(NOW));
+        let [a, b] = configure(|_, _| {}, ends(a, psk()));
+        simulation.configure(1, b);
+        simulation.configure(0, a);
+        simulation.acquire(0, "to-b");
+        simulation.run(MINUTE);
+        simulation
+    };
+    assert!(established(&limited(2, 2000)));
+    let found = certificate_fault(&mut limited(1, 2000), 1);
+    assert_eq!(found, CertificateFault::TooMany { found: 2, limit: 1 });
+    let found = certificate_fault(&mut limited(2, 100), 1);
+    assert!(matches!(found, CertificateFault::TooLarge { limit: 100, .. }), "{found}");
+}
+
+#[test]
+fn without_the_time_of_day_no_certificate_is_believed() {
+    let a = certified(&Authority::new("Root"), &Subject::new("a.test", KeyKind::P256));
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    let [a, b] = configure(|_, _| {}, ends(a, psk()));
+    simulation.configure(1, b);
+    simulation.configure(0, a);
+    simulation.acquire(0, "to-b");
+    simulation.run(MINUTE);
+    assert_eq!(certificate_fault(&mut simulation, 1), CertificateFault::NoTime);
+}
+
+#[test]
+fn time_goes_on_after_the_wall_clock_was_read() {
+    let soon = Subject { days: (-10, 1), ..Subject::new("a.test", KeyKind::P256) };
+    let a = certified(&Authority::new("Root"), &soon);
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    simulation.input(1, Input::WallClock(NOW));
+    let [a, b] = configure(|_, _| {}, ends(a, psk()));
+    simulation.configure(1, b);
+    simulation.configure(0, a);
+    simulation.run(Duration::from_secs(2 * 86_400));
+    simulation.acquire(0, "to-b");
+    simulation.run(MINUTE);
+    assert!(matches!(certificate_fault(&mut simulation, 1), CertificateFault::Expired { .. }));
+}
