@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::attach::pin_error;
+use super::check_capabilities;
 use super::error::BpfError;
-use super::{check_capabilities, make_pin_dir};
+use super::pins::make_pin_dir;
 
 /// Between two looks whether the directory is free.
 const PAUSE: Duration = Duration::from_millis(20);

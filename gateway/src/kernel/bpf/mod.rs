@@ -8,15 +8,14 @@
 mod attach;
 mod claim;
 mod error;
+mod log;
 mod outer;
+mod pins;
 mod rules;
 
-use core::time::Duration;
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aya::maps::{
     ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
@@ -24,35 +23,30 @@ use aya::maps::{
 use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use aya_log::EbpfLogger;
 use caps::{CapSet, Capability};
 use gateway_common::{
     Count, Entry, Reason, RuleCount, SaKey, SaValue, Tuples, global, map, program,
 };
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tracing::warn;
 
 pub use attach::{Attached, TcMode, XdpMode};
 pub use claim::Claim;
 pub use error::{BpfError, RuleError};
 pub use gateway_common::Action;
+pub use log::BpfLog;
+pub use pins::remove;
+pub(super) use pins::remove_maps;
 pub use rules::{ClassRule, Generation};
 
-use attach::{Interface, Made, pin_error};
+use attach::{Interface, Made};
 use error::chain;
+use log::logger;
 use outer::Inner;
+use pins::{MAPS, check_layout, make_pin_dir};
 use rules::address;
 
 /// The programs, as `build.rs` made them; empty with `GATEWAY_EBPF_SKIP=1`.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway-ebpf"));
-
-/// The maps that are pinned, with the sizes of key and value.
-const MAPS: [(&str, usize, usize); 4] = [
-    (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
-    (map::GENERATION, size_of::<u32>(), size_of::<u32>()),
-    (map::COUNTERS, size_of::<u32>(), size_of::<Count>()),
-    (map::RULE_COUNTERS, size_of::<u32>(), size_of::<RuleCount>()),
-];
 
 /// How to load the programs.
 #[derive(Clone, Debug)]
@@ -125,34 +119,6 @@ pub struct DataPath {
     config: DataPathConfig,
     /// What was attached where nothing of ours was before.
     made: Vec<Made>,
-}
-
-/// What the programs log. Readable when there is something.
-pub struct BpfLog {
-    readable: OwnedFd,
-    flush: Box<dyn FnMut() + Send>,
-}
-
-impl AsFd for BpfLog {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.readable.as_fd()
-    }
-}
-
-impl BpfLog {
-    /// Hands what is there to the logger of the crate `log`.
-    pub fn flush(&mut self) {
-        (self.flush)();
-    }
-
-    /// Does so a few times a second, for ever: it is for debugging only.
-    pub(super) async fn follow(mut self) {
-        let mut ticks = tokio::time::interval(Duration::from_millis(200));
-        loop {
-            ticks.tick().await;
-            self.flush();
-        }
-    }
 }
 
 impl DataPath {
@@ -456,41 +422,6 @@ impl DataPath {
     }
 }
 
-/// Detaches the programs of every run with this pin directory, and removes the directory: the
-/// node is then without guard.
-///
-/// # Errors
-/// A gateway has the directory, or something cannot be removed.
-pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
-    if !pin_dir.exists() {
-        return Ok(());
-    }
-    let _claim = Claim::of_existing(pin_dir)?;
-    attach::detach_all(&pin_dir.join(LINKS))?;
-    remove_maps(pin_dir)
-}
-
-/// Removes the directory with the maps, if nothing is attached any more.
-///
-/// # Errors
-/// Something cannot be removed.
-pub(super) fn remove_maps(pin_dir: &Path) -> Result<(), BpfError> {
-    let links = pin_dir.join(LINKS);
-    let remove = |path: &Path, result: std::io::Result<()>| match result {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(pin_error(path, error)),
-        Ok(()) | Err(_) => Ok(()),
-    };
-    for (name, _, _) in MAPS {
-        let path = pin_dir.join(name);
-        remove(&path, fs::remove_file(&path))?;
-    }
-    remove(&links, fs::remove_dir(&links))?;
-    remove(pin_dir, fs::remove_dir(pin_dir))
-}
-
-/// The directory of the links, in the pin directory.
-const LINKS: &str = "links";
-
 /// Loading needs these; the kernel's own answer would be a bare EPERM. `CAP_SYS_ADMIN` was the one
 /// for BPF before 5.8 and still stands for the newer two.
 fn check_capabilities() -> Result<(), BpfError> {
@@ -507,48 +438,12 @@ fn check_capabilities() -> Result<(), BpfError> {
     if missing.is_empty() { Ok(()) } else { Err(BpfError::MissingCapability(missing)) }
 }
 
-/// Makes the pin directory and the one for links in it, and returns the latter.
-fn make_pin_dir(pin_dir: &Path) -> Result<PathBuf, BpfError> {
-    let parent = pin_dir.parent().unwrap_or(pin_dir);
-    let on_bpffs = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
-    if !on_bpffs(parent) && !on_bpffs(pin_dir) {
-        return Err(BpfError::NoBpffs(parent.to_owned()));
-    }
-    let links = pin_dir.join(LINKS);
-    fs::create_dir_all(&links).map_err(|error| pin_error(&links, error))?;
-    Ok(links)
-}
-
-/// aya takes a pinned map as it is; one of another version must not be written to.
-fn check_layout(pin_dir: &Path) -> Result<(), BpfError> {
-    for (name, key, value) in MAPS {
-        let path = pin_dir.join(name);
-        let info = MapData::from_pin(&path)
-            .and_then(|map| map.info())
-            .map_err(|error| BpfError::kernel("a pinned map cannot be read", &error))?;
-        if usize::try_from(info.key_size()) != Ok(key)
-            || usize::try_from(info.value_size()) != Ok(value)
-        {
-            return Err(BpfError::OtherLayout { path, dir: pin_dir.to_owned() });
-        }
-    }
-    Ok(())
-}
-
 fn typed<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, BpfError> {
     let map = ebpf.take_map(name).ok_or(BpfError::NotInObject(name))?;
     T::try_from(map).map_err(|error| BpfError::kernel("a map has another type", &error))
-}
-
-fn logger(ebpf: &mut Ebpf) -> Result<BpfLog, BpfError> {
-    const WHAT: &str = "the programs' log cannot be read";
-    let mut logger = EbpfLogger::init(ebpf).map_err(|error| BpfError::kernel(WHAT, &error))?;
-    let readable = logger.as_fd().try_clone_to_owned();
-    let readable = readable.map_err(|error| BpfError::kernel(WHAT, &error))?;
-    Ok(BpfLog { readable, flush: Box::new(move || logger.flush()) })
 }
 
 fn not_in(name: &'static str) -> impl Fn(ProgramError) -> BpfError {

@@ -1,0 +1,83 @@
+//! What is pinned: the directory, the maps and links in it, and how all of that is removed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::maps::MapData;
+use gateway_common::{Count, RuleCount, SaKey, SaValue, map};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::attach::{self, pin_error};
+use super::claim::Claim;
+use super::error::BpfError;
+
+/// The maps that are pinned, with the sizes of key and value.
+pub(super) const MAPS: [(&str, usize, usize); 4] = [
+    (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
+    (map::GENERATION, size_of::<u32>(), size_of::<u32>()),
+    (map::COUNTERS, size_of::<u32>(), size_of::<Count>()),
+    (map::RULE_COUNTERS, size_of::<u32>(), size_of::<RuleCount>()),
+];
+
+/// The directory of the links, in the pin directory.
+const LINKS: &str = "links";
+
+/// Makes the pin directory and the one for links in it, and returns the latter.
+pub(super) fn make_pin_dir(pin_dir: &Path) -> Result<PathBuf, BpfError> {
+    let parent = pin_dir.parent().unwrap_or(pin_dir);
+    let on_bpffs = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
+    if !on_bpffs(parent) && !on_bpffs(pin_dir) {
+        return Err(BpfError::NoBpffs(parent.to_owned()));
+    }
+    let links = pin_dir.join(LINKS);
+    fs::create_dir_all(&links).map_err(|error| pin_error(&links, error))?;
+    Ok(links)
+}
+
+/// aya takes a pinned map as it is; one of another version must not be written to.
+pub(super) fn check_layout(pin_dir: &Path) -> Result<(), BpfError> {
+    for (name, key, value) in MAPS {
+        let path = pin_dir.join(name);
+        let info = MapData::from_pin(&path)
+            .and_then(|map| map.info())
+            .map_err(|error| BpfError::kernel("a pinned map cannot be read", &error))?;
+        if usize::try_from(info.key_size()) != Ok(key)
+            || usize::try_from(info.value_size()) != Ok(value)
+        {
+            return Err(BpfError::OtherLayout { path, dir: pin_dir.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Detaches the programs of every run with this pin directory, and removes the directory: the
+/// node is then without guard.
+///
+/// # Errors
+/// A gateway has the directory, or something cannot be removed.
+pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
+    if !pin_dir.exists() {
+        return Ok(());
+    }
+    let _claim = Claim::of_existing(pin_dir)?;
+    attach::detach_all(&pin_dir.join(LINKS))?;
+    remove_maps(pin_dir)
+}
+
+/// Removes the directory with the maps, if nothing is attached any more.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(in crate::kernel) fn remove_maps(pin_dir: &Path) -> Result<(), BpfError> {
+    let links = pin_dir.join(LINKS);
+    let remove = |path: &Path, result: std::io::Result<()>| match result {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(pin_error(path, error)),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    for (name, _, _) in MAPS {
+        let path = pin_dir.join(name);
+        remove(&path, fs::remove_file(&path))?;
+    }
+    remove(&links, fs::remove_dir(&links))?;
+    remove(pin_dir, fs::remove_dir(pin_dir))
+}
