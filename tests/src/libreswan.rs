@@ -288,12 +288,26 @@ impl<'a> Libreswan<'a> {
         self.whack(&["--rekey-ike", "--name", CHILD]).map(drop)
     }
 
+    /// Asks for a successor of the Child SA, and does not wait for what comes of it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn begin_to_rekey_child(&self) -> Result {
+        self.whack(&["--asynchronous", "--rekey-child", "--name", CHILD]).map(drop)
+    }
+
     /// The states that it has, a line for each SA, and each begins with its number.
     ///
     /// # Errors
     /// It does not answer.
     pub fn states(&self) -> Result<String> {
         self.whack(&["--showstates"])
+    }
+
+    /// Its log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.daemon.log()
     }
 
     /// Waits until it has no SA left.

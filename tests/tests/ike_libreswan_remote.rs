@@ -3,13 +3,14 @@
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use core::net::IpAddr;
+use core::time::Duration;
 
 use gateway_tests::daemon::{Daemon, wait_for};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::libreswan::{Connection, Libreswan};
 use gateway_tests::mobility::{kept, wait_at};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{all_answered, both_ways};
+use gateway_tests::scenario::{all_answered, both_ways, hosts};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{PingOptions, ping_until_answered};
 use gateway_tests::{Context as _, Result};
@@ -185,4 +186,43 @@ fn libreswan_that_answered_and_was_killed_is_reached_anew_and_takes_us_again() -
         Ok((server.states()?.matches("ESTABLISHED_CHILD_SA").count() == 1).then_some(()))
     })?;
     from_client(&topology)
+}
+
+/// How long everything is on its way while both ask.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// Both ends replace the Child SA at once: we by time, on a slow wire, and libreswan before it hears
+/// of it. It compares no nonces and would keep both successors. If its own is the one to go, we wait
+/// in vain for it to delete that, and do so ourselves; traffic passes then as before.
+#[test]
+fn libreswan_and_we_rekey_a_child_sa_at_once_and_one_is_left() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let theirs = Connection::of_server(&topology, V4).known(&topology, V4);
+    let server = Libreswan::start(&topology.server.gateway, &theirs)?;
+    let ours = Policy {
+        settings: "retransmit-initial = \"200ms\"\nretransmit-tries = 5".to_owned(),
+        ..Policy::of_client(&topology, V4, V4).with_rules(|rule| {
+            rule.start = "always";
+            rule.lifetime = Some("14s".to_owned());
+        })
+    };
+    let mut client = Gateway::start(&topology.client.gateway, &ours)?;
+    client.wait_child(RULE)?;
+    let repeated = client.counter("ike_request_retransmitted")?;
+    topology.delay(SLOW)?;
+    client.wait_counter("ike_request_retransmitted", repeated.saturating_add(1))?;
+    server.begin_to_rekey_child()?;
+    client.wait_counter("ike_rekey_collision", 1)?;
+    topology.delay(Duration::ZERO)?;
+    client.daemon().wait_for_log(": redundant", 0, PATIENCE)?;
+    wait_for("one Child SA at both ends", PATIENCE, || {
+        let theirs = server.states()?.matches("ESTABLISHED_CHILD_SA").count();
+        Ok((theirs == 1 && client.children(RULE)?.len() == 1).then_some(()))
+    })?;
+    both_ways(hosts(&topology, V4))?;
+    assert_eq!(client.counter("ike_sa_established")?, 1);
+    Ok(())
 }

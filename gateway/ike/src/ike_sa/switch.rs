@@ -407,13 +407,32 @@ impl IkeSa {
             return;
         }
         if expired.redundant {
-            return self.retire_and_delete(now, shared, child);
+            return self.end_redundant(now, shared, child);
         }
         if expired.is_live() && !expired.successor_wanted {
             expired.successor_wanted = true;
             let wish = Wish { replaces: Some(child), ..Wish::new(rule) };
             self.add_job(now, shared, Job::CreateChild(wish));
         }
+    }
+
+    /// The peer has left it to us to delete the successor that it made and that the nonces are
+    /// against: so it has compared none, and takes that one, which is its newest, for the one in use.
+    /// libreswan sends nothing any more when that goes. So it gets a newer one first.
+    fn end_redundant(&mut self, now: Instant, shared: &mut Shared, child: ChildId) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(redundant) = established.children.get(&child) else { return };
+        let (rule, pairs) = (Arc::clone(&redundant.rule.name), redundant.pairs.clone());
+        let stays = established.children.values_mut().find(|c| {
+            let same = c.pairs.iter().map(|(s, _)| s).eq(pairs.iter().map(|(s, _)| s));
+            c.is_live() && c.rule.name == rule && same
+        });
+        if let Some(stays) = stays.filter(|stays| !stays.successor_wanted) {
+            stays.successor_wanted = true;
+            let wish = Wish { replaces: Some(stays.id), ..Wish::new(rule) };
+            self.add_job(now, shared, Job::CreateChild(wish));
+        }
+        self.retire_and_delete(now, shared, child);
     }
 
     /// A Child SA did not get its successor: it is tried again, until the hard limit ends it.
