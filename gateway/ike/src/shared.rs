@@ -213,6 +213,12 @@ impl Shared {
         Some(since_1970.saturating_add(now.saturating_duration_since(then)))
     }
 
+    /// When the wall clock says this, in time since 1970; if it is past, a moment that is past too.
+    pub(crate) fn when(&self, since_1970: Duration) -> Option<Instant> {
+        let (then, at) = self.wall_clock?;
+        then.checked_add(since_1970.saturating_sub(at))
+    }
+
     /// Sends a message, which may be in several datagrams.
     pub(crate) fn transmit(&mut self, path: Path, message: impl Into<Datagrams>) {
         let message = message.into();

@@ -27,6 +27,7 @@ mod successor;
 mod switch;
 mod view;
 
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -60,6 +61,8 @@ pub(crate) struct IkeSa {
     pub(crate) peer: Option<Arc<PeerConfig>>,
     /// How the peer proved who it is, once it has.
     pub(crate) proof: Option<PeerProof>,
+    /// When we begin another one because a certificate ends, in time since 1970.
+    pub(crate) reauthenticate_at: Option<Duration>,
     /// The user that the peer proved by EAP to be.
     pub(crate) user: Option<UserName>,
     /// What a peer said of itself that was not believed.
@@ -312,6 +315,7 @@ impl IkeSa {
             }
             State::Established(_) => {
                 self.retransmit(now, shared);
+                self.belief_timeout(now, shared);
                 self.established_timeout(now, shared);
             }
             State::HalfOpen(_) | State::FindingAddress | State::Closed => {}
@@ -329,7 +333,10 @@ impl IkeSa {
                 crate::time::earlier(s.eap_deadline(), s.channel.next_retransmission())
             }
             State::HalfOpen(s) => Some(s.deadline),
-            State::Established(s) => s.next_timeout(self.peer.as_deref(), shared),
+            State::Established(s) => crate::time::earlier(
+                s.next_timeout(self.peer.as_deref(), shared),
+                self.belief_due(shared),
+            ),
             State::Closing(s) => {
                 crate::time::earlier(Some(s.until), s.channel.next_retransmission())
             }

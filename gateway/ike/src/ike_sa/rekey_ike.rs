@@ -487,6 +487,7 @@ impl IkeSa {
             id: IkeSaId(0),
             peer: self.peer.as_ref().map(Arc::clone),
             proof: None,
+            reauthenticate_at: None,
             user: self.user.clone(),
             path: self.path,
             initiator_spi: spis.0,

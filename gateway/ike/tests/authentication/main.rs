@@ -13,6 +13,7 @@
 mod certificates;
 
 mod certificates_refused;
+mod expiry;
 mod renewed;
 
 use std::net::IpAddr;

@@ -130,6 +130,13 @@ impl Authority {
         self.below(Self::params(name))
     }
 
+    /// The same, good for so many days.
+    pub(crate) fn intermediate_until(&self, name: &str, days: i64) -> Self {
+        let mut params = Self::params(name);
+        params.not_after = day(days);
+        self.below(params)
+    }
+
     /// One that may issue certificates only below a domain.
     pub(crate) fn constrained(&self, name: &str, domain: &str) -> Self {
         let permitted = GeneralSubtree::DnsName(domain.to_owned());

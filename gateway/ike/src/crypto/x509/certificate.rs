@@ -233,6 +233,13 @@ impl Credential {
         &self.key
     }
 
+    /// When the first of our certificate and the others ends.
+    #[must_use]
+    pub fn ends(&self) -> Date {
+        let others = self.intermediates.iter().filter_map(|der| Certificate::from_der(der).ok());
+        others.map(|other| other.not_after()).fold(self.certificate.not_after(), Ord::min)
+    }
+
     /// The DER of our certificate and of the others, in order.
     pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
         core::iter::once(self.certificate.der()).chain(self.intermediates.iter().map(Vec::as_slice))

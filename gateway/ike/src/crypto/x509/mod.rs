@@ -5,6 +5,7 @@ mod fault;
 mod name;
 mod ocsp;
 mod trust;
+mod verified;
 
 #[cfg(test)]
 mod ocsp_tests;
@@ -18,3 +19,4 @@ pub use self::fault::CertificateFault;
 pub use self::name::{DistinguishedName, NameError};
 pub use self::ocsp::OcspResponse;
 pub use self::trust::{Revocation, RevocationList, Trust, TrustAnchors};
+pub(crate) use self::verified::{Bounds, Verified};

@@ -125,6 +125,11 @@ impl OcspResponse {
         Self::from_basic(basic).map_err(malformed)
     }
 
+    /// When there should be new answers, in time since 1970.
+    pub(super) fn next_updates(&self) -> impl Iterator<Item = Duration> {
+        self.answers.iter().filter_map(|answer| answer.next_update)
+    }
+
     /// BasicOCSPResponse.
     fn from_basic(der: &[u8]) -> Result<Self, DerError> {
         let (signed, certificates) = in_sequence(der, |reader| {

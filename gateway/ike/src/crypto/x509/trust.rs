@@ -20,7 +20,7 @@ use x509_cert::der::oid::db::DB;
 use x509_cert::der::{Decode as _, Encode as _, SliceReader, Tag};
 
 use super::ocsp::{Finding, Issuer, OcspResponse, Signed, consult};
-use super::{Certificate, CertificateFault, Date, DistinguishedName};
+use super::{Certificate, CertificateFault, Date, DistinguishedName, Verified};
 use crate::crypto::prf::sha1;
 use crate::crypto::signature::P521_CERTIFICATE_SIGNATURES;
 
@@ -139,12 +139,16 @@ impl RevocationList {
     /// Whether it is this issuer's list of all that it has revoked, and current. Which of its
     /// certificates a partial list is about is not judged here: it covers nothing.
     fn covers(&self, issuer: &Issuer<'_>, now: Duration) -> bool {
-        let Ok(list) = CertificateList::<Rfc5280>::from_der(&self.der) else { return false };
-        let next = list.tbs_cert_list.next_update.map(|time| time.to_unix_duration());
         self.list.issuer() == issuer.name
             && self.list.issuing_distribution_point().is_none()
-            && next.is_some_and(|until| now <= until)
+            && self.next_update().is_some_and(|until| now <= until)
             && Signed::from_der(&self.der).is_ok_and(|signed| signed.is_by(issuer.spki))
+    }
+
+    /// When there should be a new one, in time since 1970.
+    pub(super) fn next_update(&self) -> Option<Duration> {
+        let list = CertificateList::<Rfc5280>::from_der(&self.der).ok()?;
+        list.tbs_cert_list.next_update.map(|time| time.to_unix_duration())
     }
 }
 
@@ -188,6 +192,15 @@ impl Trust {
     /// # Errors
     /// Why it cannot.
     pub fn verify(&self, chain: &[&[u8]], now: Duration) -> Result<Certificate, CertificateFault> {
+        self.believe(chain, now).map(|verified| verified.certificate)
+    }
+
+    /// The same, with what the verdict stands on.
+    pub(super) fn believe(
+        &self,
+        chain: &[&[u8]],
+        now: Duration,
+    ) -> Result<Verified, CertificateFault> {
         let (leaf, others) = chain.split_first().ok_or(CertificateFault::Absent)?;
         let certificate = Certificate::from_der(leaf)?;
         if !certificate.may_sign() {
@@ -215,7 +228,7 @@ impl Trust {
         if self.revocation != Revocation::Off && !self.responses.is_empty() {
             self.check_responses(&path, now, &certificate)?;
         }
-        Ok(certificate)
+        Ok(Verified::new(self, certificate, &path, now))
     }
 
     /// What OCSP responses say of each certificate of a chain, and, with the strict policy, whether

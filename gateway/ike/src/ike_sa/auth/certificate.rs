@@ -8,7 +8,7 @@ use gateway_wire::{CertEncoding, Certificate, CertificateRequest, Payload};
 use crate::config::{EndpointConfig, LocalAuth, PeerConfig, RemoteAuth};
 use crate::counters::Counter;
 use crate::crypto::signature::PublicKey;
-use crate::crypto::x509::{self, CertificateFault, Trust};
+use crate::crypto::x509::{Bounds, CertificateFault, Trust, Verified};
 use crate::error::AuthenticationFault;
 use crate::shared::Shared;
 
@@ -81,29 +81,15 @@ pub(super) fn verified(
     peer: &PeerConfig,
     trust: &Trust,
     certificates: &[Certificate<'_>],
-) -> Result<x509::Certificate, AuthenticationFault> {
+) -> Result<Verified, CertificateFault> {
     let x509 = certificates.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE);
     let chain: Vec<&[u8]> = x509.map(|c| c.data).collect();
-    let (found, limit) = (chain.len(), limits.certificate_chain_limit);
-    if found > limit {
-        return Err(CertificateFault::TooMany { found, limit }.into());
-    }
-    let largest = chain.iter().map(|der| der.len()).max().unwrap_or(0);
-    let limit = limits.certificate_size_limit;
-    if largest > limit {
-        return Err(CertificateFault::TooLarge { found: largest, limit }.into());
-    }
-    let certificate = trust.verify(&chain, now.ok_or(CertificateFault::NoTime)?)?;
-    if !certificate.holds(&peer.remote_id) {
-        let found: Vec<_> = certificate.identities().map(|i| i.to_string()).collect();
-        let fault = CertificateFault::Identity {
-            subject: certificate.subject().clone(),
-            identity: peer.remote_id.to_string(),
-            found: if found.is_empty() { "none".to_owned() } else { found.join("; ") },
-        };
-        return Err(fault.into());
-    }
-    Ok(certificate)
+    trust.identify(&chain, bounds(limits), now, core::slice::from_ref(&peer.remote_id))
+}
+
+/// What is looked at of a chain.
+pub(super) const fn bounds(limits: &EndpointConfig) -> Bounds {
+    Bounds { count: limits.certificate_chain_limit, size: limits.certificate_size_limit }
 }
 
 /// Whether the raw public key that the peer shows, if it does, is the one that we know.
@@ -121,6 +107,7 @@ pub(super) fn same_key(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::x509;
     use crate::testing::{FastKeyExchange, SeededRandom, peer};
 
     fn shared() -> Shared {
@@ -153,7 +140,7 @@ mod tests {
         };
         let now = Some(Duration::from_secs(1));
         let found = verified(&shared.config, now, &peer("p", "a", "b", None), &trust, &sent[..3]);
-        assert_eq!(found, Err(CertificateFault::Absent.into()));
+        assert_eq!(found, Err(CertificateFault::Absent));
     }
 
     #[test]

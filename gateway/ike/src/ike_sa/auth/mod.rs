@@ -1,6 +1,7 @@
 //! IKE_AUTH (RFC 7296 1.2, 2.15, 2.21.2): the exchange, and the proof that it yields. Each role has a
 //! module. What AUTH covers is in `transcript`; how it is made and checked, in a module for each method.
 
+mod belief;
 mod certificate;
 mod eap;
 mod initiator;
@@ -37,24 +38,6 @@ use crate::payloads::Payloads;
 use crate::shared::Shared;
 
 impl IkeSa {
-    /// The configuration of the peer differs in certificates only. What stands goes on if the peer
-    /// would be believed again, and what comes next is judged by the new configuration.
-    pub(crate) fn peer_renewed(
-        &mut self,
-        now: Instant,
-        shared: &mut Shared,
-        peer: &Arc<PeerConfig>,
-    ) {
-        self.peer = Some(Arc::clone(peer));
-        let State::Established(_) = &self.state else { return };
-        let Some(proof) = &self.proof else { return };
-        if let Err(fault) = proof.judge(&shared.config, shared.time_of_day(now), peer) {
-            shared.count(Counter::AuthenticationFailed);
-            self.event(shared, EventKind::NoLongerBelieved(fault));
-            self.delete_ike(now, shared, "the peer's certificate is not believed any more");
-        }
-    }
-
     /// Both ends are authenticated: the IKE SA stands.
     fn establish(
         &mut self,
@@ -68,6 +51,10 @@ impl IkeSa {
         let PeerConfig { name, remote_id, .. } = &**peer.peer();
         self.peer = Some(Arc::clone(peer.peer()));
         self.proof = Some(peer.proof().clone());
+        let began = channel.initiator;
+        self.reauthenticate_at = began
+            .then(|| Self::reauthentication_due(now, shared, peer.peer(), peer.proof()))
+            .flatten();
         let mut established = Established::new(now, channel, nat);
         established.begin_life(now, shared, peer.peer());
         self.state = State::Established(Box::new(established));

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{Transcript, certificate, psk, signature};
 use crate::algorithms::{Prf, SignatureScheme};
 use crate::config::{EapMethod, EndpointConfig, LocalAuth, PeerConfig, RemoteAuth};
-use crate::crypto::x509::{Date, DistinguishedName};
+use crate::crypto::x509::{Date, DistinguishedName, Verified};
 use crate::error::{AuthenticationFault, Error};
 use crate::keys::shared_key_auth;
 
@@ -46,23 +46,53 @@ pub struct PeerCertificate {
     pub not_after: Date,
     /// What it sent, in order to be judged again.
     chain: Arc<[Vec<u8>]>,
+    /// When the first certificate of the chain by which it is believed ends.
+    ends: Date,
+    /// Until when it is believed without being judged again.
+    stands: Date,
+}
+
+impl PeerCertificate {
+    fn new(verified: &Verified, chain: Vec<Vec<u8>>) -> Self {
+        let Verified { certificate, ends, stands } = verified;
+        Self {
+            subject: certificate.subject().clone(),
+            not_after: certificate.not_after(),
+            chain: chain.into(),
+            ends: *ends,
+            stands: *stands,
+        }
+    }
 }
 
 impl PeerProof {
-    /// Whether the peer would still be believed under another configuration.
+    /// When the first certificate ends of the chain by which the peer is believed.
+    pub(super) fn ends(&self) -> Option<Date> {
+        self.certificate.as_ref().map(|shown| shown.ends)
+    }
+
+    /// Until when the peer is believed without being judged again.
+    pub(super) fn stands(&self) -> Option<Date> {
+        self.certificate.as_ref().map(|shown| shown.stands)
+    }
+
+    /// Whether the peer would still be believed, at another time or under another configuration.
     pub(super) fn judge(
-        &self,
+        &mut self,
         limits: &EndpointConfig,
         now: Option<Duration>,
         peer: &PeerConfig,
     ) -> Result<(), AuthenticationFault> {
-        let (RemoteAuth::Certificate(trust), Some(shown)) = (&peer.remote_auth, &self.certificate)
+        let (RemoteAuth::Certificate(trust), Some(shown)) =
+            (&peer.remote_auth, &mut self.certificate)
         else {
             return Ok(());
         };
         let encoding = CertEncoding::X509_SIGNATURE;
-        let shown: Vec<_> = shown.chain.iter().map(|data| Certificate { encoding, data }).collect();
-        certificate::verified(limits, now, peer, trust, &shown).map(drop)
+        let chain: Vec<_> = shown.chain.iter().map(|data| Certificate { encoding, data }).collect();
+        let found = certificate::verified(limits, now, peer, trust, &chain)?;
+        (shown.ends, shown.stands) = (found.ends, found.stands);
+        Ok(())
     }
 }
 
@@ -154,15 +184,12 @@ pub(super) fn verify(
             PeerProof { scheme: None, certificate: None, eap: None }
         }
         RemoteAuth::Certificate(trust) => {
-            let found = certificate::verified(limits, *now, peer, trust, certificates)?;
-            let whose = format!("the certificate of {}", found.subject());
-            let scheme = signed(found.key(), &whose)?;
+            let found = certificate::verified(limits, *now, peer, trust, certificates)
+                .map_err(AuthenticationFault::from)?;
+            let whose = format!("the certificate of {}", found.certificate.subject());
+            let scheme = signed(found.certificate.key(), &whose)?;
             let x509 = certificates.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE);
-            let certificate = PeerCertificate {
-                subject: found.subject().clone(),
-                not_after: found.not_after(),
-                chain: x509.map(|c| c.data.to_vec()).collect(),
-            };
+            let certificate = PeerCertificate::new(&found, x509.map(|c| c.data.to_vec()).collect());
             PeerProof { scheme: Some(scheme), certificate: Some(certificate), eap: None }
         }
         RemoteAuth::PublicKey(key) => {

@@ -70,6 +70,7 @@ impl IkeSa {
             initiator_spi: shared.ike_spi()?,
             responder_spi: IkeSpi::ZERO,
             proof: None,
+            reauthenticate_at: None,
             begun: now,
             init_request: None,
             jobs,

@@ -100,6 +100,7 @@ pub(crate) fn answer_init(
         initiator_spi: spis.0,
         responder_spi: spis.1,
         proof: None,
+        reauthenticate_at: None,
         begun: now,
         init_request: Some(digest),
         jobs: VecDeque::new(),
