@@ -58,6 +58,9 @@ pub enum Command {
     /// Show what the running gateway does
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Show how large packets may be, and why
+    #[command(after_help = MTU_HELP)]
+    Mtu(StatusArgs),
     /// Block what the policies protect until the gateway runs
     #[command(after_help = GUARD_HELP)]
     Guard(GuardArgs),
@@ -104,6 +107,19 @@ const STATUS_HELP: &str = "\
 Examples:
   gateway status
   gateway status --json | jq '.ike_sas[] | {peer, state}'
+
+Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on the command line,
+3 if there is none.";
+
+const MTU_HELP: &str = "\
+For each Child SA the MTU of the underlay by which the peer is reached, what encryption adds, and
+what is left. The routes to what is protected have that MTU: local TCP and UDP, and what is
+forwarded, get it by ICMP and ICMPv6 where a packet is too large. A smaller MTU on the way to the peer is
+not known here.
+
+Examples:
+  gateway mtu
+  gateway mtu --json | jq '.[] | {rule, mtu, mss_v4}'
 
 Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on the command line,
 3 if there is none.";
@@ -157,7 +173,7 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// Arguments of `gateway status`.
+/// Arguments of `gateway status` and `gateway mtu`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Print the report as JSON
@@ -284,7 +300,7 @@ mod tests {
         for expected in ["Examples:", "kill -HUP", "Exit status:", "3  `gateway status`", "check"] {
             assert!(help.contains(expected), "{expected} in\n{help}");
         }
-        for sub in ["run", "check", "status", "guard", "unguard"] {
+        for sub in ["run", "check", "status", "mtu", "guard", "unguard"] {
             let help = command.find_subcommand_mut(sub).unwrap().render_long_help().to_string();
             assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
         }

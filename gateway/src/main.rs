@@ -8,10 +8,11 @@ use clap::Parser as _;
 use gateway::cli::{
     CheckArgs, Cli, Command, GuardArgs, StatusArgs, UnguardArgs, completions, exit, manual,
 };
-use gateway::control::{QueryError, Request, Response, query, render};
+use gateway::control::{QueryError, Request, Response, query, render, render_mtu};
 use gateway::driver;
 use gateway::kernel::bpf::remove;
 use gateway_ike::config::{LocalAuth, PeerConfig};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Command::Run(args) => driver::run(&args).map_or_else(|e| failed(&e), |()| exit::OK),
         Command::Check(args) => check(&args),
         Command::Status(args) => status(&args),
+        Command::Mtu(args) => mtu(&args),
         Command::Guard(args) => guard(&args),
         Command::Unguard(args) => unguard(&args),
         Command::Version => print(concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
@@ -97,12 +99,37 @@ fn authentication(peer: &PeerConfig) -> Value {
 /// `gateway status`.
 fn status(args: &StatusArgs) -> u8 {
     match query(&args.socket, &Request::Status {}) {
-        Ok(Response::Status(report)) if args.json => match serde_json::to_string_pretty(&report) {
-            Ok(text) => print(format!("{text}\n").as_bytes()),
-            Err(error) => failed(&error),
-        },
-        Ok(Response::Status(report)) => print(render(&report).as_bytes()),
+        Ok(Response::Status(report)) => show(args, &report, |report| render(report)),
+        other => unanswered(other),
+    }
+}
+
+/// `gateway mtu`.
+fn mtu(args: &StatusArgs) -> u8 {
+    match query(&args.socket, &Request::Mtu {}) {
+        Ok(Response::Mtu(reports)) => show(args, &reports, |reports| render_mtu(reports)),
+        other => unanswered(other),
+    }
+}
+
+/// What the gateway has answered, for programs or for people.
+fn show<R: Serialize>(args: &StatusArgs, report: &R, render: fn(&R) -> String) -> u8 {
+    if !args.json {
+        return print(render(report).as_bytes());
+    }
+    match serde_json::to_string_pretty(report) {
+        Ok(text) => print(format!("{text}\n").as_bytes()),
+        Err(error) => failed(&error),
+    }
+}
+
+/// It has not answered what was asked.
+fn unanswered(answer: Result<Response, QueryError>) -> u8 {
+    match answer {
         Ok(Response::Error(error)) => failed(&error),
+        Ok(Response::Status(_) | Response::Mtu(_)) => {
+            failed(&"the gateway answers something else than what it was asked")
+        }
         Err(error @ QueryError::NoDaemon { .. }) => {
             failed(&error);
             exit::NO_DAEMON

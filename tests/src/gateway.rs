@@ -285,6 +285,18 @@ impl<'a> Gateway<'a> {
         output(&mut command, "").map_err(|error| self.with_log(&error))
     }
 
+    /// What `gateway mtu --json` says of its only Child SA.
+    ///
+    /// # Errors
+    /// It cannot be asked, or there is none, or more; with the end of the daemon's log.
+    pub fn mtu(&self) -> Result<Value> {
+        let mut command = self.namespace.command(gateway_binary());
+        command.args(["mtu", "--json", "--socket", SOCKET]);
+        let text = output(&mut command, "").map_err(|error| self.with_log(&error))?;
+        let [report] = serde_json::from_str::<[Value; 1]>(&text).context(text)?;
+        Ok(report)
+    }
+
     /// What it says of an interface of its own.
     ///
     /// # Errors

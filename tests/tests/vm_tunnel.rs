@@ -55,6 +55,7 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
     let (one, other) = (&topology.client, &topology.server);
     all_answered(&one.gateway, other.inner(inner), &PingOptions::default())?;
     all_answered(&other.gateway, one.inner(inner), &PingOptions::default())?;
+    as_large_as_it_says(&topology, &client, inner)?;
     let summary = capture.summary(Mark::START)?;
     encrypted(&topology, &summary)?;
     // Behind NAT, and only there, keepalives are sent.
@@ -78,6 +79,31 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
     none_answered(&topology.client.host, other.host_address(inner))?;
     none_answered(&topology.server.host, one.host_address(inner))?;
     capture.finish(&[between_sites(&topology, inner)?])
+}
+
+/// A packet of a host as large as `gateway mtu` says passes, whatever it grows by on the way, and of one
+/// that is larger the host is told. The underlay has an MTU of 1500, and nothing may be fragmented.
+fn as_large_as_it_says(topology: &Topology, gateway: &Gateway<'_>, inner: Family) -> Result {
+    let report = gateway.mtu()?;
+    let octets = |name| field(&report, name).as_u64().context(format_args!("{report}"));
+    assert_eq!(octets("underlay_mtu")?, 1500);
+    let mtu = octets("mtu")?;
+    assert_eq!(mtu, 1500_u64.saturating_sub(octets("overhead_total")?), "{report}");
+    let (from, to) = (&topology.client.host, topology.server.host_address(inner).to_string());
+    let headers = if inner == V4 { 20 + 8 } else { 40 + 8 };
+    let whole = |size: u64| {
+        let size = size.saturating_sub(headers).to_string();
+        let mut command = from.command("ping");
+        command.args(["-n", "-M", "do", "-c", "1", "-W", "5", "-s", &size, &to]);
+        command.output().context("ping")
+    };
+    let fits = whole(mtu)?;
+    assert!(fits.status.success(), "{mtu}: {fits:?}");
+    let too_large = whole(mtu.saturating_add(1))?;
+    let told = String::from_utf8_lossy(&[too_large.stdout, too_large.stderr].concat()).into_owned();
+    assert!(!too_large.status.success() && told.contains("mtu"), "{told}");
+    assert!(told.contains(&mtu.to_string()), "{told}");
+    Ok(())
 }
 
 /// Where the kernel can, it sends the keepalives of a Child SA, else the daemon, which had sent

@@ -5,13 +5,14 @@
 //! {"command":"status"}
 //! {"status":{"version":"0.1.0",...}}
 //! {"command":"dance"}
-//! {"error":"unknown variant `dance`, expected `status`"}
+//! {"error":"unknown variant `dance`, expected `status` or `mtu`"}
 //! ```
 //!
 //! [`Server`] takes requests on the daemon's side and hands them to the event loop as [`Call`]s;
 //! [`query`] is the other end.
 
 mod client;
+mod mtu;
 mod report;
 mod server;
 mod table;
@@ -21,6 +22,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{QueryError, query};
+pub use self::mtu::{MtuReport, render_mtu};
 pub use self::report::{
     CandidateReport, CapabilityReport, CertificateReport, ChildReport, FieldReport, IkeSaReport,
     InterfaceReport, KernelReport, PoliciesReport, RefusalReport, ReloadReport, RuleReport,
@@ -38,6 +40,8 @@ pub const DEFAULT_SOCKET: &str = "/run/gateway/control.sock";
 pub enum Request {
     /// Everything about the running gateway.
     Status {},
+    /// How large a packet may be that each Child SA takes.
+    Mtu {},
 }
 
 /// What is answered.
@@ -46,6 +50,8 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<StatusReport>),
+    /// To [`Request::Mtu`].
+    Mtu(Vec<MtuReport>),
     /// To a request that cannot be answered: why, in one line.
     Error(String),
 }

@@ -5,11 +5,11 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use gateway_common::RuleCount;
-use gateway_ike::io::{Done, KernelCommand, KernelError, KernelEvent};
+use gateway_ike::io::{ChildId, Done, KernelCommand, KernelError, KernelEvent};
 
 use super::seam::{Kernel, Monitor, RulePackets};
 use crate::control::{CapabilityReport, InterfaceReport};
-use crate::kernel::{self, LinkChange, LinkStatus, LinuxKernel, Notice};
+use crate::kernel::{self, ChildMtu, LinkChange, LinkStatus, LinuxKernel, Notice};
 
 impl Kernel for LinuxKernel {
     async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
@@ -26,6 +26,10 @@ impl Kernel for LinuxKernel {
 
     async fn addresses(&self) -> Vec<IpAddr> {
         Self::addresses(self).await
+    }
+
+    async fn child_mtu(&self, child: ChildId) -> Result<ChildMtu, String> {
+        Self::child_mtu(self, child).await
     }
 
     fn interfaces(&self) -> Vec<InterfaceReport> {

@@ -365,6 +365,10 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     async fn answer(&mut self, call: Call) {
         let response = match call.request {
             Request::Status {} => Response::Status(Box::new(self.report().await)),
+            Request::Mtu {} => {
+                let sas = self.endpoint.status(clock::now()).ike_sas;
+                Response::Mtu(status::mtus(sas, &self.parts.kernel).await)
+            }
         };
         call.answer(response);
     }

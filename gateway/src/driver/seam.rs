@@ -6,10 +6,10 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use gateway_ike::io::{Done, KernelCommand, KernelError, KernelEvent};
+use gateway_ike::io::{ChildId, Done, KernelCommand, KernelError, KernelEvent};
 
 use crate::control::{CapabilityReport, InterfaceReport};
-use crate::kernel::{LinkChange, Notice};
+use crate::kernel::{ChildMtu, LinkChange, Notice};
 
 /// Executes commands.
 pub trait Kernel {
@@ -30,6 +30,12 @@ pub trait Kernel {
 
     /// Our addresses by which peers may reach us.
     fn addresses(&self) -> impl Future<Output = Vec<IpAddr>>;
+
+    /// How large a packet may be that a Child SA takes.
+    ///
+    /// # Errors
+    /// In words: it is not there, or there is no way to the peer.
+    fn child_mtu(&self, child: ChildId) -> impl Future<Output = Result<ChildMtu, String>>;
 
     /// The interfaces as they are now, for status.
     fn interfaces(&self) -> Vec<InterfaceReport>;

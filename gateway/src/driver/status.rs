@@ -8,9 +8,9 @@ use gateway_ike::io::{Done, KernelCommand};
 use gateway_ike::status::{ChildStatus, IkeSaStatus, RuleStatus};
 
 use super::seam::{Kernel, RulePackets};
-use crate::control::{CertificateReport, ChildReport, IkeSaReport, RuleReport};
+use crate::control::{CertificateReport, ChildReport, IkeSaReport, MtuReport, RuleReport};
 
-/// Child SAs whose counters are read for one report: each takes a question to the kernel, during
+/// Child SAs that the kernel is asked about for one report: it takes a question or two each, during
 /// which the loop waits.
 const USE_LIMIT: usize = 1000;
 
@@ -46,6 +46,48 @@ async fn add_use(report: &mut ChildReport, child: &ChildStatus, kernel: &mut imp
         Ok(Done::Ok | Done::LocalAddress(_)) => {}
         Err(error) => tracing::debug!(child = child.id.0, %error, "No counters of a Child SA"),
     }
+}
+
+/// How large a packet may be that each Child SA takes, and why.
+pub(super) async fn mtus(sas: Vec<IkeSaStatus>, kernel: &impl Kernel) -> Vec<MtuReport> {
+    let mut reports = Vec::new();
+    let children = sas.iter().flat_map(|sa| sa.children.iter().map(move |child| (sa, child)));
+    for (sa, child) in children.take(USE_LIMIT) {
+        let found = kernel.child_mtu(child.id).await;
+        let ChildReport { id, rule, mode, suite, outbound_spi, .. } = child_report(child);
+        let peer = sa.peer.as_deref().map(str::to_owned);
+        let report =
+            MtuReport { id, rule, peer, mode, suite, outbound_spi, ..MtuReport::default() };
+        reports.push(match found {
+            Err(problem) => MtuReport { problem: Some(problem), ..report },
+            Ok(found) => {
+                let part = |(name, octets): (&str, u32)| (name.to_owned(), octets);
+                let overhead = found.overhead;
+                MtuReport {
+                    underlay: Some(found.underlay),
+                    underlay_mtu: Some(found.underlay_mtu),
+                    overhead: [
+                        ("outer_ip", overhead.outer_ip),
+                        ("udp", overhead.udp),
+                        ("esp_header", overhead.esp_header),
+                        ("iv", overhead.iv),
+                        ("trailer", overhead.trailer),
+                        ("icv", overhead.icv),
+                        ("left", found.left),
+                    ]
+                    .map(part)
+                    .into(),
+                    overhead_total: Some(overhead.total().saturating_add(found.left)),
+                    mtu: Some(found.mtu),
+                    // Without options: an IP header and one of TCP.
+                    mss_v4: Some(found.mtu.saturating_sub(20 + 20)),
+                    mss_v6: Some(found.mtu.saturating_sub(40 + 20)),
+                    ..report
+                }
+            }
+        });
+    }
+    reports
 }
 
 fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {

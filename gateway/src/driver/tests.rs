@@ -9,13 +9,14 @@ use std::sync::{Mutex, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 
 use gateway_ike::crypto::key_exchange::SystemKeyExchange;
-use gateway_ike::io::{ChildSpec, KernelEvent};
+use gateway_ike::io::{ChildId, ChildSpec, KernelEvent};
 use gateway_ike::random::SystemSource;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::*;
 use crate::control::{CapabilityReport, InterfaceReport, query};
+use crate::kernel::ChildMtu;
 use crate::net::Ports;
 use crate::policy;
 use crate::testing::{enter_namespace, ip, is_root, runtime};
@@ -81,6 +82,10 @@ impl Kernel for FakeKernel {
         record.links.push(change.clone());
         // The first time something is still missing.
         (record.links.len() == 1).then_some(Duration::from_millis(20))
+    }
+
+    async fn child_mtu(&self, _child: ChildId) -> Result<ChildMtu, String> {
+        Err("it has no links".to_owned())
     }
 
     fn interfaces(&self) -> Vec<InterfaceReport> {
@@ -180,7 +185,7 @@ impl Gateway {
         let socket = self.directory.path().join("control.sock");
         match query(&socket, &Request::Status {}).unwrap() {
             Response::Status(report) => *report,
-            Response::Error(error) => panic!("{error}"),
+            other @ (Response::Mtu(_) | Response::Error(_)) => panic!("{other:?}"),
         }
     }
 

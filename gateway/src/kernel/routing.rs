@@ -11,7 +11,6 @@ use super::claims::Owner;
 use super::links::RouteWish;
 use super::linux::LinuxKernel;
 use super::network::{Interface, NextHop, Route};
-use super::overhead::inner_mtu;
 use super::transaction::{RouteValue, Undo};
 
 impl LinuxKernel {
@@ -49,7 +48,7 @@ impl LinuxKernel {
         });
         let mut prefixes = BTreeSet::new();
         let mut routes = Vec::new();
-        let mtu = inner_mtu(underlay.mtu, overhead);
+        let mtu = overhead.inner_mtu(underlay.mtu);
         let negotiated = matches!(owner, Owner::Child(_));
         for (selector, _) in selectors {
             // Where every address of ours is selected, the kernel knows best which to take.
@@ -128,7 +127,7 @@ impl LinuxKernel {
     }
 
     /// The way to a peer, which must lead over an underlay: elsewhere no program steers.
-    async fn way(&self, peer: IpAddr) -> Result<(NextHop, Interface), String> {
+    pub(super) async fn way(&self, peer: IpAddr) -> Result<(NextHop, Interface), String> {
         let network = &self.tables.network;
         let hop = network.next_hop(peer).await.map_err(|error| format!("no way there: {error}"))?;
         for name in &self.config.interfaces {

@@ -14,7 +14,7 @@ use super::claims::Claims;
 use super::executor::Tables;
 use super::links::Links;
 use super::network::{Interface, Network};
-use super::overhead::{inner_mtu, worst_overhead};
+use super::overhead::worst_overhead;
 use super::rules::{RuleIds, class_rules};
 use super::xfrm::Xfrm;
 use super::{Capabilities, LinuxKernel, Monitor, probe};
@@ -242,7 +242,7 @@ async fn underlay(network: &Network, name: &str) -> Result<Interface, KernelSetu
 /// negotiated, so that packets routed into the interface are fragmented before they are encrypted.
 /// A fragment of an outer packet could not be stripped by XDP.
 pub(super) fn xfrm_mtu(underlay: u32) -> u32 {
-    inner_mtu(underlay, worst_overhead(Mode::Tunnel, true))
+    worst_overhead(Mode::Tunnel, true).inner_mtu(underlay)
 }
 
 /// The XFRM interface, adopted or created, with its MTU and up; and whether it is new. A new one

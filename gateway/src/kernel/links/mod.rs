@@ -21,6 +21,7 @@ use super::claims::Owner;
 use super::linux::LinuxKernel;
 use super::netlink::{Message, messages};
 use super::network::Interface;
+use super::overhead::Overhead;
 use super::setup;
 
 /// `RTNLGRP_LINK` of linux/rtnetlink.h.
@@ -209,7 +210,7 @@ impl State {
 #[derive(Debug, Clone)]
 pub(super) struct RouteWish {
     pub(super) peer: IpAddr,
-    pub(super) overhead: u32,
+    pub(super) overhead: Overhead,
     pub(super) selectors: Vec<(Selector, u32)>,
     /// Whether the peer has assigned us an address for this traffic.
     pub(super) assigned: bool,
