@@ -177,6 +177,12 @@ impl Endpoint {
         self.sas.values()
     }
 
+    /// For tests that bring an IKE SA into a state which needs another kind of peer.
+    #[cfg(test)]
+    pub(crate) fn sas_mut(&mut self) -> impl Iterator<Item = &mut IkeSa> {
+        self.sas.values_mut()
+    }
+
     pub(crate) const fn shared(&self) -> &Shared {
         &self.shared
     }

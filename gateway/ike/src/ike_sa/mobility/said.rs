@@ -289,3 +289,52 @@ impl IkeSa {
         self.close(shared, "the peer did not give our COOKIE2 back");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+    use core::time::Duration;
+
+    use super::*;
+    use crate::config::{PeerConfig, Start};
+    use crate::testing::{Faults, Forge, Simulation, peer, policies, protect};
+
+    /// Both ends of our own do NAT traversal: what A knows of B is changed.
+    #[test]
+    fn a_request_that_changes_addresses_forbids_nats_to_a_peer_that_cannot_traverse_them() {
+        let [a, b, other] = [1, 2, 11].map(|last| IpAddr::from([192, 0, 2, last]));
+        for possible in [true, false] {
+            let mut simulation = Simulation::new(&[a, b], Faults::default(), 1);
+            simulation.readdress(0, &[a]);
+            simulation.readdress(1, &[b]);
+            let nets = ["10.1.0.0/24", "10.2.0.0/24"].map(|net| net.parse().unwrap());
+            for (node, ids, remote, start) in [
+                (1, ["b.test", "a.test"], None, Start::Respond),
+                (0, ["a.test", "b.test"], Some(b), Start::Always),
+            ] {
+                let other = peer("other", ids[0], ids[1], remote);
+                let other = PeerConfig { mobike: true, ..other };
+                let rule = protect("rule", "other", nets[node], nets[1 - node], start);
+                simulation.configure(node, policies(vec![other], vec![rule]));
+            }
+            simulation.run(Duration::from_secs(1));
+            let forge = Forge::of(&simulation.nodes[0].endpoint).unwrap();
+            for sa in simulation.nodes[0].endpoint.sas_mut() {
+                let State::Established(established) = &mut sa.state else { continue };
+                established.nat.possible = possible;
+            }
+            let before = simulation.nodes[0].sent.len();
+            simulation.readdress(0, &[other]);
+            let (_, request) = &simulation.nodes[0].sent[before];
+            let opened = forge.open(request).unwrap();
+            let payloads = opened.payloads().unwrap();
+            let payloads = Payloads::collect(ExchangeType::INFORMATIONAL, &payloads).unwrap();
+            let says = |kind| payloads.notify(kind).is_some();
+            assert!(says(NotifyType::UPDATE_SA_ADDRESSES));
+            assert_eq!(says(NotifyType::NAT_DETECTION_SOURCE_IP), possible);
+            let forbids = payloads.notify(NotifyType::NO_NATS_ALLOWED).map(|n| n.data.to_vec());
+            let ends = vec![192, 0, 2, 11, 192, 0, 2, 2, 0x11, 0x94, 0x11, 0x94];
+            assert_eq!(forbids, (!possible).then_some(ends));
+        }
+    }
+}
