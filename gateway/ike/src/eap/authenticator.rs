@@ -10,7 +10,7 @@ use super::mschapv2::MsChapV2Authenticator;
 use super::packet::{Body, MAX_IDENTITY, Message, names};
 use super::{
     Action, EapAuthenticatorConfig, EapMethod, Fault, Limits, Method, Outcome, Round, Success,
-    Surroundings, User, Users, tls,
+    Surroundings, User, UserName, Users, tls,
 };
 
 /// One conversation of ours with a peer.
@@ -89,10 +89,18 @@ impl Authenticator {
         }
     }
 
-    /// The user whose password was asked for, if it was.
-    pub(crate) fn user(&self) -> Option<&Arc<User>> {
-        let Stage::Method { method, .. } = &self.stage else { return self.user.as_ref() };
-        self.user.as_ref().filter(|_| *method != EapMethod::Tls)
+    /// Whose proof it was by a method that has ended well, by a name that has one spelling whatever the
+    /// peer has called itself: that of the user whose password it was, who is given too, or that
+    /// which the certificate holds.
+    pub(crate) fn proven(&self, method: EapMethod) -> (UserName, Option<Arc<User>>) {
+        match &self.user {
+            Some(user) if method != EapMethod::Tls => {
+                (UserName::clone(&user.name), Some(Arc::clone(user)))
+            }
+            Some(_) | None => {
+                (tls::canonical(self.identity.as_deref().unwrap_or_default()).into(), None)
+            }
+        }
     }
 
     /// Takes a message of the peer.

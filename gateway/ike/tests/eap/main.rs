@@ -1,6 +1,8 @@
 //! EAP in IKE_AUTH: A is the initiator and is authenticated by EAP, B asks.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "This is test code.")]
 
+mod users;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -249,7 +251,7 @@ fn the_responder_must_prove_itself_before_anything_is_shown_to_it() {
 
 /// The gateway's key, with which it signs.
 fn signing() -> SigningKey {
-    SigningKey::from_pem(include_bytes!("keys/p256.pem")).unwrap()
+    SigningKey::from_pem(include_bytes!("../keys/p256.pem")).unwrap()
 }
 
 #[test]
@@ -258,7 +260,7 @@ fn a_gateway_that_signs_is_believed_and_one_that_shares_a_key_instead_is_shown_n
         let mut simulation = pair(&Plan::default(), Faults::default(), 1);
         let mut set = policies_of_a(&Plan::default());
         Arc::make_mut(set.peers.values_mut().next().unwrap()).remote_auth = RemoteAuth::PublicKey(
-            Arc::new(PublicKey::from_pem(include_bytes!("keys/p256.pub.pem")).unwrap()),
+            Arc::new(PublicKey::from_pem(include_bytes!("../keys/p256.pub.pem")).unwrap()),
         );
         simulation.configure(0, set);
         if signs {
@@ -386,59 +388,6 @@ fn policies_that_change_under_way_count_at_the_end() {
     simulation.run(MINUTE);
     assert!(!established(&simulation));
     assert_eq!(faults(&simulation, 1), [AuthenticationFault::EapOutdated("alice".to_owned())]);
-}
-
-#[test]
-fn a_user_that_is_gone_or_has_another_password_is_put_out() {
-    for change in [None, Some("another")] {
-        let mut simulation = connect(&Plan::default());
-        assert!(established(&simulation));
-        let mut set = policies_of_b(&Plan::default());
-        set.users.remove("bob");
-        simulation.configure(1, set.clone());
-        assert!(established(&simulation), "another user's going does no harm");
-        set.users.remove("alice");
-        if let Some(password) = change {
-            let user = User { name: "alice".into(), password: secret(password) };
-            set.users.insert("alice".into(), Arc::new(user));
-        }
-        simulation.configure(1, set);
-        simulation.run(MINUTE);
-        assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
-    }
-}
-
-#[test]
-fn two_users_share_one_configuration_and_do_not_displace_each_other() {
-    let mut simulation = Simulation::new(&[A, B, C], Faults::default(), 1);
-    let bob = Plan { name: "bob", password: "battery staple", ..Plan::default() };
-    simulation.configure(1, policies_of_b(&Plan::default()));
-    simulation.configure(0, policies_of_a(&Plan::default()));
-    let mut of_bob = policies_of_a(&bob);
-    for rule in of_bob.rules.values_mut() {
-        Arc::make_mut(rule).local = vec!["10.3.0.0/24".parse().unwrap()];
-    }
-    simulation.configure(2, of_bob);
-    for node in [0, 2] {
-        simulation.acquire(node, "to-b");
-        simulation.run(MINUTE);
-    }
-    let status = simulation.nodes[1].endpoint.status(simulation.now);
-    let users: Vec<_> = status.ike_sas.iter().filter_map(|sa| sa.user.as_deref()).collect();
-    assert_eq!(users, ["alice", "bob"]);
-    assert_eq!(simulation.nodes[1].kernel.children.len(), 2);
-    assert_eq!(simulation.mismatches(), Vec::<String>::new());
-}
-
-#[test]
-fn a_user_who_starts_anew_replaces_what_was_there() {
-    let mut simulation = connect(&Plan::default());
-    let fresh = Simulation::new(&[A, B], Faults::default(), 99);
-    simulation.nodes[0] = fresh.nodes.into_iter().next().unwrap();
-    simulation.configure(0, policies_of_a(&Plan::default()));
-    simulation.acquire(0, "to-b");
-    simulation.run(MINUTE);
-    assert!(established(&simulation), "B holds one Child SA, not two");
 }
 
 #[test]

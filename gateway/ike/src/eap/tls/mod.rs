@@ -60,6 +60,12 @@ pub(super) fn named(identity: &str) -> Vec<Identity> {
     name.into_iter().chain(address).chain([text]).collect()
 }
 
+/// One spelling of all that [`named`] takes for the same: names are compared without regard to case.
+pub(super) fn canonical(identity: &str) -> String {
+    let first = named(identity).into_iter().next();
+    first.map_or_else(String::new, |name| name.to_string().to_lowercase())
+}
+
 /// Believes a certificate to which a chain of trust leads, and which holds one of these names.
 struct Names {
     trust: Arc<Trust>,
@@ -196,5 +202,23 @@ impl Method for Tls {
             (Outcome::Open, Some(fault)) => Outcome::Failing(fault.clone()),
             (outcome, _) => outcome.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_certificate_has_one_spelling() {
+        for (one, other) in [
+            ("Alice@Example.Org", "alice@example.org"),
+            ("GATE.example", "gate.example"),
+            ("CN=Alice, O=Example", "cn=Alice,o=Example"),
+            ("2001:DB8::1", "2001:db8:0::1"),
+        ] {
+            assert_eq!(canonical(one), canonical(other));
+        }
+        assert_ne!(canonical("alice@example.org"), canonical("alice.example.org"));
     }
 }

@@ -12,7 +12,7 @@ use super::super::{Accepted, AuthAnswer, HalfOpen, PeerAuthenticated, ppk, prove
 use super::{auth_after, limits, verify_after};
 use crate::algorithms::IkeSuite;
 use crate::channel::{Opened, RequestId};
-use crate::config::{EapAuthenticatorConfig, Identity, PeerConfig, RemoteAuth, User};
+use crate::config::{EapAuthenticatorConfig, Identity, PeerConfig, RemoteAuth, User, UserName};
 use crate::counters::Counter;
 use crate::crash;
 use crate::eap::{Action, Authenticator, Message, Success, Surroundings};
@@ -47,6 +47,7 @@ enum Stage {
     Proven {
         success: Success,
         who: String,
+        name: UserName,
         user: Option<Arc<User>>,
     },
 }
@@ -71,7 +72,7 @@ struct Accept {
     peer: Arc<PeerConfig>,
     first: Opened,
     success: Success,
-    who: String,
+    user: UserName,
 }
 
 impl Ours {
@@ -205,7 +206,7 @@ impl IkeSa {
         accept: Accept,
         last: &Payloads<'_>,
     ) {
-        let Accept { peer, first, success, who } = accept;
+        let Accept { peer, first, success, user } = accept;
         let Some(HalfOpen { channel, transcript, nat, .. }) = self.take_half_open(shared) else {
             return;
         };
@@ -223,7 +224,7 @@ impl IkeSa {
             Ok(first) => first,
             Err(error) => return self.refuse_initiator(now, shared, channel, request, error),
         };
-        self.user = Some(who.as_str().into());
+        self.user = Some(user);
         let accepted = Accepted {
             channel,
             transcript,
@@ -339,8 +340,8 @@ impl EapResponder {
                             let fault = AuthenticationFault::EapTooWeak(success.method);
                             return Err(Error::Authentication(fault));
                         }
-                        let user = authenticator.user().cloned();
-                        (message, Stage::Proven { success, who, user })
+                        let (name, user) = authenticator.proven(success.method);
+                        (message, Stage::Proven { success, who, name, user })
                     }
                     Action::Failure(message, fault) => {
                         let error = Error::Authentication(AuthenticationFault::Eap { who, fault });
@@ -354,7 +355,7 @@ impl EapResponder {
                 let eap = Box::new(Self { peer, first, id_i, who: outer, told, stage });
                 Ok(Step::Ask { eap, message, ours: None })
             }
-            Stage::Proven { success, who, user } => {
+            Stage::Proven { success, who, name, user } => {
                 let auth = payloads.auth.ok_or(Error::MissingPayload(PayloadType::AUTH))?;
                 let HalfOpen { channel, transcript, .. } = half_open;
                 // A peer with EAP has no PPK here; another end may offer one that it can do without.
@@ -365,7 +366,7 @@ impl EapResponder {
                 if !is_current(shared, &peer, user.as_ref()) {
                     return Err(Error::Authentication(AuthenticationFault::EapOutdated(who)));
                 }
-                Ok(Step::Accept(Accept { peer, first, success, who }))
+                Ok(Step::Accept(Accept { peer, first, success, user: name }))
             }
         }
     }
