@@ -93,6 +93,8 @@ counters! {
     ChildSaNotMoved => "child_sa_not_moved",
     /// Addresses were refused, by us or by the peer.
     AddressRefused => "mobike_addresses_refused",
+    /// Our address was gone, and no other led to the peer.
+    AddressLost => "mobike_address_lost",
     /// A peer has told more addresses than are kept.
     AddressesLeftOut => "mobike_addresses_left_out",
     /// A peer that allows no NAT has come through one.

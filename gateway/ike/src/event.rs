@@ -1,6 +1,7 @@
 //! Milestones for the log: one line each, with the SA, the peer and the reason.
 
 use core::fmt;
+use core::net::IpAddr;
 
 use gateway_wire::{IkeSpi, NotifyType};
 
@@ -184,6 +185,14 @@ pub enum EventKind {
         /// Why.
         why: &'static str,
     },
+    /// Our address is gone, and no other leads to the peer so far.
+    #[error("Our address {left} is gone, and no other leads to {remote}: looking for one")]
+    AddressLost {
+        /// The address that is gone.
+        left: IpAddr,
+        /// Where the peer is.
+        remote: IpAddr,
+    },
     /// One of the ends is not to go on between these addresses (RFC 4555 3.5, 3.9).
     #[error("Addresses refused, {path}: {why}")]
     AddressesRefused {
@@ -251,6 +260,7 @@ impl Event {
             EventKind::Failed(_)
             | EventKind::NoLongerBelieved(_)
             | EventKind::AddressesRefused { .. }
+            | EventKind::AddressLost { .. }
             | EventKind::ChildFailed { .. }
             | EventKind::RekeyFailed(_)
             | EventKind::PeerDead { .. }

@@ -283,7 +283,7 @@ impl IkeSa {
                 self.await_silence(now, spi);
                 self.deleted(shared);
             }
-            Some(Current::Liveness) => self.liveness_response(opened),
+            Some(Current::Liveness) => self.liveness_response(shared, opened),
             Some(Current::CheckPath { cookie, path }) => {
                 self.check_response(now, shared, opened, (cookie, path));
             }

@@ -9,7 +9,7 @@ use gateway_ike::config::Renewal;
 use gateway_ike::counters::Counter;
 use gateway_ike::io::{Input, Path};
 use gateway_ike::testing::Faults;
-use gateway_wire::{ExchangeType, Message, NotifyType, Payload, encode_message};
+use gateway_wire::{ExchangeType, Message, NotifyType, Payload, PayloadType, encode_message};
 use std::net::SocketAddr;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -413,6 +413,56 @@ fn an_update_that_met_a_nat_is_said_again_some_times_and_then_the_ike_sa_ends() 
     }
     assert_eq!(asked, 7, "as often as any request is repeated");
     assert_eq!(count(&simulation, 0, Counter::AddressRefused), 1);
+}
+
+/// RFC 7296 3.10.1: an error is one, whether we know it or not; and what cannot be read is none of the
+/// answers that there are.
+#[test]
+fn an_update_that_is_answered_by_any_error_or_by_nonsense_moves_nothing() {
+    let unknown = NotifyType(1234);
+    assert!(unknown.is_error());
+    let error = says(&[(unknown, &[])]);
+    let at_b = |simulation: &Simulation| Forge::of(&simulation.nodes[1].endpoint).unwrap();
+    for (nonsense, counter) in [(false, Counter::AddressRefused), (true, Counter::InvalidMessage)] {
+        let mut simulation = connected(false, unchanged, &[]);
+        let forge = at_b(&simulation);
+        simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+        simulation.readdress(0, &[OTHER_A]);
+        let moves = |simulation: &Simulation| {
+            let history = simulation.nodes[0].kernel.history.iter();
+            history.filter(|h| h.starts_with("move child")).count()
+        };
+        let before = moves(&simulation);
+        let header = forge.header(ExchangeType::INFORMATIONAL, true, 2);
+        let answer = if nonsense {
+            // A Notify payload that is longer than the message.
+            forge.seal_octets(&header, PayloadType::NOTIFY, &[0, 0, 0, 99, 0, 0, 64, 4])
+        } else {
+            forge.seal(&header, &error)
+        };
+        let path = Path { local: SocketAddr::new(OTHER_A, 4500), remote: SocketAddr::new(B, 4500) };
+        simulation.input(0, Input::Datagram { path, octets: &answer.unwrap() });
+        assert_eq!(count(&simulation, 0, counter), 1);
+        assert!(!sa_stands(&simulation), "the two ends are out of step");
+        assert_eq!(moves(&simulation), before);
+    }
+}
+
+#[test]
+fn an_address_that_is_gone_without_another_is_told_once() {
+    let mut simulation = connected(false, unchanged, &[]);
+    simulation.readdress(0, &["2001:db8::7".parse().unwrap()]);
+    simulation.run(10 * SECOND);
+    assert_eq!(count(&simulation, 0, Counter::AddressLost), 1);
+    let told = simulation.nodes[0].events.iter().map(ToString::to_string);
+    let told: Vec<_> = told.filter(|event| event.contains("no other leads to")).collect();
+    assert_eq!(
+        told,
+        ["Our address 192.0.2.1 is gone, and no other leads to 192.0.2.2: looking for one"]
+    );
+    simulation.readdress(0, &[OTHER_A]);
+    simulation.run(30 * SECOND);
+    still_the_same(&mut simulation);
 }
 
 fn sa_stands(simulation: &Simulation) -> bool {

@@ -10,6 +10,7 @@ use gateway_wire::{Notify, NotifyType, Payload};
 use super::addresses::{MOST_ADDRESSES, Said, Told, additional, other_paths, said, told};
 use crate::config::PeerConfig;
 use crate::counters::Counter;
+use crate::event::EventKind;
 use crate::ike_sa::{IkeSa, Job, State, notify};
 use crate::io::{Done, Ends, KernelCommand, KernelError, Path};
 use crate::shared::{Owner, Purpose, Shared};
@@ -235,10 +236,21 @@ impl IkeSa {
         remote: IpAddr,
         result: Result<Done, KernelError>,
     ) {
-        let Ok(Done::LocalAddress(local)) = result else { return };
-        if !shared.local_addresses.contains(&local) {
+        let found = match result {
+            Ok(Done::LocalAddress(local)) => Some(local),
+            Ok(Done::Ok | Done::Use { .. }) | Err(_) => None,
+        };
+        let found = found.filter(|local| shared.local_addresses.contains(local));
+        let Some(local) = found else {
+            // Said once: it is asked for again every second.
+            if self.mobike().and_then(|mobike| mobike.homeless).is_some_and(|(_, asked)| asked == 1)
+            {
+                shared.count(Counter::AddressLost);
+                let left = self.path.local.ip();
+                self.event(shared, EventKind::AddressLost { left, remote });
+            }
             return;
-        }
+        };
         let (mut path, before) = (self.path, self.ends(&shared.config));
         let Some(mobike) = self.mobike_mut() else { return };
         if mobike.homeless.take().is_none() {

@@ -189,8 +189,14 @@ impl IkeSa {
         updating: Updating,
     ) {
         let Updating { path: sent, elsewhere, cookie } = updating;
-        let Ok(inner) = opened.payloads() else { return };
-        let Ok(payloads) = Payloads::collect(ExchangeType::INFORMATIONAL, &inner) else { return };
+        let inner = match opened.payloads() {
+            Ok(inner) => inner,
+            Err(error) => return self.update_unanswered(now, shared, error.into()),
+        };
+        let payloads = match Payloads::collect(ExchangeType::INFORMATIONAL, &inner) {
+            Ok(payloads) => payloads,
+            Err(error) => return self.update_unanswered(now, shared, error),
+        };
         // RFC 4555 3.5, 3.6: sent by several paths, it says nothing of any. The peer goes by the one
         // that it came by first, whichever its answer has come back by.
         if sent != self.path || elsewhere {
@@ -204,8 +210,9 @@ impl IkeSa {
             mobike.nats_met = mobike.nats_met.saturating_add(1);
             return self.want(Job::UpdateAddresses);
         }
-        let refusals = [NotifyType::UNACCEPTABLE_ADDRESSES, NotifyType::UNEXPECTED_NAT_DETECTED];
-        if refusals.iter().any(|kind| payloads.notify(*kind).is_some()) {
+        // UNACCEPTABLE_ADDRESSES, UNEXPECTED_NAT_DETECTED, or whatever error: the request has failed,
+        // whether we know it or not (RFC 7296 3.10.1).
+        if payloads.error().is_some() {
             shared.count(Counter::AddressRefused);
             let why = "the peer does not accept it";
             self.event(shared, EventKind::AddressesRefused { path: sent, why });
@@ -233,6 +240,13 @@ impl IkeSa {
         self.move_children(now, shared, before);
     }
 
+    /// Nobody knows by which path the peer goes on: the two ends are out of step for good.
+    fn update_unanswered(&mut self, now: Instant, shared: &mut Shared, error: Error) {
+        shared.count(Counter::InvalidMessage);
+        self.event(shared, EventKind::Invalid(error));
+        self.delete_ike(now, shared, "the peer's answer to our change of addresses is invalid");
+    }
+
     /// The answer to where else we are: that the peer lives, and has heard, unless we have asked by
     /// several paths (RFC 4555 3.6).
     pub(in crate::ike_sa) fn addresses_response(&mut self, sent: Path) {
@@ -242,12 +256,23 @@ impl IkeSa {
     }
 
     /// The answer to our question whether the peer lives.
-    pub(in crate::ike_sa) fn liveness_response(&mut self, opened: &Opened) {
+    pub(in crate::ike_sa) fn liveness_response(&mut self, shared: &mut Shared, opened: &Opened) {
         if !self.is_ours_to_choose() || !self.negotiated().1.local {
             return;
         }
-        let Ok(inner) = opened.payloads() else { return };
-        let Ok(payloads) = Payloads::collect(ExchangeType::INFORMATIONAL, &inner) else { return };
+        let inner = opened.payloads().map_err(Error::from);
+        let payloads = inner
+            .as_ref()
+            .map_err(Error::clone)
+            .and_then(|inner| Payloads::collect(ExchangeType::INFORMATIONAL, inner));
+        let payloads = match payloads {
+            Ok(payloads) => payloads,
+            Err(error) => {
+                // It lives, all the same.
+                shared.count(Counter::InvalidMessage);
+                return self.event(shared, EventKind::Invalid(error));
+            }
+        };
         let Some(seen) = payloads.notify(NotifyType::NAT_DETECTION_DESTINATION_IP) else { return };
         let same = self.mobike().and_then(|m| m.seen_as.as_deref()) == Some(seen.data);
         if !same {
