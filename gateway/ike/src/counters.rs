@@ -77,7 +77,8 @@ counters! {
     FragmentDuplicate => "ike_fragment_duplicate",
     /// A fragment that does not belong to the others.
     FragmentMismatch => "ike_fragment_mismatch",
-    /// A message dropped because it has too many fragments, or too many octets.
+    /// A message dropped because it has too many fragments, or too many octets, in fragments or
+    /// before its sender is authenticated.
     FragmentLimit => "ike_fragment_limit",
     /// A message dropped because the rest of its fragments did not come in time.
     FragmentTimeout => "ike_fragment_timeout",
@@ -111,7 +112,11 @@ counters! {
     InvalidMessage => "ike_invalid_message",
     /// An IKE_SA_INIT message that breaks the protocol.
     InvalidInit => "ike_invalid_init",
-    /// An IKE_SA_INIT request dropped because there are too many half-open SAs.
+    /// An IKE_SA_INIT message dropped because of its size.
+    InitSizeLimit => "ike_init_size_limit",
+    /// An IKE_SA_INIT request refused because it proposes more than is looked at.
+    TransformLimit => "ike_init_transform_limit",
+    /// A half-open SA gave its place to another initiator, because there are too many.
     HalfOpenLimit => "ike_half_open_limit",
     /// An IKE_SA_INIT request dropped because its address has too many half-open SAs.
     HalfOpenAddressLimit => "ike_half_open_address_limit",

@@ -8,6 +8,7 @@ use crate::config::EapMethod;
 use crate::crypto::key_exchange::KeyExchangeError;
 use crate::crypto::x509::CertificateFault;
 pub use crate::eap::Fault as EapFault;
+use crate::endpoint::MOST_TRANSFORMS;
 use crate::io::KernelError;
 use crate::random::RandomFailed;
 use crate::reason::Refusal;
@@ -34,6 +35,9 @@ pub enum Error {
     /// No proposal of the peer suits us (as responder), or its choice is not ours (as initiator).
     #[error("no common proposal: {0}")]
     NoProposalChosen(Box<Refusal>),
+    /// An initiator proposes more than is looked at.
+    #[error("the SA payload has {0} proposals and transforms: {MOST_TRANSFORMS} are the most")]
+    TooManyTransforms(usize),
     /// The KE payload is for another method than the one chosen.
     #[error("key exchange method {wanted} is wanted")]
     InvalidKePayload {
@@ -271,6 +275,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         // RFC 7296 has no notification for what is not acceptable in other ways; this is what others
         // send.
         Error::NoProposalChosen(_)
+        | Error::TooManyTransforms(_)
         | Error::Mode(_)
         | Error::NotQuantumSafe(_)
         | Error::NotChildless(_)

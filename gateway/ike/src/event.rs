@@ -211,7 +211,7 @@ pub enum EventKind {
     #[error("Refused IKE_SA_INIT: {0}")]
     InitRefused(Error),
     /// Cookies are demanded from now on, or no longer.
-    #[error("{}", if *.0 { "Too many half-open IKE SAs: demanding cookies" } else { "Cookies are no longer demanded" })]
+    #[error("{}", if *.0 { "Too many half-open IKE SAs, or refusals: demanding cookies" } else { "Cookies are no longer demanded" })]
     CookieMode(bool),
     /// New policies are in force.
     #[error(

@@ -16,7 +16,10 @@ use gateway_ike::counters::Counter;
 use gateway_ike::event::EventKind;
 use gateway_ike::io::{KernelEvent, Path};
 use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
-use gateway_wire::{Message, Notify, NotifyType, Payload, ProtocolId, encode_message};
+use gateway_wire::{
+    Message, Notify, NotifyType, Payload, Proposal, ProtocolId, Transform, TransformType,
+    encode_message,
+};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -184,16 +187,154 @@ fn forged_requests_keep_nobody_out() {
 }
 
 #[test]
-fn above_either_limit_of_all_ike_sas_requests_are_dropped() {
-    let half = EndpointConfig { half_open_limit: 2, ..EndpointConfig::default() };
-    let all = EndpointConfig { ike_sa_limit: 2, ..EndpointConfig::default() };
-    for (config, expected) in [(half, Counter::HalfOpenLimit), (all, Counter::IkeSaLimit)] {
-        let (mut simulation, init) = begun(&config);
-        for number in 1..=5 {
-            request(&mut simulation, &init, A, number, None);
-        }
-        assert_eq!((half_open(&simulation), counter(&simulation, 1, expected)), (2, 3));
+fn above_the_limit_of_all_ike_sas_requests_are_dropped() {
+    let config = EndpointConfig { ike_sa_limit: 2, ..EndpointConfig::default() };
+    let (mut simulation, init) = begun(&config);
+    for number in 1..=5 {
+        request(&mut simulation, &init, A, number, None);
     }
+    assert_eq!((half_open(&simulation), counter(&simulation, 1, Counter::IkeSaLimit)), (2, 3));
+}
+
+#[test]
+fn one_host_with_many_networks_keeps_nobody_out() {
+    let config = EndpointConfig {
+        half_open_limit: 6,
+        half_open_address_limit: 2,
+        ..EndpointConfig::default()
+    };
+    let (mut simulation, init) = begun(&config);
+    honest_request(&mut simulation, &init, OTHER, 1);
+    // A /56 has 256 times a /64.
+    for number in 2..=20 {
+        let from = format!("2001:db8:0:{number}::1").parse().unwrap();
+        honest_request(&mut simulation, &init, from, number);
+        assert!(half_open(&simulation) <= 6, "{number}");
+    }
+    let displaced = |simulation: &Simulation| counter(simulation, 1, Counter::HalfOpenLimit);
+    assert_eq!((half_open(&simulation), displaced(&simulation)), (6, 14));
+    // Who may be forged displaces nobody.
+    assert!(request(&mut simulation, &init, A, 21, None).is_some(), "a cookie is demanded");
+    assert_eq!((half_open(&simulation), displaced(&simulation)), (6, 14));
+    // The one that was there first still has its place, and A gets one and goes on by it.
+    let from: Vec<_> = simulation.nodes[1].endpoint.status(simulation.now).ike_sas;
+    assert!(from.iter().any(|sa| sa.path.remote.ip() == OTHER));
+    simulation.network.set_faults(Faults::default());
+    simulation.run(5 * SECOND);
+    assert_eq!((children(&simulation, 0), children(&simulation, 1)), (1, 1));
+    assert_eq!(displaced(&simulation), 15);
+}
+
+/// The request with so many octets in all.
+fn of_size(init: &[u8], size: usize) -> Vec<u8> {
+    let mut message = Message::decode(init).unwrap();
+    let padding = vec![0; size - init.len() - 4];
+    message.payloads.push(Payload::VendorId(&padding));
+    let octets = encode_message(&message.header, &message.payloads).unwrap();
+    assert_eq!(octets.len(), size);
+    octets
+}
+
+#[test]
+fn a_first_message_has_a_limit_and_what_comes_before_authentication_too() {
+    let (mut simulation, init) = begun(&EndpointConfig::default());
+    let limited = |simulation: &Simulation| counter(simulation, 1, Counter::InitSizeLimit);
+    request(&mut simulation, &of_size(&init, 8193), A, 1, None);
+    assert_eq!((half_open(&simulation), limited(&simulation)), (0, 1));
+    assert!(simulation.nodes[1].sent.is_empty());
+    request(&mut simulation, &of_size(&init, 8192), A, 2, None);
+    assert_eq!((half_open(&simulation), limited(&simulation)), (1, 1));
+    // IKE_AUTH as a whole has that of one in fragments.
+    let (path, answer) = simulation.nodes[1].sent[0].clone();
+    for (size, expected) in [(32_769, Counter::FragmentLimit), (32_768, Counter::NotAuthentic)] {
+        let mut auth = answer.clone();
+        auth.resize(size, 0);
+        // SK, of IKE_AUTH, by the initiator, the second message.
+        auth[16..24].copy_from_slice(&[46, 0x20, 35, 0x08, 0, 0, 0, 1]);
+        auth[24..28].copy_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
+        auth[28..30].copy_from_slice(&[35, 0]);
+        auth[30..32].copy_from_slice(&u16::try_from(size - 28).unwrap().to_be_bytes());
+        let before = counter(&simulation, 1, expected);
+        simulation.input(1, Input::Datagram { path, octets: &auth });
+        assert_eq!(counter(&simulation, 1, expected), before + 1, "{size}");
+    }
+}
+
+/// The request with so many proposals, of so many transforms that nobody knows.
+fn proposing(init: &[u8], proposals: u8, transforms: u16) -> Vec<u8> {
+    let mut message = Message::decode(init).unwrap();
+    let transform = |id| Transform {
+        kind: TransformType::ENCR,
+        id: 60_000 + id,
+        key_length: None,
+        unknown_attribute: false,
+    };
+    let proposal = |number| Proposal {
+        number,
+        protocol: ProtocolId::IKE,
+        spi: Vec::new(),
+        transforms: (0..transforms).map(transform).collect(),
+    };
+    for payload in &mut message.payloads {
+        if let Payload::SecurityAssociation(sa) = payload {
+            sa.proposals = (1..=proposals).map(proposal).collect();
+        }
+    }
+    encode_message(&message.header, &message.payloads).unwrap()
+}
+
+/// What B has said of requests that it refused.
+fn refusals(simulation: &Simulation) -> Vec<String> {
+    let refused = |kind: &EventKind| matches!(kind, EventKind::InitRefused(_));
+    let events = simulation.nodes[1].events.iter().filter(|event| refused(&event.kind));
+    events.map(|event| event.kind.to_string()).collect()
+}
+
+#[test]
+fn refusals_above_their_rate_are_only_counted_and_then_cookies_are_demanded() {
+    let config = EndpointConfig { unprotected_answers_per_second: 2, ..EndpointConfig::default() };
+    let (mut simulation, init) = begun(&config);
+    let init = proposing(&init, 2, 3);
+    for number in 1..=3 {
+        assert_eq!(request(&mut simulation, &init, A, number, None), None);
+    }
+    let seen = |simulation: &Simulation| {
+        let refused = counter(simulation, 1, Counter::NoProposalChosen);
+        let silent = counter(simulation, 1, Counter::UnprotectedAnswerLimited);
+        (refused, silent, simulation.nodes[1].sent.len(), refusals(simulation).len())
+    };
+    assert_eq!(seen(&simulation), (3, 1, 2, 2), "the third is neither answered nor explained");
+    // Whoever forges its address gets no further than this, which costs a hash.
+    let cookie = request(&mut simulation, &init, A, 4, None).expect("a cookie is demanded");
+    assert_eq!(seen(&simulation), (3, 1, 3, 2));
+    assert_eq!(request(&mut simulation, &init, A, 4, Some(&cookie)), None);
+    assert_eq!(seen(&simulation), (4, 2, 3, 2));
+    // Of everybody, and no longer than it must.
+    assert!(request(&mut simulation, &init, OTHER, 5, None).is_some());
+    simulation.now += 29 * SECOND;
+    assert!(request(&mut simulation, &init, OTHER, 5, None).is_some());
+    simulation.now += 2 * SECOND;
+    assert_eq!(request(&mut simulation, &init, OTHER, 5, None), None);
+    assert_eq!(seen(&simulation), (5, 2, 6, 3));
+    let modes = simulation.nodes[1].events.iter().map(|event| &event.kind);
+    let modes: Vec<_> = modes.filter(|kind| matches!(kind, EventKind::CookieMode(_))).collect();
+    assert_eq!(modes, [&EventKind::CookieMode(true), &EventKind::CookieMode(false)]);
+}
+
+#[test]
+fn a_request_that_proposes_too_much_is_refused_unseen() {
+    let (mut simulation, init) = begun(&EndpointConfig::default());
+    let limited = |simulation: &Simulation| counter(simulation, 1, Counter::TransformLimit);
+    request(&mut simulation, &proposing(&init, 2, 255), A, 1, None);
+    assert_eq!((limited(&simulation), counter(&simulation, 1, Counter::NoProposalChosen)), (0, 1));
+    request(&mut simulation, &proposing(&init, 3, 170), A, 2, None);
+    assert_eq!((limited(&simulation), counter(&simulation, 1, Counter::NoProposalChosen)), (1, 1));
+    let said = refusals(&simulation);
+    assert!(said[1].contains("513 proposals and transforms: 512 are the most"), "{said:?}");
+    let (_, answer) = simulation.nodes[1].sent.last().unwrap();
+    let payloads = Message::decode(answer).unwrap().payloads;
+    let [Payload::Notify(notify)] = payloads.as_slice() else { panic!("{payloads:?}") };
+    assert_eq!(notify.kind, NotifyType::NO_PROPOSAL_CHOSEN);
 }
 
 /// So many hosts begin at once in the name of one peer, so that none takes the others for dead;

@@ -148,6 +148,7 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("retransmit-initial", endpoint.retransmit_initial != limits.retransmit_initial),
         ("retransmit-tries", endpoint.retransmit_tries != limits.retransmit_tries),
         ("cookie-threshold", endpoint.cookie_threshold != limits.cookie_threshold),
+        ("init-size-limit", endpoint.init_size_limit != limits.init_size_limit),
         ("half-open-limit", endpoint.half_open_limit != limits.half_open_limit),
         ("ike-sa-limit", endpoint.ike_sa_limit != limits.ike_sa_limit),
         (
@@ -248,6 +249,7 @@ mod tests {
         };
         for (name, value) in [
             ("half-open-address-limit", "7"),
+            ("init-size-limit", "7777"),
             ("half-open-timeout", "\"7s\""),
             ("ike-sa-limit", "7"),
             ("peer-ike-sa-limit", "7"),

@@ -58,7 +58,7 @@ const LIMITS: &[Limit] = &[
         "the same",
         ANYBODY,
         By("half-open-limit"),
-        "requests are dropped",
+        "the oldest of the address (IPv6: of the /48) that has most gives its place to an initiator that has returned a cookie",
         Some("ike_half_open_limit"),
     ),
     limit(
@@ -119,7 +119,14 @@ const LIMITS: &[Limit] = &[
         Some("refused_certificate_limit"),
     ),
     limit(
-        "octets of fragments of one message, with 64 for each fragment; one message for each IKE SA and direction",
+        "octets of an IKE_SA_INIT message",
+        ANYBODY,
+        By("init-size-limit"),
+        "it is dropped",
+        Some("ike_init_size_limit"),
+    ),
+    limit(
+        "octets of fragments of one message, with 64 for each fragment; one message for each IKE SA and direction; without fragments, of a message of an initiator that is not authenticated",
         ANYBODY,
         By("reassembly-limit"),
         "the message is dropped",
@@ -136,8 +143,19 @@ const LIMITS: &[Limit] = &[
         "errors a second in answer to what nothing protects",
         ANYBODY,
         By("unprotected-answer-rate"),
-        "no answer",
+        "no answer, and no record; after IKE_SA_INIT initiators must return a cookie for 30 s",
         Some("ike_unprotected_answer_limited"),
+    ),
+    limit(
+        "proposals and transforms of an IKE_SA_INIT request, together",
+        ANYBODY,
+        Fixed(
+            "512",
+            "ike/src/endpoint/init_request.rs",
+            "pub(crate) const MOST_TRANSFORMS: usize = 512;",
+        ),
+        "NO_PROPOSAL_CHOSEN",
+        Some("ike_init_transform_limit"),
     ),
     limit(
         "log lines a second",

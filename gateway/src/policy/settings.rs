@@ -93,6 +93,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
                 .time("retransmit-initial")
                 .unwrap_or(limits.retransmit_initial),
             retransmit_tries: section.number("retransmit-tries").unwrap_or(limits.retransmit_tries),
+            init_size_limit: section.number("init-size-limit").unwrap_or(limits.init_size_limit),
             cookie_threshold: section.number("cookie-threshold").unwrap_or(limits.cookie_threshold),
             half_open_limit: section.number("half-open-limit").unwrap_or(limits.half_open_limit),
             half_open_address_limit: section

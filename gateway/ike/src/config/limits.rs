@@ -13,9 +13,12 @@ pub struct EndpointConfig {
     pub retransmit_tries: u32,
     /// A half-open IKE SA that we answered is dropped after this long.
     pub half_open_timeout: Duration,
+    /// Octets of an IKE_SA_INIT message above which it is dropped: what is half-open keeps it whole.
+    pub init_size_limit: usize,
     /// Half-open IKE SAs above which an initiator must return a cookie (RFC 7296 2.6).
     pub cookie_threshold: usize,
-    /// Half-open IKE SAs above which requests are dropped.
+    /// Half-open IKE SAs above which who has returned a cookie takes the place of another: of the
+    /// oldest of the address, or /48 of IPv6, that has most.
     pub half_open_limit: usize,
     /// Half-open IKE SAs of one address, or of one /64 of IPv6, above which each of its requests
     /// must return a cookie; and those that did, above which more are dropped.
@@ -54,7 +57,8 @@ pub struct EndpointConfig {
     /// Zero: nothing is fragmented, in neither direction.
     pub fragment_size: usize,
     /// Octets that we keep, for each IKE SA and direction, of a message whose fragments have not
-    /// all come.
+    /// all come; and those that a message which is not fragmented may have until the IKE SA that
+    /// somebody has begun with us is established.
     pub reassembly_limit: usize,
     /// How long it may take, from the first fragment of a message that comes, until all have come.
     pub reassembly_timeout: Duration,
@@ -90,6 +94,7 @@ impl Default for EndpointConfig {
             retransmit_factor_percent: 180,
             retransmit_tries: 6,
             half_open_timeout: Duration::from_secs(30),
+            init_size_limit: 8192,
             cookie_threshold: 64,
             half_open_limit: 4096,
             half_open_address_limit: 256,

@@ -78,7 +78,7 @@ impl Endpoint {
             }
             Effect::NoLongerHalfOpen { key } => {
                 self.half_open.remove(&key);
-                self.watch_half_open();
+                self.watch_half_open(now);
             }
         }
     }

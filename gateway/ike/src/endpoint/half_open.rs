@@ -8,9 +8,14 @@
 //! apart, and only when *they* reach the limit are requests dropped. A forger costs an address
 //! a cookie, one round trip, and never its place; an address has twice its limit at most. That
 //! is less than it seems: from `cookie_threshold` on everybody must return a cookie.
+//!
+//! Whoever has many addresses must not keep out those with few: when there is no room for more, who
+//! has returned a cookie takes the place of the oldest of the network that has most. That is a /48
+//! of IPv6, which is what one customer may get (RFC 6177 2).
 
+use core::cmp::Reverse;
 use core::net::IpAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::io::{IkeSaId, Path};
 use crate::shared::Digest;
@@ -23,6 +28,8 @@ pub(super) type Key = (Digest, Path);
 pub(super) struct HalfOpenSas {
     sas: BTreeMap<Key, HalfOpenSa>,
     networks: BTreeMap<IpAddr, OfNetwork>,
+    /// By address, or /48 of IPv6, the oldest first.
+    sites: BTreeMap<IpAddr, BTreeSet<IkeSaId>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +55,7 @@ impl HalfOpenSas {
 
     /// Whether nothing is left of any.
     pub(super) fn is_empty(&self) -> bool {
-        self.sas.is_empty() && self.networks.is_empty()
+        self.sas.is_empty() && self.networks.is_empty() && self.sites.is_empty()
     }
 
     /// The one that the very same request has made.
@@ -65,15 +72,30 @@ impl HalfOpenSas {
     pub(super) fn insert(&mut self, key: Key, id: IkeSaId, shown: bool) {
         let network = network_of(key.1.remote.ip());
         self.remove(&key);
+        self.sites.entry(site_of(key.1.remote.ip())).or_default().insert(id);
         self.sas.insert(key, HalfOpenSa { id, shown });
         let of_network = self.networks.entry(network).or_default();
         of_network.all = of_network.all.saturating_add(1);
         of_network.shown = of_network.shown.saturating_add(usize::from(shown));
     }
 
+    /// Whose place is taken when there is no room: see the module.
+    pub(super) fn to_displace(&self) -> Option<IkeSaId> {
+        let oldest = |ids: &BTreeSet<IkeSaId>| ids.first().copied();
+        let largest = self.sites.values().max_by_key(|ids| (ids.len(), Reverse(oldest(ids))));
+        largest.and_then(oldest)
+    }
+
     /// One is half-open no longer.
     pub(super) fn remove(&mut self, key: &Key) {
         let Some(removed) = self.sas.remove(key) else { return };
+        let site = site_of(key.1.remote.ip());
+        if let Some(ids) = self.sites.get_mut(&site) {
+            ids.remove(&removed.id);
+            if ids.is_empty() {
+                self.sites.remove(&site);
+            }
+        }
         let network = network_of(key.1.remote.ip());
         if let Some(of_network) = self.networks.get_mut(&network) {
             of_network.all = of_network.all.saturating_sub(1);
@@ -87,12 +109,18 @@ impl HalfOpenSas {
 
 /// What one host surely has at hand: an address, or the /64 of an IPv6 address.
 fn network_of(address: IpAddr) -> IpAddr {
+    prefix(address, !(u128::MAX >> 64))
+}
+
+/// What one customer may have at hand: an address, or the /48 of an IPv6 address.
+fn site_of(address: IpAddr) -> IpAddr {
+    prefix(address, !(u128::MAX >> 48))
+}
+
+fn prefix(address: IpAddr, mask_of_v6: u128) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => {
-            let prefix = u128::from(v6) & !u128::from(u64::MAX);
-            IpAddr::V6(prefix.into())
-        }
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & mask_of_v6).into()),
     }
 }
 
@@ -129,6 +157,23 @@ mod tests {
         assert_eq!(count(&sas, "2001:db8:0:1::2"), (1, 0));
         assert_eq!((sas.len(), sas.get(&key(3, "192.0.2.3"))), (6, Some(IkeSaId(3))));
         assert_eq!(sas.get(&key(3, "192.0.2.1")), None);
+    }
+
+    #[test]
+    fn the_oldest_of_the_largest_site_gives_way() {
+        let mut sas = HalfOpenSas::default();
+        assert_eq!(sas.to_displace(), None);
+        sas.insert(key(1, "192.0.2.1"), IkeSaId(1), true);
+        sas.insert(key(2, "2001:db8:1:1::1"), IkeSaId(2), true);
+        assert_eq!(sas.to_displace(), Some(IkeSaId(1)), "of equals the oldest of all");
+        // Two /64 of one /48, and one of another.
+        sas.insert(key(3, "2001:db8:1:2::1"), IkeSaId(3), true);
+        sas.insert(key(4, "2001:db8:2:1::1"), IkeSaId(4), true);
+        assert_eq!(sas.to_displace(), Some(IkeSaId(2)));
+        sas.remove(&key(2, "2001:db8:1:1::1"));
+        sas.insert(key(5, "192.0.2.1"), IkeSaId(5), true);
+        sas.insert(key(6, "192.0.2.2"), IkeSaId(6), true);
+        assert_eq!(sas.to_displace(), Some(IkeSaId(1)));
     }
 
     #[test]

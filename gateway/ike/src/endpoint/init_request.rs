@@ -1,10 +1,11 @@
 //! IKE_SA_INIT requests: repeated ones, limits, cookies, other versions (RFC 7296 2.5, 2.6, 2.21.1).
 
+use core::time::Duration;
 use std::time::Instant;
 
 use gateway_wire::{
     ExchangeType, Flags, Header, IkeSpi, Message, MessageError, NotifyType, OtherVersion, Payload,
-    PayloadType, encode_message,
+    PayloadType, SecurityAssociation, encode_message,
 };
 use zeroize::Zeroizing;
 
@@ -14,9 +15,18 @@ use crate::crash;
 use crate::crypto::prf::sha1;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
-use crate::ike_sa::{IkeSa, State, answer_init, init_header, notify};
+use crate::ike_sa::{IkeSa, State, answer_init, candidates, init_header, notify};
 use crate::io::Path;
 use crate::payloads::Payloads;
+use crate::proposal::Rounds;
+use crate::reason::no_common_ike_proposal;
+use crate::time::after;
+
+/// Proposals and transforms of an IKE_SA_INIT request, together: what is refused costs the more
+/// the more there are, since all of ours are compared with them.
+pub(crate) const MOST_TRANSFORMS: usize = 512;
+/// After more refusals than may be answered cookies are demanded for so long.
+const REFUSING: Duration = Duration::from_secs(30);
 
 impl Endpoint {
     pub(super) fn init_request(
@@ -51,15 +61,14 @@ impl Endpoint {
             Ok(payloads) => payloads,
             Err(error) => return self.refuse_init(now, header, path, &error),
         };
-        if self.half_open.len() >= self.shared.config.half_open_limit {
-            return self.shared.count(Counter::HalfOpenLimit);
-        }
         if self.sas.len().saturating_sub(self.refused.len()) >= self.shared.config.ike_sa_limit {
             return self.shared.count(Counter::IkeSaLimit);
         }
+        self.watch_half_open(now);
         let of_address = self.half_open.of_network(path.remote.ip());
         let limit = self.shared.config.half_open_address_limit;
-        let demanding = self.demanding_cookies || of_address.all >= limit;
+        let full = self.half_open.len() >= self.shared.config.half_open_limit;
+        let demanding = self.demanding_cookies || full || of_address.all >= limit;
         let shown = self.has_returned_cookie(now, header, path, &payloads);
         if demanding && !shown {
             return self.demand_cookie(now, header, path, &payloads);
@@ -68,14 +77,25 @@ impl Endpoint {
         if of_address.shown >= limit {
             return self.shared.count(Counter::HalfOpenAddressLimit);
         }
+        let transforms = payloads.require_sa().map_or(0, count_transforms);
+        if transforms > MOST_TRANSFORMS {
+            return self.refuse_init(now, header, path, &Error::TooManyTransforms(transforms));
+        }
         let id = self.sa_id();
         match answer_init(now, &mut self.shared, id, header, path, datagram, &payloads) {
-            Ok(sa) => {
+            Ok(None) => self.refuse_proposals(now, header, path, &payloads),
+            Ok(Some(sa)) => {
+                if full && let Some(oldest) = self.half_open.to_displace() {
+                    self.shared.count(Counter::HalfOpenLimit);
+                    self.with_sa(oldest, |sa, shared| {
+                        sa.close(shared, "another initiator needs its place");
+                    });
+                }
                 self.by_spi.insert(sa.responder_spi, id);
                 self.half_open.insert((digest, path), id, shown);
                 self.answered.insert(digest, id);
                 self.put_back(sa);
-                self.watch_half_open();
+                self.watch_half_open(now);
             }
             Err(error) => self.refuse_init(now, header, path, &error),
         }
@@ -132,14 +152,17 @@ impl Endpoint {
         }
     }
 
-    /// Cookies are demanded above the threshold, and until the number has halved.
-    pub(super) fn watch_half_open(&mut self) {
+    /// Cookies are demanded above the threshold, and until the number has halved; and for a while
+    /// after more refusals than could be answered, which leave nothing half-open.
+    pub(super) fn watch_half_open(&mut self, now: Instant) {
         let (count, threshold) = (self.half_open.len(), self.shared.config.cookie_threshold);
-        let demand = if self.demanding_cookies {
+        let refusing = self.refusing_until.is_some_and(|until| now < until);
+        let many = if self.demanding_cookies {
             count.saturating_mul(2) > threshold
         } else {
             count >= threshold
         };
+        let demand = many || refusing;
         if demand != self.demanding_cookies {
             self.demanding_cookies = demand;
             self.shared.report(None, EventKind::CookieMode(demand));
@@ -148,19 +171,54 @@ impl Endpoint {
 
     /// RFC 7296 2.21.1: the answer is not protected and leaves nothing behind.
     fn refuse_init(&mut self, now: Instant, header: &Header, path: Path, error: &Error) {
-        let refused = matches!(error, Error::NoProposalChosen(_));
-        self.shared.count(if refused { Counter::NoProposalChosen } else { Counter::InvalidInit });
+        let limited = matches!(error, Error::TooManyTransforms(_));
+        self.shared.count(if limited { Counter::TransformLimit } else { Counter::InvalidInit });
         // The method that we want is, like a cookie, a step on the way and shorter than what it
         // answers: a flood of nonsense must not keep it from those who need it.
         let leads_on = matches!(error, Error::InvalidKePayload { .. });
         // RFC 7296 3.10.1: INVALID_SYNTAX only ever goes to, and in, an encrypted message.
         let words = notification_for(error).filter(|w| w.kind != NotifyType::INVALID_SYNTAX);
-        if let Some(words) = words
-            && (leads_on || self.may_answer(now))
-        {
+        if let Some(words) = words {
+            if !leads_on && !self.may_refuse(now) {
+                return;
+            }
             self.answer_outside(header, path, &[notify(words.kind, &words.data)]);
         }
         self.shared.report_stray(header, path, EventKind::InitRefused(error.clone()));
+    }
+
+    /// No proposal in common: said, and explained in a record, no more often than may be answered.
+    fn refuse_proposals(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        path: Path,
+        payloads: &Payloads<'_>,
+    ) {
+        self.shared.count(Counter::NoProposalChosen);
+        let Ok(offered) = payloads.require_sa() else { return };
+        if !self.may_refuse(now) {
+            return;
+        }
+        self.answer_outside(header, path, &[notify(NotifyType::NO_PROPOSAL_CHOSEN, &[])]);
+        let refusal = no_common_ike_proposal(
+            &mut candidates(&self.shared.policies, path),
+            offered,
+            Rounds::of(payloads),
+        );
+        let error = Error::NoProposalChosen(Box::new(refusal));
+        self.shared.report_stray(header, path, EventKind::InitRefused(error));
+    }
+
+    /// Whether one more request may be refused in words. If not, initiators must show from now on
+    /// that they are where they say, before any more is spent on them.
+    fn may_refuse(&mut self, now: Instant) -> bool {
+        let allowed = self.may_answer(now);
+        if !allowed {
+            self.refusing_until = Some(after(now, REFUSING));
+            self.watch_half_open(now);
+        }
+        allowed
     }
 
     fn answer_outside(&mut self, header: &Header, path: Path, payloads: &[Payload<'_>]) {
@@ -244,6 +302,11 @@ impl Endpoint {
         }
         self.shared.report_stray(header, path, EventKind::OtherVersion(version.major));
     }
+}
+
+/// Proposals and transforms, together.
+fn count_transforms(sa: &SecurityAssociation) -> usize {
+    sa.proposals.iter().map(|proposal| proposal.transforms.len().saturating_add(1)).sum()
 }
 
 impl From<MessageError> for Error {

@@ -19,6 +19,7 @@ use gateway_wire::{ExchangeType, Header, HeaderError, IkeSpi};
 use self::allowance::Allowance;
 use self::contacts::Over;
 use self::half_open::HalfOpenSas;
+pub(crate) use self::init_request::MOST_TRANSFORMS;
 use crate::config::{Action, EndpointConfig, PeerName, RuleName, Secret, Start};
 use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
@@ -57,6 +58,8 @@ pub struct Endpoint {
     rules: BTreeMap<RuleName, RuleState>,
     cookies: Cookies,
     demanding_cookies: bool,
+    /// Until when cookies are demanded because too many requests were refused.
+    refusing_until: Option<Instant>,
     /// What is left for answers to messages that nothing protects.
     unprotected: Allowance,
     next_sa: u64,
@@ -95,6 +98,7 @@ impl Endpoint {
             rules: BTreeMap::new(),
             cookies: Cookies::default(),
             demanding_cookies: false,
+            refusing_until: None,
             unprotected: Allowance::default(),
             next_sa: 1,
             shutting_down: false,
@@ -201,6 +205,11 @@ impl Endpoint {
             Err(HeaderError::Decode(_)) => return self.shared.count(Counter::MalformedHeader),
             Err(HeaderError::Version(version)) => return self.other_version(now, path, &version),
         };
+        if header.exchange == ExchangeType::IKE_SA_INIT
+            && datagram.len() > self.shared.config.init_size_limit
+        {
+            return self.shared.count(Counter::InitSizeLimit);
+        }
         if header.exchange == ExchangeType::IKE_SA_INIT && !header.flags.response {
             return self.init_request(now, &header, path, datagram);
         }

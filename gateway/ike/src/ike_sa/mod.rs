@@ -184,6 +184,11 @@ impl IkeSa {
             }
             Place::NextRequest | Place::AwaitedResponse => {}
         }
+        // EAP keeps the first message, in fragments or not.
+        let size = datagram.len();
+        if matches!(self.state, State::HalfOpen(_)) && size > shared.config.reassembly_limit {
+            return shared.count(Counter::FragmentLimit);
+        }
         let Some(channel) = self.state.channel_mut() else { return };
         let response = header.flags.response;
         match channel.receive(now, header, datagram) {

@@ -368,8 +368,7 @@ impl IkeSa {
             .ok_or_else(|| {
                 let sa = proposal::offer_ike(&ours);
                 let offer = Offer { peer: Some(&peer.name), rule: None, sa };
-                let refusal =
-                    no_common_proposal(&mut [offer].into_iter(), offered, Rounds::Possible);
+                let refusal = no_common_proposal(&[offer], offered, Rounds::Possible);
                 Error::NoProposalChosen(Box::new(refusal))
             })?;
         if suite.group.id() != ke.method {

@@ -457,7 +457,7 @@ proptest! {
         let offer = Offer { peer: None, rule: None, sa: offer_ike(&ours) };
         let theirs_offered = offer_ike(&theirs);
         let refusal =
-            no_common_proposal(&mut [offer].into_iter(), &theirs_offered, Rounds::Possible);
+            no_common_proposal(&[offer], &theirs_offered, Rounds::Possible);
         prop_assert_eq!(refusal.candidates[0].unfit().next().is_none(), selected.is_some());
         if let Some((answer, suite)) = selected {
             prop_assert!(both(&suite));

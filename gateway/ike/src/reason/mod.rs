@@ -9,13 +9,14 @@ mod cause;
 mod proposals;
 mod selectors;
 
+use core::convert::identity;
 use core::fmt;
 
 use gateway_wire::{NotifyType, TransformType};
 
 pub(crate) use self::authentication::Claimed;
 pub use self::cause::{Cause, Kind};
-pub(crate) use self::proposals::{Offer, no_common_proposal};
+pub(crate) use self::proposals::{Offer, no_common_ike_proposal, no_common_proposal};
 pub(crate) use self::selectors::{RuleSelectors, no_common_selectors};
 use crate::config::{Action, PeerConfig, PeerName, RuleName};
 use crate::error::Error;
@@ -180,7 +181,7 @@ impl Field {
         O: IntoIterator<Item = String>,
         T: IntoIterator<Item = String>,
     {
-        Self { name, ours: bounded(ours), theirs: bounded(theirs), fits }
+        Self { name, ours: bounded(ours, identity), theirs: bounded(theirs, identity), fits }
     }
 
     /// The octets of its text.
@@ -189,10 +190,15 @@ impl Field {
     }
 }
 
-/// The first values, each cut; the last says how many more there are.
-fn bounded(values: impl IntoIterator<Item = String>) -> Vec<String> {
+/// The first values in words, each cut; the last says how many more there are, which are only
+/// counted: a stranger chooses their number.
+fn bounded<T>(
+    values: impl IntoIterator<Item = T>,
+    mut words: impl FnMut(T) -> String,
+) -> Vec<String> {
     let mut values = values.into_iter();
-    let mut kept: Vec<String> = values.by_ref().take(MOST_VALUES).map(cut).collect();
+    let first = values.by_ref().take(MOST_VALUES);
+    let mut kept: Vec<String> = first.map(|value| cut(words(value))).collect();
     let more = values.count();
     if more > 0 {
         kept.push(format!("and {more} more"));
@@ -364,7 +370,7 @@ fn of_error(
                 let Some(Action::Protect(protect)) = protect else { return None };
                 let sa = proposal::offer_esp(&protect.proposals, 0, true);
                 let offer = Offer { peer: None, rule: Some(rule), sa };
-                proposals::offered(&mut [offer].into_iter()).said(Cause::ProposalByPeer, *what)
+                proposals::offered(&[offer]).said(Cause::ProposalByPeer, *what)
             }
         }),
         Error::Refused(what @ NotifyType::TS_UNACCEPTABLE) => {
@@ -383,12 +389,8 @@ fn of_error(
 }
 
 fn proposals_refused(peer: Option<&PeerConfig>) -> Refusal {
-    let mut offers = peer.into_iter().map(|p| Offer {
-        peer: Some(&p.name),
-        rule: None,
-        sa: proposal::offer_ike(&p.proposals),
-    });
-    proposals::offered(&mut offers).said(Cause::ProposalByPeer, NotifyType::NO_PROPOSAL_CHOSEN)
+    let offers: Vec<_> = peer.into_iter().map(Offer::ike).collect();
+    proposals::offered(&offers).said(Cause::ProposalByPeer, NotifyType::NO_PROPOSAL_CHOSEN)
 }
 
 #[cfg(test)]

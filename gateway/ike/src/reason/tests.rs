@@ -17,7 +17,7 @@ fn ike(groups: &[Group]) -> IkeProposal {
 
 fn refused(ours: &[IkeProposal], theirs: &SecurityAssociation, rounds: Rounds) -> Refusal {
     let offer = Offer { peer: None, rule: None, sa: offer_ike(ours) };
-    no_common_proposal(&mut [offer].into_iter(), theirs, rounds)
+    no_common_proposal(&[offer], theirs, rounds)
 }
 
 fn transform(kind: TransformType, id: u16) -> Transform {
@@ -84,7 +84,7 @@ fn other_protocols_types_and_spis_have_their_cause() {
     let refused = |theirs: &SecurityAssociation| {
         let sa = offer_esp(&esp, 0x1000, false);
         let offer = Offer { peer: None, rule: None, sa };
-        no_common_proposal(&mut [offer].into_iter(), theirs, Rounds::Impossible)
+        no_common_proposal(&[offer], theirs, Rounds::Impossible)
     };
     let reserved = refused(&offer_esp(&esp, 255, false));
     assert_eq!(reserved.cause, Cause::Spi);
@@ -151,4 +151,36 @@ fn values_are_cut_between_characters() {
     let long = cut("é".repeat(MOST_CHARACTERS + 1));
     assert_eq!(long.chars().count(), MOST_CHARACTERS + 1);
     assert!(long.ends_with('…'));
+}
+
+#[test]
+fn what_is_not_shown_is_only_counted() {
+    let mut put_in_words = 0;
+    let values = bounded(0..1000, |value| {
+        put_in_words += 1;
+        format!("value {value}")
+    });
+    assert_eq!((values.len(), put_in_words), (MOST_VALUES + 1, MOST_VALUES));
+    assert_eq!(values.last().unwrap(), "and 992 more");
+}
+
+#[test]
+fn of_many_peers_some_are_compared_and_the_others_counted() {
+    let peers: Vec<_> = (0..100)
+        .map(|n| {
+            let mut peer = crate::testing::peer(&format!("p{n}"), "a.test", "b.test", None);
+            // The one before the last that is compared comes nearest.
+            let group = if n == MOST_COMPARED - 2 { Group::EcpP256 } else { Group::X25519 };
+            let prf = if n == MOST_COMPARED - 2 { Prf::HmacSha256 } else { Prf::HmacSha512 };
+            peer.proposals = vec![IkeProposal { prf: vec![prf], ..ike(&[group]) }];
+            std::sync::Arc::new(peer)
+        })
+        .collect();
+    let theirs = offer_ike(&[ike(&[Group::EcpP384])]);
+    let refusal = no_common_ike_proposal(&mut peers.iter(), &theirs, Rounds::Possible);
+    assert_eq!(refusal.cause, Cause::KeyExchange);
+    let nearest = refusal.nearest_candidate().unwrap();
+    assert_eq!(nearest.peer.as_ref().unwrap().to_string(), "p62");
+    assert_eq!((nearest.proposal, nearest.their_proposal), (Some(1), Some(1)));
+    assert_eq!((refusal.candidates.len(), refusal.left_out), (MOST_CANDIDATES, 96));
 }

@@ -84,18 +84,27 @@ fn answers_to_strangers_have_a_limit() {
             }
         }
     });
+    // A demand for a cookie is shorter than what it answers, and no error.
+    let is_cookie = |answer: &[u8]| {
+        notified(&Message::decode(answer).unwrap().payloads) == [NotifyType::COOKIE]
+    };
+    let errors = |answers: Vec<Vec<u8>>| answers.iter().filter(|a| !is_cookie(a)).count();
     let count = |simulation: &mut Simulation| {
         (0..200)
-            .map(|_| [&request, &later, &unsuitable].map(|m| deliver(simulation, 1, m).len()))
+            .map(|_| [&request, &later, &unsuitable].map(|m| errors(deliver(simulation, 1, m))))
             .fold([0; 3], |sum, each| [sum[0] + each[0], sum[1] + each[1], sum[2] + each[2]])
     };
     let each = count(&mut simulation);
     assert_eq!(each.iter().sum::<usize>(), 100);
     assert!(each.iter().all(|n| *n > 0), "all share it: {each:?}");
-    assert_eq!(counter(&simulation, 1, Counter::UnprotectedAnswerLimited), 500);
+    let silent = counter(&simulation, 1, Counter::UnprotectedAnswerLimited);
+    let cookies = counter(&simulation, 1, Counter::CookieDemanded);
+    assert_eq!(silent + cookies, 500);
+    assert!(cookies > 100, "requests are refused no more: {cookies}");
     simulation.run(Duration::from_secs(2));
     assert_eq!(count(&mut simulation).iter().sum::<usize>(), 100);
-    // What leads on to an IKE SA, or belongs to one, has no part in it.
+    // What leads on to an IKE SA, or belongs to one, has no part in it (nor, after a while, cookies).
+    simulation.now += Duration::from_secs(30);
     let init = simulation.nodes[0].sent[0].1.clone();
     let other_group = rewritten(&init, |payloads| {
         for payload in payloads.iter_mut() {

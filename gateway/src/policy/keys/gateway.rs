@@ -56,10 +56,16 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "Half-open IKE SAs above which an initiator must return a cookie.",
     ),
     key(
+        "init-size-limit",
+        Number(2048, 65_535),
+        Default("8192"),
+        "Octets of an IKE_SA_INIT message above which it is dropped.",
+    ),
+    key(
         "half-open-limit",
         Number(1, 1_000_000),
         Default("4096"),
-        "Half-open IKE SAs above which requests for more are dropped.",
+        "Half-open IKE SAs above which one of the address (IPv6: of the /48) that has most gives its place to an initiator that has returned a cookie.",
     ),
     key(
         "half-open-address-limit",
@@ -89,7 +95,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "unprotected-answer-rate",
         Number(0, 1_000_000),
         Default("100"),
-        "Errors a second that are answered to messages that nothing protects.",
+        "Errors a second that are answered, and refusals explained, to messages that nothing protects.",
     ),
     key(
         "child-sa-limit",
@@ -145,7 +151,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "reassembly-limit",
         Number(4096, 1_048_576),
         Default("32768"),
-        "Octets kept for each IKE SA and direction of a message of which fragments are missing.",
+        "Octets kept for each IKE SA and direction of a message of which fragments are missing; also of one without fragments, of an initiator that is not authenticated.",
     ),
     key(
         "reassembly-timeout",

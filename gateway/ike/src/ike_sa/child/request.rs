@@ -162,8 +162,7 @@ pub(in crate::ike_sa) fn negotiate(
             let pfs = matches!(request.exchange, ChildExchange::CreateChild(_));
             let sa = proposal::offer_esp(&protect.proposals, spi, pfs);
             let offer = Offer { peer: None, rule: Some(&rule.name), sa };
-            let refusal =
-                reason::no_common_proposal(&mut [offer].into_iter(), offered, Rounds::Possible);
+            let refusal = reason::no_common_proposal(&[offer], offered, Rounds::Possible);
             Error::NoProposalChosen(Box::new(refusal))
         })
         .and_then(|(chosen, choice)| {

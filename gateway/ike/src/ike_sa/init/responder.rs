@@ -24,11 +24,13 @@ use crate::leases::Lease;
 use crate::natt;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
-use crate::reason::{Offer, no_common_proposal};
 use crate::shared::Shared;
 use crate::time::after;
 
 /// The responder's half: chooses, exchanges keys, answers, and keeps a half-open IKE SA.
+///
+/// `None`: no proposal in common. Why that is costs more to say than all that comes before, and
+/// whoever wants to know asks [`crate::reason::no_common_ike_proposal`].
 ///
 /// # Errors
 /// Whatever is wrong with the request; nothing has been kept.
@@ -40,12 +42,14 @@ pub(crate) fn answer_init(
     path: Path,
     datagram: &[u8],
     payloads: &Payloads<'_>,
-) -> Result<IkeSa, Error> {
+) -> Result<Option<IkeSa>, Error> {
     let (offered, ke, nonce) =
         (payloads.require_sa()?, payloads.require_ke()?, payloads.require_nonce()?);
     let policies = Arc::clone(&shared.policies);
     let rounds = Rounds::of(payloads);
-    let (chosen, suite) = choose(&policies, path, offered, ke.method, rounds)?;
+    let Some((chosen, suite)) = choose(&policies, path, offered, ke.method, rounds) else {
+        return Ok(None);
+    };
     if suite.group.id() != ke.method {
         return Err(Error::InvalidKePayload { wanted: suite.group });
     }
@@ -113,7 +117,7 @@ pub(crate) fn answer_init(
         state: State::HalfOpen(Box::new(half_open)),
     };
     sa.event(shared, EventKind::Answered { suite, nat_local: nat.local, nat_remote: nat.remote });
-    Ok(sa)
+    Ok(Some(sa))
 }
 
 /// The first peer that may be at this address and has a proposal in common decides; who it
@@ -124,17 +128,9 @@ fn choose(
     offered: &SecurityAssociation,
     sent: KeMethod,
     rounds: Rounds,
-) -> Result<(SecurityAssociation, IkeSuite), Error> {
-    let chosen = candidates(policies, path)
-        .find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds));
-    chosen.ok_or_else(|| {
-        let mut offers = candidates(policies, path).map(|p| Offer {
-            peer: Some(&p.name),
-            rule: None,
-            sa: proposal::offer_ike(&p.proposals),
-        });
-        Error::NoProposalChosen(Box::new(no_common_proposal(&mut offers, offered, rounds)))
-    })
+) -> Option<(SecurityAssociation, IkeSuite)> {
+    candidates(policies, path)
+        .find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds))
 }
 
 /// The peers that may be at the other end of a path: those configured with the address first,
