@@ -98,6 +98,56 @@ fn an_answer_that_was_not_offered_is_not_taken() {
 }
 
 #[test]
+fn an_answer_that_is_of_no_use_is_named_when_the_peer_is_given_up() {
+    let number = |_: &[u8], answer: Vec<u8>| {
+        let changed = rewritten(&answer, |payloads| {
+            for payload in payloads.iter_mut() {
+                if let Payload::SecurityAssociation(sa) = payload {
+                    sa.proposals[0].number = 3;
+                }
+            }
+        });
+        vec![changed]
+    };
+    let nonce = |_: &[u8], answer: Vec<u8>| {
+        let is_nonce = |payload: &Payload<'_>| matches!(payload, Payload::Nonce(_));
+        vec![rewritten(&answer, |payloads| payloads.retain(|p| !is_nonce(p)))]
+    };
+    let cookies = |init: &[u8], _: Vec<u8>| {
+        let mut header = header(init);
+        header.flags.response = true;
+        header.flags.initiator = false;
+        let cookie =
+            |n| encode_message(&header, &[notification(NotifyType::COOKIE, &[n])]).unwrap();
+        (0..9).map(cookie).collect()
+    };
+    type Answers<'a> = &'a dyn Fn(&[u8], Vec<u8>) -> Vec<Vec<u8>>;
+    let cases: [(Answers<'_>, &str); 3] = [
+        (&number, "a proposal number that we did not offer"),
+        (&nonce, "is missing"),
+        (&cookies, "one more cookie or key exchange method demanded"),
+    ];
+    for (answers, expected) in cases {
+        let (mut simulation, init) = begun(policies_of_a(), policies_of_b());
+        let answer = only(deliver(&mut simulation, 1, &init));
+        for answer in answers(&init, answer) {
+            deliver(&mut simulation, 0, &answer);
+        }
+        let last_error = |simulation: &Simulation| {
+            let status = simulation.nodes[0].endpoint.status(simulation.now);
+            status.rules[0].last_error.clone()
+        };
+        assert_eq!(last_error(&simulation), None, "the true answer may still come");
+        simulation.run(3 * MINUTE);
+        let error = last_error(&simulation).unwrap();
+        assert!(error.contains(expected), "{expected}: {error}");
+        let failed = simulation.nodes[0].events.iter().map(|event| event.kind.to_string());
+        let failed = failed.filter(|words| words.contains(expected));
+        assert_eq!(failed.count(), 1, "{expected}");
+    }
+}
+
+#[test]
 fn a_key_exchange_of_another_method_than_the_chosen_one_is_refused_with_the_right_one() {
     let (mut simulation, init) = begun(policies_of_a(), policies_of_b());
     let other = rewritten(&init, |payloads| {

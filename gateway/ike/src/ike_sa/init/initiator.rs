@@ -46,6 +46,16 @@ pub(crate) struct AwaitInit {
     restarts: u32,
     /// An error that somebody answered; it is unauthenticated and decides nothing.
     heard: Option<NotifyType>,
+    /// What was wrong with the last answer that could not be used; unauthenticated, too.
+    unusable: Option<Error>,
+}
+
+impl AwaitInit {
+    /// An answer is of no use. Anybody can send it, and the peer's true answer may still come.
+    fn pass_over(&mut self, shared: &mut Shared, error: Error) {
+        shared.count(Counter::InvalidInit);
+        self.unusable = Some(error);
+    }
 }
 
 impl IkeSa {
@@ -138,6 +148,7 @@ impl IkeSa {
         }
         let restarts = before.as_ref().map_or(0, |b| b.restarts.saturating_add(1));
         let heard = before.as_ref().and_then(|b| b.heard);
+        let unusable = before.as_ref().and_then(|b| b.unusable.clone());
         let (pending, nonce) = match before {
             Some(before) if before.pending.group() == group => (before.pending, before.nonce),
             Some(before) => (shared.key_exchange.generate(group)?, before.nonce),
@@ -163,6 +174,7 @@ impl IkeSa {
             backoff,
             restarts,
             heard,
+            unusable,
         }));
         Ok(())
     }
@@ -179,13 +191,15 @@ impl IkeSa {
         if path.remote != self.path.remote || header.message_id != MessageId(0) {
             return shared.count(Counter::OutsideWindow);
         }
-        let Ok(message) = Message::decode(datagram) else {
-            return shared.count(Counter::InvalidInit);
-        };
-        let Ok(payloads) = Payloads::collect(header.exchange, &message.payloads) else {
-            return shared.count(Counter::InvalidInit);
-        };
         let State::AwaitInit(waiting) = &mut self.state else { return };
+        let message = match Message::decode(datagram) {
+            Ok(message) => message,
+            Err(error) => return waiting.pass_over(shared, error.into()),
+        };
+        let payloads = match Payloads::collect(header.exchange, &message.payloads) {
+            Ok(payloads) => payloads,
+            Err(error) => return waiting.pass_over(shared, error),
+        };
         // RFC 7296 2.6 and 1.2: two errors are demands that we follow, a few times.
         let may_restart = waiting.restarts < MOST_RESTARTS;
         let proposals = self.peer.as_ref().map(|p| p.proposals.as_slice()).unwrap_or_default();
@@ -203,7 +217,10 @@ impl IkeSa {
                 }
                 return;
             }
-            Some(_) => return shared.count(Counter::InvalidInit),
+            Some(_) => {
+                let error = Error::BadAnswer("one more cookie or key exchange method demanded");
+                return waiting.pass_over(shared, error);
+            }
             None => {}
         }
         if let Some(error) = payloads.error() {
@@ -215,11 +232,12 @@ impl IkeSa {
             return;
         }
         if header.responder_spi.is_zero() {
-            return shared.count(Counter::InvalidInit);
+            return waiting.pass_over(shared, Error::BadAnswer("no SPI of the responder"));
         }
         // What the answer must hold is checked before anything is given up.
-        let Ok(answer) = InitAnswer::check(&payloads, proposals, waiting.pending.group()) else {
-            return shared.count(Counter::InvalidInit);
+        let answer = match InitAnswer::check(&payloads, proposals, waiting.pending.group()) {
+            Ok(answer) => answer,
+            Err(error) => return waiting.pass_over(shared, error),
         };
         let (nonce, peer_value) = (answer.nonce.to_vec(), answer.peer_value.to_vec());
         let peer_hashes = peer_hashes(&payloads);
@@ -283,7 +301,7 @@ impl IkeSa {
                 shared.transmit(self.path, request);
             }
             Retry::GiveUp { tries } => {
-                let heard = waiting.heard.take();
+                let (heard, unusable) = (waiting.heard.take(), waiting.unusable.take());
                 shared.count(Counter::PeerDead);
                 let exchange = heard.map_or_else(
                     || ExchangeType::IKE_SA_INIT.to_string(),
@@ -295,7 +313,11 @@ impl IkeSa {
                     },
                 );
                 self.event(shared, EventKind::PeerDead { tries, exchange });
-                self.close(shared, "the peer does not answer");
+                match unusable {
+                    // It answers, but not so that we could go on.
+                    Some(error) => self.fail(shared, error),
+                    None => self.close(shared, "the peer does not answer"),
+                }
             }
         }
     }
