@@ -26,7 +26,7 @@ pub(crate) struct Offer<'a> {
 
 impl<'a> Offer<'a> {
     /// What we would accept of a peer for an IKE SA.
-    pub(super) fn ike(peer: &'a PeerConfig) -> Self {
+    pub(crate) fn ike(peer: &'a PeerConfig) -> Self {
         Self { peer: Some(&peer.name), rule: None, sa: proposal::offer_ike(&peer.proposals) }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use gateway_ike::algorithms::{Encryption, Group, IkeProposal, Integrity, Prf};
 use gateway_ike::config::{Identity, Mode};
+use gateway_ike::reason::Cause;
 use gateway_wire::{PayloadType, SecurityAssociation, TransformType};
 
 use super::*;
@@ -109,6 +110,15 @@ fn an_answer_that_is_of_no_use_is_named_when_the_peer_is_given_up() {
         });
         vec![changed]
     };
+    let transforms = |_: &[u8], answer: Vec<u8>| {
+        vec![rewritten(&answer, |payloads| {
+            for payload in payloads.iter_mut() {
+                if let Payload::SecurityAssociation(sa) = payload {
+                    sa.proposals[0].transforms[0].key_length = Some(192);
+                }
+            }
+        })]
+    };
     let nonce = |_: &[u8], answer: Vec<u8>| {
         let is_nonce = |payload: &Payload<'_>| matches!(payload, Payload::Nonce(_));
         vec![rewritten(&answer, |payloads| payloads.retain(|p| !is_nonce(p)))]
@@ -122,7 +132,8 @@ fn an_answer_that_is_of_no_use_is_named_when_the_peer_is_given_up() {
         (0..9).map(cookie).collect()
     };
     type Answers<'a> = &'a dyn Fn(&[u8], Vec<u8>) -> Vec<Vec<u8>>;
-    let cases: [(Answers<'_>, &str); 3] = [
+    let cases: [(Answers<'_>, &str); 4] = [
+        (&transforms, "no common proposal: "),
         (&number, "a proposal number that we did not offer"),
         (&nonce, "is missing"),
         (&cookies, "one more cookie or key exchange method demanded"),
@@ -141,9 +152,12 @@ fn an_answer_that_is_of_no_use_is_named_when_the_peer_is_given_up() {
         simulation.run(3 * MINUTE);
         let error = last_error(&simulation).unwrap();
         assert!(error.contains(expected), "{expected}: {error}");
-        let failed = simulation.nodes[0].events.iter().map(|event| event.kind.to_string());
-        let failed = failed.filter(|words| words.contains(expected));
-        assert_eq!(failed.count(), 1, "{expected}");
+        let events = simulation.nodes[0].events.iter();
+        let failed: Vec<_> = events.filter(|e| e.kind.to_string().contains(expected)).collect();
+        assert_eq!(failed.len(), 1, "{expected}");
+        let record = failed[0].refusal.as_ref().map(|refusal| refusal.cause);
+        let of_transforms = expected.starts_with("no common").then_some(Cause::Encryption);
+        assert_eq!(record, of_transforms, "{expected}");
     }
 }
 

@@ -31,6 +31,7 @@ use crate::leases::Lease;
 use crate::natt;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
+use crate::reason::{Offer, no_common_proposal};
 use crate::shared::{Owner, Purpose, Shared};
 
 /// Cookies and changes of the key exchange method that we follow before we stop believing them.
@@ -237,7 +238,10 @@ impl IkeSa {
         // What the answer must hold is checked before anything is given up.
         let answer = match InitAnswer::check(&payloads, proposals, waiting.pending.group()) {
             Ok(answer) => answer,
-            Err(error) => return waiting.pass_over(shared, error),
+            Err(error) => {
+                let error = explained(error, self.peer.as_deref(), &payloads);
+                return waiting.pass_over(shared, error);
+            }
         };
         let (nonce, peer_value) = (answer.nonce.to_vec(), answer.peer_value.to_vec());
         let peer_hashes = peer_hashes(&payloads);
@@ -379,6 +383,17 @@ impl<'a> InitAnswer<'a> {
         }
         Ok(Self { suite, nonce: payloads.require_nonce()?, peer_value: ke.data })
     }
+}
+
+/// Transforms that are none of ours get a record, ours beside theirs.
+fn explained(error: Error, peer: Option<&PeerConfig>, payloads: &Payloads<'_>) -> Error {
+    let (Error::BadAnswer(_), Some(peer), Ok(chosen)) = (&error, peer, payloads.require_sa())
+    else {
+        return error;
+    };
+    let refusal = no_common_proposal(&[Offer::ike(peer)], chosen, Rounds::of(payloads));
+    let differs = refusal.nearest_candidate().is_some_and(|c| c.unfit().next().is_some());
+    if differs { Error::NoProposalChosen(Box::new(refusal)) } else { error }
 }
 
 fn first_group(proposals: &[IkeProposal]) -> Result<Group, Error> {
