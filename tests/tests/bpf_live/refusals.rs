@@ -1,0 +1,69 @@
+//! What keeps the programs from being loaded or attached has words that say what to do.
+
+use super::*;
+
+#[test]
+fn another_xdp_program_is_left_alone_and_named() {
+    on_a_wire(|wire, bpffs| {
+        let mut other = loaded(wire, bpffs);
+        attach(wire, &mut other);
+        let config = DataPathConfig { pin_dir: bpffs.join("second"), ..bpf::config(bpffs) };
+        let mut second = bpf::load(&config);
+        let error = wire.us.enter(|| second.attach("eth0")).unwrap().unwrap_err();
+        assert!(matches!(error, BpfError::OtherXdp(_)), "{error}");
+        assert!(error.to_string().contains("ip link set dev eth0 xdp off"), "{error}");
+    });
+}
+
+#[test]
+fn without_bpffs_the_error_says_how_to_mount_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = DataPath::load(&bpf::config(directory.path())).err().expect("no bpffs");
+    let path = directory.path().display();
+    assert_eq!(
+        error.to_string(),
+        format!("bpffs is not mounted at {path}: mount -t bpf bpf {path}")
+    );
+}
+
+#[test]
+fn without_capabilities_the_error_names_them() {
+    isolated(|bpffs| {
+        for dropped in [Capability::CAP_SYS_ADMIN, Capability::CAP_BPF, Capability::CAP_NET_ADMIN] {
+            caps::drop(None, CapSet::Effective, dropped).unwrap();
+        }
+        let error = DataPath::load(&bpf::config(bpffs)).err().expect("no capabilities");
+        let text = error.to_string();
+        assert!(text.contains("CAP_BPF and CAP_NET_ADMIN"), "{text}");
+        caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap();
+    });
+}
+
+#[test]
+fn without_sys_admin_the_three_capabilities_are_enough() {
+    on_a_wire(|wire, bpffs| {
+        let result = wire.us.enter(|| {
+            caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap();
+            let mut data_path = bpf::load(&bpf::config(bpffs));
+            let protect = rule(1, "192.0.2.1/32", "192.0.2.2/32", Action::Protect);
+            data_path.classify(&[protect]).unwrap();
+            data_path.attach("eth0").map(|_attached| ())
+        });
+        result.unwrap().unwrap_or_else(|error| panic!("{error}"));
+    });
+}
+
+#[test]
+fn a_map_of_another_version_is_not_touched() {
+    isolated(|bpffs| {
+        let config = bpf::config(bpffs);
+        std::fs::create_dir_all(&config.pin_dir).unwrap();
+        let path = config.pin_dir.join(gateway_common::map::SAS);
+        let map = aya::maps::HashMap::<_, u64, u64>::create(1, 0).unwrap();
+        let map: aya::maps::HashMap<aya::maps::MapData, u64, u64> = map;
+        map.pin(&path).unwrap();
+        let error = DataPath::load(&config).err().expect("another layout");
+        assert!(matches!(error, BpfError::OtherLayout { .. }), "{error}");
+        assert!(error.to_string().contains("another version of gateway"), "{error}");
+    });
+}
