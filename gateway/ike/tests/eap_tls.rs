@@ -20,13 +20,13 @@ use gateway_ike::config::{
     PolicySet, RemoteAuth, Start,
 };
 use gateway_ike::crypto::signature::{KeyKind, SigningKey};
-use gateway_ike::crypto::x509::Credential;
+use gateway_ike::crypto::x509::{CertificateFault, Credential, Trust};
 use gateway_ike::error::{AuthenticationFault, EapFault, Error};
 use gateway_ike::event::EventKind;
-use gateway_ike::reason::Cause;
+use gateway_ike::reason::{Cause, FieldName};
 use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
 
-use self::certificates::{Authority, CERTIFIABLE, NOW, Subject, key, trust};
+use self::certificates::{Authority, CERTIFIABLE, NOW, Subject, key, lists, trust};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -39,6 +39,16 @@ fn tls(own: &Authority, subject: &Subject, other: &Authority) -> EapTls {
         credential: Arc::new(Credential::new(own.issue(subject), key).unwrap()),
         trust: Arc::new(trust(other)),
     }
+}
+
+/// Trust in an authority that has revoked these.
+fn revoked(authority: &Authority, serials: &[u64]) -> Trust {
+    Trust { lists: lists(&[authority.revoke(serials, 10)]), ..trust(authority) }
+}
+
+/// The same end, which believes something else.
+fn believing(end: EapTls, trust: Trust) -> EapTls {
+    EapTls { trust: Arc::new(trust), ..end }
 }
 
 fn configure(a: EapTls, b: EapTls, alone: bool) -> [PolicySet; 2] {
@@ -130,6 +140,8 @@ fn certificates_of_every_kind_authenticate_beside_another_proof_and_alone() {
             assert_eq!(status.ike_sas[0].user.as_deref(), Some("a.test"));
             let proof = status.ike_sas[0].remote_auth.as_ref().unwrap();
             assert_eq!(proof.method(), "eap-tls");
+            let shown = proof.certificate.as_ref().unwrap();
+            assert!(shown.subject.to_string().contains("a.test"), "{shown:?}");
         }
     }
 }
@@ -140,28 +152,41 @@ fn a_certificate_that_is_not_believed_is_named_and_the_other_end_hears_an_alert(
     let a = || Subject::new("a.test", KeyKind::P256);
     let b = || Subject::new("b.test", KeyKind::P256);
     let expired = Subject { days: (-10, -1), ..a() };
-    for (at_a, at_b, finder, words) in [
-        (tls(&other, &a(), &root), tls(&root, &b(), &root), 1, "no chain leads"),
-        (tls(&root, &expired, &root), tls(&root, &b(), &root), 1, "expired"),
+    let revoking = believing(tls(&root, &a(), &root), revoked(&root, &[b().serial]));
+    let identity = Cause::IdentityNotInCertificate;
+    for (at_a, at_b, finder, words, cause) in [
+        (tls(&other, &a(), &root), tls(&root, &b(), &root), 1, "no chain leads", Cause::Chain),
+        (tls(&root, &expired, &root), tls(&root, &b(), &root), 1, "expired", Cause::Validity),
+        (revoking, tls(&root, &b(), &root), 0, "revoked", Cause::Revocation),
         (
             tls(&root, &Subject::new("c.test", KeyKind::P256), &root),
             tls(&root, &b(), &root),
             1,
             "does not hold the identity a.test",
+            identity,
         ),
-        (tls(&root, &a(), &root), tls(&other, &b(), &root), 0, "no chain leads"),
+        (tls(&root, &a(), &root), tls(&other, &b(), &root), 0, "no chain leads", Cause::Chain),
         (
             tls(&root, &a(), &root),
             tls(&root, &Subject::new("c.test", KeyKind::P256), &root),
             0,
             "does not hold the identity b.test",
+            identity,
         ),
     ] {
         let simulation = connect(configure(at_a, at_b, true));
         let EapFault::Certificate(found) = fault(&simulation, finder) else {
             panic!("{:?}", fault(&simulation, finder))
         };
-        assert!(found.contains(words), "{found}");
+        assert!(found.to_string().contains(words), "{found}");
+        // Ours beside theirs, as without EAP; and who it is.
+        let node = &simulation.nodes[finder];
+        assert_eq!(node.endpoint.counters().refusals(cause), 1, "{words}");
+        assert_eq!(node.endpoint.counters().refusals(Cause::Eap), 0, "{words}");
+        let refusal = node.events.iter().find_map(|e| e.refusal.as_deref()).unwrap();
+        let fields = &refusal.nearest_candidate().unwrap().fields;
+        let unfit = fields.iter().filter(|f| f.fits == Some(false)).count();
+        assert!(unfit == 1 && fields.iter().any(|f| f.name == FieldName::User), "{fields:?}");
         let heard = fault(&simulation, 1 - finder);
         assert!(matches!(heard, EapFault::TlsAlert(_)), "{heard:?}");
     }
@@ -228,4 +253,68 @@ fn a_lossy_network_costs_time_only() {
         up += usize::from(established(&simulation));
     }
     assert!(up > 20, "only {up} of 30 came up");
+}
+
+#[test]
+fn a_reload_ends_only_what_is_not_believed_any_more() {
+    let root = Authority::new("Root");
+    let end = |name, serial, lists: Option<&[u64]>| {
+        let subject = Subject { serial, ..Subject::new(name, KeyKind::P256) };
+        let end = tls(&root, &subject, &root);
+        match lists {
+            Some(serials) => believing(end, revoked(&root, serials)),
+            None => end,
+        }
+    };
+    for alone in [false, true] {
+        for (finder, serial) in [(1, 7), (0, 8)] {
+            let with = |a: Option<&[u64]>, b: Option<&[u64]>| {
+                configure(end("a.test", 7, a), end("b.test", 8, b), alone)
+            };
+            let mut simulation = connect(with(None, None));
+            assert!(established(&simulation));
+            let installed: Vec<_> = simulation.nodes[0].kernel.children.keys().copied().collect();
+            // Lists that revoke others, and another certificate of one's own.
+            let [_, b] = with(None, Some(&[9]));
+            simulation.configure(1, b);
+            let [a, _] = configure(end("a.test", 10, Some(&[9])), end("b.test", 8, None), alone);
+            simulation.configure(0, a);
+            simulation.run(MINUTE);
+            assert!(established(&simulation), "{alone} {finder}");
+            let children = &simulation.nodes[0].kernel.children;
+            assert!(children.keys().eq(&installed), "{alone} {finder}");
+            let [a, b] = with(Some(&[serial]), Some(&[serial]));
+            simulation.configure(finder, if finder == 0 { a } else { b });
+            simulation.run(MINUTE);
+            assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
+            let counters = simulation.nodes[finder].endpoint.counters();
+            assert_eq!(counters.refusals(Cause::Revocation), 1, "{alone} {finder}");
+        }
+    }
+}
+
+#[test]
+fn more_or_larger_certificates_than_allowed_are_counted_as_without_eap() {
+    let root = Authority::new("Root");
+    let middle = root.intermediate("Middle");
+    let small = EndpointConfig { certificate_size_limit: 100, ..EndpointConfig::default() };
+    let few = EndpointConfig { certificate_chain_limit: 1, ..EndpointConfig::default() };
+    for (config, many) in [(few, true), (small, false)] {
+        let a = tls(&middle, &Subject::new("a.test", KeyKind::P256), &root);
+        let b = tls(&root, &Subject::new("b.test", KeyKind::P256), &root);
+        // Both ends have these limits: one certificate of B is not too many, but too large at A already.
+        let mut simulation = begin(configure(a, b, false), &config, Faults::default(), 1);
+        simulation.run(MINUTE);
+        let finder = usize::from(many);
+        let EapFault::Certificate(found) = fault(&simulation, finder) else {
+            panic!("{:?}", fault(&simulation, finder))
+        };
+        if many {
+            assert_eq!(*found, CertificateFault::TooMany { found: 2, limit: 1 });
+        } else {
+            assert!(matches!(*found, CertificateFault::TooLarge { limit: 100, .. }), "{found}");
+        }
+        let counters = simulation.nodes[finder].endpoint.counters();
+        assert_eq!((counters.refusals(Cause::Limit), counters.refusals(Cause::Eap)), (1, 0));
+    }
 }

@@ -165,14 +165,20 @@ impl PeerConfig {
     #[must_use]
     pub fn may_become(&self, other: &Self) -> bool {
         let mut same = other.clone();
-        if let (LocalAuth::Certificate(_), LocalAuth::Certificate(_)) =
-            (&self.local_auth, &other.local_auth)
-        {
+        let local = match (&self.local_auth, &other.local_auth) {
+            (LocalAuth::Certificate(_), LocalAuth::Certificate(_)) => true,
+            (LocalAuth::Eap(ours), LocalAuth::Eap(other)) => ours.may_become(other),
+            _ => false,
+        };
+        let remote = match (&self.remote_auth, &other.remote_auth) {
+            (RemoteAuth::Certificate(_), RemoteAuth::Certificate(_)) => true,
+            (RemoteAuth::Eap(ours), RemoteAuth::Eap(other)) => ours.may_become(other),
+            _ => false,
+        };
+        if local {
             same.local_auth = self.local_auth.clone();
         }
-        if let (RemoteAuth::Certificate(_), RemoteAuth::Certificate(_)) =
-            (&self.remote_auth, &other.remote_auth)
-        {
+        if remote {
             same.remote_auth = self.remote_auth.clone();
         }
         *self == same

@@ -23,15 +23,15 @@ use rustls::{
 };
 
 use super::signature::{KeyKind, SigningKey};
-use super::x509::Credential;
+use super::x509::{CertificateFault, Credential};
 use crate::algorithms::SignatureScheme;
 use crate::eap::{Fault, Msk};
 
 /// Decides whether a chain of certificates is the other end's.
 pub(crate) trait Judge: Send + Sync {
     /// # Errors
-    /// Why it is not, in words.
-    fn judge(&self, chain: &[&[u8]]) -> Result<(), String>;
+    /// Why it is not.
+    fn judge(&self, chain: &[&[u8]]) -> Result<(), CertificateFault>;
 }
 
 /// One end of a TLS connection.
@@ -184,11 +184,13 @@ fn fault(error: &rustls::Error) -> Fault {
     if let rustls::Error::AlertReceived(alert) = error {
         return Fault::TlsAlert(format!("{alert:?}"));
     }
-    if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(words))) = error {
-        return Fault::Certificate(words.to_string());
+    if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) = error
+        && let Some(fault) = other.downcast_ref::<CertificateFault>()
+    {
+        return Fault::Certificate(Box::new(fault.clone()));
     }
     if *error == rustls::Error::NoCertificatesPresented {
-        return Fault::Certificate("the peer sent none".to_owned());
+        return Fault::Certificate(Box::new(CertificateFault::Absent));
     }
     Fault::Tls(error.to_string())
 }
@@ -221,16 +223,12 @@ impl Verifier {
     ) -> Result<(), rustls::Error> {
         let chain: Vec<&[u8]> =
             core::iter::once(leaf.as_ref()).chain(others.iter().map(AsRef::as_ref)).collect();
-        self.judge.judge(&chain).map_err(|words| {
-            let words = OtherError(Arc::new(Words(words)));
-            rustls::Error::InvalidCertificate(CertificateError::Other(words))
+        self.judge.judge(&chain).map_err(|fault| {
+            let fault = OtherError(Arc::new(fault));
+            rustls::Error::InvalidCertificate(CertificateError::Other(fault))
         })
     }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Words(String);
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

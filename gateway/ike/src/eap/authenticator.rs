@@ -152,7 +152,9 @@ impl Authenticator {
                 let mut round = Round { identifier: message.identifier, random: around.random };
                 let asked = end.handle(&mut round, data)?;
                 match (end.outcome(), asked) {
-                    (Outcome::Proven(msk), None) => Ok(Next::Success(Success { method, msk })),
+                    (Outcome::Proven(msk), None) => {
+                        Ok(Next::Success(Success { method, msk, shown: end.shown() }))
+                    }
                     (Outcome::Failed(fault), _) => Err(fault),
                     (_, Some(data)) => {
                         self.identifier = self.identifier.wrapping_add(1);

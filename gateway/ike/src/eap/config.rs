@@ -95,6 +95,14 @@ pub struct EapPeerConfig {
     pub authenticator: Identity,
 }
 
+impl EapPeerConfig {
+    /// Whether another one differs at most in certificates, and in what is believed of them.
+    pub(crate) fn may_become(&self, other: &Self) -> bool {
+        let same = Self { tls: other.tls.clone(), ..self.clone() };
+        self.tls.is_some() == other.tls.is_some() && same == *other
+    }
+}
+
 /// How we find out who a peer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EapAuthenticatorConfig {
@@ -107,4 +115,12 @@ pub struct EapAuthenticatorConfig {
     pub ask_identity: bool,
     /// Whether the peer may have any IKE identity: then one configuration serves many users.
     pub any_ike_identity: bool,
+}
+
+impl EapAuthenticatorConfig {
+    /// Whether another one differs at most in certificates, and in what is believed of them.
+    pub(crate) fn may_become(&self, other: &Self) -> bool {
+        let same = Self { tls: other.tls.clone(), ..self.clone() };
+        self.tls.is_some() == other.tls.is_some() && same == *other
+    }
 }

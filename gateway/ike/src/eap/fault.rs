@@ -1,5 +1,7 @@
 //! Why a conversation failed, in words for our own log. The other end hears only EAP-Failure.
 
+use crate::crypto::x509::CertificateFault;
+
 /// Why EAP did not authenticate the peer. No text holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -41,7 +43,7 @@ pub enum Fault {
     TooLong(usize),
     /// The other end's certificate is not to be believed.
     #[error("certificate: {0}")]
-    Certificate(String),
+    Certificate(Box<CertificateFault>),
     /// TLS fails, for another reason.
     #[error("TLS: {0}")]
     Tls(String),

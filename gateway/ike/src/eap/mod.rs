@@ -32,6 +32,8 @@ pub use self::config::{
 pub use self::fault::Fault;
 pub(crate) use self::packet::Message;
 pub(crate) use self::peer::Peer;
+use crate::config::Identity;
+use crate::crypto::x509::{Bounds, Verified};
 use crate::random::Random;
 
 /// The key that a method leaves at both ends (RFC 3748 7.10).
@@ -55,6 +57,18 @@ pub(crate) struct Success {
     pub(crate) method: EapMethod,
     /// Its key, if it has one.
     pub(crate) msk: Option<Msk>,
+    /// The certificate that was believed, if the method has any.
+    pub(crate) shown: Option<Box<Shown>>,
+}
+
+/// What the other end has shown, and was believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) verified: Verified,
+    /// The DER of all certificates, its own first.
+    pub(crate) chain: Vec<Vec<u8>>,
+    /// The identities of which its own has to hold one.
+    pub(crate) named: Vec<Identity>,
 }
 
 impl core::fmt::Debug for Success {
@@ -70,8 +84,8 @@ pub(crate) struct Limits {
     pub(crate) rounds: u32,
     /// Octets of one TLS message.
     pub(crate) message: usize,
-    /// Certificates of the other end, and octets of each.
-    pub(crate) certificates: (usize, usize),
+    /// Certificates of the other end.
+    pub(crate) certificates: Bounds,
 }
 
 /// What is there for every conversation.
@@ -119,4 +133,9 @@ pub(crate) trait Method: Send {
 
     /// How far it has come.
     fn outcome(&self) -> Outcome;
+
+    /// The certificate of the other end, once it is believed.
+    fn shown(&self) -> Option<Box<Shown>> {
+        None
+    }
 }

@@ -109,7 +109,10 @@ impl Peer {
         let early = Fault::Unexpected("success before the method has come to its end");
         let Some((kind, method)) = &self.method else { return Action::Failure(None, early) };
         match method.outcome() {
-            Outcome::Proven(msk) => Action::Success(None, Success { method: *kind, msk }),
+            Outcome::Proven(msk) => {
+                let shown = method.shown();
+                Action::Success(None, Success { method: *kind, msk, shown })
+            }
             Outcome::Open => Action::Failure(None, early),
             Outcome::Failed(fault) | Outcome::Failing(fault) => Action::Failure(None, fault),
         }

@@ -11,7 +11,8 @@ use super::*;
 use crate::config::{Identity, Secret};
 use crate::testing::SeededRandom;
 
-const LIMITS: Limits = Limits { rounds: 20, message: 65_536, certificates: (8, 16_384) };
+const LIMITS: Limits =
+    Limits { rounds: 20, message: 65_536, certificates: Bounds { count: 8, size: 16_384 } };
 
 fn users(of: &[(&str, &str)]) -> Users {
     let user = |(name, password): &(&str, &str)| {

@@ -11,7 +11,7 @@ use crate::channel::Opened;
 use crate::config::{Identity, LocalAuth, PeerConfig, PeerName, RemoteAuth};
 use crate::crypto::signature::identifier;
 use crate::crypto::x509::CertificateFault;
-use crate::error::AuthenticationFault;
+use crate::error::{AuthenticationFault, EapFault};
 use crate::identity;
 use crate::payloads::Payloads;
 use crate::proposal;
@@ -95,6 +95,10 @@ pub(super) fn refusal(
     if let (Some(nearest), Some(field)) = (refusal.candidates.first_mut(), field) {
         nearest.fields.retain(|f| f.name != field.name);
         nearest.fields.push(field);
+        // What stands in the way is the certificate; whose, EAP says.
+        if let AuthenticationFault::Eap { who, fault: EapFault::Certificate(_) } = fault {
+            nearest.fields.push(Field::new(FieldName::User, [], [who.clone()], None));
+        }
     }
     refusal
 }
@@ -219,6 +223,7 @@ fn verdict(fault: &AuthenticationFault) -> (Cause, Option<Field>) {
             (Cause::Method, wrong(FieldName::Method, ours, vec![format!("eap-{method}")]))
         }
         F::Eap { who, fault } if fault.is_limit() => (Cause::EapLimit, user(who)),
+        F::Eap { fault: EapFault::Certificate(fault), .. } => of_certificate(fault),
         F::Eap { who, .. } | F::WrongEapAuth(who) | F::EapOutdated(who) => (Cause::Eap, user(who)),
         F::Certificate(fault) => of_certificate(fault),
     }

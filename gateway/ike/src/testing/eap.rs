@@ -6,6 +6,7 @@ use gateway_wire::{Eap, EapCode};
 
 use super::SeededRandom;
 use crate::config::{Identity, Secret};
+use crate::crypto::x509::Bounds;
 pub use crate::eap::EapMethod;
 pub use crate::eap::decoding::{rewritten, rewritten_tls_piece};
 use crate::eap::{
@@ -13,7 +14,8 @@ use crate::eap::{
     Users,
 };
 
-const LIMITS: Limits = Limits { rounds: 20, message: 65_536, certificates: (8, 16_384) };
+const LIMITS: Limits =
+    Limits { rounds: 20, message: 65_536, certificates: Bounds { count: 8, size: 16_384 } };
 const NAME: &str = "alice";
 
 /// Begins a conversation with a method by password, lets at most `good` messages after the first

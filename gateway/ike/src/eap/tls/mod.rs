@@ -9,16 +9,16 @@
 mod piece;
 
 use core::time::Duration;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gateway_wire::EapType;
 
 pub(super) use self::piece::Piece;
 use self::piece::{Incoming, Outgoing};
-use super::{EapTls, Fault, Limits, Method, Outcome, Round};
+use super::{EapTls, Fault, Limits, Method, Outcome, Round, Shown};
 use crate::config::Identity;
 use crate::crypto::tls::{Judge, Session};
-use crate::crypto::x509::Trust;
+use crate::crypto::x509::{CertificateFault, Trust};
 
 /// The peer's end. `named`: the identities of which the authenticator's certificate must hold one.
 pub(super) fn peer(
@@ -29,7 +29,8 @@ pub(super) fn peer(
 ) -> Result<Tls, Fault> {
     let (config, now) = (config.ok_or(NO_CERTIFICATE)?, now.ok_or(NO_TIME)?);
     let judge = Arc::new(Names::new(config, named, now, limits));
-    Ok(Tls::new(Session::client(now, &config.credential, judge)?, false, limits.message))
+    let session = Session::client(now, &config.credential, Arc::<Names>::clone(&judge))?;
+    Ok(Tls::new(session, judge, false, limits.message))
 }
 
 /// The authenticator's end, and its first request.
@@ -41,8 +42,8 @@ pub(super) fn authenticator(
 ) -> Result<(Tls, Vec<u8>), Fault> {
     let (config, now) = (config.ok_or(NO_CERTIFICATE)?, now.ok_or(NO_TIME)?);
     let judge = Arc::new(Names::new(config, named, now, limits));
-    let session = Session::server(now, &config.credential, judge)?;
-    Ok((Tls::new(session, true, limits.message), Piece::START.encode()))
+    let session = Session::server(now, &config.credential, Arc::<Names>::clone(&judge))?;
+    Ok((Tls::new(session, judge, true, limits.message), Piece::START.encode()))
 }
 
 const NO_CERTIFICATE: Fault = Fault::NotConfigured("a certificate of our own");
@@ -72,40 +73,31 @@ struct Names {
     named: Vec<Identity>,
     now: Duration,
     limits: Limits,
+    /// What has been believed.
+    shown: OnceLock<Shown>,
 }
 
 impl Names {
     fn new(config: &EapTls, named: Vec<Identity>, now: Duration, limits: Limits) -> Self {
-        Self { trust: Arc::clone(&config.trust), named, now, limits }
+        Self { trust: Arc::clone(&config.trust), named, now, limits, shown: OnceLock::new() }
     }
 }
 
 impl Judge for Names {
-    fn judge(&self, chain: &[&[u8]]) -> Result<(), String> {
-        let (most, size) = self.limits.certificates;
-        if chain.len() > most || chain.iter().any(|der| der.len() > size) {
-            return Err(format!(
-                "more than {most} certificates, or one of more than {size} octets"
-            ));
-        }
-        let certificate = self.trust.verify(chain, self.now).map_err(|fault| fault.to_string())?;
-        if self.named.iter().any(|name| certificate.holds(name)) {
-            return Ok(());
-        }
-        let wanted: Vec<_> = self.named.iter().map(ToString::to_string).collect();
-        let found: Vec<_> = certificate.identities().map(|i| i.to_string()).collect();
-        Err(format!(
-            "{} does not hold the identity {}; it holds {}",
-            certificate.subject(),
-            wanted.join(" or "),
-            found.join("; ")
-        ))
+    fn judge(&self, chain: &[&[u8]]) -> Result<(), CertificateFault> {
+        let bounds = self.limits.certificates;
+        let verified = self.trust.identify(chain, bounds, Some(self.now), &self.named)?;
+        let chain = chain.iter().map(|der| der.to_vec()).collect();
+        // TLS asks once in a conversation: there is no renegotiation.
+        let _first = self.shown.set(Shown { verified, chain, named: self.named.clone() });
+        Ok(())
     }
 }
 
 /// Either end.
 pub(super) struct Tls {
     session: Session,
+    judge: Arc<Names>,
     authenticator: bool,
     /// Octets that one TLS message of several pieces may have.
     limit: usize,
@@ -118,9 +110,10 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    fn new(session: Session, authenticator: bool, limit: usize) -> Self {
+    fn new(session: Session, judge: Arc<Names>, authenticator: bool, limit: usize) -> Self {
         Self {
             session,
+            judge,
             authenticator,
             limit,
             begun: authenticator,
@@ -202,6 +195,10 @@ impl Method for Tls {
             (Outcome::Open, Some(fault)) => Outcome::Failing(fault.clone()),
             (outcome, _) => outcome.clone(),
         }
+    }
+
+    fn shown(&self) -> Option<Box<Shown>> {
+        self.judge.shown.get().cloned().map(Box::new)
     }
 }
 

@@ -9,13 +9,16 @@ use zeroize::Zeroizing;
 
 use super::{Transcript, certificate, psk, signature};
 use crate::algorithms::{Prf, SignatureScheme};
-use crate::config::{EapMethod, EndpointConfig, LocalAuth, PeerConfig, RemoteAuth};
+use crate::config::{
+    EapMethod, EapTls, EndpointConfig, Identity, LocalAuth, PeerConfig, RemoteAuth,
+};
 use crate::crypto::x509::{Date, DistinguishedName, Verified};
+use crate::eap::{Shown, Success};
 use crate::error::{AuthenticationFault, Error};
 use crate::keys::shared_key_auth;
 
 /// How a peer proved who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerProof {
     /// The signature, or `None` for a pre-shared key.
     pub scheme: Option<SignatureScheme>,
@@ -23,6 +26,8 @@ pub struct PeerProof {
     pub certificate: Option<PeerCertificate>,
     /// The method, if it was EAP.
     pub eap: Option<EapMethod>,
+    /// What it showed by EAP beside another proof.
+    beside: Option<Box<PeerCertificate>>,
 }
 
 impl PeerProof {
@@ -50,9 +55,15 @@ pub struct PeerCertificate {
     ends: Date,
     /// Until when it is believed without being judged again.
     stands: Date,
+    /// By EAP: the identities of which it has to hold one.
+    named: Option<Vec<Identity>>,
 }
 
 impl PeerCertificate {
+    fn by_eap(shown: Shown) -> Self {
+        Self { named: Some(shown.named), ..Self::new(&shown.verified, shown.chain) }
+    }
+
     fn new(verified: &Verified, chain: Vec<Vec<u8>>) -> Self {
         let Verified { certificate, ends, stands } = verified;
         Self {
@@ -61,6 +72,7 @@ impl PeerCertificate {
             chain: chain.into(),
             ends: *ends,
             stands: *stands,
+            named: None,
         }
     }
 }
@@ -68,12 +80,16 @@ impl PeerCertificate {
 impl PeerProof {
     /// When the first certificate ends of the chain by which the peer is believed.
     pub(super) fn ends(&self) -> Option<Date> {
-        self.certificate.as_ref().map(|shown| shown.ends)
+        self.shown().map(|shown| shown.ends).min()
     }
 
     /// Until when the peer is believed without being judged again.
     pub(super) fn stands(&self) -> Option<Date> {
-        self.certificate.as_ref().map(|shown| shown.stands)
+        self.shown().map(|shown| shown.stands).min()
+    }
+
+    fn shown(&self) -> impl Iterator<Item = &PeerCertificate> {
+        self.certificate.iter().chain(self.beside.as_deref())
     }
 
     /// Whether the peer would still be believed, at another time or under another configuration.
@@ -83,23 +99,40 @@ impl PeerProof {
         now: Option<Duration>,
         peer: &PeerConfig,
     ) -> Result<(), AuthenticationFault> {
-        let (RemoteAuth::Certificate(trust), Some(shown)) =
-            (&peer.remote_auth, &mut self.certificate)
-        else {
-            return Ok(());
-        };
-        let encoding = CertEncoding::X509_SIGNATURE;
-        let chain: Vec<_> = shown.chain.iter().map(|data| Certificate { encoding, data }).collect();
-        let found = certificate::verified(limits, now, peer, trust, &chain)?;
-        (shown.ends, shown.stands) = (found.ends, found.stands);
+        for shown in self.certificate.iter_mut().chain(self.beside.as_deref_mut()) {
+            let own = core::slice::from_ref(&peer.remote_id);
+            let (trust, named) = match (&shown.named, &peer.remote_auth) {
+                (Some(named), _) => (eap_tls(peer).map(|tls| &tls.trust), named.as_slice()),
+                (None, RemoteAuth::Certificate(trust)) => (Some(trust), own),
+                (None, _) => (None, own),
+            };
+            // The configuration is of the same kind as the one by which it was believed.
+            let Some(trust) = trust else { continue };
+            let chain: Vec<&[u8]> = shown.chain.iter().map(Vec::as_slice).collect();
+            let found = trust.identify(&chain, certificate::bounds(limits), now, named)?;
+            (shown.ends, shown.stands) = (found.ends, found.stands);
+        }
         Ok(())
+    }
+}
+
+/// What the peer's end of EAP-TLS, or ours, needs.
+fn eap_tls(peer: &PeerConfig) -> Option<&EapTls> {
+    match (&peer.remote_auth, &peer.local_auth) {
+        (RemoteAuth::Eap(eap), _) => eap.tls.as_ref(),
+        (_, LocalAuth::Eap(eap)) => eap.tls.as_ref(),
+        _ => None,
     }
 }
 
 impl fmt::Display for PeerProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(method) = self.eap {
-            return write!(f, "EAP method {method}");
+            write!(f, "EAP method {method}")?;
+            if let Some(PeerCertificate { subject, not_after, .. }) = &self.certificate {
+                write!(f, " with the certificate of {subject}, valid until {not_after}")?;
+            }
+            return Ok(());
         }
         match (&self.scheme, &self.certificate) {
             (None, _) => f.write_str("pre-shared key"),
@@ -119,9 +152,17 @@ pub(super) struct PeerAuthenticated {
 
 impl PeerAuthenticated {
     /// For the checks of `eap`: EAP went well, and AUTH with its key verifies.
-    pub(super) const fn by_eap(peer: Arc<PeerConfig>, method: EapMethod) -> Self {
-        let proof = PeerProof { scheme: None, certificate: None, eap: Some(method) };
+    pub(super) fn by_eap(peer: Arc<PeerConfig>, success: Success) -> Self {
+        let certificate = success.shown.map(|shown| PeerCertificate::by_eap(*shown));
+        let proof = PeerProof { certificate, eap: Some(success.method), ..PeerProof::default() };
         Self { peer, proof }
+    }
+
+    /// The same, where the peer has proven itself before.
+    pub(super) fn with_eap(mut self, success: Success) -> Self {
+        let shown = success.shown.map(|shown| PeerCertificate::by_eap(*shown));
+        self.proof.beside = shown.map(Box::new);
+        self
     }
 
     pub(super) const fn peer(&self) -> &Arc<PeerConfig> {
@@ -181,7 +222,7 @@ pub(super) fn verify(
     let proof = match &peer.remote_auth {
         RemoteAuth::Psk(key) => {
             psk::verify(*prf, key, &peer.name, auth, octets)?;
-            PeerProof { scheme: None, certificate: None, eap: None }
+            PeerProof::default()
         }
         RemoteAuth::Certificate(trust) => {
             let found = certificate::verified(limits, *now, peer, trust, certificates)
@@ -190,12 +231,13 @@ pub(super) fn verify(
             let scheme = signed(found.certificate.key(), &whose)?;
             let x509 = certificates.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE);
             let certificate = PeerCertificate::new(&found, x509.map(|c| c.data.to_vec()).collect());
-            PeerProof { scheme: Some(scheme), certificate: Some(certificate), eap: None }
+            let certificate = Some(certificate);
+            PeerProof { scheme: Some(scheme), certificate, ..PeerProof::default() }
         }
         RemoteAuth::PublicKey(key) => {
             certificate::same_key(key, certificates)?;
             let scheme = signed(key, &format!("the public key of {}", peer.name))?;
-            PeerProof { scheme: Some(scheme), certificate: None, eap: None }
+            PeerProof { scheme: Some(scheme), ..PeerProof::default() }
         }
         RemoteAuth::Eap(_) => return Err(AuthenticationFault::EapDemanded.into()),
     };

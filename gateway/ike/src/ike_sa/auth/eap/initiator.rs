@@ -79,7 +79,10 @@ impl EapInitiator {
         verify_after(&expected, auth, || self.config.identity.escape_default().to_string())?;
         // Where EAP stands alone, the method has authenticated the responder, and only that of a
         // method which may stand alone has come so far.
-        Ok(responder.unwrap_or_else(|| PeerAuthenticated::by_eap(peer, success.method)))
+        Ok(match responder {
+            Some(proven) => proven.with_eap(success),
+            None => PeerAuthenticated::by_eap(peer, success),
+        })
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) use self::initiator::EapInitiator;
 pub(super) use self::responder::EapResponder;
 use super::super::{IkeSa, State};
 use super::AwaitAuth;
+use super::certificate::bounds;
 use crate::channel::Channel;
 use crate::config::EndpointConfig;
 use crate::counters::Counter;
@@ -37,7 +38,7 @@ const fn limits(config: &EndpointConfig) -> Limits {
     Limits {
         rounds: config.eap_round_limit,
         message: config.eap_message_limit,
-        certificates: (config.certificate_chain_limit, config.certificate_size_limit),
+        certificates: bounds(config),
     }
 }
 

@@ -229,7 +229,7 @@ impl IkeSa {
             channel,
             transcript,
             nat,
-            peer: PeerAuthenticated::by_eap(peer, success.method),
+            peer: PeerAuthenticated::by_eap(peer, success),
             initial_contact: [&first, last]
                 .iter()
                 .any(|p| p.notify(NotifyType::INITIAL_CONTACT).is_some()),
