@@ -235,7 +235,7 @@ fn of_certificate(fault: &CertificateFault) -> (Cause, Option<Field>) {
         Some(Field::new(name, ours, theirs, Some(false)))
     };
     match fault {
-        F::Absent => (Cause::Absent, None),
+        F::Absent | F::ByUrl => (Cause::Absent, None),
         F::Malformed(_) => (Cause::Malformed, None),
         F::Key { error, .. } => {
             (Cause::Key, wrong(FieldName::Usage, None, Some(error.to_string())))

@@ -150,6 +150,48 @@ fn chains_that_are_too_long_or_certificates_too_large_are_refused() {
     assert!(matches!(found, CertificateFault::TooLarge { limit: 100, .. }), "{found}");
 }
 
+/// RFC 7296 3.6: who names the address of a certificate instead of sending one is told what is
+/// missing, and nothing is fetched.
+#[test]
+fn hash_and_url_is_refused_by_its_name() {
+    use gateway_ike::testing::Forge;
+    use gateway_wire::{CertEncoding, Certificate, ExchangeType, NotifyType, Payload};
+
+    for encoding in [CertEncoding::HASH_AND_URL, CertEncoding::HASH_AND_URL_BUNDLE] {
+        let a = certified(&Authority::new("Root"), &Subject::new("a.test", KeyKind::P256));
+        let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+        simulation.input(1, Input::WallClock(NOW));
+        let [a, b] = configure(|_, _| {}, ends(a, psk()));
+        simulation.configure(1, b);
+        simulation.configure(0, a);
+        simulation.acquire(0, "to-b");
+        // Until A has sent IKE_AUTH: B gets another one, with the same proof.
+        let end = simulation.now + MINUTE;
+        while simulation.nodes[0].sent.len() < 2 && simulation.step(end) {}
+        let forge = Forge::of(&simulation.nodes[0].endpoint).unwrap();
+        let (path, octets) = simulation.nodes[0].sent[1].clone();
+        let request = forge.open(&octets).unwrap();
+        let data = [&[7; 20][..], b"http://192.0.2.9/a.der"].concat();
+        let mut payloads = request.payloads().unwrap();
+        for payload in &mut payloads {
+            if let Payload::Certificate(certificate) = payload {
+                *certificate = Certificate { encoding, data: &data };
+            }
+        }
+        let header = forge.header(ExchangeType::IKE_AUTH, false, 1);
+        let forged = forge.seal(&header, &payloads).unwrap();
+        let path = gateway_ike::io::Path { local: path.remote, remote: path.local };
+        simulation.input(1, Input::Datagram { path, octets: &forged });
+        assert_eq!(counter(&simulation, 1, Counter::CertificateIgnored), 1);
+        let answer = forge.open(&simulation.nodes[1].sent.last().unwrap().1).unwrap();
+        let answer = answer.payloads().unwrap();
+        let failed = |p: &Payload<'_>| matches!(p, Payload::Notify(n) if n.kind == NotifyType::AUTHENTICATION_FAILED);
+        assert!(answer.len() == 1 && failed(&answer[0]), "{answer:?}");
+        let found = certificate_fault(&mut simulation, 1);
+        assert_eq!(found, CertificateFault::ByUrl);
+    }
+}
+
 #[test]
 fn without_the_time_of_day_no_certificate_is_believed() {
     let a = certified(&Authority::new("Root"), &Subject::new("a.test", KeyKind::P256));

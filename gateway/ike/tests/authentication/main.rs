@@ -155,6 +155,7 @@ fn cause_of(fault: &AuthenticationFault) -> Cause {
         AuthenticationFault::Certificate(fault) => match fault {
             F::TooMany { .. } | F::TooLarge { .. } => Cause::Limit,
             F::NoTime | F::Expired { .. } | F::NotYetValid { .. } => Cause::Validity,
+            F::ByUrl => Cause::Absent,
             F::NoChain { .. } => Cause::Chain,
             F::Revoked(_)
             | F::RevocationUnknown(_)

@@ -9,6 +9,11 @@ pub enum CertificateFault {
     /// The peer sent none.
     #[error("the peer sent no X.509 certificate")]
     Absent,
+    /// The peer sent the address of one (RFC 7296 3.6), which we never ask for.
+    #[error(
+        "the peer sent no X.509 certificate, but an address from which to fetch one (hash and URL), which is not done"
+    )]
+    ByUrl,
     /// It does not decode.
     #[error("it does not decode: {0}")]
     Malformed(String),

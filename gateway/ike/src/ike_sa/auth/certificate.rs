@@ -84,6 +84,10 @@ pub(super) fn verified(
 ) -> Result<Verified, CertificateFault> {
     let x509 = certificates.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE);
     let chain: Vec<&[u8]> = x509.map(|c| c.data).collect();
+    let by_url = [CertEncoding::HASH_AND_URL, CertEncoding::HASH_AND_URL_BUNDLE];
+    if chain.is_empty() && certificates.iter().any(|c| by_url.contains(&c.encoding)) {
+        return Err(CertificateFault::ByUrl);
+    }
     trust.identify(&chain, bounds(limits), now, core::slice::from_ref(&peer.remote_id))
 }
 
@@ -140,7 +144,7 @@ mod tests {
         };
         let now = Some(Duration::from_secs(1));
         let found = verified(&shared.config, now, &peer("p", "a", "b", None), &trust, &sent[..3]);
-        assert_eq!(found, Err(CertificateFault::Absent));
+        assert_eq!(found, Err(CertificateFault::ByUrl));
     }
 
     #[test]
