@@ -318,3 +318,25 @@ fn more_or_larger_certificates_than_allowed_are_counted_as_without_eap() {
         assert_eq!((counters.refusals(Cause::Limit), counters.refusals(Cause::Eap)), (1, 0));
     }
 }
+
+#[test]
+fn an_ike_sa_ends_with_the_certificate_of_either_end_of_eap() {
+    let root = Authority::new("Root");
+    let day = Duration::from_secs(86_400);
+    for alone in [false, true] {
+        for finder in [0, 1] {
+            let end = |name, is_short| {
+                let days = if is_short { (-10, 1) } else { (-10, 20) };
+                tls(&root, &Subject { days, ..Subject::new(name, KeyKind::P256) }, &root)
+            };
+            let policies = configure(end("a.test", finder == 1), end("b.test", finder == 0), alone);
+            let mut simulation = connect(policies);
+            simulation.run(day - 2 * MINUTE);
+            assert!(established(&simulation), "{alone} {finder}");
+            simulation.run(2 * MINUTE);
+            assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
+            let counters = simulation.nodes[finder].endpoint.counters();
+            assert_eq!(counters.refusals(Cause::Validity), 1, "{alone} {finder}");
+        }
+    }
+}
