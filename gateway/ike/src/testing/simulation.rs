@@ -386,7 +386,11 @@ impl Simulation {
                         && c.mode == child.mode
                         && c.selectors.len() == child.selectors.len()
                         && c.selectors.iter().zip(&child.selectors).all(|((a, _), (b, _))| {
-                            a.local == b.remote && a.remote == b.local && a.protocol == b.protocol
+                            a.local == b.remote
+                                && a.remote == b.local
+                                && a.protocol == b.protocol
+                                && a.local_ports == b.remote_ports
+                                && a.remote_ports == b.local_ports
                         })
                 });
                 if !fits {

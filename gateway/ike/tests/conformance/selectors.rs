@@ -118,6 +118,32 @@ fn what_the_initiator_names_first_decides_between_rules() {
     }
 }
 
+/// Packets go by the narrower rule, and so does a Child SA that is asked for with its ports.
+#[test]
+fn of_two_rules_that_cover_a_request_the_one_that_applies_to_its_traffic_is_taken() {
+    let (ours, theirs) = ("10.2.0.0/24".parse().unwrap(), "10.1.0.0/24".parse().unwrap());
+    // By name it comes after the wider one.
+    let mut web = protect("web", "a", ours, theirs, Start::Respond);
+    (web.protocol, web.local_ports) = (Some(6), 443..=443);
+    let b = with_more(policies_of_b(), web);
+    let port = |port: core::ops::RangeInclusive<u16>| {
+        let (start_port, end_port) = (*port.start(), *port.end());
+        let of_tcp =
+            TrafficSelector { protocol: 6, start_port, end_port, ..selector("10.2.0.0/24") };
+        vec![TsEntry::Known(of_tcp)]
+    };
+    for (ports, rule) in [(443..=443, "web"), (80..=80, "to-a"), (0..=65535, "to-a")] {
+        let (mut simulation, auth) = half_open_with(policies_of_a(), b.clone());
+        let tsi = TrafficSelector { protocol: 6, ..selector("10.1.0.0/24") };
+        let auth =
+            with_selectors(&simulation, &auth, vec![TsEntry::Known(tsi)], port(ports.clone()));
+        answered(&mut simulation, &auth);
+        let rules: Vec<_> =
+            simulation.nodes[1].kernel.children.values().map(|c| &*c.rule).collect();
+        assert_eq!(rules, [rule], "{ports:?}");
+    }
+}
+
 #[test]
 fn a_subset_is_chosen_where_the_first_selectors_are_not_allowed() {
     let (mut simulation, auth) = half_open();

@@ -255,6 +255,12 @@ impl Plan {
         let mut rule =
             Rule { local, remote, ..protect(&name, "other", net("::/0"), net("::/0"), start) };
         rule.assigned = node == 0 && !self.pool.is_empty();
+        if self.has_ports(nth) {
+            rule.protocol = Some(6);
+            let (ours, theirs) =
+                if node == 0 { (1024..=65535, 443..=444) } else { (443..=444, 1024..=65535) };
+            (rule.local_ports, rule.remote_ports) = (ours, theirs);
+        }
         let Action::Protect(protect) = &mut rule.action else { return rule };
         protect.lifetime.time = self.child_lifetime;
         protect.quantum_safe = self.quantum_safe;
@@ -274,6 +280,11 @@ impl Plan {
             }
         }
         rule
+    }
+
+    /// Whether a rule is for some ports of TCP.
+    fn has_ports(&self, nth: usize) -> bool {
+        self.seed.is_multiple_of(4) && nth > 0 && nth + 1 == self.starts.len()
     }
 
     /// The prefixes on our and on the other side.

@@ -1,6 +1,7 @@
 //! What a responder agrees to when a Child SA is asked for: the rule, the mode, the selectors within both, the
 //! algorithms and the keys (RFC 7296 1.3.1, 2.9, 2.17).
 
+use core::cmp::Reverse;
 use std::sync::Arc;
 
 use gateway_wire::{NotifyType, TrafficSelector};
@@ -207,12 +208,13 @@ fn exchange_keys(
     Ok(shared.key_exchange.respond(group, theirs.data)?)
 }
 
-/// Whether a rule covers a request whole, and what the request names first.
-type Fit = (bool, bool);
+/// Whether a rule covers a request whole, and what the request names first; and how early it applies
+/// to the traffic that both have.
+type Fit = (bool, bool, Reverse<u32>);
 
-/// The first rule of the peer, by name, that shares traffic with the request; one that covers
-/// it whole is preferred, and then one that covers what it names first (RFC 7296 2.9). `only`: the
-/// rule of the Child SA that is replaced.
+/// The rule of the peer that shares traffic with the request: one that covers it whole is preferred,
+/// then one that covers what it names first (RFC 7296 2.9), then the one that applies to that traffic
+/// before others, as it does to packets. `only`: the rule of the Child SA that is replaced.
 fn find_rule(
     shared: &Shared,
     sa: &IkeSa,
@@ -240,7 +242,9 @@ fn find_rule(
         let first = |proposed: &[TrafficSelector], narrowed: &[TrafficSelector]| {
             selector::within(proposed.get(..1).unwrap_or_default(), narrowed)
         };
-        let fit = (whole, first(ours, &local) && first(theirs, &remote));
+        let applies = pairs.iter().map(|(_, precedence)| *precedence).min();
+        let applies = Reverse(applies.unwrap_or(u32::MAX));
+        let fit = (whole, first(ours, &local) && first(theirs, &remote), applies);
         if best.as_ref().is_none_or(|(before, ..)| fit > *before) {
             best =
                 Some((fit, Arc::clone(rule), protect.clone(), Narrowed { local, remote, pairs }));
