@@ -102,12 +102,6 @@ fn connect(policies: [PolicySet; 2]) -> Simulation {
     simulation
 }
 
-fn established(simulation: &Simulation) -> bool {
-    assert_eq!(simulation.violations(), Vec::<String>::new());
-    assert_eq!(simulation.mismatches(), Vec::<String>::new());
-    simulation.nodes.iter().all(|n| n.kernel.children.len() == 1)
-}
-
 /// What a node says of EAP's end.
 fn fault(simulation: &Simulation, node: usize) -> EapFault {
     assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
@@ -135,7 +129,7 @@ fn certificates_of_every_kind_authenticate_beside_another_proof_and_alone() {
             let a = tls(&authority, &Subject::new("a.test", kind), &root);
             let b = tls(&authority, &Subject::new("b.test", KeyKind::P256), &root);
             let simulation = connect(configure(a, b, alone));
-            assert!(established(&simulation), "{kind} {alone}");
+            assert!(simulation.has_one_child_each().unwrap(), "{kind} {alone}");
             let status = simulation.nodes[1].endpoint.status(simulation.now);
             assert_eq!(status.ike_sas[0].user.as_deref(), Some("a.test"));
             let proof = status.ike_sas[0].remote_auth.as_ref().unwrap();
@@ -212,7 +206,7 @@ fn who_does_not_want_eap_alone_is_not_made_to() {
     let [a, _] = configure(end("a.test"), end("b.test"), false);
     let [_, b] = configure(end("a.test"), end("b.test"), true);
     let simulation = connect([a, b]);
-    assert!(!established(&simulation));
+    assert!(!simulation.has_one_child_each().unwrap());
     let failed = |e: &EventKind| {
         matches!(e, EventKind::Failed(Error::Authentication(AuthenticationFault::EapNotAlone)))
     };
@@ -250,7 +244,7 @@ fn a_lossy_network_costs_time_only() {
         simulation.network.set_faults(Faults::default());
         simulation.run(Duration::from_secs(200));
         assert_eq!(simulation.violations(), Vec::<String>::new(), "seed {seed}");
-        up += usize::from(established(&simulation));
+        up += usize::from(simulation.has_one_child_each().unwrap());
     }
     assert!(up > 20, "only {up} of 30 came up");
 }
@@ -272,7 +266,7 @@ fn a_reload_ends_only_what_is_not_believed_any_more() {
                 configure(end("a.test", 7, a), end("b.test", 8, b), alone)
             };
             let mut simulation = connect(with(None, None));
-            assert!(established(&simulation));
+            assert!(simulation.has_one_child_each().unwrap());
             let installed: Vec<_> = simulation.nodes[0].kernel.children.keys().copied().collect();
             // Lists that revoke others, and another certificate of one's own.
             let [_, b] = with(None, Some(&[9]));
@@ -280,7 +274,7 @@ fn a_reload_ends_only_what_is_not_believed_any_more() {
             let [a, _] = configure(end("a.test", 10, Some(&[9])), end("b.test", 8, None), alone);
             simulation.configure(0, a);
             simulation.run(MINUTE);
-            assert!(established(&simulation), "{alone} {finder}");
+            assert!(simulation.has_one_child_each().unwrap(), "{alone} {finder}");
             let children = &simulation.nodes[0].kernel.children;
             assert!(children.keys().eq(&installed), "{alone} {finder}");
             let [a, b] = with(Some(&[serial]), Some(&[serial]));
@@ -332,7 +326,7 @@ fn an_ike_sa_ends_with_the_certificate_of_either_end_of_eap() {
             let policies = configure(end("a.test", finder == 1), end("b.test", finder == 0), alone);
             let mut simulation = connect(policies);
             simulation.run(day - 2 * MINUTE);
-            assert!(established(&simulation), "{alone} {finder}");
+            assert!(simulation.has_one_child_each().unwrap(), "{alone} {finder}");
             simulation.run(2 * MINUTE);
             assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
             let counters = simulation.nodes[finder].endpoint.counters();

@@ -43,12 +43,6 @@ fn connect(fragment_size: usize, faults: Faults, seed: u64) -> Simulation {
     simulation
 }
 
-fn established(simulation: &Simulation) -> bool {
-    assert_eq!(simulation.violations(), Vec::<String>::new());
-    assert_eq!(simulation.mismatches(), Vec::<String>::new());
-    simulation.nodes.iter().all(|n| n.kernel.children.len() == 1)
-}
-
 fn counter(simulation: &Simulation, node: usize, counter: Counter) -> u64 {
     simulation.nodes[node].endpoint.counters().value(counter)
 }
@@ -64,7 +58,7 @@ fn fragment(datagram: &[u8]) -> Option<(u16, u16)> {
 #[test]
 fn long_messages_travel_in_fragments_and_short_ones_do_not() {
     let simulation = connect(200, Faults::default(), 1);
-    assert!(established(&simulation));
+    assert!(simulation.has_one_child_each().unwrap());
     for node in &simulation.nodes {
         let sent: Vec<&[u8]> = node.sent.iter().map(|(_, d)| d.as_slice()).collect();
         assert!(sent[1..].iter().all(|d| d.len() <= 200 - 20 - 8 - 4));
@@ -77,7 +71,7 @@ fn long_messages_travel_in_fragments_and_short_ones_do_not() {
     assert_eq!(counter(&simulation, 1, Counter::FragmentReceived), 1, "before the last one");
 
     let simulation = connect(1280, Faults::default(), 1);
-    assert!(established(&simulation));
+    assert!(simulation.has_one_child_each().unwrap());
     assert_eq!(simulation.nodes[0].sent.len(), 2, "nothing is as long as that");
 }
 
@@ -91,7 +85,7 @@ fn one_end_that_does_not_want_fragments_is_enough() {
         simulation.input(unwilling, Input::Policies(policies));
         simulation.acquire(0, "to-b");
         simulation.run(MINUTE);
-        assert!(established(&simulation));
+        assert!(simulation.has_one_child_each().unwrap());
         for node in &simulation.nodes {
             assert!(node.sent.iter().all(|(_, d)| fragment(d).is_none()));
             assert!(!node.endpoint.status(simulation.now).ike_sas[0].fragmentation);
@@ -108,7 +102,7 @@ fn a_bad_network_loses_time_and_nothing_else() {
         simulation.run(2 * MINUTE);
         simulation.network.set_faults(Faults::default());
         simulation.run(2 * MINUTE);
-        up += u32::from(established(&simulation));
+        up += u32::from(simulation.has_one_child_each().unwrap());
     }
     assert!(up > 270, "only {up} of 300 were established");
 }
@@ -160,7 +154,7 @@ fn fragments_whose_others_never_come_do_not_stay() {
     assert_eq!(counter(&simulation, 1, Counter::FragmentReceived), 1 + 3);
     simulation.network.set_faults(Faults::default());
     simulation.run(MINUTE);
-    assert!(established(&simulation));
+    assert!(simulation.has_one_child_each().unwrap());
 }
 
 #[test]

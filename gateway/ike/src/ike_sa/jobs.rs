@@ -117,20 +117,6 @@ pub(super) enum Current {
 }
 
 impl Current {
-    /// The same, to be changed.
-    pub(super) fn offer_mut(&mut self) -> Option<&mut ChildOffer> {
-        match self {
-            Self::CreateChild(creating) => Some(&mut creating.offer),
-            Self::FollowUp(follow_up) => follow_up.goal.offer_mut(),
-            Self::DeleteChild { .. }
-            | Self::RekeyIke(_)
-            | Self::Liveness
-            | Self::CheckPath { .. }
-            | Self::UpdateAddresses(_)
-            | Self::TellAddresses { .. } => None,
-        }
-    }
-
     /// The Child SA that it asks for.
     pub(super) fn offer(&self) -> Option<&ChildOffer> {
         match self {
@@ -143,6 +129,14 @@ impl Current {
             | Self::UpdateAddresses(_)
             | Self::TellAddresses { .. } => None,
         }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn offer_mut(&mut self) -> Option<&mut ChildOffer> {
+        if let Self::FollowUp(follow_up) = self {
+            return follow_up.goal.offer_mut();
+        }
+        if let Self::CreateChild(creating) = self { Some(&mut creating.offer) } else { None }
     }
 }
 

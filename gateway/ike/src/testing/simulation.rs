@@ -365,6 +365,18 @@ impl Simulation {
         lost
     }
 
+    /// At rest: whether each node has one Child SA.
+    ///
+    /// # Errors
+    /// What does not hold, as [`Self::violations`] and [`Self::mismatches`] have it.
+    pub fn has_one_child_each(&self) -> Result<bool, String> {
+        let wrong = [self.violations(), self.mismatches()].concat();
+        if !wrong.is_empty() {
+            return Err(wrong.join("\n"));
+        }
+        Ok(self.nodes.iter().all(|node| node.kernel.children.len() == 1))
+    }
+
     /// At rest: each Child SA of a node has its counterpart, with the same keys the other way
     /// round and the same traffic.
     #[must_use]

@@ -70,7 +70,7 @@ fn a_certificate_for_other_purposes_is_refused() {
             Subject { purpose: Some(purpose.to_vec()), ..Subject::new("a.test", KeyKind::P256) };
         if good {
             let a = certified(&Authority::new("Root"), &subject);
-            assert!(established(&connect(ends(a, psk()))), "{purpose:?}");
+            assert!(connect(ends(a, psk())).has_one_child_each().unwrap(), "{purpose:?}");
         } else {
             let CertificateFault::Usage { reason, .. } = refused(&subject) else { panic!() };
             assert!(reason.contains("1.3.6.1.5.5.7.3.3"), "{reason}");
@@ -108,10 +108,10 @@ fn revocation_lists_are_consulted_as_the_policy_says() {
         authority.revoke(&[subject.serial], 10),
         authority.revoke(&[], -1),
     );
-    assert!(established(&try_with(Revocation::Strict, vec![good])));
-    assert!(established(&try_with(Revocation::IfAvailable, vec![])));
-    assert!(established(&try_with(Revocation::IfAvailable, vec![old.clone()])));
-    assert!(established(&try_with(Revocation::Off, vec![bad.clone()])));
+    assert!(try_with(Revocation::Strict, vec![good]).has_one_child_each().unwrap());
+    assert!(try_with(Revocation::IfAvailable, vec![]).has_one_child_each().unwrap());
+    assert!(try_with(Revocation::IfAvailable, vec![old.clone()]).has_one_child_each().unwrap());
+    assert!(try_with(Revocation::Off, vec![bad.clone()]).has_one_child_each().unwrap());
     let fault = |revocation, list| certificate_fault(&mut try_with(revocation, vec![list]), 1);
     for revocation in [Revocation::Strict, Revocation::IfAvailable] {
         assert!(matches!(fault(revocation, bad.clone()), CertificateFault::Revoked(_)));
@@ -143,7 +143,7 @@ fn chains_that_are_too_long_or_certificates_too_large_are_refused() {
         simulation.run(MINUTE);
         simulation
     };
-    assert!(established(&limited(2, 2000)));
+    assert!(limited(2, 2000).has_one_child_each().unwrap());
     let found = certificate_fault(&mut limited(1, 2000), 1);
     assert_eq!(found, CertificateFault::TooMany { found: 2, limit: 1 });
     let found = certificate_fault(&mut limited(2, 100), 1);

@@ -66,12 +66,6 @@ fn counter(simulation: &Simulation, node: usize, counter: Counter) -> u64 {
     simulation.nodes[node].endpoint.counters().value(counter)
 }
 
-fn established(simulation: &Simulation) -> bool {
-    assert_eq!(simulation.violations(), Vec::<String>::new());
-    assert_eq!(simulation.mismatches(), Vec::<String>::new());
-    simulation.nodes.iter().all(|n| n.kernel.children.len() == 1)
-}
-
 /// Changes the one peer of some policies.
 fn with_peer(
     mut policies: PolicySet,

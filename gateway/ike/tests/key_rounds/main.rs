@@ -83,12 +83,6 @@ fn connect(a: &[IkeProposal], b: &[IkeProposal]) -> Simulation {
     simulation
 }
 
-fn established(simulation: &Simulation) -> bool {
-    assert_eq!(simulation.violations(), Vec::<String>::new());
-    assert_eq!(simulation.mismatches(), Vec::<String>::new());
-    simulation.nodes.iter().all(|n| n.kernel.children.len() == 1)
-}
-
 /// What both ends say that they have agreed on.
 fn suite(simulation: &Simulation) -> IkeSuite {
     let suites =
@@ -130,7 +124,7 @@ fn messages(simulation: &Simulation, node: usize) -> Vec<(ExchangeType, u32)> {
 #[test]
 fn a_hybrid_key_exchange_takes_six_messages_and_is_quantum_safe() {
     let simulation = connect(&[hybrid()], &[hybrid()]);
-    assert!(established(&simulation));
+    assert!(simulation.has_one_child_each().unwrap());
     let order = [
         (ExchangeType::IKE_SA_INIT, 0),
         (ExchangeType::IKE_INTERMEDIATE, 1),
@@ -156,7 +150,7 @@ fn real_key_exchanges_agree_as_the_simulated_ones_do() {
     }
     simulation.acquire(0, "to-b");
     simulation.run(MINUTE);
-    assert!(established(&simulation));
+    assert!(simulation.has_one_child_each().unwrap());
 }
 
 #[test]
@@ -174,7 +168,7 @@ fn seven_rounds_are_done_in_the_order_of_their_places() {
     let rounds: Vec<_> = Round::ALL.iter().copied().zip(methods.iter().map(|m| &m[..])).collect();
     let all = with_rounds(&rounds);
     let simulation = connect(std::slice::from_ref(&all), std::slice::from_ref(&all));
-    assert!(established(&simulation));
+    assert!(simulation.has_one_child_each().unwrap());
     let agreed: Vec<_> = suite(&simulation).additional.iter().map(|(_, group)| group).collect();
     assert_eq!(agreed, groups);
     let ids: Vec<_> = messages(&simulation, 0).into_iter().map(|(_, id)| id).collect();
@@ -187,7 +181,7 @@ fn an_end_without_additional_key_exchanges_gets_the_classic_proposal() {
         [(vec![hybrid(), classic()], vec![classic()]), (vec![classic()], vec![hybrid(), classic()])]
     {
         let simulation = connect(&a, &b);
-        assert!(established(&simulation));
+        assert!(simulation.has_one_child_each().unwrap());
         assert_eq!(simulation.nodes[0].sent.len(), 2);
         assert!(!suite(&simulation).is_quantum_safe());
     }
@@ -197,7 +191,7 @@ fn an_end_without_additional_key_exchanges_gets_the_classic_proposal() {
 fn an_end_that_insists_on_them_does_not_get_less() {
     for (a, b) in [(hybrid(), classic()), (classic(), hybrid())] {
         let mut simulation = connect(&[a], &[b]);
-        assert!(!established(&simulation));
+        assert!(!simulation.has_one_child_each().unwrap());
         assert!(counter(&simulation, 1, Counter::NoProposalChosen) > 0);
         simulation.run(2 * MINUTE);
         nothing_left(&mut simulation);
@@ -210,7 +204,7 @@ fn behind_nat_they_use_port_4500() {
     simulation.network.translate(A, NAT);
     simulation.acquire(0, "to-b");
     simulation.run(MINUTE);
-    assert!(established(&simulation));
+    assert!(simulation.has_one_child_each().unwrap());
     let mut ports = simulation.nodes[0].sent.iter().map(|(p, _)| p.remote.port());
     assert_eq!(ports.next(), Some(500));
     assert!(ports.all(|port| port == 4500));
@@ -225,7 +219,7 @@ fn a_bad_network_delays_them_only() {
         simulation.acquire(0, "to-b");
         simulation.run(3 * MINUTE);
         if simulation.nodes.iter().all(|n| n.kernel.children.len() == 1) {
-            assert!(established(&simulation), "seed {seed}");
+            assert!(simulation.has_one_child_each().unwrap(), "seed {seed}");
             up += 1;
         }
     }
@@ -256,7 +250,7 @@ fn what_was_changed_on_the_way_is_dropped_and_sent_again() {
         assert_eq!(simulation.nodes[1 - tampered].sent.len(), before, "nothing was answered");
         assert!(counter(&simulation, 1 - tampered, Counter::NotAuthentic) > 1000);
         simulation.run(MINUTE);
-        assert!(established(&simulation), "the genuine message was waited for");
+        assert!(simulation.has_one_child_each().unwrap(), "the genuine message was waited for");
     }
 }
 
@@ -325,7 +319,7 @@ fn misbehaving(node: usize, change: fn(&mut Vec<u8>)) -> Simulation {
     simulation.configure(0, policies_of_a(&[hybrid()]));
     simulation.acquire(0, "to-b");
     simulation.run(2 * MINUTE);
-    assert!(!established(&simulation));
+    assert!(!simulation.has_one_child_each().unwrap());
     nothing_left(&mut simulation);
     simulation
 }
