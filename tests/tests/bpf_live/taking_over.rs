@@ -62,6 +62,8 @@ fn the_pin_directory_is_somebody_s_until_he_ends_or_lets_go() {
         assert!(second.is_new());
         assert!(is_claimed(take(Duration::ZERO).map(drop)));
         drop(second);
+        assert!(take(Duration::ZERO).unwrap().is_new(), "nothing is pinned there yet");
+        drop(bpf::load(&bpf::config(bpffs)));
         assert!(!take(Duration::ZERO).unwrap().is_new());
         data_path::remove(&dir).unwrap();
         assert!(!dir.exists());

@@ -13,7 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::attach::pin_error;
 use super::check_capabilities;
 use super::error::BpfError;
-use super::pins::make_pin_dir;
+use super::pins::{is_empty, make_pin_dir};
 
 /// Between two looks whether the directory is free.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -36,10 +36,12 @@ impl Claim {
         check_capabilities()?;
         let mut waited = Duration::ZERO;
         loop {
-            let is_new = !pin_dir.exists();
-            make_pin_dir(pin_dir)?;
+            // Only where there is none: who removes it now, removes the directory itself last.
+            if !pin_dir.exists() {
+                make_pin_dir(pin_dir)?;
+            }
             match Self::of_existing(pin_dir) {
-                Ok(claim) => return Ok(Self { is_new, ..claim }),
+                Ok(claim) => return Ok(claim),
                 Err(error) if waited < patience && is_passing(&error) => {
                     tokio::time::sleep(PAUSE).await;
                     waited = waited.saturating_add(PAUSE);
@@ -69,10 +71,10 @@ impl Claim {
         if !is_the_same {
             return Err(BpfError::Claimed(pin_dir.to_owned()));
         }
-        Ok(Self { is_new: false, _lock: lock })
+        Ok(Self { is_new: is_empty(pin_dir), _lock: lock })
     }
 
-    /// Whether taking it has made it: nothing was pinned there.
+    /// Whether nothing was pinned there when it was taken.
     #[must_use]
     pub const fn is_new(&self) -> bool {
         self.is_new

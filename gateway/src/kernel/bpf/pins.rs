@@ -34,6 +34,12 @@ pub(super) fn make_pin_dir(pin_dir: &Path) -> Result<PathBuf, BpfError> {
     Ok(links)
 }
 
+/// Whether no map and no link is pinned there.
+pub(super) fn is_empty(pin_dir: &Path) -> bool {
+    let has_links = fs::read_dir(pin_dir.join(LINKS)).is_ok_and(|mut links| links.next().is_some());
+    !has_links && MAPS.iter().all(|(name, _, _)| !pin_dir.join(name).exists())
+}
+
 /// aya takes a pinned map as it is; one of another version must not be written to.
 pub(super) fn check_layout(pin_dir: &Path) -> Result<(), BpfError> {
     for (name, key, value) in MAPS {
