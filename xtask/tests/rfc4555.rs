@@ -1,5 +1,5 @@
 //! The table `tests/rfc4555.md` is held against the sources: a rule whose test is gone, or that
-//! has neither a test nor a reason, is a failure.
+//! has neither tests nor reasons in both columns, is a failure.
 #![expect(
     clippy::unwrap_used,
     reason = "a test may panic; clippy knows tests by their attribute and not their helpers"

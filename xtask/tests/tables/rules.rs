@@ -38,8 +38,16 @@ pub(crate) fn faults(rows: &[Row<'_>], sections: &[&str], tests: &BTreeSet<Strin
             fault(&format!("the level {level} is none"));
         }
         cells.iter().for_each(|cell| cell.faults(tests, &mut fault));
-        if cells.iter().all(|cell| *cell == Cell::Nothing) {
-            fault("it has neither a test nor a reason");
+        let [holds, refuses] = cells;
+        for (cell, column) in [(holds, "holds"), (refuses, "refuses")] {
+            if *cell == Cell::Nothing {
+                fault(&format!("under {column} it has neither a test nor a reason"));
+            }
+        }
+        if matches!(holds, Cell::Own(_)) {
+            fault("`own:` under holds: that nobody can break it does not show that it is kept");
+        } else if matches!(refuses, Cell::Own(_)) && !matches!(holds, Cell::Tests(_)) {
+            fault("`own:` without a test that could fail");
         }
     }
     let present = rows.iter().map(|row| row.section).collect::<BTreeSet<_>>();
@@ -61,11 +69,16 @@ pub(crate) fn check(number: u32, sections: &[&str]) {
     let tested = count(|cell| matches!(cell, Cell::Tests(_)));
     let open = count(|cell| matches!(cell, Cell::Open(_)));
     let not_applicable = count(|cell| matches!(cell, Cell::NotApplicable(_)));
+    let own = count(|cell| matches!(cell, Cell::Own(_)));
     let mut reasons = BTreeMap::<&str, usize>::new();
     for row in &rows {
         let open = row.cells.iter().find_map(|cell| match cell {
             Cell::Open(reason) => Some(*reason),
-            Cell::Tests(_) | Cell::Nothing | Cell::NotApplicable(_) | Cell::Unreadable(_) => None,
+            Cell::Tests(_)
+            | Cell::Nothing
+            | Cell::NotApplicable(_)
+            | Cell::Own(_)
+            | Cell::Unreadable(_) => None,
         });
         if let Some(reason) = open {
             let rules = reasons.entry(reason).or_default();
@@ -76,7 +89,8 @@ pub(crate) fn check(number: u32, sections: &[&str]) {
     let mut out = io::stderr().lock();
     writeln!(
         out,
-        "RFC {number}: {} rules; {tested} with tests, {open} open, {not_applicable} not applicable",
+        "RFC {number}: {} rules; {tested} with tests, {own} of them of our own sending alone, {open} open, \
+         {not_applicable} not applicable",
         rows.len()
     )
     .unwrap();

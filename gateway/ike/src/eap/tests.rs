@@ -302,6 +302,27 @@ fn a_vendors_method_is_refused_with_what_we_have() {
 }
 
 #[test]
+fn a_response_to_another_request_is_none() {
+    for code in [EapCode::RESPONSE, EapCode::REQUEST, EapCode::SUCCESS] {
+        let mut random = SeededRandom::new(1);
+        let config = authenticator_config(&[EapMethod::Md5], true);
+        let users = users(&[("alice", "x")]);
+        let (mut authenticator, asked) =
+            Authenticator::begin(Arc::new(config), LIMITS, &mut around(&mut random, &users), None)
+                .unwrap();
+        let other = u8::from(code == EapCode::RESPONSE);
+        let identifier = asked.as_wire().identifier.wrapping_add(other);
+        let answer = Eap { code, identifier, data: b"\x01alice" };
+        let Action::Failure(Some(failure), Fault::Malformed(_)) =
+            authenticator.handle(&mut around(&mut random, &users), &answer)
+        else {
+            panic!("{code} is refused")
+        };
+        assert_eq!(failure.code, EapCode::FAILURE);
+    }
+}
+
+#[test]
 fn an_identity_that_is_no_name_is_refused() {
     for name in [&b""[..], b"\xff", b"a\0b", &[b'x'; 254]] {
         let mut random = SeededRandom::new(1);

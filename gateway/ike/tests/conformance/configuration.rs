@@ -12,6 +12,13 @@ fn attribute(kind: CpAttribute, value: &[u8]) -> ConfigurationAttribute<'_> {
 
 /// B's answer to A's IKE_AUTH with a configuration payload; B has a pool for A, or not.
 fn answer(pool: bool, kind: CpType, attributes: Vec<ConfigurationAttribute<'static>>) -> Opened {
+    answer_to(pool, |payloads| {
+        payloads.insert(0, Payload::Configuration(Configuration { kind, attributes }));
+    })
+}
+
+/// The same with any change of A's IKE_AUTH.
+fn answer_to(pool: bool, change: impl FnOnce(&mut Vec<Payload<'_>>)) -> Opened {
     let any = ["0.0.0.0/0".parse().unwrap()];
     let a = with_rule(policies_of_a(), |r| r.local = any.to_vec());
     let b = with_peer(policies_of_b(), |p| {
@@ -21,9 +28,7 @@ fn answer(pool: bool, kind: CpType, attributes: Vec<ConfigurationAttribute<'stat
         });
     });
     let (mut simulation, auth) = half_open_with(a, b);
-    let with = resealed(&simulation, 0, &auth, |payloads| {
-        payloads.insert(0, Payload::Configuration(Configuration { kind, attributes }));
-    });
+    let with = resealed(&simulation, 0, &auth, change);
     let answer = only(deliver(&mut simulation, 1, &with));
     forge(&simulation, 0).open(&answer).unwrap()
 }
@@ -78,4 +83,18 @@ fn who_does_not_request_gets_no_reply() {
     let sent = simulation.nodes[1].sent.last().unwrap();
     let opened = forge(&simulation, 0).open(&sent.1).unwrap();
     assert!(configuration(&opened.payloads().unwrap()).is_none());
+}
+
+#[test]
+fn a_request_for_an_address_behind_the_sa_is_answered_before_it() {
+    let attributes = vec![attribute(CpAttribute::INTERNAL_IP4_ADDRESS, &[])];
+    let answer = answer_to(true, |payloads| {
+        let kind = CpType::CFG_REQUEST;
+        payloads.push(Payload::Configuration(Configuration { kind, attributes }));
+    });
+    let payloads = answer.payloads().unwrap();
+    let (at, reply) = configuration(&payloads).unwrap();
+    assert_eq!(reply.kind, CpType::CFG_REPLY);
+    let sa = payloads.iter().position(|p| p.payload_type() == PayloadType::SA).unwrap();
+    assert!(at < sa);
 }

@@ -147,3 +147,40 @@ fn nothing_is_left_of_an_sa_once_its_delete_is_answered() {
     simulation.run(MINUTE);
     assert!(simulation.nodes[0].endpoint.is_empty());
 }
+
+#[test]
+fn whatever_answers_a_delete_the_pair_is_gone_and_nothing_else() {
+    let more = |policies: PolicySet, peer: &str, local: &str, remote: &str, start| {
+        let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+        with_more(policies, protect("more", peer, local, remote, start))
+    };
+    let (net_a, net_b) = ("10.1.9.0/24", "10.2.9.0/24");
+    let a = more(policies_of_a(), "b", net_a, net_b, Start::Always);
+    let b = more(policies_of_b(), "a", net_b, net_a, Start::Respond);
+    for case in 0..4 {
+        let mut simulation = connect(a.clone(), b.clone());
+        let (gone, stays) = (inbound(&simulation, 0), {
+            let last = simulation.nodes[0].kernel.children.values().last().unwrap();
+            (last.inbound.spi, last.outbound.spi)
+        });
+        let request = expired(&mut simulation);
+        assert_ne!(gone, stays.0);
+        // Nothing, what is not there, the other pair, and the whole IKE SA.
+        let answer = match case {
+            0 => Vec::new(),
+            1 => vec![delete(ProtocolId::ESP, vec![1234]), delete(ProtocolId::AH, vec![stays.1])],
+            2 => vec![delete(ProtocolId::ESP, vec![stays.1])],
+            _ => vec![delete(ProtocolId::IKE, Vec::new())],
+        };
+        let forge = forge(&simulation, 1);
+        let place = forge.header(INFORMATIONAL, true, header(&request).message_id.0);
+        let answer = forge.seal(&place, &answer).unwrap();
+        // The rule whose Child SA has gone gets another.
+        let sent = only(deliver(&mut simulation, 0, &answer));
+        assert_eq!(header(&sent).exchange, ExchangeType::CREATE_CHILD_SA, "{case}");
+        assert_eq!(states(&simulation, 0), ["established"], "{case}");
+        let left: Vec<_> =
+            simulation.nodes[0].kernel.children.values().map(|c| c.inbound.spi).collect();
+        assert_eq!(left, [stays.0], "{case}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Errors in and after IKE_AUTH (RFC 7296 1.2, 2.21.2, 2.21.3, 3.10.1).
 
 use gateway_ike::algorithms::{Encryption, Integrity};
+use gateway_ike::config::{LocalAuth, RemoteAuth, Secret};
 use gateway_wire::{AuthMethod, Authentication, PayloadType};
 
 use super::*;
@@ -264,5 +265,37 @@ fn every_cipher_protects_all_messages_after_ike_sa_init() {
                 assert!(forge.open(&changed).is_none(), "octet {at}");
             }
         }
+    }
+}
+
+/// HMAC fills short keys up with zeros, so that only of a key as long as a block it shows whether
+/// somebody has put one behind it.
+#[test]
+fn a_key_with_a_terminator_is_another_key() {
+    let key = |octets: &[u8]| Secret::new(octets.to_vec());
+    let long = b"sixty-four octets, as many as the hash function takes in a block";
+    for (terminator, expected) in [(&b""[..], 1), (b"\0", 0), (b"\n", 0)] {
+        let other = [&long[..], terminator].concat();
+        let a = with_peer(policies_of_a(), |p| p.local_auth = LocalAuth::Psk(key(long)));
+        let b = with_peer(policies_of_b(), |p| p.remote_auth = RemoteAuth::Psk(key(&other)));
+        let simulation = connect(a, b);
+        assert_eq!(children(&simulation, 1), expected);
+        let failed = counter(&simulation, 1, Counter::AuthenticationFailed);
+        assert_eq!(failed, u64::from(expected == 0));
+    }
+}
+
+#[test]
+fn an_error_about_the_ike_sa_counts_though_it_names_an_spi() {
+    for spi in [&[0x55; 8][..], &[0x55; 4]] {
+        let (mut simulation, auth) = half_open();
+        let answer = only(deliver(&mut simulation, 1, &auth));
+        let kind = NotifyType::AUTHENTICATION_FAILED;
+        let words = Notify { protocol: ProtocolId::IKE, spi, kind, data: &[] };
+        let refusal = resealed(&simulation, 1, &answer, |payloads| {
+            *payloads = vec![Payload::Notify(words)];
+        });
+        assert!(deliver(&mut simulation, 0, &refusal).is_empty());
+        assert!(states(&simulation, 0).is_empty());
     }
 }

@@ -414,3 +414,75 @@ fn where_rekeying_fails_up_to_the_hard_limit_the_ike_sa_is_closed() {
     hard(&mut simulation);
     assert_eq!(states(&simulation, 0), ["established"]);
 }
+
+#[test]
+fn a_group_for_a_child_sa_that_was_not_offered_or_makes_no_sense_is_not_followed() {
+    let groups = [Group::X25519, Group::EcpP384];
+    let sent = Group::X25519.id().0.to_be_bytes();
+    for data in [&[0, 14][..], &sent, &[20], &[], &[0, 0, 20]] {
+        let a = with_pfs(policies_of_a(), &groups);
+        let mut simulation = connect(a, with_pfs(policies_of_b(), &groups));
+        let request = rekeying_child(&mut simulation);
+        let old = inbound(&simulation, 0);
+        let forge = forge(&simulation, 1);
+        let header = forge.header(EXCHANGE, true, header(&request).message_id.0);
+        let demand = notification(NotifyType::INVALID_KE_PAYLOAD, data);
+        let answer = forge.seal(&header, &[demand]).unwrap();
+        assert!(deliver(&mut simulation, 0, &answer).is_empty(), "{data:?}");
+        assert_eq!(states(&simulation, 0), ["established"]);
+        assert_eq!((children(&simulation, 0), inbound(&simulation, 0)), (1, old));
+    }
+}
+
+/// A's IKE SA has new keys at both ends and B is still to hear that the old ones go; gives the old
+/// keys, and the number of A's next request by them.
+fn rekeyed() -> (Simulation, Forge, u32) {
+    let (mut simulation, request) = rekeying_ike(policies_of_a(), policies_of_b());
+    let old = forge(&simulation, 0);
+    let answer = deliver(&mut simulation, 1, &request).remove(0);
+    deliver(&mut simulation, 0, &answer);
+    (simulation, old, header(&request).message_id.0 + 1)
+}
+
+#[test]
+fn on_an_ike_sa_that_has_been_replaced_nothing_is_obeyed_but_its_delete() {
+    let exchange = ExchangeType::INFORMATIONAL;
+    let delete = |protocol, spis| Payload::Delete(Delete { protocol, spis });
+    let (mut simulation, old, next) = rekeyed();
+    let spis = vec![inbound(&simulation, 0)];
+    let say = |simulation: &mut Simulation, id, payload| {
+        let request = old.seal(&old.header(exchange, false, id), &[payload]).unwrap();
+        let answer = old.open(&only(deliver(simulation, 1, &request))).unwrap();
+        assert!(answer.payloads().unwrap().is_empty());
+    };
+    say(&mut simulation, next, delete(ProtocolId::ESP, spis));
+    assert_eq!(children(&simulation, 1), 1, "it has gone to the new one");
+    say(&mut simulation, next + 1, delete(ProtocolId::IKE, Vec::new()));
+    assert_eq!(children(&simulation, 1), 1);
+    assert!(states(&simulation, 1).contains(&"established"), "the new one");
+    // Nor is anything made by it.
+    let (mut simulation, old, next) = rekeyed();
+    let payloads = [Payload::Nonce(Nonce(&[0x5a; 32]))];
+    let request = old.seal(&old.header(EXCHANGE, false, next), &payloads).unwrap();
+    let answer = old.open(&only(deliver(&mut simulation, 1, &request))).unwrap();
+    assert_eq!(notified(&answer.payloads().unwrap()), [NotifyType::TEMPORARY_FAILURE]);
+}
+
+#[test]
+fn a_new_ike_sa_takes_no_request_that_goes_on_with_the_numbers_of_the_old_one() {
+    let (mut simulation, old, next) = rekeyed();
+    let delete = Delete { protocol: ProtocolId::IKE, spis: Vec::new() };
+    let header = old.header(ExchangeType::INFORMATIONAL, false, next);
+    let goodbye = old.seal(&header, &[Payload::Delete(delete)]).unwrap();
+    let answer = only(deliver(&mut simulation, 1, &goodbye));
+    deliver(&mut simulation, 0, &answer);
+    let new = forge(&simulation, 0);
+    assert_ne!(new.header(EXCHANGE, false, 0).initiator_spi, header.initiator_spi);
+    let outside = counter(&simulation, 1, Counter::OutsideWindow);
+    for (id, is_taken) in [(next + 1, false), (1, false), (0, true), (1, true), (3, false)] {
+        let header = new.header(ExchangeType::INFORMATIONAL, false, id);
+        let request = new.seal(&header, &[]).unwrap();
+        assert_eq!(deliver(&mut simulation, 1, &request).len(), usize::from(is_taken), "{id}");
+    }
+    assert_eq!(counter(&simulation, 1, Counter::OutsideWindow), outside + 3);
+}

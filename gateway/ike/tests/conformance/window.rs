@@ -74,6 +74,25 @@ fn an_answer_that_was_forgotten_is_not_made_again() {
 }
 
 #[test]
+fn another_request_under_an_answered_number_is_not_obeyed() {
+    let mut simulation = connected();
+    let forge = forge(&simulation, 0);
+    let header = forge.header(INFORMATIONAL, false, NEXT_OF_A);
+    let request = forge.seal(&header, &[]).unwrap();
+    let answer = only(deliver(&mut simulation, 1, &request));
+    let spis = vec![simulation.nodes[0].kernel.children.values().next().unwrap().inbound.spi];
+    for (protocol, spis) in [(ProtocolId::ESP, spis), (ProtocolId::IKE, Vec::new())] {
+        let delete = Payload::Delete(Delete { protocol, spis });
+        let other = forge.seal(&header, &[delete]).unwrap();
+        assert!(deliver(&mut simulation, 1, &other).is_empty());
+    }
+    assert_eq!(counter(&simulation, 1, Counter::OutsideWindow), 2);
+    assert_eq!(states(&simulation, 1), ["established"]);
+    assert_eq!(children(&simulation, 1), 1);
+    assert_eq!(only(deliver(&mut simulation, 1, &request)), answer, "the first one is kept");
+}
+
+#[test]
 fn who_does_not_answer_is_given_up_with_all_that_it_had() {
     let a = with_peer(policies_of_a(), |p| p.liveness_interval = Duration::from_secs(10));
     let mut simulation = connect(a, policies_of_b());
@@ -112,18 +131,18 @@ fn every_retry_of_ike_sa_init_has_the_number_zero() {
     assert!(inits.iter().all(|h| h.message_id.0 == 0 && h.responder_spi == IkeSpi::ZERO));
 }
 
+/// A has another rule with B, that is to be up always.
+fn one_more(policies: PolicySet, n: u8) -> PolicySet {
+    let local = format!("10.1.{n}.0/24").parse().unwrap();
+    let remote = format!("10.2.{n}.0/24").parse().unwrap();
+    with_more(policies, protect(&format!("more-{n}"), "b", local, remote, Start::Always))
+}
+
 #[test]
 fn one_request_is_under_way_at_a_time() {
-    let more = |policies: PolicySet, n: u8, start| {
-        let (peer, name) = ("b", format!("more-{n}"));
-        let local = format!("10.1.{n}.0/24").parse().unwrap();
-        let remote = format!("10.2.{n}.0/24").parse().unwrap();
-        with_more(policies, protect(&name, peer, local, remote, start))
-    };
     let mut simulation = connected();
     let before = simulation.nodes[0].sent.len();
-    let a = (1..4).fold(policies_of_a(), |p, n| more(p, n, Start::Always));
-    simulation.configure(0, a);
+    simulation.configure(0, (1..4).fold(policies_of_a(), one_more));
     simulation.run(Duration::from_secs(20));
     let sent = &simulation.nodes[0].sent[before..];
     assert!(sent.len() > 1);
@@ -158,9 +177,14 @@ fn a_request_beyond_the_window_gets_no_answer_and_no_notification() {
 fn a_wider_window_of_the_peer_is_not_used_and_does_no_harm() {
     let mut simulation = connected();
     let wide = notification(NotifyType::SET_WINDOW_SIZE, &[0, 0, 0, 8]);
-    let answer = ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A, &[wide]);
+    let answer = ask(&mut simulation, 1, INFORMATIONAL, NEXT_OF_B, &[wide]);
     assert!(answer.payloads().unwrap().is_empty());
-    assert_eq!(states(&simulation, 1), ["established"]);
+    assert_eq!(states(&simulation, 0), ["established"]);
+    let before = simulation.nodes[0].sent.len();
+    simulation.configure(0, (1..4).fold(policies_of_a(), one_more));
+    simulation.run(Duration::from_secs(20));
+    let sent = &simulation.nodes[0].sent[before..];
+    assert!(sent.len() > 1 && sent.iter().all(|(_, octets)| *octets == sent[0].1));
 }
 
 #[test]
