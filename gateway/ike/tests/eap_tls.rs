@@ -20,7 +20,9 @@ use gateway_ike::config::{
     PolicySet, RemoteAuth, Start,
 };
 use gateway_ike::crypto::signature::{KeyKind, SigningKey};
-use gateway_ike::crypto::x509::{CertificateFault, Credential, Trust};
+use gateway_ike::crypto::x509::{
+    Certificate, CertificateFault, Credential, Trust, certificates_from_pem,
+};
 use gateway_ike::error::{AuthenticationFault, EapFault, Error};
 use gateway_ike::event::EventKind;
 use gateway_ike::reason::{Cause, FieldName};
@@ -52,6 +54,11 @@ fn believing(end: EapTls, trust: Trust) -> EapTls {
 }
 
 fn configure(a: EapTls, b: EapTls, alone: bool) -> [PolicySet; 2] {
+    between(["a.test", "b.test"], a, b, alone)
+}
+
+/// Policies of ends with these names.
+fn between([name_a, name_b]: [&str; 2], a: EapTls, b: EapTls, alone: bool) -> [PolicySet; 2] {
     let fqdn = |name: &str| Identity::Fqdn(name.to_owned());
     let ours = |authenticator: &str, tls: EapTls, identity: &str| {
         LocalAuth::Eap(Arc::new(EapPeerConfig {
@@ -70,13 +77,13 @@ fn configure(a: EapTls, b: EapTls, alone: bool) -> [PolicySet; 2] {
             any_ike_identity: false,
         }))
     };
-    let mut at_a = peer("b", "a.test", "b.test", Some(B));
-    let mut at_b = peer("a", "b.test", "a.test", Some(A));
-    at_a.local_auth = ours("b.test", a.clone(), "a.test");
+    let mut at_a = peer("b", name_a, name_b, Some(B));
+    let mut at_b = peer("a", name_b, name_a, Some(A));
+    at_a.local_auth = ours(name_b, a.clone(), name_a);
     at_b.remote_auth = theirs(b.clone());
     if alone {
         at_a.remote_auth = theirs(a);
-        at_b.local_auth = ours("a.test", b, "b.test");
+        at_b.local_auth = ours(name_a, b, name_b);
     }
     let (left, right) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
     [
@@ -85,10 +92,25 @@ fn configure(a: EapTls, b: EapTls, alone: bool) -> [PolicySet; 2] {
     ]
 }
 
-fn begin([a, b]: [PolicySet; 2], config: &EndpointConfig, faults: Faults, seed: u64) -> Simulation {
+fn begin(
+    policies: [PolicySet; 2],
+    config: &EndpointConfig,
+    faults: Faults,
+    seed: u64,
+) -> Simulation {
+    begin_at(NOW, policies, config, faults, seed)
+}
+
+fn begin_at(
+    now: Duration,
+    [a, b]: [PolicySet; 2],
+    config: &EndpointConfig,
+    faults: Faults,
+    seed: u64,
+) -> Simulation {
     let mut simulation = Simulation::with_config(&[A, B], config, faults, seed);
     for node in [0, 1] {
-        simulation.input(node, Input::WallClock(NOW));
+        simulation.input(node, Input::WallClock(now));
     }
     simulation.configure(1, b);
     simulation.configure(0, a);
@@ -137,6 +159,36 @@ fn certificates_of_every_kind_authenticate_beside_another_proof_and_alone() {
             let shown = proof.certificate.as_ref().unwrap();
             assert!(shown.subject.to_string().contains("a.test"), "{shown:?}");
         }
+    }
+}
+
+/// ring does not verify what such keys sign, and so rustls with ring alone does not.
+#[test]
+fn a_certificate_of_a_p521_key_authenticates_either_end() {
+    let [ca, leaf] =
+        [include_bytes!("keys/p521-ca.pem").as_slice(), include_bytes!("keys/p521.sha512.pem")]
+            .map(|pem| certificates_from_pem(pem).unwrap());
+    let now = Duration::from_secs(Certificate::from_der(&leaf[0]).unwrap().not_before().0 + 1);
+    let root = Authority::new("Root");
+    let p521 = EapTls {
+        credential: Arc::new(
+            Credential::new(leaf, SigningKey::from_pem(key(KeyKind::P521)).unwrap()).unwrap(),
+        ),
+        trust: Arc::new(trust(&root)),
+    };
+    let other = |name| {
+        let subject = Subject { days: (-10, 1000), ..Subject::new(name, KeyKind::P256) };
+        believing(tls(&root, &subject, &root), certificates::trust_in(&ca))
+    };
+    for (names, a, b) in [
+        (["p521.test", "b.test"], p521.clone(), other("b.test")),
+        (["a.test", "p521.test"], other("a.test"), p521),
+    ] {
+        let policies = between(names, a, b, true);
+        let mut simulation =
+            begin_at(now, policies, &EndpointConfig::default(), Faults::default(), 1);
+        simulation.run(MINUTE);
+        assert!(simulation.has_one_child_each().unwrap(), "{names:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConnection, Resumption};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ServerConnection};
@@ -21,9 +21,10 @@ use rustls::{
     CertificateError, ClientConfig, Connection, DigitallySignedStruct, DistinguishedName,
     OtherError, ProtocolVersion, ServerConfig, SignatureAlgorithm, SignatureScheme as TlsScheme,
 };
+use webpki::ring;
 
-use super::signature::{KeyKind, SigningKey};
-use super::x509::{CertificateFault, Credential};
+use super::signature::{KeyKind, P521_CERTIFICATE_SIGNATURES, SigningKey};
+use super::x509::{self, CertificateFault, Credential};
 use crate::algorithms::SignatureScheme;
 use crate::eap::{Fault, Msk};
 
@@ -57,7 +58,7 @@ impl Session {
         judge: Arc<dyn Judge>,
     ) -> Result<Self, Fault> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(Verifier::new(judge, &provider));
+        let verifier = Arc::new(Verifier(judge));
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(Moment(now)))
             .with_safe_default_protocol_versions()
             .map_err(|error| fault(&error))?
@@ -80,7 +81,7 @@ impl Session {
         judge: Arc<dyn Judge>,
     ) -> Result<Self, Fault> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(Verifier::new(judge, &provider));
+        let verifier = Arc::new(Verifier(judge));
         let mut config = ServerConfig::builder_with_details(provider, Arc::new(Moment(now)))
             .with_safe_default_protocol_versions()
             .map_err(|error| fault(&error))?
@@ -205,17 +206,35 @@ impl TimeProvider for Moment {
     }
 }
 
-/// Asks the judge about certificates, and rustls about signatures.
-struct Verifier {
-    judge: Arc<dyn Judge>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
+/// What the other end may sign the handshake with: what its certificates may be signed with, which
+/// is what ring verifies, and P-521, which it does not. With TLS 1.3 the first of a line is the only
+/// one; with TLS 1.2 the curve does not follow from the scheme.
+const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: x509::SIGNATURES,
+    mapping: &[
+        (TlsScheme::ECDSA_NISTP521_SHA512, &[P521_CERTIFICATE_SIGNATURES[2]]),
+        (
+            TlsScheme::ECDSA_NISTP384_SHA384,
+            &[ring::ECDSA_P384_SHA384, ring::ECDSA_P256_SHA384, P521_CERTIFICATE_SIGNATURES[1]],
+        ),
+        (
+            TlsScheme::ECDSA_NISTP256_SHA256,
+            &[ring::ECDSA_P256_SHA256, ring::ECDSA_P384_SHA256, P521_CERTIFICATE_SIGNATURES[0]],
+        ),
+        (TlsScheme::ED25519, &[ring::ED25519]),
+        (TlsScheme::RSA_PSS_SHA512, &[ring::RSA_PSS_2048_8192_SHA512_LEGACY_KEY]),
+        (TlsScheme::RSA_PSS_SHA384, &[ring::RSA_PSS_2048_8192_SHA384_LEGACY_KEY]),
+        (TlsScheme::RSA_PSS_SHA256, &[ring::RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
+        (TlsScheme::RSA_PKCS1_SHA512, &[ring::RSA_PKCS1_2048_8192_SHA512]),
+        (TlsScheme::RSA_PKCS1_SHA384, &[ring::RSA_PKCS1_2048_8192_SHA384]),
+        (TlsScheme::RSA_PKCS1_SHA256, &[ring::RSA_PKCS1_2048_8192_SHA256]),
+    ],
+};
+
+/// Asks the judge about certificates, and [`SIGNATURES`] about signatures.
+struct Verifier(Arc<dyn Judge>);
 
 impl Verifier {
-    fn new(judge: Arc<dyn Judge>, provider: &CryptoProvider) -> Self {
-        Self { judge, algorithms: provider.signature_verification_algorithms }
-    }
-
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,
@@ -223,7 +242,7 @@ impl Verifier {
     ) -> Result<(), rustls::Error> {
         let chain: Vec<&[u8]> =
             core::iter::once(leaf.as_ref()).chain(others.iter().map(AsRef::as_ref)).collect();
-        self.judge.judge(&chain).map_err(|fault| {
+        self.0.judge(&chain).map_err(|fault| {
             let fault = OtherError(Arc::new(fault));
             rustls::Error::InvalidCertificate(CertificateError::Other(fault))
         })
@@ -254,7 +273,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signed, &self.algorithms)
+        rustls::crypto::verify_tls12_signature(message, cert, signed, &SIGNATURES)
     }
 
     fn verify_tls13_signature(
@@ -263,11 +282,11 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.algorithms)
+        rustls::crypto::verify_tls13_signature(message, cert, signed, &SIGNATURES)
     }
 
     fn supported_verify_schemes(&self) -> Vec<TlsScheme> {
-        self.algorithms.supported_schemes()
+        SIGNATURES.supported_schemes()
     }
 }
 
@@ -291,7 +310,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signed, &self.algorithms)
+        rustls::crypto::verify_tls12_signature(message, cert, signed, &SIGNATURES)
     }
 
     fn verify_tls13_signature(
@@ -300,11 +319,11 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.algorithms)
+        rustls::crypto::verify_tls13_signature(message, cert, signed, &SIGNATURES)
     }
 
     fn supported_verify_schemes(&self) -> Vec<TlsScheme> {
-        self.algorithms.supported_schemes()
+        SIGNATURES.supported_schemes()
     }
 }
 

@@ -18,5 +18,6 @@ pub use self::certificate::{
 pub use self::fault::CertificateFault;
 pub use self::name::{DistinguishedName, NameError};
 pub use self::ocsp::OcspResponse;
+pub(super) use self::trust::SIGNATURES;
 pub use self::trust::{Revocation, RevocationList, Trust, TrustAnchors};
 pub(crate) use self::verified::{Bounds, Verified};

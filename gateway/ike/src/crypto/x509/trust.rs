@@ -25,7 +25,7 @@ use crate::crypto::prf::sha1;
 use crate::crypto::signature::P521_CERTIFICATE_SIGNATURES;
 
 /// What authorities may sign certificates and revocation lists with; SHA-1 is not among it.
-pub(super) const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
+pub(in crate::crypto) const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
     algorithms::ECDSA_P256_SHA256,
     algorithms::ECDSA_P256_SHA384,
     algorithms::ECDSA_P384_SHA256,
