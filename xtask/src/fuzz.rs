@@ -46,9 +46,9 @@ Examples:
   cargo xtask fuzz --seconds 600 decode_sa      one target for ten minutes
   cargo xtask fuzz --replay crash-1234 endpoint one input, to see how it fails
 
-There is a target for each decoder (decode_...), which runs for 3 seconds unless told otherwise,
-and one each for the codec and for the endpoint as a whole (round_trip, endpoint), which run for
-20. As many run at once as there are processors.
+There is a target for each decoder (decode_...), which runs for 2 seconds unless told otherwise,
+and one each for the codec and for the endpoint as a whole: round_trip runs for 10, endpoint for 50.
+As many run at once as there are processors.
 
 What was found is kept under target/fuzz: corpus/ and artifacts/.")]
 pub(crate) struct Args {
@@ -70,9 +70,14 @@ impl Args {
         Self { seconds, replay: None, targets: Vec::new() }
     }
 
-    /// Seconds that a target runs. What a single decoder can do with some octets is soon seen.
+    /// Seconds that a target runs. What a single decoder can do with some octets is soon seen; most
+    /// of the time is for two endpoints.
     fn seconds(&self, target: &str) -> u32 {
-        self.seconds.unwrap_or_else(|| if target.starts_with(DECODER) { 3 } else { 20 })
+        self.seconds.unwrap_or_else(|| match target {
+            "endpoint" => 50,
+            _ if target.starts_with(DECODER) => 2,
+            _ => 10,
+        })
     }
 }
 
@@ -234,7 +239,8 @@ mod tests {
     #[test]
     fn a_target_runs_for_its_own_time_unless_told_otherwise() {
         let seconds = |asked, target| Args::all(asked).seconds(target);
-        assert_eq!((seconds(None, "decode_sa"), seconds(None, "endpoint")), (3, 20));
+        assert_eq!((seconds(None, "decode_sa"), seconds(None, "round_trip")), (2, 10));
+        assert_eq!(seconds(None, "endpoint"), 50);
         assert_eq!((seconds(Some(7), "decode_sa"), seconds(Some(7), "endpoint")), (7, 7));
     }
 

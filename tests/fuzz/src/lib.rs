@@ -1,9 +1,34 @@
 //! What the targets have in common.
 
+pub mod chain;
+pub mod chain_of_trust;
+pub mod endpoint;
+pub mod heap;
+pub mod octets;
+
+// The same two ends as in the simulation of gateway-ike.
+#[path = "../../../gateway/ike/tests/certificates/mod.rs"]
+#[expect(dead_code, reason = "It issues certificates of every kind, for other tests too.")]
+mod certificates;
+#[path = "../../../gateway/ike/tests/simulation/plan.rs"]
+#[expect(dead_code, reason = "A part of it is about what follows from a seed.")]
+mod plan;
+#[path = "../../../gateway/ike/tests/simulation/proof.rs"]
+#[expect(dead_code, reason = "A part of it is about what follows from a seed.")]
+mod proof;
+
+use core::net::{IpAddr, Ipv4Addr};
+
 use gateway_wire::{
     ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Payload, PayloadType, decode_chain,
     encode_chain,
 };
+
+/// The two ends, the NAT that may be before the first, and somebody else.
+const A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const NAT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+const EVE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
 
 /// Octets of the generic payload header (RFC 7296 3.2).
 const GENERIC_LEN: usize = 4;

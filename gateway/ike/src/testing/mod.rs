@@ -16,6 +16,6 @@ pub use course::Course;
 pub use forge::{Forge, Opened};
 pub use kernel::{FakeKernel, Refusal};
 pub use network::{Faults, Network};
-pub use seeded::{FastKeyExchange, SeededRandom};
+pub use seeded::{Choices, FastKeyExchange, SeededRandom};
 pub use simulation::{Node, NodeId, Simulation};
 pub use wishes::{peer, policies, proposals, protect};

@@ -26,14 +26,33 @@ impl SeededRandom {
         z ^ (z >> 31)
     }
 
-    /// A number below `limit`; 0 for a limit of 0.
+    /// As [`Choices::below`].
     pub fn below(&mut self, limit: u64) -> u64 {
         self.next().checked_rem(limit).unwrap_or(0)
     }
 
-    /// True in `percent` of 100 cases.
+    /// As [`Choices::percent`].
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
+    }
+}
+
+/// What decides where a test has a choice: a seed, or the input of a fuzzer.
+pub trait Choices {
+    /// A number below `limit`; 0 for a limit of 0.
+    fn below(&mut self, limit: u64) -> u64;
+
+    /// True in `percent` of 100 cases.
+    fn percent(&mut self, percent: u64) -> bool;
+}
+
+impl Choices for SeededRandom {
+    fn below(&mut self, limit: u64) -> u64 {
+        Self::below(self, limit)
+    }
+
+    fn percent(&mut self, percent: u64) -> bool {
+        Self::percent(self, percent)
     }
 }
 

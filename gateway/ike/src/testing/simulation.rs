@@ -10,7 +10,9 @@ use super::{FakeKernel, FastKeyExchange, Faults, Network, SeededRandom};
 use crate::Endpoint;
 use crate::config::{EndpointConfig, PolicySet, RuleName, Secret};
 use crate::event::Event;
-use crate::io::{ChildSpec, Encapsulation, Input, KernelEvent, Output, Path};
+use crate::io::{
+    ChildSpec, CommandId, Encapsulation, Input, KernelError, KernelEvent, Output, Path,
+};
 use crate::time::earlier;
 
 /// The port of ESP in UDP.
@@ -39,6 +41,8 @@ pub struct Node {
     pub sent: Vec<(Path, Vec<u8>)>,
     /// The path of every keepalive that it sent.
     pub keepalives: Vec<Path>,
+    /// Commands of which its kernel has said nothing.
+    unanswered: Vec<CommandId>,
 }
 
 /// Some hosts and the network between them.
@@ -71,6 +75,7 @@ impl Node {
             events: Vec::new(),
             sent: Vec::new(),
             keepalives: Vec::new(),
+            unanswered: Vec::new(),
         }
     }
 }
@@ -155,11 +160,10 @@ impl Simulation {
                     node.keepalives.push(path);
                     self.network.keep_alive(now, path);
                 }
-                Output::Kernel(id, command) => {
-                    if let Some(result) = node.kernel.execute(command) {
-                        node.endpoint.handle(now, Input::CommandDone(id, result));
-                    }
-                }
+                Output::Kernel(id, command) => match node.kernel.execute(command) {
+                    Some(result) => node.endpoint.handle(now, Input::CommandDone(id, result)),
+                    None => node.unanswered.push(id),
+                },
                 Output::Event(event) => node.events.push(event),
             }
         }
@@ -255,12 +259,39 @@ impl Simulation {
         self.network.send(self.now, path, octets);
     }
 
-    /// Ends all nodes in good order.
+    /// What a kernel was silent about it now says that it cannot do.
+    pub fn answer_late(&mut self) {
+        for id in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get_mut(id) else { continue };
+            for command in core::mem::take(&mut node.unanswered) {
+                let late = KernelError::Refused("too late".to_owned());
+                self.input(id, Input::CommandDone(command, Err(late)));
+            }
+        }
+    }
+
+    /// What a node still has, in words: an SA, a timer, an entry in one of its tables, or an
+    /// address that is still assigned.
+    #[must_use]
+    pub fn remains(&self, node: NodeId) -> Vec<&'static str> {
+        let Some(node) = self.nodes.get(node) else { return Vec::new() };
+        let own = [
+            ("SAs in the kernel", !node.kernel.children.is_empty()),
+            ("SAs in the kernel that send", !node.kernel.outbound.is_empty()),
+            ("traps", !node.kernel.traps.is_empty()),
+            ("a deadline", node.endpoint.next_timeout().is_some()),
+            ("leases", !node.endpoint.shared().leases.is_empty()),
+        ];
+        let own = own.into_iter().filter_map(|(what, is_left)| is_left.then_some(what));
+        node.endpoint.remains().chain(own).collect()
+    }
+
+    /// Ends all nodes in good order, when each kernel has given its answers.
     ///
     /// # Errors
-    /// Something is left of a node, in words: an SA, a timer, an entry in one of its tables, or an
-    /// address that is still assigned when no policy assigns any.
+    /// Something is left of a node when no policy wants anything, in words.
     pub fn wind_up(&mut self) -> Result<(), String> {
+        self.answer_late();
         for node in 0..self.nodes.len() {
             self.input(node, Input::Shutdown);
         }
@@ -268,16 +299,9 @@ impl Simulation {
         for id in 0..self.nodes.len() {
             self.configure(id, PolicySet::default());
             let Some(node) = self.nodes.get(id) else { continue };
-            let mut left: Vec<&str> = node.endpoint.remains().collect();
-            for (what, is_left) in [
-                ("a goodbye that is not answered", !node.endpoint.is_closed()),
-                ("SAs in the kernel", !node.kernel.children.is_empty()),
-                ("SAs in the kernel that send", !node.kernel.outbound.is_empty()),
-                ("traps", !node.kernel.traps.is_empty()),
-                ("a deadline", node.endpoint.next_timeout().is_some()),
-                ("leases", !node.endpoint.shared().leases.is_empty()),
-            ] {
-                left.extend(is_left.then_some(what));
+            let mut left = self.remains(id);
+            if !node.endpoint.is_closed() {
+                left.push("a goodbye that is not answered");
             }
             if !left.is_empty() {
                 let status = node.endpoint.status(self.now);

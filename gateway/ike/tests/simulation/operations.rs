@@ -413,10 +413,11 @@ fn the_same_seed_makes_the_same_run() {
         for _ in 0..5 {
             run.operate().unwrap();
         }
-        let octets = run.plan.proof.is_replayed_to_the_octet();
+        let proof = run.plan.proof;
+        let (lengths, octets) = (proof.has_lengths_of_seed(), proof.is_replayed_to_the_octet());
         let sent = run.simulation.nodes.iter().map(|node| {
             let all = node.sent.iter();
-            let told = all.map(|(path, o)| (*path, o.len(), o.clone()));
+            let told = all.map(|(path, o)| (*path, lengths.then_some(o.len()), o.clone()));
             told.map(|(path, len, o)| (path, len, octets.then_some(o))).collect::<Vec<_>>()
         });
         sent.collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! What a seed makes of two ends: what lies between them, what each wants and has negotiated, and
+//! What a seed, or the input of the fuzz target `endpoint`, makes of two ends: what lies between them, what each wants and has negotiated, and
 //! how long their SAs live. How they prove who they are is in `proof`.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,9 @@ use gateway_ike::config::{
     Action, Childless, EndpointConfig, Families, Mode, PeerConfig, PolicySet, Pool, Ppk, Renewal,
     Rule, Secret, Start,
 };
-use gateway_ike::testing::{Faults, NodeId, SeededRandom, Simulation, peer, policies, protect};
+use gateway_ike::testing::{
+    Choices, Faults, NodeId, SeededRandom, Simulation, peer, policies, protect,
+};
 use ipnet::IpNet;
 
 use crate::proof::Proof;
@@ -44,7 +46,8 @@ pub(crate) struct Plan {
     pool: Families,
     /// The first rule is for the two ends' own packets.
     transport: bool,
-    config: EndpointConfig,
+    /// The limits of both ends.
+    pub(crate) config: EndpointConfig,
     /// IKE and ESP by AES-CBC with HMAC.
     cbc: bool,
     /// A offers a KE payload that B does not take (RFC 7296 1.3).
@@ -75,12 +78,12 @@ pub(crate) struct Wishes {
     pub(crate) changed: bool,
 }
 
-fn one_of<T: Copy>(random: &mut SeededRandom, choices: &[T]) -> T {
+fn one_of<T: Copy>(random: &mut impl Choices, choices: &[T]) -> T {
     choices[usize::try_from(random.below(u64::try_from(choices.len()).unwrap())).unwrap()]
 }
 
 /// Additional key exchanges: mostly none.
-fn additional(random: &mut SeededRandom, percent: u64, group: Group) -> AdditionalOffer {
+fn additional(random: &mut impl Choices, percent: u64, group: Group) -> AdditionalOffer {
     let mut rounds = AdditionalOffer::new();
     if random.percent(percent) {
         rounds.insert(Round::Ke1, vec![Some(group)]);
@@ -93,8 +96,11 @@ fn additional(random: &mut SeededRandom, percent: u64, group: Group) -> Addition
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = SeededRandom::new(seed ^ 0x706c_616e);
-        let random = &mut random;
+        Self::draw(seed, &mut SeededRandom::new(seed ^ 0x706c_616e))
+    }
+
+    /// What is chosen so; `seed` is for all that happens later.
+    pub(crate) fn draw(seed: u64, random: &mut impl Choices) -> Self {
         let proof = Proof::draw(random);
         let nat = random.percent(25);
         let mobike = random.percent(35);

@@ -8,24 +8,23 @@ use gateway_ike::config::{
     RemoteAuth, Secret, User, Users,
 };
 use gateway_ike::crypto::signature::{KeyKind, SigningKey};
-use gateway_ike::crypto::x509::{Credential, Trust};
-use gateway_ike::testing::{NodeId, SeededRandom};
+use gateway_ike::crypto::x509::{Credential, Revocation, Trust};
+use gateway_ike::testing::{Choices, NodeId};
 
-use crate::certificates::{Authority, Subject, key, trust};
+use crate::certificates::{Authority, CERTIFIABLE, Subject, key, lists, trust};
 
-/// How the two ends prove who they are. All but TLS draws its randomness from the seed; of that the
-/// contents differ from run to run, and no length does.
+/// How the two ends prove who they are. All but TLS and ECDSA draws its randomness from the seed; of
+/// those the contents differ from run to run, and with ECDSA the lengths do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Proof {
     Psk,
     /// A by a key that both share, B by a certificate.
     Mixed,
-    /// By certificates of Ed25519 keys.
-    Certificates,
-    /// By certificates of RSA keys, and with signatures that are the same each time.
-    Rsa,
-    /// By Ed25519 keys that the other end knows (RFC 7670).
-    PublicKeys,
+    /// By certificates of such keys, which a revocation list must cover. RSA keys make signatures
+    /// that are the same each time.
+    Certificates(KeyKind),
+    /// By such keys that the other end knows (RFC 7670).
+    PublicKeys(KeyKind),
     /// A by EAP, B by a key that both share.
     Eap(EapMethod),
     /// Both by EAP-TLS and nothing else (RFC 5998).
@@ -34,13 +33,16 @@ pub(crate) enum Proof {
 
 impl Proof {
     /// What takes long is seldom.
-    pub(crate) fn draw(random: &mut SeededRandom) -> Self {
+    pub(crate) fn draw(random: &mut impl Choices) -> Self {
         match random.below(100) {
             0..50 => Self::Psk,
-            50..65 => Self::Certificates,
-            65..70 => Self::PublicKeys,
+            50..60 => Self::Certificates(KeyKind::Ed25519),
+            60..63 => Self::Certificates(KeyKind::P256),
+            63..65 => Self::Certificates(KeyKind::P384),
+            65..69 => Self::PublicKeys(KeyKind::Ed25519),
+            69..70 => Self::PublicKeys(KeyKind::P521),
             70..75 => Self::Mixed,
-            75..78 => Self::Rsa,
+            75..78 => Self::Certificates(KeyKind::Rsa(2048)),
             78..90 => Self::Eap(EapMethod::MsChapV2),
             90..95 => Self::Eap(EapMethod::Md5),
             95..98 => Self::Eap(EapMethod::Tls),
@@ -59,7 +61,12 @@ impl Proof {
 
     /// Whether all octets follow from the seed.
     pub(crate) const fn is_replayed_to_the_octet(self) -> bool {
-        !matches!(self, Self::Eap(EapMethod::Tls) | Self::EapAlone)
+        !matches!(self, Self::Eap(EapMethod::Tls) | Self::EapAlone) && self.has_lengths_of_seed()
+    }
+
+    /// Whether the length of each datagram does.
+    pub(crate) const fn has_lengths_of_seed(self) -> bool {
+        !matches!(self, Self::Certificates(KeyKind::P256 | KeyKind::P384))
     }
 
     /// The users that an end knows; those with certificates need not be known.
@@ -82,17 +89,15 @@ impl Proof {
                 peer.remote_auth = RemoteAuth::Certificate(theirs(of(KeyKind::Ed25519)));
             }
             Self::Mixed => peer.local_auth = certified(KeyKind::Ed25519).0,
-            Self::Certificates | Self::Rsa => {
-                let is_rsa = self == Self::Rsa;
-                if is_rsa {
+            Self::Certificates(kind) => {
+                if matches!(kind, KeyKind::Rsa(_)) {
                     peer.signature_schemes = vec![SignatureScheme::RsaPkcs1Sha256];
                 }
-                let (ours, trust) =
-                    certified(if is_rsa { KeyKind::Rsa(2048) } else { KeyKind::Ed25519 });
+                let (ours, trust) = certified(kind);
                 (peer.local_auth, peer.remote_auth) = (ours, RemoteAuth::Certificate(trust));
             }
-            Self::PublicKeys => {
-                let key = SigningKey::from_pem(key(KeyKind::Ed25519)).unwrap();
+            Self::PublicKeys(kind) => {
+                let key = SigningKey::from_pem(key(kind)).unwrap();
                 peer.remote_auth = RemoteAuth::PublicKey(Arc::new(key.public().clone()));
                 peer.local_auth = LocalAuth::PublicKey(Arc::new(key));
             }
@@ -141,10 +146,11 @@ struct Certified {
 
 /// Those of a kind of key, issued once.
 fn of(kind: KeyKind) -> &'static Certified {
-    static ED25519: OnceLock<Certified> = OnceLock::new();
-    static RSA: OnceLock<Certified> = OnceLock::new();
-    let once = if kind == KeyKind::Ed25519 { &ED25519 } else { &RSA };
-    once.get_or_init(|| {
+    static ISSUED: [OnceLock<Certified>; CERTIFIABLE.len()] =
+        [const { OnceLock::new() }; CERTIFIABLE.len()];
+    let nth = CERTIFIABLE.iter().position(|certifiable| *certifiable == kind).unwrap();
+    ISSUED[nth].get_or_init(|| {
+        // A key by which the certificates are the same each time.
         let root = Authority::with_key("Root", KeyKind::Ed25519);
         let credential = |serial, name| {
             let subject = Subject { serial, ..Subject::new(name, kind) };
@@ -152,6 +158,8 @@ fn of(kind: KeyKind) -> &'static Certified {
             Arc::new(Credential::new(root.issue(&subject), key).unwrap())
         };
         let both = |serial| ["a.test", "b.test"].map(|name| credential(serial, name));
-        Certified { credentials: [both(7), both(8)], trust: Arc::new(trust(&root)) }
+        let revocation = Revocation::Strict;
+        let trust = Trust { revocation, lists: lists(&[root.revoke(&[9], 10)]), ..trust(&root) };
+        Certified { credentials: [both(7), both(8)], trust: Arc::new(trust) }
     })
 }
