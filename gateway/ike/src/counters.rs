@@ -94,6 +94,8 @@ counters! {
     ChildSaNotMoved => "child_sa_not_moved",
     /// Addresses were refused, by us or by the peer.
     AddressRefused => "mobike_addresses_refused",
+    /// An IKE SA was begun anew with another address of the peer.
+    OtherAddressTried => "ike_other_address_tried",
     /// Our address was gone, and no other led to the peer.
     AddressLost => "mobike_address_lost",
     /// A peer has told more addresses than are kept.

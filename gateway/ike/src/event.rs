@@ -156,6 +156,14 @@ pub enum EventKind {
         /// What was asked.
         exchange: String,
     },
+    /// The peer does not answer at one of its addresses, or there is no way to it.
+    #[error("No IKE_SA_INIT with {tried}: trying {next}")]
+    NextAddress {
+        /// The address that was tried.
+        tried: IpAddr,
+        /// The one that is tried now.
+        next: IpAddr,
+    },
     /// The peer has been given addresses.
     #[error("Peer is given {addresses} of pool {pool}")]
     AddressesAssigned {
@@ -269,6 +277,7 @@ impl Event {
             | EventKind::UnauthenticatedError(_)
             | EventKind::CookieMode(_) => Level::Warn,
             EventKind::Initiating
+            | EventKind::NextAddress { .. }
             | EventKind::AddressesAssigned { .. }
             | EventKind::AddressesReceived { .. }
             | EventKind::Answered { .. }

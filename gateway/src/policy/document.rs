@@ -303,7 +303,8 @@ impl<'a> Section<'a> {
             | Kind::NumberOrText
             | Kind::Flag
             | Kind::Choice(_)
-            | Kind::List => (0, u64::MAX),
+            | Kind::List
+            | Kind::TextOrList => (0, u64::MAX),
         };
         self.optional(key, |text| {
             let number = text.parse().ok().filter(|number| (min..=max).contains(number));
@@ -322,7 +323,8 @@ impl<'a> Section<'a> {
             | Kind::NumberOrText
             | Kind::Flag
             | Kind::Choice(_)
-            | Kind::List => ("0s", "365d"),
+            | Kind::List
+            | Kind::TextOrList => ("0s", "365d"),
         };
         self.optional(key, |text| value::duration_within(text, least, most))
     }
@@ -370,6 +372,11 @@ impl<'a> Section<'a> {
         (self.problems.len() == before && !list.is_empty()).then_some(list)
     }
 
+    /// Whether the key is there and a list.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| value.get_ref().as_array().is_some())
+    }
+
     /// As [`Self::list`]; the absence of the key is reported too.
     pub(super) fn required_list<T: PartialEq>(
         &mut self,
@@ -415,6 +422,7 @@ fn scalar<'a>(value: &'a DeValue<'_>, kind: Kind) -> Result<Cow<'a, str>, Fault>
         Kind::Text | Kind::Time(..) | Kind::Choice(_) | Kind::List => (text(), "a string"),
         Kind::Number(..) => (number(), "a whole number"),
         Kind::NumberOrText => (number().or_else(text), "a string or a whole number"),
+        Kind::TextOrList => (text(), "a string or a list of strings"),
     };
     found.ok_or_else(|| wrong_type(value, expected))
 }

@@ -1,5 +1,6 @@
 //! A directory of policy files to one policy set: all of it, or all that is wrong with it.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -268,7 +269,7 @@ impl Loader {
                 section(source, "rule", (key, value), keys::RULE, &mut self.errors)
             {
                 defined_once(&mut section, earlier.as_ref());
-                let rule = rule::read(&mut section, &name, find);
+                let rule = rule::read(&mut section, &name, find, &mut self.warnings);
                 self.rules.extend(rule.map(|rule| Placed { rule, place: place.clone() }));
             }
             if earlier.is_none() {
@@ -382,15 +383,21 @@ fn indistinguishable(peers: &BTreeMap<PeerName, PlacedPeer>) -> Vec<PolicyError>
                 id.clone()
             }
         };
-        let ends = (
-            config.local_address,
-            config.remote_address,
-            fold(&config.local_id),
-            fold(&config.remote_id),
-            // With or without AUTH in the first request: that tells them apart.
-            matches!(config.remote_auth, RemoteAuth::Eap(_)),
-        );
-        if let Some((name, other)) = seen.get(&ends) {
+        let ends = |address: Option<IpAddr>| {
+            (
+                config.local_address,
+                address,
+                fold(&config.local_id),
+                fold(&config.remote_id),
+                // With or without AUTH in the first request: that tells them apart.
+                matches!(config.remote_auth, RemoteAuth::Eap(_)),
+            )
+        };
+        let mut all: Vec<_> = config.addresses().map(|address| ends(Some(address))).collect();
+        if all.is_empty() {
+            all.push(ends(None));
+        }
+        if let Some((name, other)) = all.iter().find_map(|ends| seen.get(ends)) {
             let message = format!("has the same addresses and identities as peer.{name} ({other})");
             let field = Some(format!("peer.{}", config.name));
             errors.push(PolicyError::at(
@@ -399,7 +406,7 @@ fn indistinguishable(peers: &BTreeMap<PeerName, PlacedPeer>) -> Vec<PolicyError>
                 Fault::new(message).hint("give each a `remote-id` of its own"),
             ));
         } else {
-            let _new = seen.insert(ends, (&config.name, place));
+            seen.extend(all.into_iter().map(|ends| (ends, (&config.name, place))));
         }
     }
     errors

@@ -16,6 +16,8 @@ use super::{eap, keys, proposal, value};
 
 /// The lifetime of an IKE SA whose peer names none.
 const LIFETIME: Duration = Duration::from_secs(4 * 3600);
+/// Addresses that a peer has at the most; each is tried in turn.
+const MOST_ADDRESSES: usize = 8;
 /// Octets of a PPK below which it gets a warning.
 const PPK_OCTETS: usize = 32;
 /// The liveness interval of a peer that names none.
@@ -39,9 +41,13 @@ pub(super) fn read<'p>(
     find_pool: impl Fn(&str) -> FoundPool<'p>,
     warnings: &mut Vec<PolicyError>,
 ) -> Option<PeerConfig> {
-    let remote_address = section.required("address", value::peer_address);
+    let addresses = read_addresses(section);
+    let remote_address = addresses.as_ref().map(|list| list.first().copied());
+    let other_addresses = addresses.iter().flatten().skip(1).copied().collect::<Vec<_>>();
     let local_address = section.optional("local-address", value::address);
-    check_addresses(section, local_address, remote_address.flatten());
+    for remote in addresses.iter().flatten() {
+        check_addresses(section, local_address, *remote);
+    }
     let local_id = section
         .optional("local-id", value::identity)
         .or_else(|| eap::own_identity(section))
@@ -51,7 +57,8 @@ pub(super) fn read<'p>(
     }
     let remote_id = section
         .optional("remote-id", value::identity)
-        .or_else(|| remote_address.flatten().map(Identity::Address));
+        .or_else(|| remote_address.flatten().map(Identity::Address))
+        .filter(|_| other_addresses.is_empty() || section.has("remote-id"));
     let authentication =
         authentication::read(section, local_id.as_ref(), remote_id.as_ref(), warnings);
     let remote_id = match &authentication {
@@ -63,6 +70,8 @@ pub(super) fn read<'p>(
             if remote_address == Some(None) {
                 let why = ": a peer with any address is known by its identity alone";
                 section.missing("remote-id", why);
+            } else if !other_addresses.is_empty() {
+                section.missing("remote-id", ": no one of the addresses is who the peer is");
             }
             remote_id
         }
@@ -110,6 +119,7 @@ pub(super) fn read<'p>(
         name: PeerName::clone(name),
         local_address,
         remote_address: remote_address?,
+        other_addresses,
         local_id: local_id?,
         remote_id: remote_id?,
         local_auth: authentication.local,
@@ -165,8 +175,25 @@ fn read_pool<'p>(
     found
 }
 
-fn check_addresses(section: &mut Section<'_>, local: Option<IpAddr>, remote: Option<IpAddr>) {
-    let (Some(local), Some(remote)) = (local, remote) else { return };
+/// Where the peer is, the preferred address first; none of them means anywhere.
+fn read_addresses(section: &mut Section<'_>) -> Option<Vec<IpAddr>> {
+    if !section.is_list("address") {
+        return section
+            .required("address", value::peer_address)
+            .map(|one| one.into_iter().collect());
+    }
+    let list = section.list("address", value::address)?;
+    if list.len() > MOST_ADDRESSES {
+        let message = format!("the peer has {} addresses", list.len());
+        section
+            .fault("address", Fault::expected(message, format_args!("at most {MOST_ADDRESSES}")));
+        return None;
+    }
+    Some(list)
+}
+
+fn check_addresses(section: &mut Section<'_>, local: Option<IpAddr>, remote: IpAddr) {
+    let Some(local) = local else { return };
     if local == remote {
         section.fault("local-address", Fault::new(format!("{local} is the peer's address too")));
     } else if local.is_ipv4() != remote.is_ipv4() {

@@ -4,13 +4,13 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use gateway_ike::config::{
-    ALL_PORTS, Action, ChildLifetime, Mode, PeerConfig, PeerName, PortRange, Protect, Rule,
-    RuleName, Start,
+    ALL_PORTS, Action, ChildLifetime, Childless, Mode, PeerConfig, PeerName, PortRange, Protect,
+    Rule, RuleName, Start,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::document::Section;
-use super::error::Fault;
+use super::error::{Fault, PolicyError};
 use super::value::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use super::{keys, proposal, value};
 
@@ -53,6 +53,7 @@ pub(super) fn read<'p>(
     section: &mut Section<'_>,
     name: &RuleName,
     find_peer: impl Fn(&str) -> Found<'p>,
+    warnings: &mut Vec<PolicyError>,
 ) -> Option<Rule> {
     let verb = section.required("action", |text| {
         choose(text, keys::ACTIONS, [Verb::Protect, Verb::Bypass, Verb::Discard])
@@ -71,7 +72,7 @@ pub(super) fn read<'p>(
     let action = match verb {
         Some(Verb::Protect) => {
             let prefixes = local.as_deref().zip(remote.as_deref());
-            read_protect(section, prefixes, assigned, find_peer).map(Action::Protect)
+            read_protect(section, prefixes, assigned, find_peer, warnings).map(Action::Protect)
         }
         Some(Verb::Bypass) => {
             forbid_assigned(section, assigned, "bypass");
@@ -223,6 +224,7 @@ fn read_protect<'p>(
     prefixes: Option<(&[IpNet], &[IpNet])>,
     assigned: bool,
     find_peer: impl Fn(&str) -> Found<'p>,
+    warnings: &mut Vec<PolicyError>,
 ) -> Option<Protect> {
     section.missing("peer", ": the action \"protect\" needs one");
     let found = section.optional("peer", |text| match find_peer(text) {
@@ -253,6 +255,17 @@ fn read_protect<'p>(
         Found::Peer(peer) => Some(peer),
         Found::Unclear | Found::Nothing(_) => None,
     };
+    let proposals = proposals.unwrap_or_else(proposal::default_esp);
+    // RFC 6023 leaves the first Child SA to CREATE_CHILD_SA, where it could have a key exchange.
+    let childless = peer.is_some_and(|peer| peer.childless != Childless::Never);
+    if childless && proposals.iter().all(|proposal| proposal.groups.is_empty()) {
+        let message = format!(
+            "no proposal has a key exchange, so what peer {name} is `childless` for is not had: the \
+             keys of every Child SA come from those of the IKE SA alone"
+        );
+        let fault = Fault::new(message).hint("add one, such as -x25519");
+        warnings.push(section.error("esp-proposals", fault));
+    }
     let roaming = peer.is_some_and(|peer| peer.remote_address.is_none());
     let by_eap = peer.is_some_and(|peer| !peer.may_initiate());
     let passive = roaming || by_eap;
@@ -279,13 +292,18 @@ fn read_protect<'p>(
     if let (Mode::Transport, Some((local, remote))) = (mode, prefixes) {
         check_transport(section, "local", local, peer.and_then(|peer| peer.local_address));
         check_transport(section, "remote", remote, peer.and_then(|peer| peer.remote_address));
+        if peer.is_some_and(|peer| !peer.other_addresses.is_empty()) {
+            let message = format!("peer {name} has several addresses");
+            section
+                .fault("mode", Fault::expected(message, "one, for transport mode, or \"tunnel\""));
+        }
     }
     Some(Protect {
         peer: name,
         mode,
         start: start.unwrap_or(unsaid),
         quantum_safe,
-        proposals: proposals.unwrap_or_else(proposal::default_esp),
+        proposals,
         lifetime,
     })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::Kind::{Choice, Flag, List, Number, NumberOrText, Text, Time};
+use super::keys::Kind::{Choice, Flag, List, Number, NumberOrText, Text, TextOrList, Time};
 #[cfg(test)]
 use super::keys::MAX_INTEGER;
 use super::keys::Otherwise::{Default, Required, Words};
@@ -50,6 +50,11 @@ fn property(key: &Key) -> Value {
         Flag => json!({ "type": "boolean" }),
         Choice(words) => json!({ "enum": words }),
         List => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
+        TextOrList => json!({
+            "type": ["string", "array"],
+            "items": { "type": "string" },
+            "minItems": 1,
+        }),
     };
     if let Value::Object(fields) = &mut property {
         let mut description = key.meaning.to_owned();
@@ -85,6 +90,7 @@ pub(super) fn manual(keys: &[Key]) -> String {
             Flag => "`true` or `false`".to_owned(),
             Choice(_) => "word".to_owned(),
             List => "list of strings".to_owned(),
+            TextOrList => "string or list of strings".to_owned(),
         };
         let otherwise = match key.otherwise {
             Required => "**required**".to_owned(),

@@ -39,6 +39,11 @@ impl Backoff {
         }
     }
 
+    /// How often it was sent again.
+    pub(crate) const fn sent_again(&self) -> u32 {
+        self.sent_again
+    }
+
     pub(crate) const fn next(&self) -> Instant {
         self.next
     }

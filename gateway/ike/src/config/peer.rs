@@ -35,6 +35,9 @@ pub struct PeerConfig {
     pub local_address: Option<IpAddr>,
     /// Its address; `None`: any, so that only it can initiate.
     pub remote_address: Option<IpAddr>,
+    /// Where else it may be, the likeliest address first: an IKE SA is begun with each in turn (RFC
+    /// 4555 3.1). Empty without [`Self::remote_address`].
+    pub other_addresses: Vec<IpAddr>,
     /// Who we say we are (IDi or IDr).
     pub local_id: Identity,
     /// Who it must prove to be.
@@ -140,6 +143,17 @@ impl PeerConfig {
     pub const fn uses_signatures(&self) -> bool {
         matches!(&self.local_auth, LocalAuth::Certificate(_) | LocalAuth::PublicKey(_))
             || matches!(&self.remote_auth, RemoteAuth::Certificate(_) | RemoteAuth::PublicKey(_))
+    }
+
+    /// Where it may be, the likeliest address first; nothing if that is anywhere.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.remote_address.into_iter().chain(self.other_addresses.iter().copied())
+    }
+
+    /// Whether it may be at this address.
+    #[must_use]
+    pub fn may_be_at(&self, address: IpAddr) -> bool {
+        self.remote_address.is_none() || self.addresses().any(|known| known == address)
     }
 
     /// Whether EAP is all the authentication there is, whoever initiates (RFC 5998).

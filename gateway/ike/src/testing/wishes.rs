@@ -43,6 +43,7 @@ pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>)
         name: name.into(),
         local_address: None,
         remote_address: remote,
+        other_addresses: Vec::new(),
         local_id: Identity::Fqdn(local_id.to_owned()),
         remote_id: Identity::Fqdn(remote_id.to_owned()),
         local_auth: LocalAuth::Psk(Secret::new(b"a pre-shared key for tests".to_vec())),

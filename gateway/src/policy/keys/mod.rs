@@ -38,6 +38,8 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// A list of strings.
     List,
+    /// A string, or a list of strings.
+    TextOrList,
 }
 
 #[cfg(test)]
@@ -47,7 +49,12 @@ impl Kind {
         match self {
             Self::Number(least, most) => Some((least.to_string(), most.to_string())),
             Self::Time(least, most) => Some((format!("{least:?}"), format!("{most:?}"))),
-            Self::Text | Self::NumberOrText | Self::Flag | Self::Choice(_) | Self::List => None,
+            Self::Text
+            | Self::NumberOrText
+            | Self::Flag
+            | Self::Choice(_)
+            | Self::List
+            | Self::TextOrList => None,
         }
     }
 }

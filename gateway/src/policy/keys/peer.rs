@@ -1,6 +1,6 @@
 //! Where a peer is, who it is and how it proves that.
 
-use super::Kind::{Choice, Flag, List, Text};
+use super::Kind::{Choice, Flag, List, Text, TextOrList};
 use super::Otherwise::{Default, Required, Words};
 use super::{CHILDLESS, EAP_IDENTITIES, Key, METHODS, PPK_USES, RENEWALS, REVOCATIONS, key};
 
@@ -8,9 +8,11 @@ use super::{CHILDLESS, EAP_IDENTITIES, Key, METHODS, PPK_USES, RENEWALS, REVOCAT
 pub(in crate::policy) const PEER: &[Key] = &[
     key(
         "address",
-        Text,
+        TextOrList,
         Required,
-        "The peer's address, or `\"any\"`: then only the peer can initiate.",
+        "The peer's address, or `\"any\"`: then only the peer can initiate. Or a list of up to 8, the \
+         preferred one first: who does not answer at one is tried at the next, and may go on from \
+         any of them.",
     ),
     key(
         "local-address",
@@ -29,7 +31,9 @@ pub(in crate::policy) const PEER: &[Key] = &[
     key(
         "remote-id",
         Text,
-        Words("the `address`; required if that is `\"any\"`; with EAP of the peer any identity"),
+        Words(
+            "the `address`; required if that is `\"any\"` or a list; with EAP of the peer any identity",
+        ),
         "Who the peer must prove to be, in the same forms.",
     ),
     key(
@@ -154,13 +158,13 @@ pub(in crate::policy) const PEER: &[Key] = &[
         "childless",
         Choice(CHILDLESS),
         Default("\"never\""),
-        "Whether IKE_AUTH leaves the first Child SA out (RFC 6023), so that it has the key exchange that `esp-proposals` name as all others do: `\"prefer\"`, if the peer can; `\"require\"`, whoever begins, and a peer that cannot gets no IKE SA. With `\"never\"` only a peer that begins may leave it out.",
+        "Whether IKE_AUTH leaves the first Child SA out (RFC 6023), so that it has the key exchange that `esp-proposals` name as all others do: `\"prefer\"`, if the peer can; `\"require\"`, whoever begins, and a peer that cannot gets no IKE SA. With `\"never\"` only a peer that begins may leave it out. Rules whose `esp-proposals` have no key exchange are warned of.",
     ),
     key(
         "mobike",
         Flag,
         Default("true"),
-        "Whether either end may go on from another address (MOBIKE, RFC 4555), if the peer can; IKE then goes by port 4500 even without NAT, and either end tells the other where else it is. A peer that begins and has an `address` here stays at that; with `local-address` we stay at that, and tell no others.",
+        "Whether either end may go on from another address (MOBIKE, RFC 4555), if the peer can; IKE then goes by port 4500 even without NAT, and either end tells the other where else it is. A peer that begins and has an `address` here stays at that, or at one of those; with `local-address` we stay at that, and tell no others.",
     ),
     key(
         "pool",

@@ -218,7 +218,7 @@ local-ports = "1000-2000"
 remote-ports = 53
 mode = "transport"
 start = "always"
-esp-proposals = ["chacha20poly1305"]
+esp-proposals = ["chacha20poly1305-x25519"]
 lifetime = "2h"
 lifetime-bytes = 5000
 lifetime-packets = 9_000_000_000
@@ -262,9 +262,25 @@ priority = 7
     assert_eq!(rule.remote, ["2001:db8::2/128".parse().unwrap()]);
     let Action::Protect(protect) = &rule.action else { panic!("{rule:?}") };
     assert_eq!((protect.mode, protect.start), (Mode::Transport, Start::Always));
-    assert_eq!(protect.proposals, [proposal::esp("chacha20poly1305").unwrap()]);
+    assert_eq!(protect.proposals, [proposal::esp("chacha20poly1305-x25519").unwrap()]);
     assert_eq!(protect.lifetime.time.as_secs(), 7200);
     assert_eq!((protect.lifetime.bytes, protect.lifetime.packets), (5000, 9_000_000_000));
+}
+
+#[test]
+fn a_peer_may_have_several_addresses_the_preferred_one_first() {
+    let peer = |address: &str| {
+        let text = PEER.replace("\"192.0.2.2\"", address);
+        let loaded = loaded(&format!("{text}remote-id = \"p.test\"\nlocal-id = \"us.test\"\n"));
+        let peer = &loaded.policies.peers["p"];
+        (peer.remote_address, peer.addresses().map(|at| at.to_string()).collect::<Vec<_>>())
+    };
+    let first = Some("192.0.2.2".parse().unwrap());
+    let two = ["192.0.2.2", "198.51.100.2"].map(str::to_owned);
+    assert_eq!(peer("[\"192.0.2.2\", \"198.51.100.2\"]"), (first, two.to_vec()));
+    assert_eq!(peer("[\"192.0.2.2\"]"), (first, two[..1].to_vec()));
+    assert_eq!(peer("\"192.0.2.2\""), (first, two[..1].to_vec()));
+    assert_eq!(peer("\"any\""), (None, Vec::new()));
 }
 
 #[test]
@@ -312,6 +328,33 @@ fn peers_without_rules_and_short_keys_are_warned_of() {
             ),
         ]
     );
+}
+
+#[test]
+fn a_rule_without_a_key_exchange_is_warned_of_where_the_first_child_sa_is_to_have_one() {
+    let warnings = |childless: &str, proposals: &str| {
+        let text = format!(
+            "{PEER}childless = \"{childless}\"\n[rule.r]\naction = \"protect\"\npeer = \"p\"\n\
+             local = [\"10.1.0.0/24\"]\nremote = [\"10.2.0.0/24\"]\n{proposals}"
+        );
+        let loaded = loaded(&text);
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let with = |list: &str| format!("esp-proposals = [{list}]\n");
+    for childless in ["prefer", "require"] {
+        let found = warnings(childless, &with("\"aes256gcm16\", \"aes128gcm16\""));
+        let [warning] = &found[..] else { panic!("{found:?}") };
+        assert!(
+            warning.contains("rule.r.esp-proposals: no proposal has a key exchange"),
+            "{warning}"
+        );
+        assert!(warning.contains("peer p is `childless`"), "{warning}");
+        for good in ["\"aes256gcm16-x25519\"", "\"aes256gcm16\", \"aes256gcm16-x25519-none\""] {
+            assert_eq!(warnings(childless, &with(good)), Vec::<String>::new());
+        }
+        assert_eq!(warnings(childless, ""), Vec::<String>::new(), "the default has some");
+    }
+    assert_eq!(warnings("never", &with("\"aes256gcm16\"")), Vec::<String>::new());
 }
 
 #[test]

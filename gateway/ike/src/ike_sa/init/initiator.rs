@@ -24,6 +24,7 @@ use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::ike_sa::auth::Transcript;
 use crate::ike_sa::intermediate::KeyRounds;
+use crate::ike_sa::mobility::mobike::PATIENCE;
 use crate::ike_sa::{IkeSa, Job, State, notify};
 use crate::io::{Done, IkeSaId, KernelCommand, KernelError, Path};
 use crate::keys::IkeKeys;
@@ -69,15 +70,10 @@ impl IkeSa {
         remote: IpAddr,
         jobs: VecDeque<Job>,
     ) -> Result<Self, Error> {
-        let unspecified: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let local = peer.local_address;
         let mut sa = Self {
             id,
             peer: Some(Arc::clone(peer)),
-            path: Path {
-                local: SocketAddr::new(local.unwrap_or(unspecified), IKE_PORT),
-                remote: SocketAddr::new(remote, IKE_PORT),
-            },
+            path: first_path(peer, remote),
             initiator_spi: shared.ike_spi()?,
             responder_spi: IkeSpi::ZERO,
             proof: None,
@@ -93,13 +89,39 @@ impl IkeSa {
             remnant_of: None,
             state: State::FindingAddress,
         };
-        if local.is_some() {
-            sa.send_init(now, shared, None)?;
-        } else {
-            let owner = Owner::IkeSa(id, Purpose::LocalAddress);
-            shared.command(owner, KernelCommand::FindLocalAddress { remote });
-        }
+        sa.set_out(now, shared)?;
         Ok(sa)
+    }
+
+    /// Sends the first IKE_SA_INIT, when it is known from where.
+    fn set_out(&mut self, now: Instant, shared: &mut Shared) -> Result<(), Error> {
+        if !self.path.local.ip().is_unspecified() {
+            return self.send_init(now, shared, None);
+        }
+        self.state = State::FindingAddress;
+        let remote = self.path.remote.ip();
+        let owner = Owner::IkeSa(self.id, Purpose::LocalAddress);
+        shared.command(owner, KernelCommand::FindLocalAddress { remote });
+        Ok(())
+    }
+
+    /// The address of the peer that is tried after the one in use has been in vain.
+    fn next_address(&self) -> Option<IpAddr> {
+        let mut addresses = self.peer.as_ref()?.addresses();
+        let _tried = addresses.find(|address| *address == self.path.remote.ip())?;
+        addresses.next()
+    }
+
+    /// Begins again with another address of the peer (RFC 4555 3.1). Only the SPI stays: what the
+    /// first one may still answer fits neither the path nor the request.
+    fn try_address(&mut self, now: Instant, shared: &mut Shared, next: IpAddr) {
+        let Some(peer) = self.peer.clone() else { return };
+        shared.count(Counter::OtherAddressTried);
+        self.event(shared, EventKind::NextAddress { tried: self.path.remote.ip(), next });
+        self.path = first_path(&peer, next);
+        if let Err(error) = self.set_out(now, shared) {
+            self.fail(shared, error);
+        }
     }
 
     /// The kernel has said which of our addresses leads to the peer.
@@ -120,8 +142,10 @@ impl IkeSa {
             Ok(_) => Err(Error::Internal("the kernel answered another question")),
             Err(error) => Err(Error::Kernel(error)),
         };
-        if let Err(error) = found {
-            self.fail(shared, error);
+        match (found, self.next_address()) {
+            (Ok(()), _) => {}
+            (Err(Error::Kernel(_)), Some(next)) => self.try_address(now, shared, next),
+            (Err(error), _) => self.fail(shared, error),
         }
     }
 
@@ -296,8 +320,17 @@ impl IkeSa {
 
     /// IKE_SA_INIT is due again, or was sent in vain.
     pub(in crate::ike_sa) fn init_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        let next = self.next_address();
         let State::AwaitInit(waiting) = &mut self.state else { return };
-        match waiting.backoff.poll(now, &shared.config) {
+        let retry = waiting.backoff.poll(now, &shared.config);
+        match (&retry, next) {
+            (Retry::Again, Some(next)) if waiting.backoff.sent_again() > PATIENCE => {
+                return self.try_address(now, shared, next);
+            }
+            (Retry::GiveUp { .. }, Some(next)) => return self.try_address(now, shared, next),
+            (Retry::Wait | Retry::Again | Retry::GiveUp { .. }, _) => {}
+        }
+        match retry {
             Retry::Wait => {}
             Retry::Again => {
                 let request = waiting.request.clone();
@@ -325,6 +358,13 @@ impl IkeSa {
             }
         }
     }
+}
+
+/// From where IKE_SA_INIT goes to an address of the peer; what is unspecified, the kernel says.
+fn first_path(peer: &PeerConfig, remote: IpAddr) -> Path {
+    let unspecified: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let local = peer.local_address.unwrap_or(unspecified);
+    Path { local: SocketAddr::new(local, IKE_PORT), remote: SocketAddr::new(remote, IKE_PORT) }
 }
 
 /// IKE_SA_INIT once more.

@@ -142,7 +142,8 @@ pub(crate) fn candidates(
 ) -> impl Iterator<Item = &Arc<PeerConfig>> {
     let here =
         move |p: &&Arc<PeerConfig>| p.local_address.is_none_or(|local| local == path.local.ip());
-    let exact = policies.peers.values().filter(move |p| p.remote_address == Some(path.remote.ip()));
+    let at = path.remote.ip();
+    let exact = policies.peers.values().filter(move |p| p.addresses().any(|known| known == at));
     let any = policies.peers.values().filter(|p| p.remote_address.is_none());
     exact.chain(any).filter(here)
 }

@@ -125,7 +125,7 @@ impl IkeSa {
     /// Whether the peer may go on by this path, as far as the operator has said where it is.
     fn is_acceptable(&self, path: Path) -> Result<(), &'static str> {
         let Some(peer) = &self.peer else { return Ok(()) };
-        if peer.remote_address.is_some_and(|address| address != path.remote.ip()) {
+        if !peer.may_be_at(path.remote.ip()) {
             return Err("the policy says where the peer is");
         }
         if peer.local_address.is_some_and(|address| address != path.local.ip()) {

@@ -19,7 +19,7 @@ use crate::time::after;
 /// Octets of our COOKIE2; 8 to 64 are allowed (RFC 4555 4.2.5).
 pub(in crate::ike_sa) const COOKIE_LEN: usize = 16;
 /// After this many retransmissions the initiator tries its request on other paths too.
-const PATIENCE: u32 = 2;
+pub(in crate::ike_sa) const PATIENCE: u32 = 2;
 /// How long the other end repeats its requests at the least; what RFC 4555 3.11 suggests.
 const LONG_PATIENCE: Duration = Duration::from_secs(300);
 /// How long to wait before the routing table is asked again for an address, while there is none.
@@ -70,9 +70,19 @@ impl Mobike {
         self.unproven
     }
 
+    /// Where else than at `here` the peer may be: as it has said last, then as the operator says.
+    fn elsewhere(&self, peer: Option<&PeerConfig>, here: IpAddr) -> Vec<IpAddr> {
+        let mut addresses = self.peer_addresses.clone();
+        let configured = peer.into_iter().flat_map(PeerConfig::addresses);
+        addresses.extend(configured.filter(|at| *at != here && !self.peer_addresses.contains(at)));
+        addresses
+    }
+
     /// The other paths on which the peer may be reached.
-    fn others(&self, shared: &Shared, path: Path) -> Vec<Path> {
-        other_paths(path, &shared.local_addresses, &self.peer_addresses)
+    fn others(&self, shared: &Shared, peer: Option<&PeerConfig>, path: Path) -> Vec<Path> {
+        let is_fixed = peer.is_some_and(|peer| peer.local_address.is_some());
+        let ours = if is_fixed { &[][..] } else { &shared.local_addresses };
+        other_paths(path, ours, &self.elsewhere(peer, path.remote.ip()))
     }
 }
 
@@ -175,7 +185,9 @@ impl IkeSa {
     /// tried it because that one was silent.
     pub(super) fn answered_by(&mut self, now: Instant, shared: &mut Shared, path: Path) {
         let Some(mobike) = self.mobike().filter(|mobike| mobike.decides) else { return };
-        if path != self.path && mobike.others(shared, self.path).contains(&path) {
+        if path != self.path
+            && mobike.others(shared, self.peer.as_deref(), self.path).contains(&path)
+        {
             self.go(now, shared, path, "the path in use is silent, and this one is not");
         }
     }
@@ -193,7 +205,7 @@ impl IkeSa {
     pub(in crate::ike_sa) fn path_of_retransmission(&self, shared: &Shared, tries: u32) -> Path {
         let Some(mobike) = self.mobike().filter(|mobike| mobike.decides) else { return self.path };
         let Some(turn) = tries.checked_sub(PATIENCE.saturating_add(1)) else { return self.path };
-        let mut paths = mobike.others(shared, self.path);
+        let mut paths = mobike.others(shared, self.peer.as_deref(), self.path);
         paths.push(self.path);
         let turn = usize::try_from(turn).unwrap_or(0);
         let at = turn.checked_rem(paths.len()).unwrap_or(0);
@@ -220,8 +232,8 @@ impl IkeSa {
         let in_vain = mobike.homeless.map_or(0, |(_, in_vain)| in_vain);
         mobike.homeless = Some((after(now, LOOK_AGAIN), in_vain.saturating_add(1)));
         // To where the peer is, and in turn to where else it may be.
-        let remotes: Vec<IpAddr> =
-            core::iter::once(path.remote.ip()).chain(mobike.peer_addresses.clone()).collect();
+        let elsewhere = mobike.elsewhere(Some(&peer), path.remote.ip());
+        let remotes: Vec<IpAddr> = core::iter::once(path.remote.ip()).chain(elsewhere).collect();
         let at = in_vain.checked_rem(remotes.len()).unwrap_or(0);
         let Some(remote) = remotes.get(at).copied() else { return };
         let owner = Owner::IkeSa(self.id, Purpose::NewAddress(remote));
