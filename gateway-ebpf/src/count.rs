@@ -12,13 +12,19 @@ pub fn verdict<C: EbpfContext>(context: &C, decided: Result<(), Reason>, octets:
     match decided {
         Ok(()) => Verdict::Pass,
         Err(reason) => {
-            if let Some(counter) = COUNTERS.get_ptr_mut(reason.index()) {
-                // SAFETY: the map gave the pointer, and it is this CPU's own counter.
-                add(unsafe { &mut *counter }, octets);
-            }
+            beside(reason, octets);
             trace!(context, "reason {}, {} octets", reason.index(), octets);
             reason.verdict()
         }
+    }
+}
+
+/// Counts a packet whose verdict has another reason.
+#[inline(always)]
+pub fn beside(reason: Reason, octets: u64) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason.index()) {
+        // SAFETY: the map gave the pointer, and it is this CPU's own counter.
+        add(unsafe { &mut *counter }, octets);
     }
 }
 

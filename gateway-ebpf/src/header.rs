@@ -105,6 +105,49 @@ pub struct Udp {
     pub checksum: [u8; 2],
 }
 
+/// TCP (RFC 9293 3.1), without options.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Tcp {
+    /// Source and destination port, sequence and acknowledgement number.
+    pub before: [u32; 3],
+    /// The header's length in words of 4 octets, in the upper half.
+    pub offset: u8,
+    /// The flags.
+    pub flags: u8,
+    /// The window.
+    pub window: [u8; 2],
+    /// The checksum.
+    pub checksum: [u8; 2],
+    /// Where urgent data ends.
+    pub urgent: [u8; 2],
+}
+
+/// The end of TCP's options.
+pub const TCP_OPTION_END: u8 = 0;
+/// TCP's option of one octet that says nothing.
+pub const TCP_OPTION_NONE: u8 = 1;
+/// TCP's option for the maximum segment size, of 4 octets (RFC 9293 3.7.1).
+pub const TCP_OPTION_MSS: u8 = 2;
+
+impl Tcp {
+    /// Whether it begins a connection, or answers such a segment.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_syn(&self) -> bool {
+        self.flags & 0x02 != 0
+    }
+
+    /// The octets of the header with its options.
+    #[inline(always)]
+    #[must_use]
+    pub const fn header_length(&self) -> u32 {
+        // At most 60.
+        ((self.offset >> 4) as u32).wrapping_mul(4)
+    }
+}
+
+const _: () = assert!(size_of::<Tcp>() == 20);
 const _: () = assert!(size_of::<Ethernet>() == 14 && size_of::<Vlan>() == 4);
 const _: () = assert!(size_of::<Ipv4InPlace>() == 20 && size_of::<Ipv4Copied>() == 20);
 const _: () = assert!(size_of::<Ipv6InPlace>() == 40 && size_of::<Ipv6Copied>() == 40);

@@ -1,7 +1,8 @@
 //! The XDP and TC programs of the gateway.
 //!
 //! - [`natt`]: XDP, takes the UDP header off ESP of a known SA.
-//! - [`steer`]: TC egress, sends selected traffic into the XFRM interface.
+//! - [`steer`]: TC egress, sends selected traffic into the XFRM interface; [`mss`] lowers the
+//!   segment size of its TCP connections.
 //! - [`guard`]: TC ingress, drops clear packets that should have been encrypted.
 //!
 //! Each is a function from a packet to `Result<(), Reason>`: `Ok` means that the packet is none of
@@ -23,6 +24,7 @@ pub mod decide;
 pub mod guard;
 pub mod header;
 pub mod maps;
+pub mod mss;
 pub mod natt;
 pub mod packet;
 pub mod steer;

@@ -3,10 +3,12 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
 use gateway_common::{
-    Count, Entry, Family, Flow, Match, Reason, RuleCount, RuleKey, Rules, SaKey, SaValue, Tuples,
+    Address, Count, Entry, Family, Flow, Match, Reason, RuleCount, RuleKey, Rules, SaKey, SaValue,
+    Tuples,
 };
 
 /// Memory is taken entry by entry, and what a program holds is freed only after it has ended.
@@ -32,6 +34,10 @@ pub static COUNTERS: PerCpuArray<Count, { Reason::COUNT }> = PerCpuArray::new();
 #[btf_map]
 pub static RULE_COUNTERS: PerCpuHashMap<u32, RuleCount, 131_072, ON_DEMAND> = PerCpuHashMap::new();
 
+/// How large a packet may be before encryption, by its destination, in octets.
+#[btf_map]
+pub static MTUS: LpmTrie<Address, u32, 131_072> = LpmTrie::new();
+
 /// The index of the XFRM interface; 0 while there is none.
 #[unsafe(no_mangle)]
 pub static XFRM_INTERFACE: Global<u32> = Global::new(0);
@@ -39,6 +45,10 @@ pub static XFRM_INTERFACE: Global<u32> = Global::new(0);
 /// The mark of what the daemon's sockets and our outbound SAs send; 0 for none.
 #[unsafe(no_mangle)]
 pub static OWN_MARK: Global<u32> = Global::new(0);
+
+/// The MTU of the XFRM interface, which is that of what has none of its own; 0 for no limit.
+#[unsafe(no_mangle)]
+pub static XFRM_MTU: Global<u32> = Global::new(0);
 
 /// Both lists' keys lie ready, so that none is put together for each packet.
 static TUPLES_OF_V4: RuleKey = RuleKey::tuples(Family::V4);
@@ -99,4 +109,12 @@ pub fn sa(key: &SaKey) -> Option<SaValue> {
     // SAFETY: the map is not preallocated, so the value outlives the program's run, and it is one
     // number, read at once.
     unsafe { found.as_ref() }.copied()
+}
+
+/// How large a packet to a destination may be before encryption, in octets; 0 for no limit.
+#[inline(always)]
+#[must_use]
+pub fn mtu(destination: Address) -> u32 {
+    let key = Key::new(128, destination);
+    MTUS.get(&key).copied().unwrap_or_else(|| XFRM_MTU.load())
 }

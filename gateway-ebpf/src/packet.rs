@@ -1,7 +1,11 @@
 //! The only place where an offset becomes a reference, or octets of a packet become a value.
 
+use core::mem::offset_of;
+
 use aya_ebpf::helpers::{bpf_skb_vlan_pop, bpf_xdp_adjust_head};
 use aya_ebpf::programs::{TcContext, XdpContext};
+
+use crate::header::Tcp;
 
 /// The `T` at an offset of an XDP frame; none if the frame ends before its end.
 ///
@@ -111,4 +115,26 @@ pub fn untag(context: &TcContext, in_frame: u32) -> bool {
         tags = tags.wrapping_sub(1);
     }
     tags == 0
+}
+
+/// Puts two octets in the place of others in a TCP segment that begins at `start`, and mends its
+/// checksum (RFC 1624), in which octets at an odd place of the segment have changed sides. Whether it was
+/// done; if not, the packet is to be dropped.
+#[inline(always)]
+#[must_use]
+pub fn replace_in_tcp(
+    context: &TcContext,
+    start: u32,
+    place: u32,
+    is_odd: bool,
+    old: [u8; 2],
+    new: [u8; 2],
+) -> bool {
+    let checksum = start.wrapping_add(offset_of!(Tcp, checksum) as u32);
+    let word = |[a, b]: [u8; 2]| {
+        let word = if is_odd { [b, a] } else { [a, b] };
+        u64::from(u16::from_ne_bytes(word))
+    };
+    context.store(place as usize, &new, 0).is_ok()
+        && context.l4_csum_replace(checksum as usize, word(old), word(new), 2).is_ok()
 }

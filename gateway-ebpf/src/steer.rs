@@ -13,7 +13,7 @@ use gateway_common::{Action, Reason, SaKey, SaValue};
 use crate::decide::{Decision, decide};
 use crate::header::{Udp, protocol};
 use crate::read::{Packet, Visible};
-use crate::{count, maps, packet};
+use crate::{count, maps, mss, packet};
 
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
 #[inline(always)]
@@ -39,18 +39,19 @@ pub fn egress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
     count::rule(rule, u64::from(context.len()), |rule| &mut rule.outbound);
     match action {
         Action::Bypass => Err(Reason::BypassedOut),
-        Action::Protect => protect(context, packet.tags),
+        Action::Protect => protect(context, &packet),
         Action::Discard => Err(Reason::DiscardedOut),
     }
 }
 
 /// Makes a packet ready for the XFRM interface, which has no link header and no VLANs.
 #[inline(always)]
-fn protect(context: &TcContext, tags: u32) -> Result<(), Reason> {
+fn protect(context: &TcContext, packet: &Packet) -> Result<(), Reason> {
     if maps::XFRM_INTERFACE.load() == 0 {
         return Err(Reason::NoXfrmInterface);
     }
-    if !packet::untag(context, tags) {
+    mss::clamp(context, packet)?;
+    if !packet::untag(context, packet.tags) {
         return Err(Reason::NotRedirected);
     }
     Err(Reason::Protected)

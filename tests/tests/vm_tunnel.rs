@@ -2,6 +2,7 @@
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -19,9 +20,14 @@ use gateway_tests::scenario::{
 use gateway_tests::topology::{Between, Family, Site, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered, shout};
 use nix::sys::signal::Signal;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::TcpMaxSeg;
 use serde_json::Value;
 
 use Family::{V4, V6};
+
+/// The MTU of the XFRM interface over an underlay of 1500.
+const XFRM_MTU: u64 = 1390;
 
 const NEEDED: [Requirement; 2] = [Requirement::Esp, Requirement::Gateway];
 
@@ -42,6 +48,11 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
     let policy = Policy::of_client(&topology, outer, inner);
     let policy = policy.with_rules(|rule| rule.esp_proposals = vec![esp]);
     let policy = Policy { settings: "keepalive-interval = \"1s\"".to_owned(), ..policy };
+    let has_own_route = (outer, inner) == (V6, V6);
+    if has_own_route {
+        let site = topology.server.prefix(inner);
+        topology.client.gateway.run("ip", &["-6", "route", "del", &site])?;
+    }
     let mut client = Gateway::start(&topology.client.gateway, &policy)?;
     assert_eq!(client.children(RULE)?.len(), 0, "nobody has asked for it yet");
 
@@ -55,7 +66,7 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
     let (one, other) = (&topology.client, &topology.server);
     all_answered(&one.gateway, other.inner(inner), &PingOptions::default())?;
     all_answered(&other.gateway, one.inner(inner), &PingOptions::default())?;
-    as_large_as_it_says(&topology, &client, inner)?;
+    as_large_as_it_says(&topology, &client, inner, has_own_route)?;
     let summary = capture.summary(Mark::START)?;
     encrypted(&topology, &summary)?;
     // Behind NAT, and only there, keepalives are sent.
@@ -83,7 +94,12 @@ fn tunnel(between: Between, outer: Family, inner: Family, esp: &'static str) -> 
 
 /// A packet of a host as large as `gateway mtu` says passes, whatever it grows by on the way, and of one
 /// that is larger the host is told. The underlay has an MTU of 1500, and nothing may be fragmented.
-fn as_large_as_it_says(topology: &Topology, gateway: &Gateway<'_>, inner: Family) -> Result {
+fn as_large_as_it_says(
+    topology: &Topology,
+    gateway: &Gateway<'_>,
+    inner: Family,
+    has_own_route: bool,
+) -> Result {
     let report = gateway.mtu()?;
     let octets = |name| field(&report, name).as_u64().context(format_args!("{report}"));
     assert_eq!(octets("underlay_mtu")?, 1500);
@@ -103,7 +119,29 @@ fn as_large_as_it_says(topology: &Topology, gateway: &Gateway<'_>, inner: Family
     let told = String::from_utf8_lossy(&[too_large.stdout, too_large.stderr].concat()).into_owned();
     assert!(!too_large.status.success() && told.contains("mtu"), "{told}");
     assert!(told.contains(&mtu.to_string()), "{told}");
+    // Where another route leads to the site, as here to all but the one without, it is what passes
+    // under any algorithm.
+    let (mss, headers) = if inner == V4 { ("mss_v4", 40) } else { ("mss_v6", 60) };
+    let any = XFRM_MTU.saturating_sub(headers);
+    assert!(any < octets(mss)?, "{report}");
+    let expected = if has_own_route { octets(mss)? } else { any };
+    assert_eq!(announced(topology, inner)?, expected, "{report}");
+    assert!(gateway.bpf_counter("egress_mss_clamped")? > 0);
     Ok(())
+}
+
+/// The TCP segment size that the client's host has announced, as the server's host heard it.
+fn announced(topology: &Topology, inner: Family) -> Result<u64> {
+    let address = topology.server.host_address(inner);
+    let listen = || TcpListener::bind((address, 0));
+    let listener = topology.server.host.enter(listen)?.context("bind")?;
+    let port = listener.local_addr().context("its port")?.port();
+    let connect = || TcpStream::connect((address, port));
+    let _client = topology.client.host.enter(connect)?.context("connect")?;
+    let (accepted, _) = listener.accept().context("accept")?;
+    let most = getsockopt(&accepted, TcpMaxSeg).context("TCP_MAXSEG")?;
+    // Each segment has a timestamp, of 12 octets with its padding.
+    Ok(u64::from(most).saturating_add(12))
 }
 
 /// Where the kernel can, it sends the keepalives of a Child SA, else the daemon, which had sent

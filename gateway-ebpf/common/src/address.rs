@@ -69,6 +69,10 @@ impl Address {
     }
 }
 
+#[cfg(feature = "user")]
+// SAFETY: it is two numbers, without padding.
+unsafe impl aya::Pod for Address {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

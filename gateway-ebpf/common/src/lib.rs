@@ -18,6 +18,7 @@
 mod address;
 mod classify;
 mod count;
+mod mtu;
 mod reason;
 mod rule;
 mod sa;
@@ -28,6 +29,7 @@ use aya as _;
 pub use address::{Address, Family};
 pub use classify::{Flow, Match, Ports, Rules, classify};
 pub use count::{Count, RuleCount};
+pub use mtu::largest_segment;
 pub use reason::{Reason, Verdict};
 pub use rule::{Action, Alternative, Entry, KeyKind, RuleKey, Tuple, Tuples};
 pub use sa::{SaKey, SaValue};
@@ -43,6 +45,9 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// One [`RuleCount`](crate::RuleCount) for each rule and CPU.
     pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// How large a packet may be before encryption: `u32`, octets, by the longest prefix of its
+    /// destination, an [`Address`](crate::Address).
+    pub const MTUS: &str = "MTUS";
 }
 
 /// The names of the programs' settings, which the loader fills in.
@@ -51,6 +56,8 @@ pub mod global {
     pub const XFRM_INTERFACE: &str = "XFRM_INTERFACE";
     /// `u32`: the mark of the daemon's own IKE sockets; 0 for none.
     pub const OWN_MARK: &str = "OWN_MARK";
+    /// `u32`: the MTU of the XFRM interface; 0 while there is none.
+    pub const XFRM_MTU: &str = "XFRM_MTU";
 }
 
 /// The names of the programs.

@@ -65,6 +65,8 @@ reasons! {
     NoXfrmInterface = "egress_no_xfrm_interface" => Drop,
     /// Egress: selected traffic that could not be made ready for the XFRM interface.
     NotRedirected = "egress_not_redirected" => Drop,
+    /// Egress, beside the packet's own reason: the TCP segment size in it was lowered.
+    MssClamped = "egress_mss_clamped" => Redirect,
     /// Egress: a bypass rule.
     BypassedOut = "egress_bypassed" => Pass,
     /// Egress: a discard rule.

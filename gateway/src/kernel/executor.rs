@@ -230,16 +230,34 @@ impl Tables {
         Ok(refused)
     }
 
-    async fn change_route(&self, prefix: IpNet, change: Change<RouteValue>) -> std::io::Result<()> {
-        match change {
-            Change::Keep => Ok(()),
-            Change::Add(value) => self.network.set_route(&value.route, false).await,
-            Change::Replace(value) => self.network.set_route(&value.route, true).await,
-            Change::Remove => match self.network.delete_route(prefix).await {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-                outcome => outcome,
-            },
+    async fn change_route(
+        &mut self,
+        prefix: IpNet,
+        change: Change<RouteValue>,
+    ) -> std::io::Result<()> {
+        let mtu = match change {
+            Change::Keep => return Ok(()),
+            Change::Add(RouteValue { route, .. }) => {
+                self.network.set_route(&route, false).await?;
+                self.data_path.set_mtu(prefix, route.mtu)
+            }
+            Change::Replace(RouteValue { route, .. }) => {
+                self.network.set_route(&route, true).await?;
+                self.data_path.set_mtu(prefix, route.mtu)
+            }
+            Change::Remove => {
+                match self.network.delete_route(prefix).await {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
+                self.data_path.forget_mtu(prefix)
+            }
+        };
+        // The route says it all the same, to senders that hear of packets too big.
+        if let Err(error) = mtu {
+            warn!(%prefix, %error, "TCP's segment sizes are not lowered as far as they could be");
         }
+        Ok(())
     }
 
     /// Takes away every SA, policy, route and address of ours, whoever of us installed it.
@@ -257,6 +275,9 @@ impl Tables {
                 }
             }
             Err(error) => failed("routes", &error),
+        }
+        if let Err(error) = self.data_path.forget_mtus() {
+            failed("MTUs", &error);
         }
         self.addresses.clear();
         match self.network.our_addresses(self.xfrm_interface).await {

@@ -20,9 +20,11 @@ pub type Guarded = Vec<(String, Result<TcMode, BpfError>)>;
 /// A gateway has the pin directory, the programs cannot be loaded, or the rules not be put in force: nothing is attached then.
 pub async fn put_up(config: &KernelConfig, policies: &PolicySet) -> Result<Guarded, BpfError> {
     let _claim = Claim::take(&config.pin_dir, setup::CLAIM_PATIENCE).await?;
+    let (xfrm_ifindex, xfrm_mtu) = xfrm_interface(config).await;
     let mut data_path = DataPath::load(&DataPathConfig {
         pin_dir: config.pin_dir.clone(),
-        xfrm_ifindex: xfrm_interface(config).await,
+        xfrm_ifindex,
+        xfrm_mtu,
         own_mark: config.own_mark,
         log: config.bpf_log,
     })?;
@@ -31,19 +33,19 @@ pub async fn put_up(config: &KernelConfig, policies: &PolicySet) -> Result<Guard
     Ok(config.interfaces.iter().map(attach).collect())
 }
 
-/// The index of the XFRM interface that a gateway has left, whose SAs may go on; 0 if there is none,
-/// which has the programs drop what would go there.
-async fn xfrm_interface(config: &KernelConfig) -> u32 {
+/// The index and MTU of the XFRM interface that a gateway has left, whose SAs may go on; 0 if there
+/// is none, which has the programs drop what would go there.
+async fn xfrm_interface(config: &KernelConfig) -> (u32, u32) {
     let found = match Network::open() {
         Ok(network) => network.interface(&config.xfrm_interface).await,
         Err(error) => Err(error),
     };
     match found {
-        Ok(Some(found)) if setup::is_ours(&found, config).is_ok() => found.index,
-        Ok(_none_of_ours) => 0,
+        Ok(Some(found)) if setup::is_ours(&found, config).is_ok() => (found.index, found.mtu),
+        Ok(_none_of_ours) => (0, 0),
         Err(error) => {
             warn!(interface = %config.xfrm_interface, %error, "Cannot look up the XFRM interface");
-            0
+            (0, 0)
         }
     }
 }

@@ -149,7 +149,7 @@ pub(super) async fn open(
     let mtu = xfrm_mtu(smallest.ok_or(KernelSetupError::NoInterfaces)?);
     let (interface, is_new) = xfrm_interface(&network, &config, mtu, None).await?;
     xfrm.set_state_direction(capabilities.state_direction);
-    let guard = guard(&config, interface.index, policies).await;
+    let guard = guard(&config, &interface, policies).await;
     let (claim, data_path, rule_ids, attached) = match guard {
         Ok(guard) => guard,
         Err(error) => {
@@ -178,13 +178,14 @@ pub(super) async fn open(
 /// this run has attached and pinned is taken back; what an earlier run left goes on guarding.
 async fn guard(
     config: &KernelConfig,
-    xfrm_ifindex: u32,
+    xfrm: &Interface,
     policies: &PolicySet,
 ) -> Result<(Claim, DataPath, RuleIds, Vec<Attached>), BpfError> {
     let claim = Claim::take(&config.pin_dir, CLAIM_PATIENCE).await?;
     let outcome = DataPath::load(&DataPathConfig {
         pin_dir: config.pin_dir.clone(),
-        xfrm_ifindex,
+        xfrm_ifindex: xfrm.index,
+        xfrm_mtu: xfrm.mtu,
         own_mark: config.own_mark,
         log: config.bpf_log,
     })

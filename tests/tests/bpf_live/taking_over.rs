@@ -185,7 +185,7 @@ fn the_programs_can_be_told_of_another_xfrm_interface_and_keep_everything_else()
         assert_eq!(wire.sunk(), before);
 
         let sink = wire.index("sink");
-        wire.us.enter(|| data_path.steer_into(sink, &["eth0"]).unwrap()).unwrap();
+        wire.us.enter(|| data_path.steer_into((sink, 1500), &["eth0"]).unwrap()).unwrap();
         assert!(!arrives(&client, &server, A_WHILE));
         assert!(wire.sunk() > before);
         assert_eq!(count(&data_path, Reason::Protected), 2);

@@ -23,6 +23,8 @@ use nix::sched::{CloneFlags, unshare};
 
 /// The index of the XFRM interface that the programs are told of; a test-run redirects nothing.
 pub(crate) const XFRM_INTERFACE: u32 = 77;
+/// Its MTU.
+pub(crate) const XFRM_MTU: u32 = 1400;
 /// The mark of IKE.
 pub(crate) const MARK: u32 = 0x1f;
 
@@ -54,6 +56,7 @@ pub(crate) fn config(bpffs: &Path) -> DataPathConfig {
     DataPathConfig {
         pin_dir: bpffs.join("gateway"),
         xfrm_ifindex: XFRM_INTERFACE,
+        xfrm_mtu: XFRM_MTU,
         own_mark: MARK,
         log: LogLevel::Off,
     }

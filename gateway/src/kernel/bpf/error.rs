@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use aya::programs::ProgramError;
 use gateway_common::{Entry, Family, Tuples};
 
 /// Why the data path could not be loaded, attached or changed.
@@ -164,4 +165,21 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The verifier's log is long: its first line has the error, and its last ones, before what it
+/// says of its own work, the cause.
+pub(super) fn refused(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
+    const OWN_WORK: [&str; 4] =
+        ["verification time", "stack depth", "processed", "insns processed"];
+    move |error| {
+        let text = chain(&error);
+        let is_cause = |line: &&str| !OWN_WORK.iter().any(|start| line.starts_with(start));
+        let lines: Vec<&str> = text.lines().filter(is_cause).collect();
+        let why = match lines.as_slice() {
+            [first, .., c, b, a] => [first, c, b, a].map(|line| line.trim()).join("\n"),
+            _ => text.clone(),
+        };
+        BpfError::Refused { program, why }
+    }
 }

@@ -9,6 +9,7 @@ mod attach;
 mod claim;
 mod error;
 mod log;
+mod mtus;
 mod outer;
 mod pins;
 mod rules;
@@ -18,14 +19,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::maps::{
-    ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+    ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
 };
 use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use caps::{CapSet, Capability};
 use gateway_common::{
-    Count, Entry, Reason, RuleCount, SaKey, SaValue, Tuples, global, map, program,
+    Address, Count, Entry, Reason, RuleCount, SaKey, SaValue, Tuples, global, map, program,
 };
 use tracing::warn;
 
@@ -39,7 +40,7 @@ pub(super) use pins::remove_maps;
 pub use rules::{ClassRule, Generation};
 
 use attach::{Interface, Made};
-use error::chain;
+use error::{chain, refused};
 use log::logger;
 use outer::Inner;
 use pins::{MAPS, check_layout, make_pin_dir};
@@ -55,6 +56,8 @@ pub struct DataPathConfig {
     pub pin_dir: PathBuf,
     /// The index of the XFRM interface; 0 if there is none, which drops what it should protect.
     pub xfrm_ifindex: u32,
+    /// Its MTU, in octets.
+    pub xfrm_mtu: u32,
     /// The mark of what the daemon's sockets and our outbound SAs send; 0 for none.
     pub own_mark: u32,
     /// What the programs log.
@@ -114,6 +117,7 @@ pub struct DataPath {
     generation: ArrayOfMaps<MapData, Inner>,
     counters: PerCpuArray<MapData, Count>,
     rule_counters: PerCpuHashMap<MapData, u32, RuleCount>,
+    mtus: LpmTrie<MapData, Address, u32>,
     log: Option<BpfLog>,
     /// How it was loaded.
     config: DataPathConfig,
@@ -145,6 +149,7 @@ impl DataPath {
         };
         loader
             .override_global(global::XFRM_INTERFACE, &config.xfrm_ifindex, true)
+            .override_global(global::XFRM_MTU, &config.xfrm_mtu, true)
             .override_global(global::OWN_MARK, &config.own_mark, true)
             .override_global(aya_log::LEVEL, &level, false);
         let mut ebpf = loader
@@ -161,6 +166,7 @@ impl DataPath {
             generation: typed(&mut ebpf, map::GENERATION)?,
             counters: typed(&mut ebpf, map::COUNTERS)?,
             rule_counters: typed(&mut ebpf, map::RULE_COUNTERS)?,
+            mtus: typed(&mut ebpf, map::MTUS)?,
             log,
             ebpf,
             config: config.clone(),
@@ -245,15 +251,20 @@ impl DataPath {
         attach::forget(index, &self.links)
     }
 
-    /// Has the programs steer into another XFRM interface: loads them anew, in the place of the
+    /// Has the programs steer into another XFRM interface, of this index and MTU: loads them anew, in the place of the
     /// old ones on these underlays. Rules, SAs and counters stay. What the new ones log is to be
     /// taken again.
     ///
     /// # Errors
     /// As [`DataPath::load`] and [`DataPath::attach`]. The old programs then stay where the new
     /// ones are not yet attached.
-    pub fn steer_into(&mut self, xfrm_ifindex: u32, underlays: &[&str]) -> Result<(), BpfError> {
-        let mut new = Self::load(&DataPathConfig { xfrm_ifindex, ..self.config.clone() })?;
+    pub fn steer_into(
+        &mut self,
+        (xfrm_ifindex, xfrm_mtu): (u32, u32),
+        underlays: &[&str],
+    ) -> Result<(), BpfError> {
+        let config = DataPathConfig { xfrm_ifindex, xfrm_mtu, ..self.config.clone() };
+        let mut new = Self::load(&config)?;
         for underlay in underlays {
             new.attach(underlay)?;
         }
@@ -448,23 +459,6 @@ fn typed<T: TryFrom<Map, Error = MapError>>(
 
 fn not_in(name: &'static str) -> impl Fn(ProgramError) -> BpfError {
     move |_other_type| BpfError::NotInObject(name)
-}
-
-/// The verifier's log is long: its first line has the error, and its last ones, before what it
-/// says of its own work, the cause.
-fn refused(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
-    const OWN_WORK: [&str; 4] =
-        ["verification time", "stack depth", "processed", "insns processed"];
-    move |error| {
-        let text = chain(&error);
-        let is_cause = |line: &&str| !OWN_WORK.iter().any(|start| line.starts_with(start));
-        let lines: Vec<&str> = text.lines().filter(is_cause).collect();
-        let why = match lines.as_slice() {
-            [first, .., c, b, a] => [first, c, b, a].map(|line| line.trim()).join("\n"),
-            _ => text.clone(),
-        };
-        BpfError::Refused { program, why }
-    }
 }
 
 fn possible_cpus() -> Result<usize, BpfError> {

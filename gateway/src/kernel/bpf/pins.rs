@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapData;
-use gateway_common::{Count, RuleCount, SaKey, SaValue, map};
+use aya::maps::lpm_trie::Key;
+use gateway_common::{Address, Count, RuleCount, SaKey, SaValue, map};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::{self, pin_error};
@@ -12,11 +13,12 @@ use super::claim::Claim;
 use super::error::BpfError;
 
 /// The maps that are pinned, with the sizes of key and value.
-pub(super) const MAPS: [(&str, usize, usize); 4] = [
+pub(super) const MAPS: [(&str, usize, usize); 5] = [
     (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
     (map::GENERATION, size_of::<u32>(), size_of::<u32>()),
     (map::COUNTERS, size_of::<u32>(), size_of::<Count>()),
     (map::RULE_COUNTERS, size_of::<u32>(), size_of::<RuleCount>()),
+    (map::MTUS, size_of::<Key<Address>>(), size_of::<u32>()),
 ];
 
 /// The directory of the links, in the pin directory.

@@ -453,9 +453,9 @@ impl LinuxKernel {
         let (made, _) = setup::xfrm_interface(network, config, mtu, wanted)
             .await
             .map_err(|error| error.to_string())?;
-        if made.index != self.tables.xfrm_interface {
+        if made.index != self.tables.xfrm_interface || mtu != self.links.mtu {
             let guarded = self.links.guarded();
-            let steered = self.tables.data_path.steer_into(made.index, &guarded);
+            let steered = self.tables.data_path.steer_into((made.index, mtu), &guarded);
             self.follow_log();
             steered.map_err(|error| error.to_string())?;
             self.tables.xfrm_interface = made.index;
