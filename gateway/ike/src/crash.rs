@@ -28,6 +28,11 @@ impl Tokens {
         self.secret = Some(secret);
     }
 
+    /// Whether there are any.
+    pub(crate) const fn is_used(&self) -> bool {
+        self.secret.is_some()
+    }
+
     /// Our token for an IKE SA (RFC 6290 5.1); `None`: there is no secret that would survive us.
     pub(crate) fn token(&self, spis: (IkeSpi, IkeSpi)) -> Option<Zeroizing<Vec<u8>>> {
         let secret = self.secret.as_ref()?;

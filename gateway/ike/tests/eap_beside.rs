@@ -119,7 +119,6 @@ fn auth_covers_the_additional_key_exchanges_before_eap() {
         let mut hybrid = proposals().0.remove(0);
         hybrid.additional = [(Round::Ke1, vec![Some(Group::MlKem768)])].into_iter().collect();
         peer.proposals = vec![hybrid];
-        peer.quantum_safe = true;
     });
     for node in &simulation.nodes {
         assert_eq!(node.endpoint.status(simulation.now).ike_sas[0].quantum_safe, Some(true));

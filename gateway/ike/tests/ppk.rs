@@ -15,11 +15,12 @@ use gateway_ike::config::{Action, PeerConfig, PolicySet, Ppk, Secret, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::event::EventKind;
 use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
-use gateway_wire::{Message, NotifyType, Payload};
+use gateway_wire::{ExchangeType, Header, Message, NotifyType, Payload};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn ppk(id: &str, key: u8, required: bool) -> Option<Ppk> {
     Some(Ppk { id: id.as_bytes().to_vec(), key: Secret::new(vec![key; 32]), required })
@@ -191,6 +192,41 @@ fn a_rule_that_demands_quantum_safety_gets_no_child_sa_without_it() {
             "demands a quantum-safe IKE SA, and this one is not: aes256gcm16-prfsha256-x25519";
         assert!(error(&simulation, at).contains(words), "{}", error(&simulation, at));
     }
+}
+
+#[test]
+fn a_child_sa_that_could_not_stand_is_not_asked_for() {
+    let mut simulation = connect(demanding(policies_of_a(None)), policies_of_b(None));
+    simulation.acquire(0, "to-b");
+    simulation.run(HOUR);
+    let exchange = |octets: &[u8]| Header::decode(octets).unwrap().0.exchange;
+    let mut sent = simulation.nodes[0].sent.iter().map(|(_, octets)| exchange(octets));
+    assert!(sent.all(|exchange| exchange != ExchangeType::CREATE_CHILD_SA));
+    assert!(error(&simulation, 0).contains("demands a quantum-safe IKE SA"));
+}
+
+#[test]
+fn a_reload_that_demands_quantum_safety_ends_what_has_none() {
+    for node in [0, 1] {
+        let mut simulation = connect(policies_of_a(None), policies_of_b(None));
+        assert!(served(&simulation));
+        let [a, b] = [policies_of_a(None), policies_of_b(None)];
+        simulation.configure(node, demanding(if node == 0 { a } else { b }));
+        simulation.run(MINUTE);
+        assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
+    }
+    let (a, b) = (|| hybrid(policies_of_a(None)), || hybrid(policies_of_b(None)));
+    let mut simulation = connect(a(), b());
+    let before = spis(&simulation);
+    simulation.configure(0, demanding(a()));
+    simulation.run(MINUTE);
+    assert_eq!(spis(&simulation), before, "it is quantum-safe already");
+}
+
+/// The inbound SPIs of all Child SAs.
+fn spis(simulation: &Simulation) -> Vec<u32> {
+    let children = simulation.nodes.iter().flat_map(|n| n.kernel.children.values());
+    children.map(|child| child.inbound.spi).collect()
 }
 
 #[test]

@@ -254,7 +254,11 @@ fn ports_modes_and_absent_rules_are_told_apart() {
     assert_eq!(values(field(asked, "local_addresses")), (vec![], vec!["10.2.0.0/24"]));
 
     let simulation = run(|_| {}, |b| of_protect(b, |p| p.mode = Mode::Transport));
-    assert_eq!(self::refusal(&simulation, 1).1.cause, Cause::Mode);
+    let (_, refusal) = self::refusal(&simulation, 1);
+    assert_eq!(refusal.cause, Cause::Mode);
+    let nearest = refusal.nearest_candidate().unwrap();
+    assert_eq!(nearest.rule.as_deref(), Some("to-a"));
+    assert_eq!(values(field(nearest, "mode")), (vec!["transport"], vec!["tunnel"]));
 }
 
 #[test]

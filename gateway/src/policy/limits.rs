@@ -69,7 +69,7 @@ const LIMITS: &[Limit] = &[
         Some("ike_half_open_address_limit"),
     ),
     limit(
-        "time without IKE_AUTH",
+        "time without the next message of IKE_INTERMEDIATE, or the first of IKE_AUTH",
         ANYBODY,
         By("half-open-timeout"),
         "the IKE SA is dropped",

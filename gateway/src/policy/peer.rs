@@ -126,7 +126,6 @@ pub(super) fn read<'p>(
         remote_auth: authentication.remote,
         signature_schemes: authentication.schemes,
         ppk,
-        quantum_safe,
         proposals: proposals?,
         liveness_interval: liveness.unwrap_or(LIVENESS),
         lifetime: lifetime.unwrap_or(LIFETIME),

@@ -22,10 +22,12 @@ use self::int_auth::IntAuth;
 pub(crate) use self::outgoing::RequestId;
 use self::outgoing::{Answered, Awaiting};
 use crate::algorithms::IkeSuite;
+use crate::config::EndpointConfig;
 use crate::counters::Counter;
 use crate::crypto::prf::sha1;
 use crate::crypto::protect::{OpenError, Opener, Sealer};
 use crate::error::Error;
+use crate::io::Path;
 use crate::keys::IkeKeys;
 use crate::time::{after, earlier};
 
@@ -137,6 +139,11 @@ impl Channel {
     /// Both ends have said that they fragment; an IKE SA that replaces another inherits it.
     pub(crate) const fn set_fragmentation(&mut self, fragmentation: Option<Fragmentation>) {
         self.fragmentation = fragmentation;
+    }
+
+    /// Fragments are as long as a path lets them be, if they are agreed on at all.
+    pub(crate) fn use_path(&mut self, config: &EndpointConfig, path: Path) {
+        self.fragmentation = self.fragmentation.and_then(|_| Fragmentation::new(config, path));
     }
 
     pub(crate) const fn fragmentation(&self) -> Option<Fragmentation> {

@@ -50,10 +50,8 @@ pub struct PeerConfig {
     pub signature_schemes: Vec<SignatureScheme>,
     /// A further key against quantum computers.
     pub ppk: Option<Ppk>,
-    /// Whether an IKE SA with it must be quantum-safe: then `proposals` has only such that are,
-    /// or the PPK is required.
-    pub quantum_safe: bool,
-    /// IKE proposals, best first; never empty.
+    /// IKE proposals, best first; never empty. Where an IKE SA must be quantum-safe, only such that
+    /// are, unless a PPK is required.
     pub proposals: Vec<IkeProposal>,
     /// After this long without an inbound packet on any of its SAs the peer is asked whether it
     /// lives (RFC 7296 2.4); zero: never.

@@ -10,6 +10,7 @@ use super::mobility::{Said, Saying, mobike};
 use super::{IkeSa, State, notify};
 use crate::channel::{Channel, Opened, RequestId};
 use crate::counters::Counter;
+use crate::error::{Error, notification_for};
 use crate::io::Path;
 use crate::payloads::Payloads;
 use crate::shared::{Effect, Shared};
@@ -109,7 +110,10 @@ impl IkeSa {
         datagram: &[u8],
     ) {
         let State::Closing(closing) = &mut self.state else { return };
-        let ends = opened.payloads().is_ok_and(|inner| {
+        let inner = opened.payloads().map_err(Error::from);
+        // RFC 7296 2.5: what is unknown and critical is named whatever else is under way.
+        let fault = inner.as_ref().err().and_then(notification_for);
+        let ends = inner.is_ok_and(|inner| {
             inner.iter().any(|p| matches!(p, Payload::Delete(d) if d.protocol == ProtocolId::IKE))
         });
         let asked = if opened.header.exchange == ExchangeType::CREATE_CHILD_SA {
@@ -139,6 +143,7 @@ impl IkeSa {
             }
             Verdict::AsUsual | Verdict::Compare | Verdict::WithoutDelete => None,
         };
+        let refusal = fault.as_ref().map(|fault| notify(fault.kind, &fault.data)).or(refusal);
         let request = RequestId::new(opened, datagram);
         let words: Vec<_> = refusal.into_iter().chain(mobike::payloads(&mobility)).collect();
         match closing.channel.respond(shared.random.as_mut(), request, &words) {

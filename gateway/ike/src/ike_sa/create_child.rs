@@ -72,6 +72,12 @@ impl IkeSa {
         else {
             return Ok(());
         };
+        if offer.protect.quantum_safe && !established.channel.is_quantum_safe() {
+            // What the peer would agree to would have to be deleted at once.
+            let error = Error::NotQuantumSafe(established.channel.suite);
+            self.give_up(now, shared, offer, error);
+            return Ok(());
+        }
         let nonce: [u8; NONCE_LEN] = shared.octets()?;
         let group = offer.group(group_of_ike_sa);
         let pending = group.map(|g| shared.key_exchange.generate(g)).transpose()?;

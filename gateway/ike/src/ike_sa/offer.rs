@@ -14,7 +14,8 @@ use crate::io::{ChildId, IkeSaId, Selector};
 use crate::leases::Lease;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
-use crate::proposal::{self, ChildExchange, EspChoice};
+use crate::proposal::{self, ChildExchange, EspChoice, Rounds};
+use crate::reason::{Offer, RuleSelectors, bad_choice, no_common_selectors};
 use crate::selector;
 use crate::shared::Shared;
 
@@ -165,8 +166,14 @@ impl ChildOffer {
             Some(_) => return Err(Error::BadAnswer("an error beside a Child SA")),
             None => {}
         }
-        let choice =
-            proposal::accept_esp(&self.protect.proposals, payloads.require_sa()?, exchange)?;
+        let chosen = payloads.require_sa()?;
+        let choice = proposal::accept_esp(&self.protect.proposals, chosen, exchange);
+        let choice = choice.map_err(|error| {
+            let pfs = matches!(exchange, ChildExchange::CreateChild(_));
+            let sa = proposal::offer_esp(&self.protect.proposals, self.spi, pfs);
+            let offer = Offer { peer: Some(&self.protect.peer), rule: Some(&self.rule.name), sa };
+            bad_choice(error, offer, chosen, Rounds::Possible)
+        })?;
         let (local, remote) = payloads.require_ts()?;
         let granted = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
         if granted != (self.protect.mode == Mode::Transport) {
@@ -176,16 +183,33 @@ impl ChildOffer {
             return Err(Error::Mode("transport mode does not pass NAT"));
         }
         if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
-            return Err(Error::BadAnswer("traffic selectors outside those that we offered"));
+            return Err(self.other_selectors(local, remote, granted));
         }
         // A peer that does not narrow leaves that to us: nothing but what is assigned passes.
         let local = selector::assigned(&self.rule, local.to_vec(), ours);
         let pairs = selector::pairs(&self.rule, &local, remote)
             .ok_or(Error::BadAnswer("unusable traffic selectors"))?;
         if !selector::cover(&local, remote, &self.in_use) {
-            return Err(Error::BadAnswer("traffic selectors narrower than those in use"));
+            return Err(self.other_selectors(&local, remote, granted));
         }
         let narrowed = Narrowed { local, remote: remote.to_vec(), pairs };
         Ok(ChildAnswer { choice, narrowed })
+    }
+
+    /// The peer's selectors are not within ours, or below what is in use.
+    fn other_selectors(
+        &self,
+        local: &[TrafficSelector],
+        remote: &[TrafficSelector],
+        transport: bool,
+    ) -> Error {
+        let ours = RuleSelectors {
+            rule: &self.rule.name,
+            local: self.local.clone(),
+            remote: self.remote.clone(),
+            mode: self.protect.mode,
+        };
+        let refusal = no_common_selectors(&mut [ours].into_iter(), (local, remote), transport);
+        Error::TsUnacceptable(Box::new(refusal))
     }
 }

@@ -31,7 +31,7 @@ use crate::io::{IkeSaId, Path};
 use crate::leases::Lease;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
-use crate::reason::{Offer, no_common_proposal};
+use crate::reason::{Offer, bad_choice, no_common_proposal};
 use crate::shared::{Effect, Shared};
 use crate::time::after;
 
@@ -203,7 +203,12 @@ impl IkeSa {
                 return Err(refused(error));
             }
             let chosen = payloads.require_sa()?;
-            let suite = proposal::accept_ike(&proposals, chosen, Rounds::Possible)?;
+            let suite = proposal::accept_ike(&proposals, chosen, Rounds::Possible);
+            let suite = suite.map_err(|error| {
+                let peer = self.peer.as_ref().map(|peer| &peer.name);
+                let offer = Offer { peer, rule: None, sa: proposal::offer_ike(&proposals) };
+                bad_choice(error, offer, chosen, Rounds::Possible)
+            })?;
             let ke = payloads.require_ke()?;
             if suite.group != pending.group() || ke.method != suite.group.id() {
                 return Err(Error::BadAnswer("another key exchange method than the one we sent"));
@@ -439,8 +444,9 @@ impl IkeSa {
             }
         }
         // A token is of the SPIs: the old one proves nothing any more, and once the old IKE SA is
-        // gone anybody can have it (RFC 6290 4.3).
-        if established.peer_token.take().is_some() {
+        // gone anybody can have it (RFC 6290 4.3). A peer that has no use for ours ignores it.
+        established.peer_token = None;
+        if shared.crash_tokens.is_used() && !self.jobs.contains(&Job::CrashToken) {
             self.jobs.push_back(Job::CrashToken);
         }
         established.failures = 0;

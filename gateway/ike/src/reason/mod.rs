@@ -16,7 +16,7 @@ use gateway_wire::{NotifyType, TransformType};
 
 pub(crate) use self::authentication::Claimed;
 pub use self::cause::{Cause, Kind};
-pub(crate) use self::proposals::{Offer, no_common_ike_proposal, no_common_proposal};
+pub(crate) use self::proposals::{Offer, bad_choice, no_common_ike_proposal, no_common_proposal};
 pub(crate) use self::selectors::{RuleSelectors, no_common_selectors};
 use crate::config::{Action, PeerConfig, PeerName, RuleName};
 use crate::error::Error;

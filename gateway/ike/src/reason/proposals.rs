@@ -7,6 +7,7 @@ use gateway_wire::{Proposal, ProtocolId, SecurityAssociation, Transform, Transfo
 
 use super::{Candidate, Cause, Field, FieldName, MOST_CANDIDATES, MOST_COMPARED, Refusal, bounded};
 use crate::config::{PeerConfig, PeerName, RuleName};
+use crate::error::Error;
 use crate::proposal::{self, Rounds};
 
 /// Proposals of the peer that each of ours is compared with.
@@ -95,6 +96,22 @@ pub(crate) fn no_common_proposal(
     pairs.sort_by_key(Pair::unfit); // Stable, as for candidates.
     pairs.truncate(MOST_CANDIDATES);
     Refusal::nearest(pairs.iter().map(Pair::candidate).collect(), more, cause)
+}
+
+/// The error of an answer whose choice is not among what we offered: with a record, ours beside
+/// theirs, if it is the transforms that differ.
+pub(crate) fn bad_choice(
+    error: Error,
+    offer: Offer<'_>,
+    chosen: &SecurityAssociation,
+    rounds: Rounds,
+) -> Error {
+    if !matches!(error, Error::BadAnswer(_)) {
+        return error;
+    }
+    let refusal = no_common_proposal(&[offer], chosen, rounds);
+    let differs = refusal.nearest_candidate().is_some_and(|c| c.unfit().next().is_some());
+    if differs { Error::NoProposalChosen(Box::new(refusal)) } else { error }
 }
 
 /// What we offer, to a peer that does not say what it wants.

@@ -41,8 +41,12 @@ pub(crate) fn assigned(
     }
 }
 
+/// Selectors of one side that [`narrow`] finds: with one of the other side each makes a pair.
+const MOST_NARROWED: usize = Rule::MAX_PAIRS;
+
 /// What both sides allow: every non-empty intersection of one of `allowed` with one of
-/// `proposed`, in the order of `proposed`, without repetition.
+/// `proposed`, in the order of `proposed`, without repetition. Above [`MOST_NARROWED`] the rest is
+/// left out, which is more than [`pairs`] takes.
 pub(crate) fn narrow(
     allowed: &[TrafficSelector],
     proposed: &[TrafficSelector],
@@ -53,6 +57,10 @@ pub(crate) fn narrow(
             if let Some(both) = intersect(ours, theirs)
                 && !narrowed.iter().any(|n| contains(n, &both))
             {
+                // A peer may propose 255, and a rule have as many: each is compared with all.
+                if narrowed.len() > MOST_NARROWED {
+                    return narrowed;
+                }
                 narrowed.retain(|n| !contains(&both, n));
                 narrowed.push(both);
             }

@@ -34,6 +34,21 @@ fn rule(local: &[&str], remote: &[&str]) -> Rule {
     }
 }
 
+/// A peer may send 255 selectors, and a rule may have as many prefixes: what nobody can use is not
+/// put together in the square of their product.
+#[test]
+fn of_more_selectors_than_can_be_used_no_more_are_found() {
+    let all = range("0.0.0.0", "255.255.255.255");
+    let port = |port| with(6, port..=port, all);
+    let ports: Vec<TrafficSelector> = (1..=255).map(port).collect();
+    let net = |n: u8| range(&format!("10.{n}.0.0"), &format!("10.{n}.0.255"));
+    let nets: Vec<TrafficSelector> = (0..64).map(net).collect();
+    let found = narrow(&nets, &ports);
+    assert_eq!(found.len(), Rule::MAX_PAIRS + 1);
+    let rule = rule(&["10.0.0.0/8"], &["10.0.0.0/8"]);
+    assert_eq!(pairs(&rule, &found, &[all]), None);
+}
+
 #[test]
 fn a_rule_becomes_one_selector_for_each_prefix() {
     let rule = Rule {

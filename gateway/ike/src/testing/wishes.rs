@@ -50,7 +50,6 @@ pub fn peer(name: &str, local_id: &str, remote_id: &str, remote: Option<IpAddr>)
         remote_auth: RemoteAuth::Psk(Secret::new(b"a pre-shared key for tests".to_vec())),
         signature_schemes: SignatureScheme::ALL.to_vec(),
         ppk: None,
-        quantum_safe: false,
         proposals: proposals().0,
         liveness_interval: Duration::ZERO,
         lifetime: Duration::ZERO,

@@ -72,6 +72,21 @@ fn an_unknown_critical_payload_is_named_in_the_answer_to_every_exchange() {
 }
 
 #[test]
+fn an_ike_sa_that_is_closing_names_an_unknown_critical_payload_too() {
+    let mut simulation = connected();
+    simulation.input(1, Input::Shutdown);
+    assert_eq!(states(&simulation, 1), ["closing"]);
+    for (exchange, id) in
+        [(ExchangeType::INFORMATIONAL, NEXT_OF_A), (ExchangeType::CREATE_CHILD_SA, NEXT_OF_A + 1)]
+    {
+        let answer = ask(&mut simulation, 0, exchange, id, &[unknown(true)]);
+        let payloads = answer.payloads().unwrap();
+        let expected = notification(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[STRANGE.0]);
+        assert_eq!(payloads, [expected]);
+    }
+}
+
+#[test]
 fn an_unknown_critical_payload_before_the_encrypted_one_is_named_if_the_message_is_authentic() {
     let mut simulation = connected();
     let forge = forge(&simulation, 0);

@@ -1,6 +1,9 @@
 //! Traffic selectors between two ends (RFC 7296 2.9, 3.13).
 
-use gateway_wire::{TrafficSelector, TrafficSelectors, TsEntry, TsType, UnknownTrafficSelector};
+use gateway_ike::reason::{Cause, Kind, Refusal};
+use gateway_wire::{
+    EncrId, TrafficSelector, TrafficSelectors, TsEntry, TsType, UnknownTrafficSelector,
+};
 
 use super::*;
 
@@ -54,6 +57,43 @@ fn answered(simulation: &mut Simulation, auth: &[u8]) -> [Vec<TsEntry>; 2] {
 
 fn known(nets: &[&str]) -> Vec<TsEntry> {
     nets.iter().map(|net| TsEntry::Known(selector(net))).collect()
+}
+
+/// What A makes of B's answer after a change of it: the record of its refusal.
+fn refused_answer(change: impl Fn(&mut Vec<Payload<'_>>)) -> Refusal {
+    let (mut simulation, auth) = half_open();
+    let answer = only(deliver(&mut simulation, 1, &auth));
+    let changed = resealed(&simulation, 1, &answer, change);
+    deliver(&mut simulation, 0, &changed);
+    assert_eq!(children(&simulation, 0), 0);
+    let mut refusals = simulation.nodes[0].events.iter().filter_map(|e| e.refusal.clone());
+    let refusal = *refusals.next().unwrap();
+    assert_eq!(simulation.nodes[0].endpoint.counters().refusals(refusal.cause), 1);
+    refusal
+}
+
+#[test]
+fn an_answer_beyond_what_was_offered_is_refused_with_a_record() {
+    let elsewhere = refused_answer(|payloads| {
+        for payload in payloads.iter_mut() {
+            if let Payload::TsResponder(ts) = payload {
+                *ts = TrafficSelectors { entries: known(&["10.9.0.0/24"]) };
+            }
+        }
+    });
+    assert_eq!(elsewhere.cause, Cause::RemoteAddresses);
+    assert_eq!(elsewhere.candidates[0].rule.as_deref(), Some("to-b"));
+    let other = refused_answer(|payloads| {
+        for payload in payloads.iter_mut() {
+            if let Payload::SecurityAssociation(sa) = payload {
+                sa.proposals[0].transforms[0].id = EncrId::CHACHA20_POLY1305.0;
+                sa.proposals[0].transforms[0].key_length = None;
+            }
+        }
+    });
+    assert_eq!(other.cause.kind(), Kind::Proposal, "{other:?}");
+    let field = other.candidates[0].fields.iter().find(|f| f.fits == Some(false)).unwrap();
+    assert_eq!(field.theirs, ["CHACHA20_POLY1305"]);
 }
 
 #[test]

@@ -226,7 +226,6 @@ impl Plan {
             mobike: self.mobike,
             childless: self.childless,
             ppk: self.ppk.clone(),
-            quantum_safe: self.quantum_safe,
             ..peer("other", us, them, remote)
         };
         let proposal = &mut peer.proposals[0];

@@ -100,6 +100,21 @@ fn the_size_is_that_of_the_ip_packet_with_a_marker() {
 }
 
 #[test]
+fn another_path_has_another_length() {
+    let path = |a: &str, b: &str| Path { local: a.parse().unwrap(), remote: b.parse().unwrap() };
+    let v4 = path("192.0.2.1:4500", "192.0.2.2:4500");
+    let v6 = path("[2001:db8::1]:4500", "[2001:db8::2]:4500");
+    let config = EndpointConfig::default();
+    let (mut channel, _) = ends(Encryption::Aes256Gcm16);
+    channel.use_path(&config, v6);
+    assert_eq!(channel.fragmentation(), None, "it was not agreed on");
+    channel.set_fragmentation(Fragmentation::new(&config, v4));
+    channel.use_path(&config, v6);
+    assert_eq!(channel.fragmentation(), Fragmentation::new(&config, v6));
+    assert_ne!(Fragmentation::new(&config, v4), Fragmentation::new(&config, v6));
+}
+
+#[test]
 fn a_message_is_cut_only_when_it_is_too_long_and_each_piece_is_as_long_as_may_be() {
     for encryption in Encryption::ALL {
         let (mut initiator, _) = fragmenting(*encryption, 200);

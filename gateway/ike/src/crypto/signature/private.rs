@@ -151,6 +151,18 @@ impl SigningKey {
         }
     }
 
+    /// The scheme of [`SigningKey::sign_old`]; Ed25519 has none.
+    #[must_use]
+    pub const fn old_scheme(&self) -> Option<SignatureScheme> {
+        match self.public.kind() {
+            KeyKind::Rsa(_) => Some(SignatureScheme::RsaPkcs1Sha256),
+            KeyKind::P256 => Some(SignatureScheme::EcdsaSha256),
+            KeyKind::P384 => Some(SignatureScheme::EcdsaSha384),
+            KeyKind::P521 => Some(SignatureScheme::EcdsaSha512),
+            KeyKind::Ed25519 => None,
+        }
+    }
+
     /// Signs for a peer that does not: gives the method and the signature. RSA signs with
     /// SHA2-256, which the signature itself names (RFC 7296 3.8); Ed25519 has no such method.
     ///

@@ -142,7 +142,8 @@ impl Endpoint {
         }
         let mut stale: Vec<(IkeSaId, ChildId)> = Vec::new();
         for sa in self.sas.values() {
-            let outdated = sa.children().filter(|c| !still_serves(&c.rule, new));
+            let is_quantum_safe = sa.is_quantum_safe() == Some(true);
+            let outdated = sa.children().filter(|c| !still_serves(&c.rule, new, is_quantum_safe));
             stale.extend(outdated.map(|c| (sa.id, c.id)));
         }
         for (id, child) in stale {
@@ -215,7 +216,7 @@ impl Endpoint {
 
 /// Whether a Child SA made for `before` is still what the policies want. When it starts and how
 /// long it lives concern only its successor.
-fn still_serves(before: &Rule, policies: &PolicySet) -> bool {
+fn still_serves(before: &Rule, policies: &PolicySet, is_quantum_safe: bool) -> bool {
     let Some(now) = policies.rules.get(&before.name) else { return false };
     let traffic = |r: &Rule| {
         (
@@ -234,6 +235,7 @@ fn still_serves(before: &Rule, policies: &PolicySet) -> bool {
                 && b.peer == n.peer
                 && b.mode == n.mode
                 && b.proposals == n.proposals
+                && (is_quantum_safe || !n.quantum_safe)
         }
         _ => false,
     }

@@ -42,6 +42,9 @@ pub(super) fn sign(
         })
     };
     let Some(hashes) = peer_hashes else {
+        if !key.old_scheme().is_some_and(|scheme| schemes.contains(&scheme)) {
+            return Err(not_negotiated("none of RFC 7427".to_owned()));
+        }
         return key
             .sign_old(octets)
             .map_err(|_failed| not_negotiated("none of RFC 7427".to_owned()));
@@ -208,6 +211,14 @@ mod tests {
             assert!(check(&key, false, method, &data).is_ok());
             let known = check(&key, true, method, &data);
             assert_eq!(known.is_err(), rsa, "{known:?}");
+        }
+        // They are schemes as well, and what is not allowed is not used.
+        let (p256s, rsas) = ([SignatureScheme::EcdsaSha256], [SignatureScheme::RsaPkcs1Sha256]);
+        assert!(sign(&p256(), &p256s, None, OCTETS).is_ok());
+        assert!(sign(&rsa(), &rsas, None, OCTETS).is_ok());
+        for (key, schemes) in [(p256(), rsas), (rsa(), [SignatureScheme::RsaPssSha512])] {
+            let fault = sign(&key, &schemes, None, OCTETS).unwrap_err();
+            assert!(fault.to_string().contains("none of RFC 7427"), "{fault}");
         }
         let fault = sign(&ed25519(), SignatureScheme::ALL, None, OCTETS).unwrap_err();
         assert!(fault.to_string().contains("none of RFC 7427"), "{fault}");

@@ -473,15 +473,27 @@ impl IkeSa {
         offer: ChildOffer,
         error: Error,
     ) {
-        shared.release_spi(offer.spi);
+        let spi = offer.spi;
         // Unless the peer itself refused or deleted it, it believes that the Child SA stands.
         let stands = !matches!(error, Error::Refused(_) | Error::DeletedBefore);
+        self.give_up(now, shared, offer, error);
+        if stands {
+            self.add_job(now, shared, Job::DeleteChild { spi, peer_spi: 0 });
+        }
+    }
+
+    /// Nothing comes of a Child SA that the peer has none of either.
+    pub(super) fn give_up(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        offer: ChildOffer,
+        error: Error,
+    ) {
+        shared.release_spi(offer.spi);
         let replaces = offer.wish.replaces;
         // A Child SA that should be replaced still serves its rule.
         self.child_failed(shared, Some(offer.wish.rule), replaces.is_some(), error);
         self.rekey_failed(now, shared, replaces);
-        if stands {
-            self.add_job(now, shared, Job::DeleteChild { spi: offer.spi, peer_spi: 0 });
-        }
     }
 }

@@ -223,7 +223,6 @@ fn find_rule(
     wants_transport: bool,
 ) -> Result<(Arc<Rule>, Protect, Narrowed), Error> {
     let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
-    let mut mode_differs = false;
     let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
     for (rule, protect) in rules_of(shared, &peer.name, only) {
         let (local, remote) = shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
@@ -233,7 +232,6 @@ fn find_rule(
             // A peer that offers transport mode may be answered with tunnel mode
             // (RFC 7296 1.3.1); one that does not may not be answered with transport mode.
             if protect.mode == Mode::Transport {
-                mode_differs = true;
                 continue;
             }
         }
@@ -252,7 +250,6 @@ fn find_rule(
     }
     match best {
         Some((_, rule, protect, narrowed)) => Ok((rule, protect, narrowed)),
-        None if mode_differs => Err(Error::Mode("the rule demands transport mode")),
         None => {
             let mut rules = rules_of(shared, &peer.name, only).map(|(rule, protect)| {
                 let (local, remote) =

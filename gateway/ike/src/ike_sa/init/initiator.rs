@@ -32,7 +32,7 @@ use crate::leases::Lease;
 use crate::natt;
 use crate::payloads::Payloads;
 use crate::proposal::{self, Rounds};
-use crate::reason::{Offer, no_common_proposal};
+use crate::reason::{Offer, bad_choice};
 use crate::shared::{Owner, Purpose, Shared};
 
 /// Cookies and changes of the key exchange method that we follow before we stop believing them.
@@ -427,13 +427,8 @@ impl<'a> InitAnswer<'a> {
 
 /// Transforms that are none of ours get a record, ours beside theirs.
 fn explained(error: Error, peer: Option<&PeerConfig>, payloads: &Payloads<'_>) -> Error {
-    let (Error::BadAnswer(_), Some(peer), Ok(chosen)) = (&error, peer, payloads.require_sa())
-    else {
-        return error;
-    };
-    let refusal = no_common_proposal(&[Offer::ike(peer)], chosen, Rounds::of(payloads));
-    let differs = refusal.nearest_candidate().is_some_and(|c| c.unfit().next().is_some());
-    if differs { Error::NoProposalChosen(Box::new(refusal)) } else { error }
+    let (Some(peer), Ok(chosen)) = (peer, payloads.require_sa()) else { return error };
+    bad_choice(error, Offer::ike(peer), chosen, Rounds::of(payloads))
 }
 
 fn first_group(proposals: &[IkeProposal]) -> Result<Group, Error> {

@@ -76,6 +76,10 @@ impl IkeSa {
         if path != self.path {
             let from = core::mem::replace(&mut self.path, path);
             shared.count(Counter::PathChanged);
+            // An IPv6 header is longer.
+            if let State::Established(established) = &mut self.state {
+                established.channel.use_path(&shared.config, path);
+            }
             self.event(shared, EventKind::PathChanged { from, to: path, why });
         }
     }
