@@ -12,7 +12,7 @@ use x509_cert::der::{
     TagNumber,
 };
 use x509_cert::ext::Extension;
-use x509_cert::ext::pkix::ExtendedKeyUsage;
+use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierRef;
 
 use super::trust::SIGNATURES;
@@ -28,6 +28,14 @@ const OCSP_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5
 const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
 /// id-sha256.
 const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+/// The extensions of a responder's certificate that mean nothing more than what is looked at: basic
+/// constraints, since it issues nothing; key usage; extended key usage; and id-pkix-ocsp-nocheck.
+const OF_RESPONDERS: [ObjectIdentifier; 4] = [
+    ObjectIdentifier::new_unwrap("2.5.29.19"),
+    ObjectIdentifier::new_unwrap("2.5.29.15"),
+    ObjectIdentifier::new_unwrap("2.5.29.37"),
+    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.5"),
+];
 /// How far a responder's clock may be before ours.
 const SKEW: Duration = Duration::from_secs(300);
 /// Certificates of delegated responders that are looked at in one response.
@@ -328,6 +336,15 @@ fn delegate(
     let usage = tbs.get_extension::<ExtendedKeyUsage>().map_err(unreadable)?;
     if !usage.is_some_and(|(_, usage)| usage.0.contains(&OCSP_SIGNING)) {
         return Err("the responder's certificate is not for OCSP".to_owned());
+    }
+    let signs = tbs.get_extension::<KeyUsage>().map_err(unreadable)?;
+    if signs.is_some_and(|(_, usage)| !usage.digital_signature()) {
+        return Err("the responder's certificate is not for signatures".to_owned());
+    }
+    let mut extensions = tbs.extensions().into_iter().flatten();
+    if let Some(strange) = extensions.find(|e| e.critical && !OF_RESPONDERS.contains(&e.extn_id)) {
+        let id = strange.extn_id;
+        return Err(format!("the responder's certificate has the critical extension {id}"));
     }
     let validity = tbs.validity();
     let from = validity.not_before.to_unix_duration();

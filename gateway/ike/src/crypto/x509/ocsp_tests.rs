@@ -20,6 +20,8 @@ const ENDLESS: &[u8] = include_bytes!("../../../tests/ocsp/endless.der");
 const WRONG_SIGNER: &[u8] = include_bytes!("../../../tests/ocsp/wrong-signer.der");
 const DELEGATED: &[u8] = include_bytes!("../../../tests/ocsp/delegated.der");
 const NOT_DELEGATED: &[u8] = include_bytes!("../../../tests/ocsp/not-delegated.der");
+const NO_SIGNER: &[u8] = include_bytes!("../../../tests/ocsp/no-signer.der");
+const CRITICAL: &[u8] = include_bytes!("../../../tests/ocsp/critical.der");
 /// About the authority in between.
 const SUB_GOOD: &[u8] = include_bytes!("../../../tests/ocsp/sub-good.der");
 
@@ -96,6 +98,8 @@ fn what_no_good_response_covers_does_not_pass_the_strict_policy() {
         (ENDLESS, now(), "does not say until when"),
         (WRONG_SIGNER, now(), "is not of the authority"),
         (NOT_DELEGATED, now(), "is not for OCSP"),
+        (NO_SIGNER, now(), "is not for signatures"),
+        (CRITICAL, now(), "has the critical extension 1.2.3.4"),
         (SUB_GOOD, now(), "no response is about it"),
     ] {
         let fault = strict_fault(&[response, SUB_GOOD], LIST, at);
