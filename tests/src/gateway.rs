@@ -73,6 +73,8 @@ pub struct Rule {
     pub lifetime: Option<String>,
     /// After how many packets they are replaced, too; `None`: after no number.
     pub lifetime_packets: Option<u32>,
+    /// After how many octets; `None`: after no number.
+    pub lifetime_bytes: Option<u32>,
 }
 
 impl Policy {
@@ -97,6 +99,7 @@ impl Policy {
                 esp_proposals: Vec::new(),
                 lifetime: None,
                 lifetime_packets: None,
+                lifetime_bytes: None,
             }],
             settings: String::new(),
             peer_keys: String::new(),
@@ -173,6 +176,9 @@ impl fmt::Display for Rule {
         }
         if let Some(packets) = self.lifetime_packets {
             writeln!(f, "lifetime-packets = {packets}")?;
+        }
+        if let Some(octets) = self.lifetime_bytes {
+            writeln!(f, "lifetime-bytes = {octets}")?;
         }
         Ok(())
     }

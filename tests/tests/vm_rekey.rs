@@ -6,14 +6,16 @@
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 #![expect(clippy::print_stdout, reason = "the figures of a long run are what it is for")]
 
+use core::net::SocketAddr;
+use core::time::Duration;
 use std::env;
 
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{between_sites, capture, flows, hosts};
+use gateway_tests::scenario::{all_answered, between_sites, capture, flows, hosts};
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
-use gateway_tests::traffic::{Flow, ping_until_answered};
+use gateway_tests::traffic::{Flow, PingOptions, ping_until_answered, shout};
 use gateway_tests::{Context as _, Error, Result};
 
 use Family::V4;
@@ -21,6 +23,9 @@ use Family::V4;
 const IKE: &str = "aes128gcm16-prfsha256-x25519";
 /// With a key exchange of its own: the successors have perfect forward secrecy.
 const ESP: &str = "aes128gcm16-x25519";
+
+/// Octets after which an SA is to be replaced: some seconds of traffic.
+const LIMIT: u32 = 240_000;
 
 /// How often SAs are replaced, and for how long.
 struct Pace {
@@ -162,4 +167,39 @@ fn strongswan_rekeys_with_us_and_loses_nothing() -> Result {
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
+}
+
+/// What the kernel says of a soft limit brings about a successor in time, so that nothing is lost.
+/// A burst goes beyond the hard limit, a tenth above, before there can be one: the kernel ends the
+/// SA there, and another is made for what comes after.
+#[test]
+fn a_number_of_octets_is_replaced_in_time_and_ends_what_has_no_successor() -> Result {
+    if !met(&[Requirement::Esp, Requirement::Gateway])? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let server = Policy::of_server(&topology, V4, V4);
+    let server = Gateway::start(&topology.server.gateway, &server)?;
+    let client = Policy::of_client(&topology, V4, V4).with_rules(|rule| {
+        rule.lifetime_bytes = Some(LIMIT);
+    });
+    let mut client = Gateway::start(&topology.client.gateway, &client)?;
+    let [(from, _), (_, to)] = hosts(&topology, V4);
+    ping_until_answered(from, to, PATIENCE)?;
+
+    let interval = Duration::from_millis(25);
+    let options = PingOptions { count: 300, size: 1000, interval, ..PingOptions::default() };
+    all_answered(from, to, &options)?;
+    let [rekeyed, expired] = ["child_sa_rekeyed", "child_sa_expired"].map(|n| client.counter(n));
+    let (rekeyed, expired) = (rekeyed?, expired?);
+    assert!(rekeyed >= 1 && expired == 0, "rekeyed {rekeyed}, expired {expired}");
+
+    shout(from, SocketAddr::new(to, 9), 2000, 1000)?;
+    client.wait_counter("child_sa_expired", 1)?;
+    client.daemon().wait_for_log("expired before it had a successor", 0, PATIENCE)?;
+    ping_until_answered(from, to, PATIENCE)?;
+    let established = client.counter("ike_sa_established")?;
+    assert_eq!(established, 1, "the IKE SA stands");
+    assert!(client.daemon().stop(PATIENCE)?.success());
+    server.wait_gone()
 }

@@ -31,6 +31,7 @@ fn later_rule(topology: &Topology) -> Rule {
         esp_proposals: Vec::new(),
         lifetime: None,
         lifetime_packets: None,
+        lifetime_bytes: None,
     }
 }
 

@@ -279,6 +279,7 @@ fn later(side: &str, topology: &Topology) -> Rule {
         esp_proposals: Vec::new(),
         lifetime: None,
         lifetime_packets: None,
+        lifetime_bytes: None,
     }
 }
 
