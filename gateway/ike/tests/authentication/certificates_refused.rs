@@ -1,5 +1,7 @@
 //! Certificates that are not believed, each for a reason of its own.
 
+use rcgen::{CidrSubnet, DistinguishedName, DnType, GeneralSubtree};
+
 use super::*;
 
 /// A shows a certificate that B will not have.
@@ -82,14 +84,86 @@ fn a_certificate_for_other_purposes_is_refused() {
     assert!(Credential::new(chain, key).unwrap_err().to_string().contains("key usage"));
 }
 
+fn domain(name: &str) -> GeneralSubtree {
+    GeneralSubtree::DnsName(name.to_owned())
+}
+
 #[test]
 fn name_constraints_of_an_authority_hold() {
     let root = Authority::new("Root");
-    let middle = root.constrained("Middle", "other.test");
+    let middle = root.constrained("Middle", &[domain("other.test")], &[]);
     let a = certified(&middle, &Subject::new("a.test", KeyKind::P256));
     let a = (a.0, RemoteAuth::Certificate(Arc::new(trust(&root))));
     let found = certificate_fault(&mut connect(ends(a, psk())), 1);
     assert!(matches!(found, CertificateFault::NameConstraints(_)), "{found}");
+}
+
+/// RFC 5280 4.2.1.10, for a certificate of a domain name, an address of each family and an e-mail
+/// address, and for one of a domain name alone. What webpki does not judge, constraints on e-mail
+/// addresses and on distinguished names, refuses every certificate that has such a name.
+#[test]
+fn each_kind_of_name_constraint_permits_and_excludes() {
+    let net = |text: &str| {
+        let net: ipnet::IpNet = text.parse().unwrap();
+        GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(net.addr(), net.prefix_len()))
+    };
+    let email = |host: &str| GeneralSubtree::Rfc822Name(host.to_owned());
+    let directory = |organization: &str| {
+        let mut name = DistinguishedName::new();
+        name.push(DnType::OrganizationName, organization);
+        GeneralSubtree::DirectoryName(name)
+    };
+    let whole = Subject::new("a.test", KeyKind::P256);
+    let bare = Subject { alternative: names(&["a.test"]), ..whole.clone() };
+    let root = Authority::new("Root");
+    let believed = |authority: &Authority, subject: &Subject| {
+        let chain = authority.issue(subject);
+        let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+        match trust(&root).verify(&chain, NOW) {
+            Ok(_) => true,
+            Err(CertificateFault::NameConstraints(named)) => {
+                assert_eq!(named.to_string(), "O=Test, CN=a.test");
+                false
+            }
+            Err(fault) => panic!("{fault}"),
+        }
+    };
+    let both = [net("192.0.2.0/24"), net("2001:db8::/32")];
+    // What is permitted and excluded, and whether each of the two certificates is good then.
+    for (permitted, excluded, good) in [
+        (&[domain("a.test")][..], &[][..], [true, true]),
+        (&[domain("test")], &[], [true, true]),
+        (&[domain("other.test"), domain("test")], &[], [true, true]),
+        (&[domain("b.a.test")], &[], [false, false]),
+        (&[domain("other.test")], &[], [false, false]),
+        (&[domain("est")], &[], [false, false]),
+        (&[], &[domain("other.test")], [true, true]),
+        (&[], &[domain("a.test")], [false, false]),
+        (&[domain("test")], &[domain("a.test")], [false, false]),
+        (&both, &[], [true, true]),
+        (&both[..1], &[], [false, true]),
+        (&[net("192.0.2.1/32"), net("2001:db8::1/128")], &[], [true, true]),
+        (&[net("192.0.2.2/31"), net("2001:db8::/32")], &[], [false, true]),
+        (&[], &[net("198.51.100.0/24")], [true, true]),
+        (&[], &both[1..], [false, true]),
+        (&[domain("test"), net("192.0.2.0/24"), net("2001:db8::/64")], &[], [true, true]),
+        (&[email("a.test")], &[], [false, true]),
+        (&[], &[email("other.test")], [false, true]),
+        (&[directory("Test")], &[], [false, false]),
+        (&[], &[directory("Other")], [false, false]),
+    ] {
+        let middle = root.constrained("Middle", permitted, excluded);
+        let found = [&whole, &bare].map(|subject| believed(&middle, subject));
+        assert_eq!(found, good, "{permitted:?} {excluded:?}");
+        // Nobody below is freed from it.
+        let below = middle.intermediate("Below");
+        assert_eq!([&whole, &bare].map(|subject| believed(&below, subject)), good);
+    }
+    // Below two of them, what both permit.
+    let [one, other] = [domain("a.test"), domain("b.test")].map(|name| [name]);
+    let middle = root.constrained("Middle", &one, &[]);
+    assert!(believed(&middle.constrained("Below", &one, &[]), &whole));
+    assert!(!believed(&middle.constrained("Below", &other, &[]), &whole));
 }
 
 #[test]

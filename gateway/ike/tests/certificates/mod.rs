@@ -137,13 +137,18 @@ impl Authority {
         self.below(params)
     }
 
-    /// One that may issue certificates only below a domain.
-    pub(crate) fn constrained(&self, name: &str, domain: &str) -> Self {
-        let permitted = GeneralSubtree::DnsName(domain.to_owned());
-        let constraints =
-            NameConstraints { permitted_subtrees: vec![permitted], excluded_subtrees: Vec::new() };
+    /// One that may issue certificates only for some names, or not for others.
+    pub(crate) fn constrained(
+        &self,
+        name: &str,
+        permitted: &[GeneralSubtree],
+        excluded: &[GeneralSubtree],
+    ) -> Self {
         let mut params = Self::params(name);
-        params.name_constraints = Some(constraints);
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: permitted.to_vec(),
+            excluded_subtrees: excluded.to_vec(),
+        });
         self.below(params)
     }
 

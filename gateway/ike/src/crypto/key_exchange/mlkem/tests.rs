@@ -1,7 +1,9 @@
 //! Published vectors of ML-KEM, and refusals.
+#![expect(deprecated, reason = "Published vectors have keys in the expanded form.")]
 
+use ml_kem::ExpandedKeyEncoding;
 use sha3::{Digest as _, Sha3_256};
-use shake::{ExtendableOutput as _, Shake128, Update as _, XofReader as _};
+use shake::{ExtendableOutput as _, Shake128, Shake256, Update as _, XofReader as _};
 
 use super::*;
 use crate::crypto::hex;
@@ -67,34 +69,105 @@ fn an_encapsulation_is_that_of_nist() {
     );
 }
 
-/// A hundred key pairs, encapsulations, decapsulations and refused ciphertexts, all drawn from
-/// SHAKE-128 of nothing and hashed into another: the vectors that C2SP accumulates, with the
-/// value that Go's standard library publishes for ML-KEM-768 of the final standard
-/// (crypto/mlkem, TestAccumulated).
+/// NIST's ACVP server, ML-KEM-encapDecap-FIPS203, test case 1: an encapsulation, with its key as the
+/// decapsulation key has it, and the decapsulation.
 #[test]
-fn a_hundred_exchanges_are_those_of_the_accumulated_vectors() {
+fn an_encapsulation_and_its_decapsulation_are_those_of_nist() {
+    let given = |name: &str| {
+        let mut lines = include_str!("acvp_512.txt").lines();
+        hex(lines.find_map(|line| line.strip_prefix(name)).unwrap())
+    };
+    let expanded = given("dk ");
+    let private = <MlKem512 as Kem>::DecapsulationKey::from_expanded_bytes(
+        &expanded.as_slice().try_into().unwrap(),
+    )
+    .unwrap();
+    let m = B32::try_from(given("m ").as_slice()).unwrap();
+    // Behind the key of K-PKE, 384 octets for each of two polynomials.
+    let (ciphertext, secret) = MlKem512::encapsulate(&expanded[768..1568], &m).unwrap();
+    assert_eq!((ciphertext, secret.to_vec()), (given("c "), given("k ")));
+    assert_eq!(MlKem512::decapsulate(&private, &given("c ")).unwrap().to_vec(), given("k "));
+}
+
+/// FIPS 203 algorithm 18: the secret of a ciphertext that was tampered with is SHAKE-256 of the
+/// second half of the seed and of the ciphertext.
+#[test]
+fn a_ciphertext_is_refused_by_the_secret_of_fips_203() {
+    fn check<K: ParameterSet>(group: Group) {
+        let octets: Vec<u8> = (100..164).collect();
+        let (private, public) = K::key_pair(Seed::try_from(octets.as_slice()).unwrap());
+        let (mut ciphertext, secret) = K::encapsulate(&public, &B32::default()).unwrap();
+        assert_eq!(K::decapsulate(&private, &ciphertext).unwrap(), secret, "{group}");
+        for at in [0, ciphertext.len() - 1] {
+            ciphertext[at] ^= 1;
+            let mut expected = [0; 32];
+            let mut hash = Shake256::default();
+            hash.update(&octets[32..]);
+            hash.update(&ciphertext);
+            hash.finalize_xof().read(&mut expected);
+            let found = K::decapsulate(&private, &ciphertext).unwrap();
+            assert_eq!(found.to_vec(), expected, "{group} {at}");
+        }
+    }
+    check::<MlKem512>(Group::MlKem512);
+    check::<MlKem768>(Group::MlKem768);
+    check::<MlKem1024>(Group::MlKem1024);
+}
+
+/// Key pairs, encapsulations, decapsulations and refused ciphertexts, all drawn from SHAKE-128 of
+/// nothing and hashed into another, with the keys in the expanded form.
+fn accumulated<K>(group: Group, count: usize) -> Vec<u8>
+where
+    K: ParameterSet<DecapsulationKey: ExpandedKeyEncoding>,
+{
     let mut drawn = Shake128::default().finalize_xof();
     let mut hashed = Shake128::default();
-    for _ in 0..100 {
+    for _ in 0..count {
         let (mut seed, mut m) = (Seed::default(), B32::default());
         drawn.read(&mut seed);
-        let (private, public) = MlKem768::key_pair(seed);
+        let (private, public) = K::key_pair(seed);
         hashed.update(&public);
+        hashed.update(&private.to_expanded_bytes());
         drawn.read(&mut m);
-        let (ciphertext, secret) = MlKem768::encapsulate(&public, &m).unwrap();
+        let (ciphertext, secret) = K::encapsulate(&public, &m).unwrap();
         hashed.update(&ciphertext);
         hashed.update(&secret);
-        assert_eq!(MlKem768::decapsulate(&private, &ciphertext).unwrap(), secret);
-        let mut other = vec![0; Group::MlKem768.answer_len()];
+        assert_eq!(K::decapsulate(&private, &ciphertext).unwrap(), secret);
+        let mut other = vec![0; group.answer_len()];
         drawn.read(&mut other);
-        hashed.update(&MlKem768::decapsulate(&private, &other).unwrap());
+        hashed.update(&K::decapsulate(&private, &other).unwrap());
     }
     let mut hash = [0; 32];
     hashed.finalize_xof().read(&mut hash);
-    assert_eq!(
-        hash.to_vec(),
-        hex("1114b1b6699ed191734fa339376afa7e285c9e6acf6ff0177d346696ce564415")
-    );
+    hash.to_vec()
+}
+
+/// The accumulated tests of C2SP (CCTV, ML-KEM) for the final standard: the ten thousand that it
+/// publishes where the compiler optimises, else the first hundred, of which crystals-kyber-js
+/// publishes the same. The last secret of each is one of implicit rejection (FIPS 203 7.3).
+#[test]
+fn many_exchanges_of_each_kind_are_those_of_the_accumulated_vectors() {
+    let (count, expected) = if cfg!(debug_assertions) {
+        let expected = [
+            "449120c6e320ef3e9fbfa2316e5f2d2e1e6dd37d8ff5d086d5d2db7d42aff0a1",
+            "8d65b902f28edc683cebee2872962fd165a4d197c9e24ec74caa4470270df0b7",
+            "c3ffe9ebecfa479c142656cbfbc6417efa05b77e994fe538eef4daed166363df",
+        ];
+        (100, expected)
+    } else {
+        let expected = [
+            "705dcffc87f4e67e35a09dcaa31772e86f3341bd3ccf1e78a5fef99ae6a35a13",
+            "f959d18d3d1180121433bf0e05f11e7908cf9d03edc150b2b07cb90bef5bc1c1",
+            "e3bf82b013307b2e9d47dde791ff6dfc82e694e6382404abdb948b908b75bad5",
+        ];
+        (10_000, expected)
+    };
+    let found = [
+        accumulated::<MlKem512>(Group::MlKem512, count),
+        accumulated::<MlKem768>(Group::MlKem768, count),
+        accumulated::<MlKem1024>(Group::MlKem1024, count),
+    ];
+    assert_eq!(found, expected.map(hex));
 }
 
 /// FIPS 203 7.2: a coefficient that is not below 3329 must be refused by the responder.
