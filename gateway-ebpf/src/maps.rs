@@ -22,6 +22,10 @@ pub type Generation = HashMap<RuleKey, Entry, 1, ON_DEMAND>;
 #[btf_map]
 pub static SAS: HashMap<SaKey, SaValue, 262_144, ON_DEMAND> = HashMap::new();
 
+/// Where the kernel has an SA that is reached at another address of ours too.
+#[btf_map]
+pub static ELSEWHERE: HashMap<SaKey, Address, 262_144, ON_DEMAND> = HashMap::new();
+
 /// The slot that holds the generation in force; empty before the first.
 #[btf_map]
 pub static GENERATION: ArrayOfMaps<Generation, 1> = ArrayOfMaps::new();
@@ -117,4 +121,14 @@ pub fn sa(key: &SaKey) -> Option<SaValue> {
 pub fn mtu(destination: Address) -> u32 {
     let key = Key::new(128, destination);
     MTUS.get(&key).copied().unwrap_or_else(|| XFRM_MTU.load())
+}
+
+/// Under which destination the kernel has an SA that the map says is elsewhere.
+#[inline(always)]
+#[must_use]
+pub fn elsewhere(key: &SaKey) -> Option<Address> {
+    let found = ELSEWHERE.get_ptr(key)?;
+    // SAFETY: the map is not preallocated: the value outlives the program's run, and the loader
+    // puts another in its place rather than writing to it.
+    unsafe { found.as_ref() }.copied()
 }

@@ -1,4 +1,8 @@
 //! ESP in UDP (RFC 3948) to port 4500: takes the UDP header off, so that the kernel sees bare ESP.
+//! And ESP of an SA that is reached at more than one address of ours, while it moves from one to
+//! the other: it gets the destination under which the kernel has the SA. `xfrm_input` finds an SA
+//! by its destination, too, but two SAs with one key would each have a replay window, and who
+//! repeats a packet to the other address would get it in twice. So there is one.
 //!
 //! Only packets of an SA in the map are touched, so that everything else meets the kernel, and the
 //! daemon's socket, as it came. The UDP checksum is not looked at: ESP authenticates its content.
@@ -65,19 +69,34 @@ pub fn ingress(context: &XdpContext) -> Result<(), Reason> {
 fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
     let Some(head) = packet::at::<Head<L, Ipv4InPlace>>(context, 0) else { return Ok(()) };
     let ip = &head.ip;
-    if ip.version_and_length != 0x45 || ip.protocol != protocol::UDP || ip.is_later_fragment() {
+    if ip.version_and_length != 0x45 || ip.is_later_fragment() {
         return Ok(());
     }
     let total = u16::from_be_bytes(ip.total_length);
     let (fragment, destination) = (ip.has_more_fragments(), address_v4(ip.destination));
     let start = size_of::<Head<L, Ipv4InPlace>>();
-    let payload = u32::from(total).wrapping_sub(size_of::<Ipv4InPlace>() as u32);
-    if !is_to_strip(context, start, fragment, payload, destination)? {
+    if ip.protocol == protocol::ESP {
+        // A later fragment does not show its SPI: the others of its packet stay with it.
+        let Some(to) = bare(context, start, destination).filter(|_| !fragment) else {
+            return Ok(());
+        };
+        let mut head = *head;
+        readdress_v4(&mut head.ip, to);
+        return readdressed(packet::replace(context, head));
+    }
+    if ip.protocol != protocol::UDP {
         return Ok(());
     }
+    let payload = u32::from(total).wrapping_sub(size_of::<Ipv4InPlace>() as u32);
+    let Some(sa) = to_strip(context, start, fragment, payload, destination)? else {
+        return Ok(());
+    };
     let mut head = *head;
     let length = total.wrapping_sub(UDP as u16).to_be_bytes();
     let ip = &mut head.ip;
+    if let Some(to) = sa.elsewhere() {
+        readdress_v4(ip, to);
+    }
     ip.checksum = checksum::replace(ip.checksum, ip.total_length, length);
     ip.checksum = checksum::replace(ip.checksum, [ip.ttl, protocol::UDP], [ip.ttl, protocol::ESP]);
     ip.total_length = length;
@@ -89,16 +108,28 @@ fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
 fn ipv6<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
     let Some(head) = packet::at::<Head<L, Ipv6InPlace>>(context, 0) else { return Ok(()) };
     let ip = &head.ip;
-    if ip.version_class_flow[0] >> 4 != 6 || ip.next_header != protocol::UDP {
+    if ip.version_class_flow[0] >> 4 != 6 {
         return Ok(());
     }
     let payload = u16::from_be_bytes(ip.payload_length);
     let start = size_of::<Head<L, Ipv6InPlace>>();
     let destination = address_v6(ip.destination);
-    if !is_to_strip(context, start, false, u32::from(payload), destination)? {
+    if ip.next_header == protocol::ESP {
+        let Some(to) = bare(context, start, destination) else { return Ok(()) };
+        let mut head = *head;
+        head.ip.destination = words_v6(to);
+        return readdressed(packet::replace(context, head));
+    }
+    if ip.next_header != protocol::UDP {
         return Ok(());
     }
+    let Some(sa) = to_strip(context, start, false, u32::from(payload), destination)? else {
+        return Ok(());
+    };
     let mut head = *head;
+    if let Some(to) = sa.elsewhere() {
+        head.ip.destination = words_v6(to);
+    }
     head.ip.payload_length = payload.wrapping_sub(UDP as u16).to_be_bytes();
     head.ip.next_header = protocol::ESP;
     finish(packet::shorten::<_, UDP>(context, head))
@@ -122,24 +153,77 @@ fn word(halves: [u16; 4]) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// The halves of a word, as they lie in a packet.
+#[inline(always)]
+fn halves(word: u64) -> [u16; 4] {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    [[a, b], [c, d], [e, f], [g, h]].map(u16::from_ne_bytes)
+}
+
+#[inline(always)]
+fn words_v6(address: Address) -> [u16; 8] {
+    let [[a, b, c, d], [e, f, g, h]] = address.words().map(halves);
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Another destination, which the header's checksum covers. That of UDP covers it too; it goes with
+/// the UDP header.
+#[inline(always)]
+fn readdress_v4(ip: &mut Ipv4InPlace, to: Address) {
+    let [_, low] = to.words();
+    let [_, _, ab, cd] = halves(low);
+    let [old_ab, old_cd] = ip.destination;
+    ip.checksum = checksum::replace(ip.checksum, old_ab.to_ne_bytes(), ab.to_ne_bytes());
+    ip.checksum = checksum::replace(ip.checksum, old_cd.to_ne_bytes(), cd.to_ne_bytes());
+    ip.destination = [ab, cd];
+}
+
+#[inline(always)]
+fn readdressed(done: bool) -> Result<(), Reason> {
+    Err(if done { Reason::Readdressed } else { Reason::NotStripped })
+}
+
+/// An SA that the programs know, and what they know of it.
+struct Known {
+    key: SaKey,
+    value: SaValue,
+}
+
+impl Known {
+    /// The destination that its packets are to have, if that is another one.
+    #[inline(always)]
+    fn elsewhere(&self) -> Option<Address> {
+        if self.value.has(SaValue::ELSEWHERE) { maps::elsewhere(&self.key) } else { None }
+    }
+}
+
+/// The destination that bare ESP whose header is at `start` is to have, if that is another one.
+#[inline(always)]
+fn bare(context: &XdpContext, start: usize, destination: Address) -> Option<Address> {
+    let spi = packet::at::<[u8; 4]>(context, start)?;
+    let key = SaKey::new(destination, *spi);
+    let value = maps::sa(&key)?;
+    Known { key, value }.elsewhere()
+}
+
 #[inline(always)]
 fn finish(done: bool) -> Result<(), Reason> {
     Err(if done { Reason::Stripped } else { Reason::NotStripped })
 }
 
-/// Whether the datagram whose header is at `start` is ESP of an SA to strip. Then all its lengths
+/// The SA of the datagram whose header is at `start`, if that is ESP to strip. Then all its lengths
 /// agree: the IP payload is the datagram, and the frame holds all of it.
 #[inline(always)]
-fn is_to_strip(
+fn to_strip(
     context: &XdpContext,
     start: usize,
     is_fragment: bool,
     payload: u32,
     destination: Address,
-) -> Result<bool, Reason> {
-    let Some(udp) = packet::at::<Udp>(context, start) else { return Ok(false) };
+) -> Result<Option<Known>, Reason> {
+    let Some(udp) = packet::at::<Udp>(context, start) else { return Ok(None) };
     if u16::from_be_bytes(udp.destination) != port::NAT_TRAVERSAL {
-        return Ok(false);
+        return Ok(None);
     }
     if is_fragment {
         return Err(Reason::OuterFragment);
@@ -160,13 +244,14 @@ fn is_to_strip(
     if length < ESP_LENGTH {
         return Err(Reason::TooShort);
     }
-    let Some(sa) = maps::sa(&SaKey::new(destination, *spi)) else {
+    let key = SaKey::new(destination, *spi);
+    let Some(value) = maps::sa(&key) else {
         return Err(Reason::UnknownSpi);
     };
-    if !sa.has(SaValue::INBOUND) {
+    if !value.has(SaValue::INBOUND) {
         return Err(Reason::UnknownSpi);
     }
-    if !sa.has(SaValue::STRIP) {
+    if !value.has(SaValue::STRIP) {
         return Err(Reason::KernelDecapsulates);
     }
     // Compared as numbers: the verifiers of 6.12 and older do not see that a length with swapped
@@ -175,5 +260,5 @@ fn is_to_strip(
     if payload != u32::from(length) || packet::length(context) < end {
         return Err(Reason::BadLength);
     }
-    Ok(true)
+    Ok(Some(Known { key, value }))
 }

@@ -36,6 +36,19 @@ pub fn length(context: &XdpContext) -> u64 {
     context.data_end().wrapping_sub(context.data()) as u64
 }
 
+/// Puts `head` over the `T` at the frame's start. Whether it was done.
+#[inline(always)]
+#[must_use]
+pub fn replace<T: Copy>(context: &XdpContext, head: T) -> bool {
+    const { assert!(align_of::<T>() <= 2) };
+    if !reaches(context, size_of::<T>()) {
+        return false;
+    }
+    // SAFETY: the whole of it lies in the frame, at an even address.
+    unsafe { (context.data() as *mut T).write(head) };
+    true
+}
+
 /// Puts `head` over the `T` that begins `N` octets after the frame's start, and lets the frame
 /// begin there. Whether it was done; if not, the frame is to be dropped.
 #[inline(always)]

@@ -319,9 +319,23 @@ impl Topology {
     /// # Errors
     /// `ip` refuses.
     pub fn readdress_client(&self, family: Family) -> Result<IpAddr> {
+        self.exchange_address(family, self.client.outer(family), self.client.other_outer(family))
+    }
+
+    /// The same back, after [`Self::add_address_of_client`] and [`Self::leave_old_address_of_client`].
+    ///
+    /// # Errors
+    /// `ip` refuses.
+    pub fn readdress_client_back(&self) -> Result<IpAddr> {
+        let (old, new) = (self.client.other_outer(Family::V4), self.client.outer(Family::V4));
+        let server = self.server.outer(Family::V4);
+        self.client.gateway.ip(&format!("route del {server} dev eth0"))?;
+        self.exchange_address(Family::V4, old, new)
+    }
+
+    fn exchange_address(&self, family: Family, old: IpAddr, new: IpAddr) -> Result<IpAddr> {
         // Else the second address of a prefix goes with the first.
         self.client.gateway.sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
-        let (old, new) = (self.client.outer(family), self.client.other_outer(family));
         let (length, flags) = match family {
             Family::V4 => (24, ""),
             Family::V6 => (64, " nodad"),
@@ -332,12 +346,36 @@ impl Topology {
         Ok(new)
     }
 
-    /// Takes the client's `eth0` the IPv4 address that it has come to.
+    /// Gives the client's `eth0` the other address beside the one that it has, with the way to the
+    /// server from it, and gives that. The old one serves as before.
+    ///
+    /// # Errors
+    /// `ip` refuses.
+    pub fn add_address_of_client(&self) -> Result<IpAddr> {
+        let (new, server) = (self.client.other_outer(Family::V4), self.server.outer(Family::V4));
+        self.client
+            .gateway
+            .ip(&format!("addr add {new}/24 dev eth0\nroute add {server} dev eth0 src {new}"))?;
+        Ok(new)
+    }
+
+    /// Takes the client's `eth0` the address that it had before [`Self::add_address_of_client`].
+    ///
+    /// # Errors
+    /// `ip` or the kernel refuses.
+    pub fn leave_old_address_of_client(&self) -> Result {
+        // Else the second address of a prefix goes with the first.
+        self.client.gateway.sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
+        let old = self.client.outer(Family::V4);
+        self.client.gateway.ip(&format!("addr del {old}/24 dev eth0"))
+    }
+
+    /// Takes the client's `eth0` the IPv4 address that it has come back to.
     ///
     /// # Errors
     /// `ip` refuses.
     pub fn take_ipv4_of_client(&self) -> Result {
-        let last = self.client.other_outer(Family::V4);
+        let last = self.client.outer(Family::V4);
         self.client.gateway.ip(&format!("addr del {last}/24 dev eth0"))
     }
 

@@ -235,6 +235,61 @@ fn a_forgotten_sa_is_unknown_again() {
     });
 }
 
+/// Where the SAs of [`PEERS`] are reached too.
+const OTHERS: [&str; 2] = ["192.0.2.77", "2001:db8::77"];
+
+#[test]
+fn an_sa_that_is_reached_at_another_address_gets_its_packets_as_if_sent_to_its_own() {
+    with_sas(|data_path| {
+        for ((source, destination), other) in PEERS.into_iter().zip(OTHERS) {
+            let (at, to) = (other.parse().unwrap(), destination.parse().unwrap());
+            data_path.reach_sa_at(at, SPI, to).unwrap();
+            for octets in [0, 1, 1400] {
+                for tags in [&[][..], &[0x8100]] {
+                    let (_, expected) = pair(source, destination, octets);
+                    let (wrapped, bare) = pair(source, other, octets);
+                    for (packet, reason) in
+                        [(wrapped, Reason::Stripped), (bare, Reason::Readdressed)]
+                    {
+                        let outcome = through_xdp(data_path, &tagged(tags, &packet));
+                        let expected = Outcome {
+                            verdict: XDP_PASS,
+                            packet: tagged(tags, &expected),
+                            counted: vec![(reason, 1)],
+                        };
+                        assert_eq!(outcome, expected, "{other} {octets} {tags:x?}");
+                    }
+                }
+            }
+            // At its own address nothing changes, nor for an SPI that is not known at the other.
+            let own = ethernet(&pair(source, destination, 20).1);
+            assert_eq!(through_xdp(data_path, &own), untouched(&own, None));
+            let unknown = Ip::new(source, other, ESP).packet(&esp(KERNEL_SPI, 20));
+            let unknown = ethernet(&unknown);
+            assert_eq!(through_xdp(data_path, &unknown), untouched(&unknown, None));
+            // All fragments of a packet have one destination, and only the first shows the SPI.
+            if source.contains('.') {
+                let first = Ip::new(source, other, ESP).fragment(0, true).packet(&esp(SPI, 40));
+                let first = ethernet(&first);
+                assert_eq!(through_xdp(data_path, &first), untouched(&first, None));
+            }
+            let short = ethernet(&Ip::new(source, other, ESP).packet(&SPI.to_be_bytes()[..3]));
+            assert_eq!(through_xdp(data_path, &short), untouched(&short, None));
+            assert!(data_path.remove_sa(at, SPI).unwrap());
+            let bare = ethernet(&pair(source, other, 20).1);
+            assert_eq!(through_xdp(data_path, &bare), untouched(&bare, None));
+            // An SA that comes to be there itself is reached there as it is.
+            data_path.reach_sa_at(at, SPI, to).unwrap();
+            let direction = SaDirection::Inbound { strip: true };
+            data_path.insert_sa(&Sa { destination: at, spi: SPI, direction }).unwrap();
+            assert_eq!(through_xdp(data_path, &bare), untouched(&bare, None));
+        }
+        let [v4, v6] = OTHERS.map(|other| other.parse().unwrap());
+        let error = data_path.reach_sa_at(v4, SPI, v6).unwrap_err();
+        assert!(error.to_string().contains("two address families"), "{error}");
+    });
+}
+
 #[test]
 fn the_known_sas_are_listed_as_they_were_given() {
     isolated(|bpffs| {

@@ -17,12 +17,13 @@ use core::time::Duration;
 
 use gateway_ike::algorithms::{Encryption, EspSuite, Integrity};
 use gateway_ike::config::{Mode, PolicySet};
-use gateway_ike::io::{ChildId, ChildSpec, Done, Encapsulation, KernelCommand};
+use gateway_ike::io::{ChildId, ChildSpec, Done, Encapsulation, Ends, KernelCommand};
 use gateway_tests::error::{Context as _, Result};
+use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 
 use kernel::{GCM, child, mirrored, outer, selector};
-use node::{Node, SIZES, machines, ping, policies};
+use node::{Node, SIZES, everything, machines, ping, policies};
 
 /// A fragment cannot be the payload of a transport mode SA (RFC 4301 4.1), and what the program
 /// on the underlay redirects has been fragmented by then.
@@ -136,6 +137,73 @@ fn the_newest_child_carries_the_traffic_and_the_old_one_goes_without_a_loss() ->
         Ok::<_, gateway_tests::Error>(())
     })?;
     assert!(one.used(&new).0 >= 60);
+    one.end()?;
+    two.end()
+}
+
+/// Two inbound SAs with one key would take the same packet twice: there is one at any time.
+#[test]
+fn a_child_that_leaves_an_address_is_received_at_both_by_one_sa_until_that_is_gone() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let [a, b] = machines()?;
+    let spec = child(GCM, Mode::Tunnel, false);
+    let other = mirrored(&spec);
+    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
+    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    let empty = everything(&a, &mut one)?;
+    one.install(&spec).context("a")?;
+    two.install(&other).context("b")?;
+    let (old, new) = (spec.ends().local, "192.0.2.7".parse().unwrap());
+    a.sysctl("net/ipv4/conf/under/promote_secondaries", "1")?;
+    a.ip(&format!("address add {new}/24 dev under"))?;
+    let to = |ends, gently| KernelCommand::MoveChild { child: spec.child, ends, gently };
+    let inbound = |a: &Namespace| -> Result<Vec<String>> {
+        let states = a.run("ip", &["-o", "xfrm", "state"])?;
+        let ours = states.lines().filter(|state| state.contains("spi 0x00001001"));
+        Ok(ours.map(|state| state.split('\\').next().unwrap().to_owned()).collect())
+    };
+
+    let ends = Ends { local: new, ..spec.ends() };
+    one.execute(to(ends, true)).context("a moves")?;
+    // The peer has not followed; and then it has.
+    ping(&a, "10.2.0.1", SIZES)?;
+    let followed = Ends { remote: new, ..other.ends() };
+    two.execute(to(followed, false)).context("b follows")?;
+    ping(&a, "10.2.0.1", SIZES)?;
+    ping(&b, "10.1.0.1", SIZES)?;
+    assert_eq!(inbound(&a)?, [format!("src 192.0.2.2 dst {old}")]);
+    assert!(one.kernel.counters()["esp_readdressed"] > 0, "the old one received at the new");
+    assert_eq!(one.runtime.block_on(one.kernel.leave_lost_addresses()), [], "none is");
+    // A successor that is made there is received at the old one, too: the peer may send to either.
+    let mut next = spec.clone();
+    next.child = ChildId(2);
+    next.set_ends(ends);
+    next.reached_at = Some(old);
+    (next.inbound.spi, next.outbound.spi) = (0x1003, 0x2004);
+    let mut others = mirrored(&next);
+    others.reached_at = None;
+    others.set_ends(other.ends());
+    one.install(&next).context("a's successor")?;
+    two.install(&others).context("b's successor")?;
+    ping(&b, "10.1.0.1", SIZES)?;
+    assert!(one.used(&next).0 >= 9, "at its old address");
+    one.remove(&next)?;
+    two.remove(&others)?;
+    ping(&b, "10.1.0.1", SIZES)?;
+
+    // Now the old address goes: the SAs follow, and each is in one place still.
+    a.ip(&format!("address del {old}/24 dev under"))?;
+    let moved = one.runtime.block_on(one.kernel.leave_lost_addresses());
+    assert_eq!(moved, [(spec.child, new)]);
+    assert_eq!(inbound(&a)?, [format!("src 192.0.2.2 dst {new}")]);
+    assert_eq!(one.kernel.data_path().sas().context("BPF map")?.len(), 2);
+    ping(&a, "10.2.0.1", SIZES)?;
+    ping(&b, "10.1.0.1", SIZES)?;
+    one.remove(&spec)?;
+    a.ip(&format!("address add {old}/24 dev under\naddress del {new}/24 dev under"))?;
+    assert_eq!(everything(&a, &mut one)?, empty);
     one.end()?;
     two.end()
 }

@@ -46,6 +46,14 @@ impl Address {
         Self(words)
     }
 
+    /// The address as two words whose octets are in network order; the last four of them are an
+    /// IPv4 address that is mapped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u64; 2] {
+        self.0
+    }
+
     /// The octets.
     #[must_use]
     pub const fn octets(self) -> [u8; 16] {

@@ -39,6 +39,9 @@ pub mod map {
     /// The kernel's SAs that the programs know: [`SaKey`](crate::SaKey) to
     /// [`SaValue`](crate::SaValue).
     pub const SAS: &str = "SAS";
+    /// For SAs that the kernel has under another destination, [`SaKey`](crate::SaKey) to that
+    /// [`Address`](crate::Address), of the same family.
+    pub const ELSEWHERE: &str = "ELSEWHERE";
     /// The outer slot that holds the generation of rules in force.
     pub const GENERATION: &str = "GENERATION";
     /// One [`Count`](crate::Count) for each [`Reason`](crate::Reason) and CPU.

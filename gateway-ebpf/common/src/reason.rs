@@ -85,6 +85,8 @@ reasons! {
     DiscardedIn = "ingress_discarded" => Drop,
     /// Ingress: an IP packet whose headers cannot be read, so that no rule can be found.
     UnreadableIn = "ingress_unreadable" => Drop,
+    /// XDP: bare ESP to an address of ours that is not the one under which the kernel has the SA.
+    Readdressed = "esp_readdressed" => Pass,
 }
 
 impl Reason {

@@ -43,6 +43,9 @@ impl SaValue {
     /// XDP takes the UDP header off. The kernel's SA must then have no encapsulation template,
     /// since `xfrm_input` drops a packet whose encapsulation differs from its SA's.
     pub const STRIP: u32 = 4;
+    /// The kernel has the SA under another destination of ours ([`crate::map::ELSEWHERE`]): XDP
+    /// puts that into the packet.
+    pub const ELSEWHERE: u32 = 8;
 
     /// Whether every bit of `flags` is set.
     #[inline(always)]

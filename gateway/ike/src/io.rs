@@ -126,13 +126,18 @@ pub enum KernelCommand {
     /// now on traffic leaves by it.
     InstallOutbound(Box<ChildSpec>),
     /// Has a Child SA in tunnel mode, or what is there of it, go on between other addresses or
-    /// ports: keys, sequence numbers and replay window stay, and no number is used twice. One in
-    /// transport mode has its addresses in its selectors and cannot move.
+    /// ports: keys, sequence numbers and replay window stay, and no number is used twice. As long
+    /// as the address that it leaves is ours it is reached there, too. One in transport mode has its
+    /// addresses in its selectors and cannot move.
     MoveChild {
         /// Which.
         child: ChildId,
         /// Where it goes on.
         ends: Ends,
+        /// Whether the path that it leaves still carries: then what sends may stay on it as long as
+        /// only our own address differs. A successor is made for the new path, and until it is
+        /// there nothing has to be taken away.
+        gently: bool,
     },
     /// Takes away what sends; what receives stays until [`Self::RemoveChild`].
     RemoveOutbound {
@@ -230,6 +235,9 @@ pub struct ChildSpec {
     /// Addresses that the peer has assigned to us: they are ours while one of its Child SAs is
     /// installed.
     pub addresses: Vec<IpAddr>,
+    /// Another address of ours, of the same family, at which the inbound SA is to be reached too:
+    /// we have come from there, and the peer may not have followed yet.
+    pub reached_at: Option<IpAddr>,
     /// The UDP ports of ESP-in-UDP (ours, the peer's), where NAT was found or is forced.
     pub encapsulation: Option<Encapsulation>,
     /// Replay window in packets.

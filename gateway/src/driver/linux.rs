@@ -28,6 +28,14 @@ impl Kernel for LinuxKernel {
         Self::addresses(self).await
     }
 
+    fn received_at(&self, child: ChildId) -> Option<IpAddr> {
+        Self::received_at(self, child)
+    }
+
+    async fn leave_lost_addresses(&mut self) -> Vec<(ChildId, IpAddr)> {
+        Self::leave_lost_addresses(self).await
+    }
+
     async fn child_mtu(&self, child: ChildId) -> Result<ChildMtu, String> {
         Self::child_mtu(self, child).await
     }

@@ -246,9 +246,9 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let mut moves = None;
         let installs = match &command {
             KernelCommand::InstallChild(spec) | KernelCommand::InstallInbound(spec) => {
-                Some((spec.child, inbound::key(&spec.inbound)))
+                Some((spec.child, inbound::key(&spec.inbound), spec.reached_at))
             }
-            KernelCommand::MoveChild { child, ends } => {
+            KernelCommand::MoveChild { child, ends, .. } => {
                 moves = Some((*child, ends.local));
                 None
             }
@@ -265,11 +265,15 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             | KernelCommand::QueryUse { .. } => None,
         };
         let result = self.parts.kernel.execute(command).await;
-        if let (Some((child, sa)), Ok(_)) = (installs, &result) {
+        if let (Some((child, sa, reached_at)), Ok(_)) = (installs, &result) {
             self.inbound.installed(child, sa);
+            if let Some(address) = reached_at {
+                self.inbound.moved(child, address, sa.0);
+            }
         }
         if let (Some((child, local)), Ok(_)) = (moves, &result) {
-            self.inbound.moved(child, local);
+            let is_at = self.parts.kernel.received_at(child).unwrap_or(local);
+            self.inbound.moved(child, local, is_at);
         }
         result
     }
@@ -292,10 +296,13 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     }
 
     fn reinject(&mut self, path: &Path, spi: u32, esp: &[u8]) {
-        if !self.inbound.contains(path.local.ip(), spi) {
+        let Some(destination) = self.inbound.destination(path.local.ip(), spi) else {
             self.unknown_esp = self.unknown_esp.saturating_add(1);
             return;
-        }
+        };
+        let mut path = *path;
+        path.local.set_ip(destination);
+        let path = &path;
         if let Outcome::Failed(error) = self.parts.reinjector.reinject(clock::now(), path, esp) {
             tracing::debug!(%path, %error, "Cannot hand ESP back to the kernel");
         }
@@ -319,6 +326,9 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let addresses = self.parts.kernel.addresses().await;
         if addresses != self.addresses {
             self.addresses.clone_from(&addresses);
+            for (child, address) in self.parts.kernel.leave_lost_addresses().await {
+                self.inbound.moved(child, address, address);
+            }
             self.handle(Input::LocalAddresses(addresses)).await;
         }
     }

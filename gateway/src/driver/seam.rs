@@ -31,6 +31,13 @@ pub trait Kernel {
     /// Our addresses by which peers may reach us.
     fn addresses(&self) -> impl Future<Output = Vec<IpAddr>>;
 
+    /// Our address under which the kernel has the inbound SA of a Child SA.
+    fn received_at(&self, child: ChildId) -> Option<IpAddr>;
+
+    /// Our addresses have changed: what is still at one that is gone goes to where its Child SA is.
+    /// Gives the Child SAs whose inbound SA has, and where that is now.
+    fn leave_lost_addresses(&mut self) -> impl Future<Output = Vec<(ChildId, IpAddr)>>;
+
     /// How large a packet may be that a Child SA takes.
     ///
     /// # Errors

@@ -84,6 +84,14 @@ impl Kernel for FakeKernel {
         (record.links.len() == 1).then_some(Duration::from_millis(20))
     }
 
+    fn received_at(&self, _child: ChildId) -> Option<IpAddr> {
+        None
+    }
+
+    async fn leave_lost_addresses(&mut self) -> Vec<(ChildId, IpAddr)> {
+        Vec::new()
+    }
+
     async fn child_mtu(&self, _child: ChildId) -> Result<ChildMtu, String> {
         Err("it has no links".to_owned())
     }

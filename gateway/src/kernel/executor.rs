@@ -30,6 +30,10 @@ impl Executor for Tables {
     async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError> {
         match step {
             Step::Entry(id, direction) => self.insert_entry(*id, *direction),
+            Step::Reach { at, to } => {
+                let reach = self.data_path.reach_sa_at(at.destination, at.spi, *to);
+                reach.map(|()| Undo::Entry(*at)).map_err(|error| bpf_error(&error))
+            }
             Step::Move(sa) => self.move_sa(sa),
             Step::Sa(spec, direction) => self.add_sa(spec, *direction),
             Step::Policy(key, owner, value) => {

@@ -65,8 +65,11 @@ pub(super) struct Child {
     pub(super) outbound: Option<(SaId, Vec<Undo>)>,
     pub(super) mode: Mode,
     pub(super) suite: EspSuite,
-    /// Between which addresses it is.
+    /// Between which addresses it is to be.
     pub(super) ends: Ends,
+    /// Between which addresses the kernel's SAs are: they may lag behind (`super::relocation`).
+    pub(super) inbound_ends: Ends,
+    pub(super) outbound_ends: Ends,
     /// When it was asked for its use last, and what the answer was.
     seen: Option<Seen>,
 }
@@ -181,7 +184,9 @@ impl LinuxKernel {
             KernelCommand::InstallChild(spec) => self.install_child(&spec).await,
             KernelCommand::InstallInbound(spec) => self.install_inbound(&spec).await,
             KernelCommand::InstallOutbound(spec) => self.install_outbound(&spec).await,
-            KernelCommand::MoveChild { child, ends } => self.move_child(child, ends).await,
+            KernelCommand::MoveChild { child, ends, gently } => {
+                self.move_child(child, ends, gently).await
+            }
             KernelCommand::RemoveOutbound { child } => {
                 let outbound = self.children.get_mut(&child).and_then(|c| c.outbound.take());
                 let undo = outbound.map(|(_, undo)| undo).unwrap_or_default();
@@ -264,6 +269,8 @@ impl LinuxKernel {
             mode: spec.mode,
             suite: spec.suite,
             ends: spec.ends(),
+            inbound_ends: spec.ends(),
+            outbound_ends: spec.ends(),
             seen: None,
         };
         self.children.insert(spec.child, child);
@@ -291,6 +298,7 @@ impl LinuxKernel {
         match self.children.get_mut(&spec.child) {
             Some(child) => {
                 child.outbound = Some((outbound, undo));
+                child.outbound_ends = spec.ends();
                 Ok(Done::Ok)
             }
             None => {

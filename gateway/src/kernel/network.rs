@@ -194,7 +194,16 @@ impl Network {
 
     /// How packets to this address go.
     pub(super) async fn next_hop(&self, address: IpAddr) -> io::Result<NextHop> {
-        let found = self.lookup(IpNet::from(address), RouteFlags::empty()).await?;
+        self.next_hop_from(address, None).await
+    }
+
+    /// The same for packets from an address of ours.
+    pub(super) async fn next_hop_from(
+        &self,
+        address: IpAddr,
+        source: Option<IpAddr>,
+    ) -> io::Result<NextHop> {
+        let found = self.lookup(IpNet::from(address), source, RouteFlags::empty()).await?;
         let mut hop = NextHop { interface: 0, gateway: None, source: None };
         for attribute in &found.attributes {
             if let RouteAttribute::Oif(index) = attribute {
@@ -210,7 +219,7 @@ impl Network {
 
     /// Whether somebody else has a route to exactly this prefix.
     pub(super) async fn has_foreign_route(&self, prefix: IpNet) -> io::Result<bool> {
-        match self.lookup(prefix, RouteFlags::FibMatch).await {
+        match self.lookup(prefix, None, RouteFlags::FibMatch).await {
             Ok(found) => Ok(destination(&found) == Some(prefix)
                 && found.header.protocol != RouteProtocol::Other(OUR_PROTOCOL)),
             Err(error) => match error.raw_os_error() {
@@ -221,12 +230,21 @@ impl Network {
         }
     }
 
-    async fn lookup(&self, prefix: IpNet, flags: RouteFlags) -> io::Result<RouteMessage> {
+    async fn lookup(
+        &self,
+        prefix: IpNet,
+        source: Option<IpAddr>,
+        flags: RouteFlags,
+    ) -> io::Result<RouteMessage> {
         let mut query = RouteMessage::default();
         query.header.address_family = family(prefix);
         query.header.destination_prefix_length = prefix.max_prefix_len();
         query.header.flags = flags;
         query.attributes.push(RouteAttribute::Destination(prefix.network().into()));
+        if let Some(source) = source {
+            query.header.source_prefix_length = IpNet::from(source).prefix_len();
+            query.attributes.push(RouteAttribute::Source(source.into()));
+        }
         let mut answers = Box::pin(self.handle.route().get(query).execute());
         answers
             .try_next()

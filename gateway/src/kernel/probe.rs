@@ -244,6 +244,7 @@ fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
         suite,
         selectors: Vec::new(),
         addresses: Vec::new(),
+        reached_at: None,
         encapsulation: None,
         replay_window: 64,
         lifetime: ChildLifetime { time: Duration::from_secs(10), bytes: 0, packets: 0 },

@@ -1,12 +1,29 @@
 //! A Child SA goes on between other addresses or ports.
 //!
-//! What receives first, so that an answer to what is sent finds its SA; then what sends: the SA
-//! under its new name, the policies that lead to it, the routes. The old SA goes on sending until
-//! the policies have changed, and is deleted after them.
+//! What receives is reached at the new address first, so that an answer to what is sent finds its
+//! SA; then what sends: the SA under its new name, the policies that lead to it, the routes. The old
+//! SA goes on sending until the policies have changed, and is deleted after them.
+//!
+//! As long as the address that we leave is ours, nothing is taken away at all. The inbound SA keeps
+//! its name, which has that address in it, and the BPF program puts that into what comes to the new
+//! one: the peer may send to either, and what is on its way to the old one arrives. There cannot be
+//! an SA under each of the names instead. A copy has the replay window of the moment in which it
+//! was made (`xfrm_state_clone` does the same), so whatever the one accepts later, somebody who
+//! repeats it to the other address gets in again; and to make one from the other means a moment
+//! without either. If the path carries still, the outbound SA stays as well, since it has the peer's
+//! address in its name and not ours: the kernel has room for one, and two that count on their own
+//! would use a nonce twice. A successor, which the endpoint asks for at once, is made with other keys
+//! for the new path, and with it the old addresses are forgotten.
+//!
+//! If the address is gone, what is on its way to it is lost whatever we do. Then the SA is made anew
+//! under the new name (`super::xfrm`).
+
+use core::net::IpAddr;
 
 use gateway_ike::algorithms::EspSuite;
 use gateway_ike::config::Mode;
 use gateway_ike::io::{ChildId, Done, Ends, KernelError};
+use tracing::warn;
 
 use super::claims::Owner;
 use super::links::RouteWish;
@@ -16,18 +33,96 @@ use super::transaction::{Step, Undo, policy_source, take_back};
 use super::xfrm::{PolicyValue, SaDirection, SaEnds, SaId, SaMove};
 
 impl LinuxKernel {
+    /// Our address under which the kernel has the inbound SA of a Child SA.
+    #[must_use]
+    pub fn received_at(&self, child: ChildId) -> Option<IpAddr> {
+        self.children.get(&child).map(|child| child.inbound.destination)
+    }
+
+    /// Our addresses have changed: SAs that are still at one that is gone go to where their Child SA
+    /// is. Gives those that receive, and where they are now.
+    pub async fn leave_lost_addresses(&mut self) -> Vec<(ChildId, IpAddr)> {
+        let lags = |child: &&Child| {
+            child.inbound_ends.local != child.ends.local
+                || child.outbound.is_some() && child.outbound_ends.local != child.ends.local
+        };
+        if !self.children.values().any(|child| lags(&child)) {
+            return Vec::new();
+        }
+        let addresses = self.addresses().await;
+        let is_lost = |ends: &Ends| !addresses.contains(&ends.local);
+        let lost: Vec<(ChildId, Ends)> = self
+            .children
+            .iter()
+            .filter(|(_, child)| lags(child) && addresses.contains(&child.ends.local))
+            .filter(|(_, c)| is_lost(&c.inbound_ends) || is_lost(&c.outbound_ends))
+            .map(|(id, child)| (*id, child.ends))
+            .collect();
+        let mut moved = Vec::new();
+        for (id, ends) in lost {
+            match self.relocate(id, ends, Staying::default()).await {
+                Ok(()) => moved.push((id, ends.local)),
+                // It expires, or is replaced: the endpoint has asked for its successor.
+                Err(error) => {
+                    warn!(child = id.0, %error, "A Child SA stays at an address that is gone")
+                }
+            }
+        }
+        moved
+    }
+
     /// Moves a Child SA, whole or not at all.
     pub(super) async fn move_child(
         &mut self,
         id: ChildId,
         ends: Ends,
+        gently: bool,
     ) -> Result<Done, KernelError> {
         let child = self.children.get(&id).ok_or(KernelError::NoSuchSa)?;
         if child.ends == ends {
             return Ok(Done::Ok);
         }
-        let (before, owner) = (child.ends, Owner::Child(id));
-        let plan = self.plan(child, owner, ends)?;
+        let (inbound, outbound) = (child.inbound_ends, child.outbound_ends);
+        let staying = Staying {
+            inbound: self.is_reached(inbound.local, ends.local).await,
+            outbound: gently
+                && Ends { local: ends.local, ..outbound } == ends
+                && self.is_way_out(outbound.local, outbound.remote).await,
+        };
+        self.relocate(id, ends, staying).await.map(|()| Done::Ok)
+    }
+
+    /// Whether what is sent to the one address of ours still comes, so that an SA there can receive
+    /// what is sent to the other.
+    async fn is_reached(&self, old: IpAddr, new: IpAddr) -> bool {
+        old.is_ipv4() == new.is_ipv4()
+            && self.links.have_xdp()
+            && self.addresses().await.contains(&old)
+    }
+
+    /// Whether packets from this address of ours leave by the interface that has it: elsewhere they
+    /// are strangers, and may be dropped.
+    async fn is_way_out(&self, local: IpAddr, remote: IpAddr) -> bool {
+        let network = &self.tables.network;
+        let (Ok(hop), Ok(addresses)) = (
+            network.next_hop_from(remote, Some(local)).await,
+            network.addresses_by_interface().await,
+        ) else {
+            return false;
+        };
+        addresses.contains(&(hop.interface, local))
+    }
+
+    /// Has the SAs follow, but for those that may stay behind.
+    async fn relocate(
+        &mut self,
+        id: ChildId,
+        ends: Ends,
+        staying: Staying,
+    ) -> Result<(), KernelError> {
+        let child = self.children.get(&id).ok_or(KernelError::NoSuchSa)?;
+        let owner = Owner::Child(id);
+        let plan = self.plan(child, owner, ends, staying)?;
         let old_wish = self.links.wish_of(owner).cloned();
         let mut steps = plan.inbound;
         let inbound_steps = steps.len();
@@ -52,42 +147,59 @@ impl LinuxKernel {
         let Some(child) = self.children.get_mut(&id) else { return Err(KernelError::NoSuchSa) };
         child.ends = ends;
         let mut old = Vec::new();
-        if before.local != ends.local {
-            child.inbound.destination = ends.local;
-            old.extend(replace(&mut child.undo_inbound, done));
+        if staying.inbound {
+            done.retain(|undo| !child.undo_inbound.contains(undo));
+            child.undo_inbound.append(&mut done);
+        } else {
+            if child.inbound_ends.local != ends.local {
+                child.inbound.destination = ends.local;
+                old.extend(replace(&mut child.undo_inbound, done));
+            }
+            child.inbound_ends = ends;
         }
-        if let Some((outbound, undo)) = &mut child.outbound {
+        if let (Some((outbound, undo)), false) = (&mut child.outbound, staying.outbound) {
             outbound.destination = ends.remote;
             old.extend(replace(undo, sending));
+            child.outbound_ends = ends;
         }
         // It has moved, even if something of the old one stays.
         let _logged = take_back(&mut self.tables, old).await;
-        Ok(Done::Ok)
+        Ok(())
     }
 
-    fn plan(&self, child: &Child, owner: Owner, ends: Ends) -> Result<Plan, KernelError> {
+    fn plan(
+        &self,
+        child: &Child,
+        owner: Owner,
+        ends: Ends,
+        staying: Staying,
+    ) -> Result<Plan, KernelError> {
         // The selectors of transport mode are the addresses.
         if child.mode == Mode::Transport {
             let why = "a Child SA in transport mode cannot move";
             return Err(KernelError::Unsupported(why.to_owned()));
         }
-        let before = child.ends;
         let mut plan = Plan {
             mode: child.mode,
             suite: child.suite,
-            sends: child.outbound.is_some(),
+            sends: child.outbound.is_some() && !staying.outbound,
             inbound: Vec::new(),
             outbound: Vec::new(),
         };
+        let before = child.inbound_ends;
         if before.local != ends.local {
             let sa = side_move(child.inbound.spi, SaDirection::Inbound, before, ends);
             if self.children.values().any(|other| other.inbound == sa.target()) {
                 return Err(KernelError::SpiInUse);
             }
-            plan.inbound = self.steps(&sa, child.mode, owner, &child.undo_inbound);
+            plan.inbound = if staying.inbound {
+                vec![Step::Reach { at: sa.target(), to: before.local }]
+            } else {
+                self.steps(&sa, child.mode, owner, &child.undo_inbound)
+            };
         }
-        if let Some((outbound, undo)) = &child.outbound {
-            let sa = side_move(outbound.spi, SaDirection::Outbound, before, ends);
+        if let (Some((outbound, undo)), false) = (&child.outbound, staying.outbound) {
+            let sa = side_move(outbound.spi, SaDirection::Outbound, child.outbound_ends, ends);
             let taken = |id: SaId| {
                 let mut others = self.children.values().filter_map(|c| c.outbound.as_ref());
                 id != *outbound && others.any(|(other, _)| *other == id)
@@ -117,6 +229,15 @@ impl LinuxKernel {
         }
         steps
     }
+}
+
+/// Which SAs of a Child SA stay at the address that it leaves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Staying {
+    /// What receives, which is reached at the new address all the same.
+    inbound: bool,
+    /// What sends.
+    outbound: bool,
 }
 
 /// What a move consists of, but for its routes.

@@ -53,6 +53,7 @@ pub(super) fn child(suite: EspSuite) -> ChildSpec {
         suite,
         selectors: vec![(selector("10.1.0.0/16", "10.2.0.0/16"), 100)],
         addresses: Vec::new(),
+        reached_at: None,
         encapsulation: None,
         replay_window: 128,
         lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 1000 },

@@ -60,6 +60,7 @@ pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
         suite,
         selectors: vec![(selector, 100)],
         addresses: Vec::new(),
+        reached_at: None,
         encapsulation: None,
         replay_window: 128,
         lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 0 },

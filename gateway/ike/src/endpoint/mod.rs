@@ -355,7 +355,7 @@ impl Endpoint {
         self.shared.local_addresses = addresses;
         let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
         for id in all {
-            self.with_sa(id, |sa, shared| sa.addresses_changed(now, shared));
+            self.with_sa(id, |sa, shared| sa.addresses_changed(now, shared, true));
         }
     }
 

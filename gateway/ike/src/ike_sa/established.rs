@@ -211,7 +211,7 @@ impl IkeSa {
             }
         }
         if established.mobike.as_ref().and_then(|m| m.due()).is_some_and(|due| due <= now) {
-            return self.addresses_changed(now, shared);
+            return self.addresses_changed(now, shared, false);
         }
         if established.withheld.as_ref().is_some_and(|w| w.deadline <= now) {
             return self.install_timed_out(now, shared);

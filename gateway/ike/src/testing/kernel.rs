@@ -109,8 +109,9 @@ impl FakeKernel {
                 self.outbound.push(spec.child);
                 Ok(Done::Ok)
             }
-            KernelCommand::MoveChild { child, ends } => {
-                self.history.push(format!("move child {}", child.0));
+            KernelCommand::MoveChild { child, ends, gently } => {
+                let how = if gently { " gently" } else { "" };
+                self.history.push(format!("move child {}{how}", child.0));
                 let moved = self.children.get_mut(&child).ok_or(KernelError::NoSuchSa)?;
                 moved.set_ends(ends);
                 Ok(Done::Ok)

@@ -9,6 +9,7 @@
 
 mod claims;
 mod orders;
+mod roaming;
 mod several;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::programs::ProgramError;
@@ -49,6 +50,15 @@ pub enum BpfError {
         path: PathBuf,
         /// The pin directory.
         dir: PathBuf,
+    },
+
+    /// An SA is to be reached at an address of another family.
+    #[error("{at} and {to} are of two address families")]
+    OtherFamily {
+        /// Where it is to be reached too.
+        at: IpAddr,
+        /// Where it is.
+        to: IpAddr,
     },
 
     /// The object is not what this loader expects.

@@ -13,6 +13,7 @@ mod mtus;
 mod outer;
 mod pins;
 mod rules;
+mod sas;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -44,7 +45,6 @@ use error::{chain, refused};
 use log::logger;
 use outer::Inner;
 use pins::{MAPS, check_layout, make_pin_dir};
-use rules::address;
 
 /// The programs, as `build.rs` made them; empty with `GATEWAY_EBPF_SKIP=1`.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway-ebpf"));
@@ -114,6 +114,7 @@ pub struct DataPath {
     ebpf: Ebpf,
     links: PathBuf,
     sas: HashMap<MapData, SaKey, SaValue>,
+    elsewhere: HashMap<MapData, SaKey, Address>,
     generation: ArrayOfMaps<MapData, Inner>,
     counters: PerCpuArray<MapData, Count>,
     rule_counters: PerCpuHashMap<MapData, u32, RuleCount>,
@@ -163,6 +164,7 @@ impl DataPath {
         let mut data_path = Self {
             links,
             sas: typed(&mut ebpf, map::SAS)?,
+            elsewhere: typed(&mut ebpf, map::ELSEWHERE)?,
             generation: typed(&mut ebpf, map::GENERATION)?,
             counters: typed(&mut ebpf, map::COUNTERS)?,
             rule_counters: typed(&mut ebpf, map::RULE_COUNTERS)?,
@@ -315,49 +317,6 @@ impl DataPath {
         Ok(())
     }
 
-    /// Tells the programs of an SA, or changes what they know. Outbound SAs are to be known before
-    /// the kernel sends with them: until then their packets look like clear traffic.
-    ///
-    /// # Errors
-    /// The kernel refuses, for want of memory or because the map is full.
-    pub fn insert_sa(&mut self, sa: &Sa) -> Result<(), BpfError> {
-        let flags = match sa.direction {
-            SaDirection::Inbound { strip: true } => SaValue::INBOUND | SaValue::STRIP,
-            SaDirection::Inbound { strip: false } => SaValue::INBOUND,
-            SaDirection::Outbound => SaValue::OUTBOUND,
-        };
-        self.sas
-            .insert(sa_key(sa.destination, sa.spi), SaValue { flags }, 0)
-            .map_err(|error| BpfError::kernel("an SA cannot be added to the BPF map", &error))
-    }
-
-    /// Makes the programs forget an SA. Whether they knew it.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn remove_sa(&mut self, destination: IpAddr, spi: u32) -> Result<bool, BpfError> {
-        match self.sas.remove(&sa_key(destination, spi)) {
-            Ok(()) => Ok(true),
-            Err(error) if is_absent(&error) => Ok(false),
-            Err(error) => Err(BpfError::kernel("an SA cannot be removed from the BPF map", &error)),
-        }
-    }
-
-    /// The SAs that the programs know, in order.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn sas(&self) -> Result<Vec<Sa>, BpfError> {
-        let mut sas = self
-            .sas
-            .iter()
-            .map(|found| found.map(|(key, value)| known_sa(key, value)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| BpfError::kernel("the SAs cannot be read", &error))?;
-        sas.sort_unstable();
-        Ok(sas)
-    }
-
     /// What was decided about packets since the maps were made, one entry for each reason.
     ///
     /// # Errors
@@ -470,20 +429,6 @@ fn is_absent(error: &MapError) -> bool {
     let not_found = |error: &SyscallError| error.io_error.kind() == std::io::ErrorKind::NotFound;
     matches!(error, MapError::KeyNotFound | MapError::ElementNotFound)
         || matches!(error, MapError::SyscallError(error) if not_found(error))
-}
-
-fn sa_key(destination: IpAddr, spi: u32) -> SaKey {
-    SaKey::new(address(destination), spi.to_be_bytes())
-}
-
-fn known_sa(key: SaKey, value: SaValue) -> Sa {
-    let destination = IpAddr::from(key.destination.octets()).to_canonical();
-    let direction = if value.has(SaValue::OUTBOUND) {
-        SaDirection::Outbound
-    } else {
-        SaDirection::Inbound { strip: value.has(SaValue::STRIP) }
-    };
-    Sa { destination, spi: u32::from_be(key.spi), direction }
 }
 
 fn sum(counts: impl Iterator<Item = Count>) -> Count {

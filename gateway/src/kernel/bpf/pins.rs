@@ -13,8 +13,9 @@ use super::claim::Claim;
 use super::error::BpfError;
 
 /// The maps that are pinned, with the sizes of key and value.
-pub(super) const MAPS: [(&str, usize, usize); 5] = [
+pub(super) const MAPS: [(&str, usize, usize); 6] = [
     (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
+    (map::ELSEWHERE, size_of::<SaKey>(), size_of::<Address>()),
     (map::GENERATION, size_of::<u32>(), size_of::<u32>()),
     (map::COUNTERS, size_of::<u32>(), size_of::<Count>()),
     (map::RULE_COUNTERS, size_of::<u32>(), size_of::<RuleCount>()),

@@ -256,6 +256,15 @@ impl Links {
         self.wishes = wishes;
     }
 
+    /// Whether XDP sees whatever comes by any underlay.
+    pub(super) fn have_xdp(&self) -> bool {
+        self.underlays.iter().all(|underlay| match &underlay.state {
+            State::Guarded { attached, .. } => attached.xdp != XdpMode::None,
+            State::Unguarded { .. } => false,
+            State::Gone => true,
+        })
+    }
+
     fn guarded(&self) -> Vec<&str> {
         let guarded = self.underlays.iter().filter(|u| matches!(u.state, State::Guarded { .. }));
         guarded.map(|underlay| underlay.name.as_str()).collect()

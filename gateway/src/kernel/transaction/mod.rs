@@ -22,6 +22,14 @@ use super::xfrm::{
 pub(super) enum Step<'a> {
     /// Lets the BPF programs know an SA: before it exists, so that its first packet passes.
     Entry(SaId, SaDirection),
+    /// Has an inbound SA reached at another address of ours, too, as if its packets had been sent
+    /// to where it is.
+    Reach {
+        /// The SA by that address.
+        at: SaId,
+        /// Where it is.
+        to: IpAddr,
+    },
     /// Installs an SA.
     Sa(&'a ChildSpec, SaDirection),
     /// Has an SA go on between other addresses or ports.
@@ -138,6 +146,10 @@ pub(super) fn inbound_steps(spec: &ChildSpec) -> Result<Vec<Step<'_>>, KernelErr
         Mode::Transport => &[PolicyDirection::In],
     };
     let mut steps = sa_steps(spec, SaDirection::Inbound, directions)?;
+    if let Some(destination) = spec.reached_at {
+        let at = SaId { destination, spi: spec.inbound.spi };
+        steps.insert(0, Step::Reach { at, to: spec.inbound.destination });
+    }
     let owner = Owner::Child(spec.child);
     steps.extend(spec.addresses.iter().map(|address| Step::Address(*address, owner)));
     Ok(steps)

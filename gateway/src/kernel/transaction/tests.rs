@@ -44,6 +44,7 @@ impl Executor for Recorder {
     async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError> {
         let undo = match step {
             Step::Entry(id, _) => Undo::Entry(*id),
+            Step::Reach { at, .. } => Undo::Entry(*at),
             Step::Move(sa) => Undo::Move(sa.back()),
             Step::Sa(spec, direction) => Undo::Sa(name(spec, *direction)),
             Step::Policy(key, owner, _) => Undo::Policy(*key, *owner, None),

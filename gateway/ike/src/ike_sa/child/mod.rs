@@ -163,6 +163,7 @@ impl Terms {
             suite: self.choice.suite,
             selectors: self.narrowed.pairs.clone(),
             addresses: sa.assignment.lease.addresses().collect(),
+            reached_at: sa.left_behind(shared),
             encapsulation,
             replay_window: shared.config.replay_window,
             lifetime: ChildLifetime {

@@ -114,7 +114,7 @@ impl IkeSa {
             mobike.peer_addresses.retain(|address| *address != path.remote.ip());
             // It says so from elsewhere: where it was it is no more.
             if mobike.decides && path.remote != self.path.remote {
-                self.go(now, shared, path, "the peer has lost its address");
+                self.go(now, shared, path, ("the peer has lost its address", false));
             }
         }
         if update {
@@ -148,7 +148,7 @@ impl IkeSa {
         mobike.unproven = (!is_known).then_some(before);
         self.change_path(shared, path, "the peer has other addresses");
         if is_known {
-            self.move_children(now, shared, before);
+            self.move_children(now, shared, before, false);
         } else {
             self.want(Job::CheckPath);
         }

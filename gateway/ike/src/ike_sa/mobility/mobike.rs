@@ -8,13 +8,13 @@ use std::time::Instant;
 use gateway_wire::{Notify, NotifyType, Payload};
 
 use super::addresses::{MOST_ADDRESSES, Said, Told, additional, other_paths, said, told};
-use crate::config::PeerConfig;
+use crate::config::{Mode, PeerConfig};
 use crate::counters::Counter;
 use crate::event::EventKind;
-use crate::ike_sa::{IkeSa, Job, State, notify};
+use crate::ike_sa::{ChildState, IkeSa, Job, State, notify};
 use crate::io::{Done, Ends, KernelCommand, KernelError, Path};
 use crate::shared::{Owner, Purpose, Shared};
-use crate::time::after;
+use crate::time::{after, earlier};
 
 /// Octets of our COOKIE2; 8 to 64 are allowed (RFC 4555 4.2.5).
 pub(in crate::ike_sa) const COOKIE_LEN: usize = 16;
@@ -24,6 +24,9 @@ pub(in crate::ike_sa) const PATIENCE: u32 = 2;
 const LONG_PATIENCE: Duration = Duration::from_secs(300);
 /// How long to wait before the routing table is asked again for an address, while there is none.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is asked whether it leads by another address of ours now, after those have changed;
+/// each time after twice the wait: routes by a new address come later than itself.
+const LOOKS: u32 = 5;
 
 /// What is kept of an IKE SA on which both ends speak MOBIKE.
 #[derive(Debug)]
@@ -49,14 +52,22 @@ pub(crate) struct Mobike {
     /// Whether the peer may not have the keys in use yet: we have answered for them, and heard
     /// nothing under them.
     pub(in crate::ike_sa) unconfirmed: bool,
+    /// Whether the request under way has been sent by other paths than the one in use, too.
+    pub(super) tried_elsewhere: bool,
     /// Our address is gone: when to ask for another, and how often that has been in vain.
     homeless: Option<(Instant, usize)>,
+    /// When to ask whether another address of ours is the better one, and how often we have.
+    looking: Option<(Instant, u32)>,
+    /// The address of ours that we have come from. If it is ours still, the peer may send there
+    /// until it has followed.
+    left: Option<IpAddr>,
 }
 
 impl Mobike {
     /// When the routing table is to be asked again.
     pub(in crate::ike_sa) fn due(&self) -> Option<Instant> {
-        self.homeless.map(|(at, _)| at)
+        let looking = self.looking.map(|(at, _)| at);
+        earlier(self.homeless.map(|(at, _)| at), looking)
     }
 
     /// New keys: the hashes are of the SPIs, too, and the peer has said nothing under them yet.
@@ -130,7 +141,10 @@ impl IkeSa {
             heard_update: false,
             heard_addresses: false,
             unconfirmed: false,
+            tried_elsewhere: false,
             homeless: None,
+            looking: None,
+            left: None,
         }));
     }
 
@@ -163,10 +177,22 @@ impl IkeSa {
 
     /// We go on by another path, and tell the peer. ESP goes to another address of the peer when it
     /// has shown that it is there (RFC 4555 3.7).
-    pub(super) fn go(&mut self, now: Instant, shared: &mut Shared, path: Path, why: &'static str) {
+    ///
+    /// `gently`: the path that we leave still carries.
+    pub(super) fn go(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        path: Path,
+        (why, gently): (&'static str, bool),
+    ) {
         let (before, left) = (self.ends(&shared.config), self.path.remote.ip());
-        let new = path.remote.ip();
+        let (new, ours) = (path.remote.ip(), self.path.local.ip());
         if let Some(mobike) = self.mobike_mut() {
+            mobike.tried_elsewhere = false;
+            if ours != path.local.ip() {
+                mobike.left = Some(ours);
+            }
             mobike.unproven = (new != before.remote).then_some(before);
             // Where it was it may be again.
             if left != new {
@@ -176,19 +202,48 @@ impl IkeSa {
             }
         }
         self.change_path(shared, path, why);
-        self.move_children(now, shared, before);
+        self.move_children(now, shared, before, gently);
         self.want(Job::UpdateAddresses);
         self.say_under_old_keys(shared, true);
+        if ours != path.local.ip() && self.left_behind(shared).is_some() {
+            self.renew_children(now, shared);
+        }
+    }
+
+    /// The address of ours that we have come from, if the peer may still reach us there.
+    pub(in crate::ike_sa) fn left_behind(&self, shared: &Shared) -> Option<IpAddr> {
+        let here = self.path.local.ip();
+        let left = self.mobike().and_then(|mobike| mobike.left)?;
+        let is_ours = left != here && shared.local_addresses.contains(&left);
+        (is_ours && left.is_ipv4() == here.is_ipv4()).then_some(left)
+    }
+
+    /// The kernel's SAs may still be at the address that we have come from ([`KernelCommand`]'s
+    /// `MoveChild`), which may go any time: those that are made now are not.
+    fn renew_children(&mut self, now: Instant, shared: &mut Shared) {
+        let renewed: Vec<_> = self
+            .children()
+            .filter(|c| c.state == ChildState::Installed && c.mode == Mode::Tunnel && !c.redundant)
+            .map(|c| c.id)
+            .collect();
+        for child in renewed {
+            self.child_expired(now, shared, child, false);
+        }
     }
 
     /// An authentic response has come by a path: if it is another one than that in use, we have
     /// tried it because that one was silent.
     pub(super) fn answered_by(&mut self, now: Instant, shared: &mut Shared, path: Path) {
-        let Some(mobike) = self.mobike().filter(|mobike| mobike.decides) else { return };
+        let Some(mobike) = self.mobike_mut().filter(|mobike| mobike.decides) else { return };
+        // Else it answers what was sent before we went on, and that path need not be the better one.
+        if !core::mem::take(&mut mobike.tried_elsewhere) {
+            return;
+        }
+        let Some(mobike) = self.mobike() else { return };
         if path != self.path
             && mobike.others(shared, self.peer.as_deref(), self.path).contains(&path)
         {
-            self.go(now, shared, path, "the path in use is silent, and this one is not");
+            self.go(now, shared, path, ("the path in use is silent, and this one is not", false));
         }
     }
 
@@ -212,8 +267,8 @@ impl IkeSa {
         paths.get(at).copied().unwrap_or(self.path)
     }
 
-    /// Our addresses have changed, or it is time to look for one again.
-    pub(crate) fn addresses_changed(&mut self, now: Instant, shared: &mut Shared) {
+    /// Our addresses have changed (`changed`), or it is time to look for one again.
+    pub(crate) fn addresses_changed(&mut self, now: Instant, shared: &mut Shared, changed: bool) {
         let Some(peer) = self.peer.clone().filter(|peer| peer.local_address.is_none()) else {
             return;
         };
@@ -227,8 +282,9 @@ impl IkeSa {
                 self.add_job(now, shared, Job::TellAddresses);
                 self.say_under_old_keys(shared, false);
             }
-            return;
+            return self.look_around(now, shared, changed);
         }
+        mobike.looking = None;
         let in_vain = mobike.homeless.map_or(0, |(_, in_vain)| in_vain);
         mobike.homeless = Some((after(now, LOOK_AGAIN), in_vain.saturating_add(1)));
         // To where the peer is, and in turn to where else it may be.
@@ -238,6 +294,22 @@ impl IkeSa {
         let Some(remote) = remotes.get(at).copied() else { return };
         let owner = Owner::IkeSa(self.id, Purpose::NewAddress(remote));
         shared.command(owner, KernelCommand::FindLocalAddress { remote });
+    }
+
+    /// Asks the routing table whether it still leads to the peer from where we are: who comes to
+    /// another network has both addresses for some time.
+    fn look_around(&mut self, now: Instant, shared: &mut Shared, changed: bool) {
+        let remote = self.path.remote.ip();
+        let Some(mobike) = self.mobike_mut().filter(|mobike| mobike.decides) else { return };
+        let looks = mobike.looking.map_or(LOOKS, |(_, looks)| looks);
+        let looks = if changed { 0 } else { looks };
+        let wait = LOOK_AGAIN.saturating_mul(1_u32.checked_shl(looks).unwrap_or(u32::MAX));
+        let more = looks < LOOKS;
+        mobike.looking = more.then(|| (after(now, wait), looks.saturating_add(1)));
+        if more {
+            let owner = Owner::IkeSa(self.id, Purpose::NewAddress(remote));
+            shared.command(owner, KernelCommand::FindLocalAddress { remote });
+        }
     }
 
     /// The routing table has said which of our addresses leads to the peer now.
@@ -253,6 +325,20 @@ impl IkeSa {
             Ok(Done::Ok | Done::Use { .. }) | Err(_) => None,
         };
         let found = found.filter(|local| shared.local_addresses.contains(local));
+        let at_home = self.mobike().is_some_and(|mobike| mobike.homeless.is_none());
+        if at_home {
+            let mut path = self.path;
+            let stays = |local: &IpAddr| *local == path.local.ip() || remote != path.remote.ip();
+            if let Some(local) = found.filter(|local| !stays(local))
+                && self.is_ours_to_choose()
+            {
+                path.local.set_ip(local);
+                let why = "the routing table leads to the peer from another address of ours";
+                self.go(now, shared, path, (why, true));
+                self.next_job(now, shared);
+            }
+            return;
+        }
         let Some(local) = found else {
             // Said once: it is asked for again every second.
             if self.mobike().and_then(|mobike| mobike.homeless).is_some_and(|(_, asked)| asked == 1)
@@ -265,13 +351,11 @@ impl IkeSa {
         };
         let (mut path, before) = (self.path, self.ends(&shared.config));
         let Some(mobike) = self.mobike_mut() else { return };
-        if mobike.homeless.take().is_none() {
-            return;
-        }
+        mobike.homeless = None;
         path.local.set_ip(local);
         path.remote.set_ip(remote);
         if mobike.decides {
-            self.go(now, shared, path, "our address is gone");
+            self.go(now, shared, path, ("our address is gone", false));
         } else {
             // The initiator decides, and hears from where we are; ESP waits for its word.
             mobike.unproven = Some(before);

@@ -67,7 +67,7 @@ impl IkeSa {
         } else if established.nat.remote && !established.nat.local {
             let before = self.ends(&shared.config);
             self.change_path(shared, path, "the NAT in front of the peer has changed its mapping");
-            self.move_children(now, shared, before);
+            self.move_children(now, shared, before, false);
         }
     }
 
@@ -84,8 +84,9 @@ impl IkeSa {
         }
     }
 
-    /// The Child SAs go where the IKE SA has gone, if that is elsewhere than before.
-    fn move_children(&mut self, now: Instant, shared: &mut Shared, before: Ends) {
+    /// The Child SAs go where the IKE SA has gone, if that is elsewhere than before. `gently`: where
+    /// they were, they could stay for some time.
+    fn move_children(&mut self, now: Instant, shared: &mut Shared, before: Ends, gently: bool) {
         let ends = self.ends(&shared.config);
         if ends == before {
             return;
@@ -110,7 +111,7 @@ impl IkeSa {
         }
         for (child, ends) in moved {
             let owner = Owner::IkeSa(self.id, Purpose::MoveChild(child));
-            shared.command(owner, KernelCommand::MoveChild { child, ends });
+            shared.command(owner, KernelCommand::MoveChild { child, ends, gently });
         }
         for child in lost {
             let why = "its selectors are addresses that one of the ends has no more";

@@ -173,6 +173,9 @@ impl IkeSa {
 
     /// The request under way is sent by another path, too.
     pub(in crate::ike_sa) fn sent_elsewhere(&mut self) {
+        if let Some(mobike) = self.mobike_mut() {
+            mobike.tried_elsewhere = true;
+        }
         if let State::Established(established) = &mut self.state
             && let Some(Current::UpdateAddresses(updating)) = &mut established.current
         {
@@ -237,7 +240,7 @@ impl IkeSa {
                 mobike.unproven = None;
             }
         }
-        self.move_children(now, shared, before);
+        self.move_children(now, shared, before, false);
     }
 
     /// Nobody knows by which path the peer goes on: the two ends are out of step for good.
@@ -304,7 +307,7 @@ impl IkeSa {
             return;
         }
         if let Some(before) = self.mobike_mut().and_then(|mobike| mobike.unproven.take()) {
-            self.move_children(now, shared, before);
+            self.move_children(now, shared, before, false);
         }
     }
 

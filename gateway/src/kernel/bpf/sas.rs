@@ -1,0 +1,105 @@
+//! The SAs that the programs know.
+
+use std::net::IpAddr;
+
+use aya::maps::MapError;
+use gateway_common::{SaKey, SaValue};
+
+use super::error::BpfError;
+use super::rules::address;
+use super::{DataPath, Sa, SaDirection, is_absent};
+
+impl DataPath {
+    /// Tells the programs of an SA, or changes what they know. Outbound SAs are to be known before
+    /// the kernel sends with them: until then their packets look like clear traffic.
+    ///
+    /// # Errors
+    /// The kernel refuses, for want of memory or because the map is full.
+    pub fn insert_sa(&mut self, sa: &Sa) -> Result<(), BpfError> {
+        let flags = match sa.direction {
+            SaDirection::Inbound { strip: true } => SaValue::INBOUND | SaValue::STRIP,
+            SaDirection::Inbound { strip: false } => SaValue::INBOUND,
+            SaDirection::Outbound => SaValue::OUTBOUND,
+        };
+        self.sas
+            .insert(sa_key(sa.destination, sa.spi), SaValue { flags }, 0)
+            .map_err(|error| BpfError::kernel("an SA cannot be added to the BPF map", &error))?;
+        self.forget_elsewhere(sa.destination, sa.spi)
+    }
+
+    /// Tells the programs that an inbound SA of ours, of which the UDP header is taken off, is
+    /// reached at another address too: what comes there goes on as if it had been sent to `to`,
+    /// where the kernel has the SA.
+    ///
+    /// # Errors
+    /// The addresses are of two families; or the kernel refuses, for want of memory or because the
+    /// map is full.
+    pub fn reach_sa_at(&mut self, at: IpAddr, spi: u32, to: IpAddr) -> Result<(), BpfError> {
+        if at.is_ipv4() != to.is_ipv4() {
+            return Err(BpfError::OtherFamily { at, to });
+        }
+        let failed = |error: MapError| {
+            BpfError::kernel("an SA's other address cannot be added to a BPF map", &error)
+        };
+        let key = sa_key(at, spi);
+        let flags = SaValue::INBOUND | SaValue::STRIP | SaValue::ELSEWHERE;
+        // What says where it is first: without that a packet would go on as it is.
+        self.elsewhere.insert(key, address(to), 0).map_err(failed)?;
+        self.sas.insert(key, SaValue { flags }, 0).map_err(failed)
+    }
+
+    fn forget_elsewhere(&mut self, destination: IpAddr, spi: u32) -> Result<(), BpfError> {
+        match self.elsewhere.remove(&sa_key(destination, spi)) {
+            Err(error) if !is_absent(&error) => {
+                let what = "an SA's other address cannot be removed from a BPF map";
+                Err(BpfError::kernel(what, &error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Makes the programs forget an SA. Whether they knew it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_sa(&mut self, destination: IpAddr, spi: u32) -> Result<bool, BpfError> {
+        let known = match self.sas.remove(&sa_key(destination, spi)) {
+            Ok(()) => true,
+            Err(error) if is_absent(&error) => false,
+            Err(error) => {
+                return Err(BpfError::kernel("an SA cannot be removed from the BPF map", &error));
+            }
+        };
+        self.forget_elsewhere(destination, spi)?;
+        Ok(known)
+    }
+
+    /// The SAs that the programs know, in order.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn sas(&self) -> Result<Vec<Sa>, BpfError> {
+        let mut sas = self
+            .sas
+            .iter()
+            .map(|found| found.map(|(key, value)| known_sa(key, value)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| BpfError::kernel("the SAs cannot be read", &error))?;
+        sas.sort_unstable();
+        Ok(sas)
+    }
+}
+
+fn sa_key(destination: IpAddr, spi: u32) -> SaKey {
+    SaKey::new(address(destination), spi.to_be_bytes())
+}
+
+fn known_sa(key: SaKey, value: SaValue) -> Sa {
+    let destination = IpAddr::from(key.destination.octets()).to_canonical();
+    let direction = if value.has(SaValue::OUTBOUND) {
+        SaDirection::Outbound
+    } else {
+        SaDirection::Inbound { strip: value.has(SaValue::STRIP) }
+    };
+    Sa { destination, spi: u32::from_be(key.spi), direction }
+}
