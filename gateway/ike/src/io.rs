@@ -75,6 +75,14 @@ pub enum Output {
         /// From our port 4500 to the peer's.
         path: Path,
     },
+    /// ESP with this SPI may come before its SA is installed, since the peer may send as soon as it
+    /// has answered what is transmitted next: until then it is to be kept, unread and bounded.
+    Expect {
+        /// The address of ours to which it comes.
+        local: IpAddr,
+        /// The SPI in host order.
+        spi: u32,
+    },
     /// Have the kernel do something, and hand in the result.
     Kernel(CommandId, KernelCommand),
     /// Something that an operator may want to read.

@@ -228,6 +228,10 @@ impl Shared {
         self.outputs.extend(message.into_iter().map(|octets| Output::Transmit { path, octets }));
     }
 
+    pub(crate) fn expect(&mut self, local: IpAddr, spi: u32) {
+        self.outputs.push_back(Output::Expect { local, spi });
+    }
+
     pub(crate) fn keepalive(&mut self, path: Path) {
         self.count(Counter::KeepaliveSent);
         self.outputs.push_back(Output::Keepalive { path });

@@ -41,7 +41,9 @@ use self::reload::Outcome as ReloadOutcome;
 use crate::clock;
 use crate::control::{Call, KernelReport, Request, Response, Server, StatusReport};
 use crate::kernel::{LinkChange, Notice};
-use crate::net::{Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, TokenBucket};
+use crate::net::{
+    Early, Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, TokenBucket,
+};
 
 pub use self::error::RunError;
 pub use self::guard::guard;
@@ -80,6 +82,8 @@ pub struct Driver<K, M> {
     endpoint: Endpoint,
     parts: Parts<K, M>,
     inbound: Inbound,
+    /// ESP for SAs that are not there yet.
+    early: Early,
     /// ESP on the socket for an SPI that is not ours.
     unknown_esp: u64,
     buffer: Vec<u8>,
@@ -121,6 +125,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             endpoint,
             parts,
             inbound: Inbound::default(),
+            early: Early::default(),
             unknown_esp: 0,
             buffer: vec![0; RECEIVE_BUFFER],
             complaints: TokenBucket::new(1, 5),
@@ -166,7 +171,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     }
 
     async fn wait(&mut self) -> Wake {
-        let timeouts = [self.endpoint.next_timeout(), self.ending, self.look_at_links];
+        let (core, early) = (self.endpoint.next_timeout(), self.early.deadline());
+        let timeouts = [core, early, self.ending, self.look_at_links];
         let timeout = timeouts.into_iter().flatten().min();
         let Parts { monitor, sockets, control, signals, reload, .. } = &mut self.parts;
         tokio::select! {
@@ -196,6 +202,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                 if self.look_at_links.is_some_and(|time| time <= clock::now()) {
                     self.check_links(&LinkChange::default()).await;
                 }
+                self.early.forget_old(clock::now());
                 self.handle(Input::Timeout).await;
             }
         }
@@ -215,6 +222,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             match output {
                 Output::Transmit { path, octets } => self.transmit(&path, &octets),
                 Output::Keepalive { path } => self.keep_alive(&path),
+                Output::Expect { local, spi } => self.expect(local, spi),
                 Output::Kernel(id, command) => {
                     let result = self.execute(command).await;
                     self.endpoint.handle(clock::now(), Input::CommandDone(id, result));
@@ -239,6 +247,22 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             && self.complaints.take(clock::now())
         {
             tracing::warn!(%path, %error, "Cannot send a NAT keepalive");
+        }
+    }
+
+    fn expect(&mut self, local: IpAddr, spi: u32) {
+        if let Err(error) = self.early.expect(clock::now(), local, spi)
+            && self.complaints.take(clock::now())
+        {
+            tracing::warn!(%error, "What the peer sends before its Child SA is there will be lost");
+        }
+    }
+
+    /// What has come for an SA before it was there.
+    fn hand_over_early(&mut self, (local, spi): (IpAddr, u32)) {
+        let waiting = self.early.take(local, spi);
+        for (path, esp) in waiting {
+            self.reinject(&path, spi, &esp);
         }
     }
 
@@ -267,6 +291,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let result = self.parts.kernel.execute(command).await;
         if let (Some((child, sa, reached_at)), Ok(_)) = (installs, &result) {
             self.inbound.installed(child, sa);
+            self.hand_over_early(sa);
             if let Some(address) = reached_at {
                 self.inbound.moved(child, address, sa.0);
             }
@@ -297,6 +322,9 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     fn reinject(&mut self, path: &Path, spi: u32, esp: &[u8]) {
         let Some(destination) = self.inbound.destination(path.local.ip(), spi) else {
+            if self.early.keep(path, spi, esp) {
+                return;
+            }
             self.unknown_esp = self.unknown_esp.saturating_add(1);
             return;
         };
@@ -389,6 +417,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let Parts { kernel, sockets, reinjector, control, reload, .. } = &mut self.parts;
         let counters = self.endpoint.counters().iter();
         let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
+        let counters = counters.chain(self.early.counters());
         let counters = counters.chain([
             ("esp_unknown_spi", self.unknown_esp),
             ("log_lines_suppressed", self.journal.unlogged()),

@@ -3,9 +3,10 @@
 //! [`Sockets`] gives datagrams with the pair of addresses that they came by, and sends from the
 //! address that it is told. The non-ESP marker of port 4500 exists only in here. ESP that reaches
 //! port 4500 although XDP strips it before (outer fragments, which the kernel reassembled) is
-//! handed back to the local stack by [`Reinjector`].
+//! handed back to the local stack by [`Reinjector`], and so is what [`Early`] has kept.
 
 mod bucket;
+mod early;
 mod holder;
 mod options;
 mod reinject;
@@ -20,6 +21,7 @@ use std::io;
 use gateway_ike::io::Path;
 
 pub use self::bucket::TokenBucket;
+pub use self::early::{Early, Packet};
 pub use self::reinject::{Outcome, Reinjector};
 pub use self::socket::{Family, IkeSocket, Received};
 

@@ -252,7 +252,7 @@ fn destination(message: &ControlMessageOwned) -> Option<IpAddr> {
     }
 }
 
-fn source(address: &SockaddrStorage) -> Option<SocketAddr> {
+pub(super) fn source(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = || address.as_sockaddr_in().map(|a| SocketAddr::V4(SocketAddrV4::from(*a)));
     let v6 = || address.as_sockaddr_in6().map(|a| SocketAddr::V6(SocketAddrV6::from(*a)));
     v4().or_else(v6)

@@ -48,7 +48,7 @@ impl Host {
                     let done = if local { Done::LocalAddress(self.address) } else { Done::Ok };
                     self.endpoint.handle(now, Input::CommandDone(id, Ok(done)));
                 }
-                Output::Event(_) | Output::Keepalive { .. } => {}
+                Output::Event(_) | Output::Keepalive { .. } | Output::Expect { .. } => {}
             }
         }
         sent

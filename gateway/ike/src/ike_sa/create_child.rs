@@ -79,6 +79,7 @@ impl IkeSa {
             return Ok(());
         }
         let nonce: [u8; NONCE_LEN] = shared.octets()?;
+        self.expect(shared, &offer);
         let group = offer.group(group_of_ike_sa);
         let pending = group.map(|g| shared.key_exchange.generate(g)).transpose()?;
         // RFC 7296 1.3.3: the SPI is the one that *we* expect in ESP of the SA replaced.

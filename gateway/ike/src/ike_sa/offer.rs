@@ -6,7 +6,7 @@ use gateway_wire::{KeMethod, NotifyType, Payload, TrafficSelector, TrafficSelect
 
 use super::child::Narrowed;
 use super::jobs::Wish;
-use super::notify;
+use super::{IkeSa, notify};
 use crate::algorithms::Group;
 use crate::config::{Action, Mode, Protect, Rule, RuleName, UserName};
 use crate::error::Error;
@@ -44,6 +44,17 @@ pub(crate) struct ChildOffer {
 pub(super) struct ChildAnswer {
     pub(super) choice: EspChoice,
     pub(super) narrowed: Narrowed,
+}
+
+impl IkeSa {
+    /// Where a Child SA takes over from one of another IKE SA, the peer may send by it before we can
+    /// receive (RFC 7296 2.8), and what it would have sent by the old one is lost. One that replaces
+    /// another on the same IKE SA is known to be sent by later.
+    pub(super) fn expect(&self, shared: &mut Shared, offer: &ChildOffer) {
+        if self.supersedes.is_some() {
+            shared.expect(self.path.local.ip(), offer.spi);
+        }
+    }
 }
 
 impl ChildOffer {

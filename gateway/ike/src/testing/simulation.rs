@@ -43,6 +43,8 @@ pub struct Node {
     pub keepalives: Vec<Path>,
     /// Commands of which its kernel has said nothing.
     unanswered: Vec<CommandId>,
+    /// The SPIs for which ESP may come before their SA is there.
+    pub expected: Vec<u32>,
 }
 
 /// Some hosts and the network between them.
@@ -76,6 +78,7 @@ impl Node {
             sent: Vec::new(),
             keepalives: Vec::new(),
             unanswered: Vec::new(),
+            expected: Vec::new(),
         }
     }
 }
@@ -160,6 +163,7 @@ impl Simulation {
                     node.keepalives.push(path);
                     self.network.keep_alive(now, path);
                 }
+                Output::Expect { spi, .. } => node.expected.push(spi),
                 Output::Kernel(id, command) => match node.kernel.execute(command) {
                     Some(result) => node.endpoint.handle(now, Input::CommandDone(id, result)),
                     None => node.unanswered.push(id),

@@ -35,7 +35,10 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
     let answer = loop {
         match b.endpoint.poll_output().expect("an answer to IKE_SA_INIT") {
             Output::Transmit { octets, .. } => break octets,
-            Output::Kernel(..) | Output::Event(_) | Output::Keepalive { .. } => {}
+            Output::Kernel(..)
+            | Output::Event(_)
+            | Output::Keepalive { .. }
+            | Output::Expect { .. } => {}
         }
     };
     while b.endpoint.poll_output().is_some() {}
@@ -49,7 +52,7 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
         match output {
             Output::Transmit { .. } => panic!("answered before the kernel has the SA"),
             Output::Kernel(id, command) => commands.push((id, command)),
-            Output::Event(_) | Output::Keepalive { .. } => {}
+            Output::Event(_) | Output::Keepalive { .. } | Output::Expect { .. } => {}
         }
     }
     let [(id, command)] = <[_; 1]>::try_from(commands).unwrap();

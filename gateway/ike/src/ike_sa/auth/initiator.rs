@@ -82,6 +82,7 @@ impl IkeSa {
         payloads.extend(request.iter().map(|r| Payload::Configuration(r.payload())));
         if let Some(offer) = &offer {
             payloads.extend(offer.payloads());
+            self.expect(shared, offer);
         }
         let mut mobility = mobike::announcement(shared, &peer, self.path);
         if peer.mobike {
