@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod certificates;
 pub mod chroot;
+pub mod crash;
 pub mod daemon;
 pub mod error;
 pub mod frame;

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::certificates::{Authority, Issued, ROOT_NAME};
 use crate::chroot;
+use crate::crash::Peer;
 use crate::daemon::{Daemon, tail, wait_for};
 use crate::error::{Context as _, Error, Result};
 use crate::namespace::{Namespace, output};
@@ -369,4 +370,19 @@ fn make_database(
     let bundle = bundle.display().to_string();
     run("/usr/bin/pk12util", &["-K", "", "-W", BUNDLE_PASSWORD, "-i", &bundle])?;
     run("/usr/bin/certutil", &["-M", "-n", ROOT_NAME, "-t", "CT,,"])
+}
+
+impl Peer for Libreswan<'_> {
+    fn daemon(&mut self) -> &mut Daemon {
+        self.daemon()
+    }
+
+    fn initiate(&self) -> Result {
+        self.initiate()
+    }
+
+    fn has_one(&self) -> Result<bool> {
+        // An IKE SA without a Child SA stays until its lifetime ends.
+        Ok(self.states()?.matches("ESTABLISHED_CHILD_SA").count() == 1)
+    }
 }

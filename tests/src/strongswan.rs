@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::certificates::{Authority, Issued};
 use crate::chroot;
+use crate::crash::Peer;
 use crate::daemon::{Daemon, tail, wait_for};
 use crate::error::{Context as _, Error, Result};
 use crate::namespace::{Namespace, output};
@@ -484,5 +485,19 @@ swanctl {{
         }
         output(&mut command, "")
             .map_err(|error| Error::new(format!("{error}\n{}", tail(&self.daemon.log()))))
+    }
+}
+
+impl Peer for StrongSwan<'_> {
+    fn daemon(&mut self) -> &mut Daemon {
+        self.daemon()
+    }
+
+    fn initiate(&self) -> Result {
+        self.initiate()
+    }
+
+    fn has_one(&self) -> Result<bool> {
+        Ok(self.sas()?.matches("ESTABLISHED").count() == 1)
     }
 }

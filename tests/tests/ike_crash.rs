@@ -3,28 +3,14 @@
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use gateway_tests::Result;
-use gateway_tests::daemon::{Daemon, wait_for};
-use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::crash::{self, from_client, kill};
+use gateway_tests::gateway::{Gateway, Policy, RULE};
 use gateway_tests::pair::Version;
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::all_answered;
 use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
-use gateway_tests::traffic::PingOptions;
-use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use Family::V4;
-
-fn kill(daemon: &mut Daemon) -> Result {
-    daemon.signal(Signal::SIGKILL)?;
-    daemon.wait(PATIENCE).map(drop)
-}
-
-fn from_client(topology: &Topology) -> Result {
-    let target = topology.server.host_address(V4);
-    all_answered(&topology.client.host, target, &PingOptions::default())
-}
 
 #[test]
 fn a_responder_that_was_killed_proves_it_with_the_secret_of_before() -> Result {
@@ -58,25 +44,9 @@ fn strongswan_began(version: Version) -> Result {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let of_server = Policy::of_server(&topology, V4, V4);
-    let mut server = Gateway::start(&topology.server.gateway, &of_server)?;
     let theirs = Connection { liveness: Some(2), ..Connection::of_client(&topology, V4, V4) };
-    let mut client = version.start(&topology.client.gateway, &theirs)?;
-    client.initiate()?;
-    let before = server.wait_child(RULE)?;
-    kill(client.daemon())?;
-    drop(client);
-    let client = version.start(&topology.client.gateway, &theirs)?;
-    client.initiate()?;
-    only_the_second(&server, &before)?;
-    from_client(&topology)?;
-
-    // And now we are killed: it asks, gets no answer that it may believe, and begins anew.
-    kill(server.daemon())?;
-    drop(server);
-    let server = Gateway::start(&topology.server.gateway, &of_server)?;
-    server.wait_child(RULE)?;
-    from_client(&topology)
+    let start = || version.start(&topology.client.gateway, &theirs);
+    crash::of_client_and_ours(&topology, start, |_client| Ok(()))
 }
 
 fn strongswan_answered(version: Version) -> Result {
@@ -85,30 +55,7 @@ fn strongswan_answered(version: Version) -> Result {
     }
     let topology = Topology::new(Between::Switch)?;
     let theirs = Connection::of_server(&topology, V4, V4);
-    let mut server = version.start(&topology.server.gateway, &theirs)?;
-    let of_client = Policy {
-        settings: "retransmit-tries = 2".to_owned(),
-        peer_keys: "liveness = \"2s\"".to_owned(),
-        ..Policy::of_client(&topology, V4, V4).with_rules(|rule| rule.start = "always")
-    };
-    let mut client = Gateway::start(&topology.client.gateway, &of_client)?;
-    let before = client.wait_child(RULE)?;
-    kill(server.daemon())?;
-    drop(server);
-    let server = version.start(&topology.server.gateway, &theirs)?;
-    client.wait_counter("ike_peer_dead", 1)?;
-    only_the_second(&client, &before)?;
-    from_client(&topology)?;
-
-    // And now we are killed: our INITIAL_CONTACT ends what it still has of us.
-    kill(client.daemon())?;
-    drop(client);
-    let client = Gateway::start(&topology.client.gateway, &of_client)?;
-    client.wait_child(RULE)?;
-    wait_for("one IKE SA of strongSwan", PATIENCE, || {
-        Ok((server.sas()?.matches("ESTABLISHED").count() == 1).then_some(()))
-    })?;
-    from_client(&topology)
+    crash::of_server_and_ours(&topology, || version.start(&topology.server.gateway, &theirs))
 }
 
 #[test]
@@ -129,13 +76,4 @@ fn a_newer_strongswan_that_began_and_was_killed_is_back_by_its_initial_contact_o
 #[test]
 fn a_newer_strongswan_that_answered_and_was_killed_is_found_dead_and_reached_anew() -> Result {
     strongswan_answered(Version::Newer)
-}
-
-/// Waits until there is one Child SA, and another than before.
-fn only_the_second(gateway: &Gateway<'_>, before: &Value) -> Result {
-    wait_for("another Child SA", PATIENCE, || {
-        let children = gateway.children(RULE)?;
-        let [child] = children.as_slice() else { return Ok(None) };
-        Ok((child.get("inbound_spi") != before.get("inbound_spi")).then_some(()))
-    })
 }

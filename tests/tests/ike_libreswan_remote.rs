@@ -2,19 +2,18 @@
 //! end was killed.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
-use core::net::IpAddr;
 use core::time::Duration;
 
-use gateway_tests::daemon::{Daemon, wait_for};
+use gateway_tests::crash;
+use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::libreswan::{Connection, Libreswan};
 use gateway_tests::mobility::{kept, wait_at};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{all_answered, both_ways, hosts};
+use gateway_tests::scenario::{both_ways, hosts};
 use gateway_tests::topology::{Between, Family, Topology};
-use gateway_tests::traffic::{PingOptions, ping_until_answered};
+use gateway_tests::traffic::ping_until_answered;
 use gateway_tests::{Context as _, Result};
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use Family::V4;
@@ -101,60 +100,15 @@ fn libreswan_gets_an_address_of_our_pool_and_roams() -> Result {
     server.wait_gone()
 }
 
-fn kill(daemon: &mut Daemon) -> Result {
-    daemon.signal(Signal::SIGKILL)?;
-    daemon.wait(PATIENCE).map(drop)
-}
-
-/// Waits until there is one Child SA, and another than before.
-fn only_the_second(gateway: &Gateway<'_>, before: &Value) -> Result {
-    wait_for("another Child SA", PATIENCE, || {
-        let children = gateway.children(RULE)?;
-        let [child] = children.as_slice() else { return Ok(None) };
-        Ok((child.get("inbound_spi") != before.get("inbound_spi")).then_some(()))
-    })
-}
-
-fn from_client(topology: &Topology) -> Result {
-    let target: IpAddr = topology.server.host_address(V4);
-    all_answered(&topology.client.host, target, &PingOptions::default())
-}
-
-/// How soon we find out that nobody answers.
-fn impatient(policy: Policy) -> Policy {
-    Policy {
-        settings: "retransmit-tries = 2".to_owned(),
-        peer_keys: "liveness = \"2s\"".to_owned(),
-        ..policy
-    }
-}
-
 #[test]
 fn libreswan_that_began_and_was_killed_is_back_and_finds_us_when_we_were() -> Result {
     if !met(&NEEDED)? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let of_server = impatient(Policy::of_server(&topology, V4, V4));
-    let mut server = Gateway::start(&topology.server.gateway, &of_server)?;
     let theirs = Connection::of_client(&topology, V4).impatient();
-    let mut client = Libreswan::start(&topology.client.gateway, &theirs)?;
-    client.initiate()?;
-    let before = server.wait_child(RULE)?;
-    kill(client.daemon())?;
-    drop(client);
-    let client = Libreswan::start(&topology.client.gateway, &theirs)?;
-    client.initiate()?;
-    only_the_second(&server, &before)?;
-    from_client(&topology)?;
-
-    // And now we are killed: it asks, gets no answer that it may believe, and begins anew.
-    kill(server.daemon())?;
-    drop(server);
-    let server = Gateway::start(&topology.server.gateway, &of_server)?;
-    server.wait_child(RULE)?;
-    from_client(&topology)?;
-    client.terminate()
+    let start = || Libreswan::start(&topology.client.gateway, &theirs);
+    crash::of_client_and_ours(&topology, start, Libreswan::terminate)
 }
 
 #[test]
@@ -164,28 +118,7 @@ fn libreswan_that_answered_and_was_killed_is_reached_anew_and_takes_us_again() -
     }
     let topology = Topology::new(Between::Switch)?;
     let theirs = Connection::of_server(&topology, V4);
-    let mut server = Libreswan::start(&topology.server.gateway, &theirs)?;
-    let of_client = impatient(Policy::of_client(&topology, V4, V4));
-    let of_client = of_client.with_rules(|rule| rule.start = "always");
-    let mut client = Gateway::start(&topology.client.gateway, &of_client)?;
-    let before = client.wait_child(RULE)?;
-    kill(server.daemon())?;
-    drop(server);
-    let server = Libreswan::start(&topology.server.gateway, &theirs)?;
-    client.wait_counter("ike_peer_dead", 1)?;
-    only_the_second(&client, &before)?;
-    from_client(&topology)?;
-
-    // And now we are killed: our INITIAL_CONTACT ends what it still has of us.
-    kill(client.daemon())?;
-    drop(client);
-    let client = Gateway::start(&topology.client.gateway, &of_client)?;
-    client.wait_child(RULE)?;
-    wait_for("one Child SA of libreswan", PATIENCE, || {
-        // An IKE SA without one stays until its lifetime ends.
-        Ok((server.states()?.matches("ESTABLISHED_CHILD_SA").count() == 1).then_some(()))
-    })?;
-    from_client(&topology)
+    crash::of_server_and_ours(&topology, || Libreswan::start(&topology.server.gateway, &theirs))
 }
 
 /// How long everything is on its way while both ask.
