@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use gateway_wire::{IdType, Identification};
 
 use crate::config::Identity;
-use crate::crypto::x509::DistinguishedName;
+use crate::crypto::x509::{DistinguishedName, NormalName};
 
 impl Identity {
     /// The type and data of the ID payload.
@@ -33,13 +33,36 @@ impl Identity {
     /// to case, as in DNS; only the domain part of an e-mail address is a DNS name, but nobody
     /// gives two people the same address in different case.
     pub(crate) fn is(&self, id: &Identification<'_>) -> bool {
-        let (kind, data) = self.to_wire();
-        kind == id.kind
-            && match self {
-                Self::Fqdn(_) | Self::Email(_) => data.eq_ignore_ascii_case(id.data),
-                Self::Address(_) | Self::KeyId(_) => data == id.data,
-                Self::Dn(name) => name.is(id.data),
+        IdentityKey::from(self) == IdentityKey::from(id)
+    }
+}
+
+/// What an identity is found by: an identity with everything taken away that makes no difference.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum IdentityKey {
+    /// Its type and octets.
+    Octets(IdType, Vec<u8>),
+    /// A distinguished name.
+    Name(NormalName),
+}
+
+impl From<&Identification<'_>> for IdentityKey {
+    fn from(id: &Identification<'_>) -> Self {
+        match id.kind {
+            IdType::FQDN | IdType::RFC822_ADDR => {
+                Self::Octets(id.kind, id.data.to_ascii_lowercase())
             }
+            IdType::DER_ASN1_DN => NormalName::from_der(id.data)
+                .map_or_else(|| Self::Octets(id.kind, id.data.to_vec()), Self::Name),
+            kind => Self::Octets(kind, id.data.to_vec()),
+        }
+    }
+}
+
+impl From<&Identity> for IdentityKey {
+    fn from(identity: &Identity) -> Self {
+        let (kind, data) = identity.to_wire();
+        Self::from(&Identification::new(kind, &data))
     }
 }
 

@@ -19,7 +19,9 @@
 pub mod algorithms;
 pub mod assignment;
 mod channel;
+mod children;
 pub mod config;
+mod contacts;
 mod cookie;
 pub mod counters;
 mod crash;
@@ -35,6 +37,7 @@ pub mod keys;
 mod leases;
 mod natt;
 mod payloads;
+mod policies;
 mod proposal;
 pub mod random;
 pub mod reason;

@@ -10,7 +10,9 @@ use std::time::Instant;
 use gateway_wire::{Header, IkeSpi, TrafficSelector};
 
 use crate::channel::Datagrams;
-use crate::config::{Action, EndpointConfig, PeerName, PolicySet, Pool, Rule, RuleName, UserName};
+use crate::children::Children;
+use crate::config::{Action, EndpointConfig, PeerName, Pool, Rule, RuleName, UserName};
+use crate::contacts::Contacts;
 use crate::counters::{Counter, Counters};
 use crate::crash::Tokens;
 use crate::crypto::key_exchange::KeyExchange;
@@ -18,6 +20,7 @@ use crate::event::{Event, EventKind};
 use crate::ike_sa::{Heard, IkeSa, Saying};
 use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
 use crate::leases::{Holder, Lease, Leases};
+use crate::policies::Policies;
 use crate::random::{Random, RandomFailed};
 use crate::reason;
 use crate::reqids::Reqids;
@@ -59,10 +62,9 @@ pub(crate) enum Purpose {
 pub(crate) enum Effect {
     /// INITIAL_CONTACT: older IKE SAs with this peer are dead (RFC 7296 2.4).
     InitialContact {
-        /// The peer.
-        peer: PeerName,
-        /// The user, if EAP has authenticated one: others may come by the same configuration.
-        user: Option<UserName>,
+        /// The peer, or if EAP has authenticated one its user: others may come by the same
+        /// configuration.
+        holder: Holder,
         /// The IKE SA that said so.
         except: IkeSaId,
         /// When that one was begun: what was established later stays.
@@ -147,7 +149,7 @@ pub(crate) enum Effect {
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) config: EndpointConfig,
-    pub(crate) policies: Arc<PolicySet>,
+    pub(crate) policies: Arc<Policies>,
     /// What the wall clock said, in time since 1970, and when.
     wall_clock: Option<(Instant, Duration)>,
     pub(crate) random: Box<dyn Random>,
@@ -161,13 +163,13 @@ pub(crate) struct Shared {
     pub(crate) effects: Vec<Effect>,
     /// Inbound SPIs in use or reserved, with their owners.
     pub(crate) spis: BTreeMap<u32, (IkeSaId, ChildId)>,
+    pub(crate) children: Children,
     pub(crate) reqids: Reqids,
     pub(crate) senders: Senders,
     /// Inbound SPIs that are gone here and whose Delete the peer has not answered, with the IKE SA
     /// that waits: they are not used again before (RFC 7296 1.4.1).
     half_closed: BTreeMap<u32, IkeSaId>,
-    /// How many established IKE SAs each peer has, and each of its users.
-    contacts: BTreeMap<Holder, usize>,
+    pub(crate) contacts: Contacts,
     commands: BTreeMap<CommandId, Owner>,
     next_command: u64,
     next_child: u64,
@@ -193,9 +195,10 @@ impl Shared {
             effects: Vec::new(),
             spis: BTreeMap::new(),
             half_closed: BTreeMap::new(),
+            children: Children::default(),
             reqids: Reqids::default(),
             senders: Senders::default(),
-            contacts: BTreeMap::new(),
+            contacts: Contacts::default(),
             commands: BTreeMap::new(),
             next_command: 1,
             next_child: 1,
@@ -280,12 +283,6 @@ impl Shared {
         self.commands.remove(&id)
     }
 
-    /// Whether no IKE SA with the peer stands (RFC 7296 2.4, INITIAL_CONTACT).
-    pub(crate) fn is_first_contact(&self, peer: &PeerName) -> bool {
-        let first = Holder { peer: PeerName::clone(peer), user: None };
-        self.contacts.range(first..).next().is_none_or(|(holder, _)| holder.peer != *peer)
-    }
-
     /// The selectors of a rule, ours and the peer's. A peer with a pool sends and receives by its
     /// own addresses only, whatever it or the rule says; and so do we, by a rule for what we are
     /// assigned. `ours` is that; `None`: the peer has yet to say.
@@ -310,37 +307,27 @@ impl Shared {
     /// Gives a peer addresses of its pool, as far as there are any.
     pub(crate) fn assign(&mut self, pool: &Pool, holder: &Holder, wants: (bool, bool)) -> Lease {
         let contacts = &self.contacts;
-        self.leases.assign(pool, holder, wants, |holder| !contacts.contains_key(holder))
+        self.leases.assign(pool, holder, wants, |holder| !contacts.has(holder))
     }
 
     /// Takes addresses from whom the policy does not give any now.
     pub(crate) fn retain_leases(&mut self) {
         let contacts = &self.contacts;
-        self.leases.retain(&self.policies, |holder| !contacts.contains_key(holder));
+        self.leases.retain(&self.policies, |holder| !contacts.has(holder));
     }
 
     /// One more IKE SA stands.
     pub(crate) fn contacted(&mut self, holder: Holder, newest: IkeSaId) {
-        let count = self.contacts.entry(holder.clone()).or_default();
-        *count = count.saturating_add(1);
-        if *count > self.config.peer_ike_sa_limit {
+        let count = self.contacts.insert(holder.clone(), newest);
+        if count > self.config.peer_ike_sa_limit {
             self.effects.push(Effect::TooManyContacts { holder, newest });
         }
     }
 
-    /// How many IKE SAs stand beyond what a peer, or one of its users, may have.
-    pub(crate) fn excess_contacts(&self, holder: &Holder) -> usize {
-        let count = self.contacts.get(holder).copied().unwrap_or(0);
-        count.saturating_sub(self.config.peer_ike_sa_limit)
-    }
-
-    pub(crate) fn contact_lost(&mut self, holder: &Holder) {
-        if let Some(count) = self.contacts.get_mut(holder) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.contacts.remove(holder);
-                self.leases.disconnected(&self.policies, holder);
-            }
+    /// An IKE SA stands no longer.
+    pub(crate) fn contact_lost(&mut self, holder: &Holder, ike_sa: IkeSaId) {
+        if self.contacts.remove(holder, ike_sa) {
+            self.leases.disconnected(&self.policies, holder);
         }
     }
 
@@ -426,9 +413,10 @@ impl Shared {
 
     /// What an SA may leave, and whether none has: every SPI is free, the kernel owes no answer, no
     /// peer counts as connected, none counts as sending, and nothing waits to be said or done.
-    pub(crate) fn remains(&self) -> [(&'static str, bool); 6] {
+    pub(crate) fn remains(&self) -> [(&'static str, bool); 7] {
         [
             ("SPIs", self.has_no_spis()),
+            ("Child SAs", self.children.is_empty()),
             ("commands", self.commands.is_empty()),
             ("contacts", self.contacts.is_empty()),
             ("senders", self.senders.is_empty()),

@@ -49,7 +49,7 @@ impl Additional {
 }
 
 /// One proposal for an IKE SA: for each kind the algorithms we accept, best first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IkeProposal {
     /// Encryption; either all AEAD or none (RFC 7296 3.3: two proposals otherwise).
     pub encryption: Vec<Encryption>,

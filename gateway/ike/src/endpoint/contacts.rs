@@ -56,13 +56,9 @@ impl Endpoint {
     /// What is counted has proved who it is, so nobody can do this to anybody else. Clients that
     /// share one identity and one secret are one, as far as anybody can know, and count together.
     pub(super) fn make_room_for(&mut self, now: Instant, holder: &Holder, newest: IkeSaId) {
-        let standing = |sa: &&IkeSa| {
-            sa.is_established() && sa.id != newest && sa.holder().as_ref() == Some(holder)
-        };
-        let excess = self.shared.excess_contacts(holder);
-        // Their numbers ascend.
-        let oldest: Vec<IkeSaId> =
-            self.sas.values().filter(standing).map(|sa| sa.id).take(excess).collect();
+        let standing = || self.shared.contacts.of(holder);
+        let excess = standing().count().saturating_sub(self.shared.config.peer_ike_sa_limit);
+        let oldest: Vec<IkeSaId> = standing().filter(|id| *id != newest).take(excess).collect();
         for id in oldest {
             self.shared.count(Counter::PeerIkeSaLimit);
             self.with_sa(id, |sa, shared| {

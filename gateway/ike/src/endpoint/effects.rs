@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use gateway_wire::IkeSpi;
 
-use super::{Endpoint, RuleState};
+use super::Endpoint;
 use crate::counters::Counter;
 use crate::ike_sa::{IkeSa, Job, State, Wish};
 use crate::io::IkeSaId;
@@ -27,20 +27,18 @@ impl Endpoint {
 
     fn apply_effect(&mut self, now: Instant, effect: Effect) {
         match effect {
-            Effect::InitialContact { peer, user, except, before } => {
-                let stale = |sa: &&IkeSa| {
-                    sa.id != except && sa.user == user && sa.stood_before(&peer, before)
+            Effect::InitialContact { holder, except, before } => {
+                let stood = |id: &IkeSaId| {
+                    *id != except && self.sas.get(id).is_some_and(|sa| sa.stood_before(before))
                 };
-                let stale: Vec<IkeSaId> = self.sas.values().filter(stale).map(|sa| sa.id).collect();
+                let stale: Vec<IkeSaId> = self.shared.contacts.of(&holder).filter(stood).collect();
                 for id in stale {
                     self.with_sa(id, |sa, shared| sa.close(shared, "the peer has started anew"));
                 }
             }
             Effect::RuleLost { rule, error } => self.rule_lost(now, &rule, error),
             Effect::RuleServed { rule } => {
-                if let Some(state) = self.rules.get_mut(&rule) {
-                    *state = RuleState::default();
-                }
+                self.rules.served(&rule);
             }
             Effect::Reauthenticate { ike_sa, peer, rules } => {
                 let wish = |rule| Job::CreateChild(Wish::new(rule));
@@ -48,9 +46,7 @@ impl Endpoint {
             }
             Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
             Effect::SayUnderOldKeys { ike_sa, saying } => {
-                let of_this = |sa: &&IkeSa| sa.remnant_of == Some(ike_sa);
-                let old: Vec<IkeSaId> = self.sas.values().filter(of_this).map(|sa| sa.id).collect();
-                for id in old {
+                for id in self.remnants_of(ike_sa) {
                     self.with_sa(id, |sa, shared| sa.say(now, shared, saying.clone()));
                 }
             }
@@ -83,22 +79,30 @@ impl Endpoint {
         }
     }
 
+    /// What is left of the old keys of an IKE SA, the oldest first.
+    fn remnants_of(&self, id: IkeSaId) -> Vec<IkeSaId> {
+        self.remnants
+            .range((id, IkeSaId(0))..=(id, IkeSaId(u64::MAX)))
+            .map(|(_, old)| *old)
+            .collect()
+    }
+
     /// An IKE SA goes on by other SPIs; what is left of the old ones is closed under its own name.
     fn rekeyed(&mut self, id: IkeSaId, spi: IkeSpi, remnants: Vec<(IkeSpi, IkeSa)>) {
-        let of_this = |sa: &&mut IkeSa| sa.remnant_of == Some(id);
         if self.by_spi.insert(spi, id) != Some(id) {
             // Who has the keys that were in use until now has all those before them too.
-            self.sas.values_mut().filter(of_this).for_each(IkeSa::peer_has_newer_keys);
+            for old in self.remnants_of(id) {
+                self.sas.get_mut(&old).into_iter().for_each(IkeSa::peer_has_newer_keys);
+            }
         }
         for (spi, mut remnant) in remnants {
             remnant.id = self.sa_id();
             remnant.remnant_of = Some(id);
             self.by_spi.insert(spi, remnant.id);
-            self.put_back(remnant);
+            self.put_new(remnant);
         }
         // What a peer can make us keep is bounded: of many the oldest go without a word.
-        let of_this = |sa: &&IkeSa| sa.remnant_of == Some(id);
-        let present: Vec<IkeSaId> = self.sas.values().filter(of_this).map(|sa| sa.id).collect();
+        let present = self.remnants_of(id);
         let excess = present.len().saturating_sub(MOST_REMNANTS);
         for id in present.into_iter().take(excess) {
             self.shared.count(Counter::OldKeysForgotten);

@@ -15,7 +15,7 @@ use crate::crash;
 use crate::crypto::prf::sha1;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
-use crate::ike_sa::{IkeSa, State, answer_init, candidates, init_header, notify};
+use crate::ike_sa::{IkeSa, State, answer_init, init_header, notify};
 use crate::io::Path;
 use crate::payloads::Payloads;
 use crate::proposal::Rounds;
@@ -94,7 +94,7 @@ impl Endpoint {
                 self.by_spi.insert(sa.responder_spi, id);
                 self.half_open.insert((digest, path), id, shown);
                 self.answered.insert(digest, id);
-                self.put_back(sa);
+                self.put_new(sa);
                 self.watch_half_open(now);
             }
             Err(error) => self.refuse_init(now, header, path, &error),
@@ -202,7 +202,7 @@ impl Endpoint {
         }
         self.answer_outside(header, path, &[notify(NotifyType::NO_PROPOSAL_CHOSEN, &[])]);
         let refusal = no_common_ike_proposal(
-            &mut candidates(&self.shared.policies, path),
+            &mut self.shared.policies.candidates(path),
             offered,
             Rounds::of(payloads),
         );

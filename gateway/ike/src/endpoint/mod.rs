@@ -5,11 +5,13 @@ mod allowance;
 mod contacts;
 mod effects;
 mod half_open;
+#[cfg(any(test, feature = "testing"))]
+mod in_step;
 mod init_request;
 mod policies;
+mod rules;
 
 use core::net::IpAddr;
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,21 +22,18 @@ use self::allowance::Allowance;
 use self::contacts::Over;
 use self::half_open::HalfOpenSas;
 pub(crate) use self::init_request::MOST_TRANSFORMS;
-use crate::config::{Action, EndpointConfig, PeerName, RuleName, Secret, Start};
+pub(crate) use self::rules::RuleState;
+use self::rules::Rules;
+use crate::config::{EndpointConfig, PeerName, RuleName, Secret};
 use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::EventKind;
-use crate::ike_sa::{IkeSa, Job, State, Wish};
-use crate::io::{CommandId, Done, IkeSaId, Input, KernelError, KernelEvent, Output, Path};
+use crate::ike_sa::{IkeSa, Job, State};
+use crate::io::{ChildId, CommandId, Done, IkeSaId, Input, KernelError, KernelEvent, Output, Path};
 use crate::random::Random;
 use crate::shared::{Digest, Owner, Shared};
-use crate::time::{after, earlier};
-
-/// After a failure a rule that is always up is tried again after this long, then twice as long …
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// … up to this long.
-const LAST_RETRY: Duration = Duration::from_secs(60);
+use crate::time::earlier;
 
 /// IKEv2 for one host: every IKE SA of it.
 ///
@@ -46,6 +45,10 @@ pub struct Endpoint {
     sas: BTreeMap<IkeSaId, IkeSa>,
     /// IKE SAs by our own SPI.
     by_spi: BTreeMap<IkeSpi, IkeSaId>,
+    /// Every IKE SA of which it is known with whom it is.
+    by_peer: BTreeSet<(PeerName, IkeSaId)>,
+    /// What is left of the keys that IKE SAs have replaced, by the number of each that goes on.
+    remnants: BTreeSet<(IkeSaId, IkeSaId)>,
     half_open: HalfOpenSas,
     over: Over,
     /// What is left of initiators that were refused, the oldest first.
@@ -55,7 +58,7 @@ pub struct Endpoint {
     /// One deadline for each IKE SA that has one.
     deadlines: BTreeSet<(Instant, IkeSaId)>,
     deadline_of: BTreeMap<IkeSaId, Instant>,
-    rules: BTreeMap<RuleName, RuleState>,
+    rules: Rules,
     cookies: Cookies,
     demanding_cookies: bool,
     /// Until when cookies are demanded because too many requests were refused.
@@ -64,17 +67,6 @@ pub struct Endpoint {
     unprotected: Allowance,
     next_sa: u64,
     shutting_down: bool,
-}
-
-/// How a rule fares.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RuleState {
-    /// Why its last Child SA could not be made.
-    pub(crate) last_error: Option<String>,
-    /// When it is tried again.
-    retry_at: Option<Instant>,
-    /// Failures in a row.
-    failures: u32,
 }
 
 impl Endpoint {
@@ -89,13 +81,15 @@ impl Endpoint {
             shared: Shared::new(config, random, key_exchange),
             sas: BTreeMap::new(),
             by_spi: BTreeMap::new(),
+            by_peer: BTreeSet::new(),
+            remnants: BTreeSet::new(),
             half_open: HalfOpenSas::default(),
             over: Over::default(),
             refused: BTreeSet::new(),
             answered: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             deadline_of: BTreeMap::new(),
-            rules: BTreeMap::new(),
+            rules: Rules::default(),
             cookies: Cookies::default(),
             demanding_cookies: false,
             refusing_until: None,
@@ -136,8 +130,7 @@ impl Endpoint {
     /// When to hand in [`Input::Timeout`] at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        let retry = self.rules.values().filter_map(|r| r.retry_at).min();
-        earlier(self.deadlines.first().map(|(at, _)| *at), retry)
+        earlier(self.deadlines.first().map(|(at, _)| *at), self.rules.next_retry())
     }
 
     /// What happened how often.
@@ -171,6 +164,8 @@ impl Endpoint {
             ("IKE SAs that were refused", self.refused.is_empty()),
             ("requests that were answered", self.answered.is_empty()),
             ("SPIs of IKE", self.by_spi.is_empty()),
+            ("IKE SAs with peers", self.by_peer.is_empty()),
+            ("IKE SAs with old keys", self.remnants.is_empty()),
             ("deadlines", self.deadlines.is_empty() && self.deadline_of.is_empty()),
         ];
         let all = own.into_iter().chain(self.shared.remains());
@@ -238,11 +233,9 @@ impl Endpoint {
     fn handle_kernel(&mut self, now: Instant, event: KernelEvent) {
         match event {
             KernelEvent::Acquire { reqid, seq, .. } => self.acquire(now, reqid, seq),
-            KernelEvent::Expire { spi, hard, .. } => {
+            KernelEvent::Expire { spi, destination, hard } => {
                 // The event names either direction; a Child SA expires as a whole.
-                if let Some((sa, child)) =
-                    self.find_child(|c| c.inbound_spi == spi || c.outbound_spi == spi)
-                {
+                if let Some((sa, child)) = self.find_child(spi, destination) {
                     self.with_sa(sa, |sa, shared| sa.child_expired(now, shared, child, hard));
                 }
             }
@@ -255,7 +248,7 @@ impl Endpoint {
                 }
             }
             KernelEvent::Vanished { child } => {
-                if let Some((sa, child)) = self.find_child(|c| c.id == child) {
+                if let Some(sa) = self.shared.children.owner(child) {
                     self.with_sa(sa, |sa, shared| {
                         sa.delete_child(now, shared, child, "vanished from the kernel")
                     });
@@ -264,11 +257,17 @@ impl Endpoint {
         }
     }
 
-    fn find_child(
-        &self,
-        is: impl Fn(&crate::ike_sa::ChildSa) -> bool,
-    ) -> Option<(IkeSaId, crate::io::ChildId)> {
-        self.sas.values().find_map(|sa| sa.children().find(|c| is(c)).map(|c| (sa.id, c.id)))
+    /// The Child SA that receives or sends by an SPI. A peer may choose one that another has chosen,
+    /// or we: then the destination tells, which may still be that from before a move.
+    fn find_child(&self, spi: u32, destination: IpAddr) -> Option<(IkeSaId, ChildId)> {
+        let goes_there = |(id, _): &(IkeSaId, ChildId), end: fn(&Path) -> IpAddr| {
+            self.sas.get(id).is_some_and(|sa| end(&sa.path) == destination)
+        };
+        let inbound = self.shared.spis.get(&spi).copied();
+        let inbound = inbound.into_iter().map(|of| (goes_there(&of, |path| path.local.ip()), of));
+        let outbound = self.shared.children.sending_by(spi);
+        let outbound = outbound.map(|of| (goes_there(&of, |path| path.remote.ip()), of));
+        inbound.chain(outbound).max_by_key(|(fits, _)| *fits).map(|(_, of)| of)
     }
 
     /// The kernel wants an SA for traffic that met a trap.
@@ -279,37 +278,6 @@ impl Endpoint {
         if !started {
             self.shared.count(Counter::AcquireIgnored);
         }
-    }
-
-    /// Sees to it that a rule gets a Child SA; `false` if it cannot have one, or will anyway.
-    fn start_rule(&mut self, now: Instant, name: &RuleName, acquire_seq: Option<u32>) -> bool {
-        if self.shutting_down {
-            return false;
-        }
-        let Some(rule) = self.shared.policies.rules.get(name) else { return false };
-        let Action::Protect(protect) = &rule.action else { return false };
-        if protect.start == Start::Respond {
-            return false;
-        }
-        let peer = PeerName::clone(&protect.peer);
-        if self.sas.values().any(|sa| sa.will_serve(name)) {
-            return false;
-        }
-        let wish = Wish { acquire_seq, ..Wish::new(RuleName::clone(name)) };
-        // An IKE SA that stands, or else one that is being made by us.
-        let to_peer =
-            |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| p.name == peer) && sa.takes_jobs();
-        let best =
-            self.sas.values().filter(to_peer).max_by_key(|sa| sa.is_established()).map(|sa| sa.id);
-        match best {
-            Some(id) => {
-                self.with_sa(id, |sa, shared| sa.add_job(now, shared, Job::CreateChild(wish)))
-            }
-            None => {
-                return self.initiate(now, &peer, VecDeque::from([Job::CreateChild(wish)]), None);
-            }
-        }
-        true
     }
 
     /// Begins an IKE SA; `false` if the peer's address is not known.
@@ -332,7 +300,7 @@ impl Endpoint {
                 sa.supersedes = supersedes;
                 sa.keep = keep.unwrap_or_default();
                 self.by_spi.insert(sa.initiator_spi, id);
-                self.put_back(sa);
+                self.put_new(sa);
                 true
             }
             Err(error) => {
@@ -361,9 +329,7 @@ impl Endpoint {
 
     fn shut_down(&mut self, now: Instant) {
         self.shutting_down = true;
-        for rule in self.rules.values_mut() {
-            rule.retry_at = None;
-        }
+        self.rules.give_up();
         let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
         for id in all {
             self.with_sa(id, |sa, shared| {
@@ -383,21 +349,33 @@ impl Endpoint {
                 break; // Nothing moved: it would not move the next time either.
             }
         }
-        let due = self.rules.iter().filter(|(_, r)| r.retry_at.is_some_and(|at| at <= now));
-        let due: Vec<RuleName> = due.map(|(name, _)| RuleName::clone(name)).collect();
-        for name in due {
-            if let Some(rule) = self.rules.get_mut(&name) {
-                rule.retry_at = None;
-            }
-            self.start_rule(now, &name, None);
+        for rule in self.rules.take_due(now) {
+            self.start_rule(now, &rule, None);
         }
     }
 
     /// Lends an IKE SA out, and puts it back in its places unless it is closed.
     fn with_sa(&mut self, id: IkeSaId, act: impl FnOnce(&mut IkeSa, &mut Shared)) {
         let Some(mut sa) = self.sas.remove(&id) else { return };
+        let knew_peer = sa.peer.is_some();
         act(&mut sa, &mut self.shared);
+        if !knew_peer {
+            self.file(&sa);
+        }
         self.put_back(sa);
+    }
+
+    /// An IKE SA that has begun.
+    fn put_new(&mut self, sa: IkeSa) {
+        self.file(&sa);
+        self.put_back(sa);
+    }
+
+    /// Notes with whom an IKE SA is, once that is known, and whose old keys it has.
+    fn file(&mut self, sa: &IkeSa) {
+        let peer = sa.peer.as_ref().map(|peer| PeerName::clone(&peer.name));
+        self.by_peer.extend(peer.map(|peer| (peer, sa.id)));
+        self.remnants.extend(sa.remnant_of.map(|of| (of, sa.id)));
     }
 
     fn put_back(&mut self, sa: IkeSa) {
@@ -413,6 +391,12 @@ impl Endpoint {
         let excess = self.over.note(&sa, self.shared.config.peer_ike_sa_limit);
         if closed {
             self.refused.remove(&id);
+            if let Some(peer) = &sa.peer {
+                self.by_peer.remove(&(PeerName::clone(&peer.name), id));
+            }
+            if let Some(of) = sa.remnant_of {
+                self.remnants.remove(&(of, id));
+            }
             self.shared.keep_half_closed(id, &[]);
             for spi in [sa.initiator_spi, sa.responder_spi] {
                 if self.by_spi.get(&spi) == Some(&id) {
@@ -429,25 +413,6 @@ impl Endpoint {
         }
         if let Some(oldest) = excess {
             self.with_sa(oldest, |sa, _| sa.state = State::Closed);
-        }
-    }
-
-    /// A rule has lost its Child SA, or did not get one. One that is always up is tried again,
-    /// soon and then less and less often.
-    fn rule_lost(&mut self, now: Instant, name: &RuleName, error: Option<String>) {
-        let Some(state) = self.rules.get_mut(name) else { return };
-        if error.is_some() {
-            state.failures = state.failures.saturating_add(1);
-            state.last_error = error;
-        }
-        let always =
-            self.shared.policies.rules.get(name).is_some_and(
-                |r| matches!(&r.action, Action::Protect(p) if p.start == Start::Always),
-            );
-        if always && !self.shutting_down {
-            let doubled = 1u32.checked_shl(state.failures.min(16)).unwrap_or(u32::MAX);
-            let wait = FIRST_RETRY.saturating_mul(doubled).min(LAST_RETRY);
-            state.retry_at = Some(after(now, wait));
         }
     }
 }

@@ -307,7 +307,7 @@ impl IkeSa {
         match &mut self.state {
             State::Established(established) => {
                 if let Some(holder) = with {
-                    shared.contact_lost(&holder);
+                    shared.contact_lost(&holder, self.id);
                 }
                 established.withheld = None;
                 let current = established.current.take();
@@ -355,6 +355,7 @@ impl IkeSa {
     ) {
         let State::Established(established) = &mut self.state else { return };
         let Some(removed) = established.children.remove(&child) else { return };
+        shared.children.remove(child, removed.outbound_spi);
         self.drop_series(shared, |series| series.replaces(child));
         shared.release_spi(removed.inbound_spi);
         shared.count(Counter::ChildSaRemoved);

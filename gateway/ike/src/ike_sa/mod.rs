@@ -34,12 +34,12 @@ use std::time::Instant;
 
 use gateway_wire::{ExchangeType, Header, IkeSpi, Notify, NotifyType, Payload, ProtocolId};
 
-pub(crate) use self::auth::{AwaitAuth, HalfOpen};
+pub(crate) use self::auth::{AwaitAuth, HalfOpen, Wanted};
 pub use self::auth::{PeerCertificate, PeerProof};
 pub(crate) use self::child::{ChildSa, ChildState};
 pub(crate) use self::closing::Closing;
 pub(crate) use self::established::Established;
-pub(crate) use self::init::{AwaitInit, answer_init, candidates, init_header};
+pub(crate) use self::init::{AwaitInit, answer_init, init_header};
 pub(crate) use self::intermediate::AwaitIntermediate;
 pub(crate) use self::jobs::{Job, Wish};
 pub(crate) use self::mobility::{Heard, Mobike, Saying};

@@ -8,7 +8,7 @@ use super::create_child::NONCE_LEN;
 use super::follow_up::{self, Goal, Link, Series};
 use crate::algorithms::{Group, IkeProposal};
 use crate::channel::Channel;
-use crate::config::{Action, PeerConfig, Rule};
+use crate::config::PeerConfig;
 use crate::shared::Shared;
 
 /// A channel that can take the place of the one in use.
@@ -80,9 +80,8 @@ pub(super) fn proposals_for(
     peer: &PeerConfig,
     now: &Established,
 ) -> Vec<IkeProposal> {
-    let demands = |rule: &Rule| matches!(&rule.action, Action::Protect(p) if p.peer == peer.name && p.quantum_safe);
-    let demanded =
-        !now.channel.keys.has_ppk() && shared.policies.rules.values().any(|rule| demands(rule));
+    let mut rules = shared.policies.rules_of(&peer.name);
+    let demanded = !now.channel.keys.has_ppk() && rules.any(|(_, protect)| protect.quantum_safe);
     let fits = |proposal: &&IkeProposal| !demanded || proposal.is_quantum_safe();
     peer.proposals.iter().filter(fits).cloned().collect()
 }

@@ -51,10 +51,9 @@ impl IkeSa {
         matches!(&self.state, State::Established(s) if s.is_idle()) && self.jobs.is_empty()
     }
 
-    /// Whether it stood with a peer before some moment.
-    pub(crate) fn stood_before(&self, peer: &PeerName, moment: Instant) -> bool {
-        let with = self.peer.as_ref().is_some_and(|p| p.name == *peer);
-        with && matches!(&self.state, State::Established(s) if s.since <= moment)
+    /// Whether it stood before some moment.
+    pub(crate) fn stood_before(&self, moment: Instant) -> bool {
+        matches!(&self.state, State::Established(s) if s.since <= moment)
     }
 
     /// With whom it is, or was.

@@ -22,7 +22,6 @@ use crate::config::{Action, PeerConfig, PeerName, RuleName};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::ike_sa::IkeSa;
-use crate::ike_sa::candidates;
 use crate::proposal;
 use crate::shared::Shared;
 
@@ -342,7 +341,7 @@ fn of_error(
             let suite = sa.negotiated().0;
             let claimed = sa.claimed.as_deref();
             let mut here =
-                candidates(&shared.policies, sa.path).map(AsRef::as_ref).take(MOST_COMPARED);
+                shared.policies.candidates(sa.path).map(AsRef::as_ref).take(MOST_COMPARED);
             Some(match peer {
                 Some(_) => authentication::refusal(fault, &mut peer.into_iter(), claimed, suite),
                 None => authentication::refusal(fault, &mut here, claimed, suite),

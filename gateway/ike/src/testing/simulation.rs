@@ -322,6 +322,8 @@ impl Simulation {
         let mut violations = Vec::new();
         for (id, node) in self.nodes.iter().enumerate() {
             let status = node.endpoint.status(self.now);
+            let unlike = node.endpoint.out_of_step();
+            violations.extend(unlike.map(|what| format!("node {id}: {what} are out of step")));
             let owned: Vec<_> = status.ike_sas.iter().flat_map(|sa| &sa.children).collect();
             for child in node.kernel.children.keys() {
                 if !owned.iter().any(|c| c.id == *child) {

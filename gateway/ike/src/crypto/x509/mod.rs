@@ -16,6 +16,7 @@ pub use self::certificate::{
     Certificate, Credential, CredentialError, Date, certificates_from_pem,
 };
 pub use self::fault::CertificateFault;
+pub(crate) use self::name::NormalName;
 pub use self::name::{DistinguishedName, NameError};
 pub use self::ocsp::OcspResponse;
 pub(super) use self::trust::SIGNATURES;

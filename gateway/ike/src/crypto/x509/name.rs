@@ -59,8 +59,19 @@ impl DistinguishedName {
     /// which kind the certification authority has chosen (RFC 5280 7.1).
     #[must_use]
     pub fn is(&self, der: &[u8]) -> bool {
-        let normal = |der| RdnSequence::from_der(der).ok().map(|name| normal(&name));
-        self.der == der || normal(&self.der).is_some_and(|ours| normal(der) == Some(ours))
+        let ours = NormalName::from_der(&self.der);
+        self.der == der || ours.is_some() && ours == NormalName::from_der(der)
+    }
+}
+
+/// A name with everything taken away that makes no difference to [`DistinguishedName::is`].
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NormalName(Vec<Vec<(ObjectIdentifier, Value)>>);
+
+impl NormalName {
+    /// That of the DER of a name, if it is one.
+    pub(crate) fn from_der(der: &[u8]) -> Option<Self> {
+        RdnSequence::from_der(der).ok().map(|name| Self(normal(&name)))
     }
 }
 

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Endpoint, RuleState};
+use super::Endpoint;
 use crate::config::{Action, PeerName, PolicySet, Protect, Rule, RuleName, Start, UserName};
 use crate::event::EventKind;
 use crate::ike_sa::IkeSa;
 use crate::io::{ChildId, IkeSaId, KernelCommand, TrapSpec};
+use crate::policies::Policies;
 use crate::selector;
 use crate::shared::Owner;
 
@@ -78,13 +79,14 @@ fn peer_of(rule: &Rule) -> Option<&PeerName> {
 
 impl Endpoint {
     pub(super) fn apply_policies(&mut self, now: Instant, new: Arc<PolicySet>) {
-        let old = std::mem::replace(&mut self.shared.policies, Arc::clone(&new));
+        let indexed = Arc::new(Policies::new(Arc::clone(&new)));
+        let old = std::mem::replace(&mut self.shared.policies, indexed);
         let delta = PolicyDelta::between(&old, &new);
         self.shared.retain_leases();
         // Traps of new rules first, then the classification, so that no packet is sent to the
         // XFRM interface before something there waits for it.
         for name in delta.added.iter().chain(&delta.changed) {
-            self.rules.insert(RuleName::clone(name), RuleState::default());
+            self.rules.begin(name);
             if let Some(rule) = new.rules.get(name) {
                 self.install_trap(rule, &new);
             }
@@ -167,8 +169,7 @@ impl Endpoint {
     /// whose peer would be believed again.
     fn judge_again(&mut self, now: Instant, delta: &PolicyDelta, new: &PolicySet) {
         for peer in delta.renewed_peers.iter().filter_map(|name| new.peers.get(name)) {
-            let with = |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| p.name == peer.name);
-            let all: Vec<IkeSaId> = self.sas.values().filter(with).map(|sa| sa.id).collect();
+            let all: Vec<IkeSaId> = self.with_peer(&peer.name).map(|sa| sa.id).collect();
             for id in all {
                 self.with_sa(id, |sa, shared| sa.peer_renewed(now, shared, peer));
             }

@@ -1,7 +1,6 @@
 //! CERT and CERTREQ: what we send, and what a peer's amount to (RFC 7296 3.6, 3.7; RFC 7670).
 
 use core::time::Duration;
-use std::sync::Arc;
 
 use gateway_wire::{CertEncoding, Certificate, CertificateRequest, Payload};
 
@@ -16,32 +15,47 @@ use crate::shared::Shared;
 const MOST_AUTHORITIES: usize = 20;
 
 /// What CERTREQ asks for on behalf of some peers.
-pub(in crate::ike_sa) struct Wanted {
-    /// SHA-1 hashes of the keys of authorities, one after the other.
-    authorities: Vec<u8>,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// SHA-1 hashes of the keys of authorities.
+    authorities: Vec<[u8; 20]>,
     raw: bool,
 }
 
 impl Wanted {
-    /// What these peers would have to show.
-    pub(in crate::ike_sa) fn of(peers: &[&Arc<PeerConfig>]) -> Self {
-        let (mut hashes, mut raw) = (Vec::<[u8; 20]>::new(), false);
-        for peer in peers {
-            match &peer.remote_auth {
-                RemoteAuth::Psk(_) | RemoteAuth::Eap(_) => {}
-                RemoteAuth::Certificate(trust) => hashes.extend(trust.anchors.key_hashes()),
-                RemoteAuth::PublicKey(_) => raw = true,
+    /// What this peer would have to show.
+    pub(in crate::ike_sa) fn of(peer: &PeerConfig) -> Self {
+        let mut wanted = Self::default();
+        wanted.add(peer);
+        wanted
+    }
+
+    /// What this peer would have to show too.
+    pub(crate) fn add(&mut self, peer: &PeerConfig) {
+        match &peer.remote_auth {
+            RemoteAuth::Psk(_) | RemoteAuth::Eap(_) => {}
+            RemoteAuth::Certificate(trust) => self.add_authorities(trust.anchors.key_hashes()),
+            RemoteAuth::PublicKey(_) => self.raw = true,
+        }
+    }
+
+    /// What these would have to show too.
+    pub(crate) fn merge(&mut self, others: &Self) {
+        self.add_authorities(&others.authorities);
+        self.raw |= others.raw;
+    }
+
+    fn add_authorities(&mut self, more: &[[u8; 20]]) {
+        for one in more {
+            if self.authorities.len() < MOST_AUTHORITIES && !self.authorities.contains(one) {
+                self.authorities.push(*one);
             }
         }
-        hashes.sort_unstable();
-        hashes.dedup();
-        hashes.truncate(MOST_AUTHORITIES);
-        Self { authorities: hashes.concat(), raw }
     }
 
     pub(in crate::ike_sa) fn payloads(&self) -> impl Iterator<Item = Payload<'_>> {
-        let x509 = (!self.authorities.is_empty())
-            .then_some((CertEncoding::X509_SIGNATURE, self.authorities.as_slice()));
+        let authorities = self.authorities.as_flattened();
+        let x509 = (!authorities.is_empty()).then_some((CertEncoding::X509_SIGNATURE, authorities));
         // RFC 7670 3: with this encoding it names no authority.
         let raw = self.raw.then_some((CertEncoding::RAW_PUBLIC_KEY, [].as_slice()));
         x509.into_iter().chain(raw).map(|(encoding, authorities)| {
@@ -110,6 +124,8 @@ pub(super) fn same_key(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::crypto::x509;
     use crate::testing::{FastKeyExchange, SeededRandom, peer};
@@ -163,11 +179,13 @@ mod tests {
         let trusting = || RemoteAuth::Certificate(Arc::new(trust()));
         let (one, two) = (of("one", trusting()), of("two", trusting()));
         let raw = of("raw", RemoteAuth::PublicKey(Arc::new(public())));
-        let wanted = Wanted::of(&[&one, &two, &raw]);
-        assert_eq!(wanted.authorities, trust().anchors.key_hashes().concat());
+        let mut wanted = Wanted::of(&one);
+        wanted.add(&two);
+        wanted.merge(&Wanted::of(&raw));
+        assert_eq!(wanted.authorities, trust().anchors.key_hashes());
         assert_eq!(wanted.payloads().count(), 2, "X.509 and raw public keys");
         assert_eq!(
-            Wanted::of(&[&of("psk", peer("p", "a", "b", None).remote_auth)]).payloads().count(),
+            Wanted::of(&of("psk", peer("p", "a", "b", None).remote_auth)).payloads().count(),
             0
         );
     }

@@ -62,12 +62,13 @@ impl IkeSa {
                 (Some(ours), ppk)
             }
         };
-        let wanted = Wanted::of(&[&peer]);
+        let wanted = Wanted::of(&peer);
         let offer = self.first_child(shared, childless)?;
         let (our_id, their_id) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
         let mut payloads = vec![Payload::IdInitiator(Identification::new(our_id.0, &our_id.1))];
         payloads.extend(certificate::ours(&peer.local_auth));
-        if shared.is_first_contact(&peer.name) {
+        // RFC 7296 2.4.
+        if !shared.contacts.has_peer(&peer.name) {
             payloads.push(notify(NotifyType::INITIAL_CONTACT, &[]));
         }
         payloads.extend(wanted.payloads());

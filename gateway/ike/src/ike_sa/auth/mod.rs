@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use gateway_wire::Authentication;
 
-pub(in crate::ike_sa) use self::certificate::Wanted;
+pub(crate) use self::certificate::Wanted;
 pub(crate) use self::initiator::AwaitAuth;
 use self::initiator::check_identity;
 use self::proof::{Claim, PeerAuthenticated, prove, verify};

@@ -23,10 +23,10 @@ use crate::error::{AuthenticationFault, Error};
 use crate::identity;
 use crate::ike_sa::child::{self, ChildRequest, Withheld};
 use crate::ike_sa::childless::{self, FirstChild};
-use crate::ike_sa::init::candidates;
 use crate::ike_sa::mobility::meets_nat;
 use crate::ike_sa::{Closing, IkeSa, State, notify};
 use crate::io::Path;
+use crate::leases::Holder;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::proposal;
@@ -138,8 +138,7 @@ impl IkeSa {
         // Before it is counted: those that are dead are not too many.
         if initial_contact {
             shared.effects.push(Effect::InitialContact {
-                peer: Arc::clone(&peer.peer().name),
-                user: self.user.clone(),
+                holder: Holder { peer: Arc::clone(&peer.peer().name), user: self.user.clone() },
                 except: self.id,
                 before: self.begun,
             });
@@ -271,8 +270,7 @@ fn check_initiator(
 ) -> Result<PeerAuthenticated, Error> {
     let id = payloads.id_i.ok_or(Error::MissingPayload(PayloadType::ID_I))?;
     let is_meant = |p: &&Arc<PeerConfig>| {
-        p.remote_id.is(id)
-            && payloads.id_r.is_none_or(|us| p.local_id.is(us))
+        payloads.id_r.is_none_or(|us| p.local_id.is(us))
             // IKE_SA_INIT chose the suite for some peer at this address; this one may be stricter.
             && proposal::accepts(&p.proposals, channel.suite)
     };
@@ -280,7 +278,7 @@ fn check_initiator(
         matches!(&p.local_auth, LocalAuth::Eap(_)) || matches!(&p.remote_auth, RemoteAuth::Eap(_))
     };
     let (by_eap, by_auth): (Vec<_>, Vec<_>) =
-        candidates(&shared.policies, path).filter(is_meant).partition(uses_eap);
+        shared.policies.identified(path, id).filter(is_meant).partition(uses_eap);
     let peer = by_auth.first();
     let unknown =
         || Error::Authentication(AuthenticationFault::UnknownIdentity(identity::describe(id)));

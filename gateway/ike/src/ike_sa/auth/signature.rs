@@ -1,5 +1,7 @@
 //! AUTH as a digital signature: by RFC 7427, and by the methods before it.
 
+use std::collections::BTreeSet;
+
 use gateway_wire::{AuthMethod, Authentication, HashAlgorithm, SignatureAuthentication};
 
 use crate::algorithms::SignatureScheme;
@@ -8,10 +10,7 @@ use crate::error::{AuthenticationFault, Error};
 
 /// The hashes that either end may sign with, as SIGNATURE_HASH_ALGORITHMS lists them
 /// (RFC 7427 4).
-pub(in crate::ike_sa) fn hash_list(schemes: impl Iterator<Item = SignatureScheme>) -> Vec<u8> {
-    let mut hashes: Vec<HashAlgorithm> = schemes.map(SignatureScheme::hash).collect();
-    hashes.sort_unstable();
-    hashes.dedup();
+pub(in crate::ike_sa) fn hash_list(hashes: &BTreeSet<HashAlgorithm>) -> Vec<u8> {
     hashes.iter().flat_map(|h| h.0.to_be_bytes()).collect()
 }
 
@@ -148,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_list_of_hashes_has_each_once_and_in_order() {
-        let list = hash_list(SignatureScheme::ALL.iter().copied());
+        let list = hash_list(&SignatureScheme::ALL.iter().map(|scheme| scheme.hash()).collect());
         assert_eq!(list, [0, 2, 0, 3, 0, 4, 0, 5]);
         let odd = [list.as_slice(), &[0, 2, 0xff, 0xff, 1]].concat();
         let found = parse_hash_list(&odd);

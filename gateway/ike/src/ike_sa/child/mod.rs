@@ -284,6 +284,7 @@ impl IkeSa {
         } else {
             KernelCommand::InstallChild(spec)
         };
+        shared.children.insert(id, child.outbound_spi, self.id);
         established.children.insert(id, Box::new(child));
         shared.command(Owner::IkeSa(self.id, Purpose::InstallChild(id)), command);
     }
@@ -326,6 +327,7 @@ impl IkeSa {
                 let replaces = installed.replaces;
                 let peer_spi = installed.outbound_spi;
                 let Some(failed) = established.children.remove(&child) else { return };
+                shared.children.remove(child, peer_spi);
                 shared.release_spi(spi);
                 // It may have inherited while the kernel was busy. Whoever waits behind it in turn
                 // begins with the first packet.

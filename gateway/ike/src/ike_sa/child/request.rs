@@ -12,7 +12,7 @@ use super::super::{IkeSa, State};
 use super::answer::TermsWords;
 use super::{ChildSa, ChildWords, Narrowed, Terms};
 use crate::algorithms::Group;
-use crate::config::{Action, Mode, PeerName, Protect, Rule, RuleName};
+use crate::config::{Mode, PeerName, Protect, Rule, RuleName};
 use crate::crypto::key_exchange;
 use crate::error::Error;
 use crate::io::{ChildId, ChildSpec};
@@ -268,9 +268,6 @@ fn rules_of<'a>(
     peer: &'a PeerName,
     only: Option<&'a RuleName>,
 ) -> impl Iterator<Item = (&'a Arc<Rule>, &'a Protect)> {
-    let is_meant = move |rule: &&Arc<Rule>| only.is_none_or(|name| rule.name == *name);
-    shared.policies.rules.values().filter(is_meant).filter_map(move |rule| match &rule.action {
-        Action::Protect(protect) if protect.peer == *peer => Some((rule, protect)),
-        Action::Protect(_) | Action::Bypass | Action::Discard => None,
-    })
+    let is_meant = move |rule: &Rule| only.is_none_or(|name| rule.name == *name);
+    shared.policies.rules_of(peer).filter(move |(rule, _)| is_meant(rule))
 }

@@ -31,6 +31,7 @@ use crate::keys::IkeKeys;
 use crate::leases::Lease;
 use crate::natt;
 use crate::payloads::Payloads;
+use crate::policies::Needs;
 use crate::proposal::{self, Rounds};
 use crate::reason::{Offer, bad_choice};
 use crate::shared::{Owner, Purpose, Shared};
@@ -185,7 +186,7 @@ impl IkeSa {
         let cookie_payload = cookie.as_deref().map(|c| notify(NotifyType::COOKIE, c));
         let additional = peer.proposals.iter().any(|p| !p.additional.is_empty());
         let notifies = notifies(shared.config.fragment_size > 0, additional, peer.ppk.is_some());
-        let extensions = Extensions::of(notifies, &[&peer], false);
+        let extensions = Extensions::new(notifies, Needs::of(&peer), false);
         let ke = KeyExchange { method: pending.group().id(), data: pending.public() };
         let request =
             init_message(&header, cookie_payload, &sa, ke, &nonce, self.path, &extensions)?;

@@ -4,25 +4,23 @@
 mod initiator;
 mod responder;
 
-use std::sync::Arc;
-
 use gateway_wire::{
     ExchangeType, Flags, HashAlgorithm, Header, IkeSpi, KeyExchange, MessageId, Nonce, NotifyType,
     Payload, SecurityAssociation, encode_message,
 };
 
 pub(crate) use self::initiator::AwaitInit;
-pub(crate) use self::responder::{answer_init, candidates};
+pub(crate) use self::responder::answer_init;
 use super::auth::{Wanted, hash_list, parse_hash_list};
 use super::{IkeSa, State, notify};
 use crate::channel::Fragmentation;
-use crate::config::PeerConfig;
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::Path;
 use crate::natt;
 use crate::payloads::Payloads;
+use crate::policies::Needs;
 use crate::shared::Shared;
 
 /// The port of IKE.
@@ -47,8 +45,7 @@ impl IkeSa {
     }
 }
 
-/// What IKE_SA_INIT says beyond RFC 7296; of signatures nothing, unless a peer at the other end
-/// may use them.
+/// What IKE_SA_INIT says beyond RFC 7296.
 struct Extensions {
     /// Notifications without data.
     notifies: Vec<NotifyType>,
@@ -59,10 +56,9 @@ struct Extensions {
 }
 
 impl Extensions {
-    fn of(notifies: Vec<NotifyType>, peers: &[&Arc<PeerConfig>], responder: bool) -> Self {
-        let signing = peers.iter().filter(|p| p.uses_signatures());
-        let hashes = hash_list(signing.flat_map(|p| p.signature_schemes.iter().copied()));
-        Self { notifies, hashes, wanted: responder.then(|| Wanted::of(peers)) }
+    fn new(notifies: Vec<NotifyType>, needs: Needs, responder: bool) -> Self {
+        let hashes = hash_list(&needs.hashes);
+        Self { notifies, hashes, wanted: responder.then_some(needs.wanted) }
     }
 
     fn payloads(&self) -> impl Iterator<Item = Payload<'_>> {

@@ -12,7 +12,6 @@ use super::{
 use crate::algorithms::IkeSuite;
 use crate::assignment::Assignment;
 use crate::channel::Channel;
-use crate::config::{PeerConfig, PolicySet};
 use crate::crypto::prf::sha1;
 use crate::error::Error;
 use crate::event::EventKind;
@@ -23,6 +22,7 @@ use crate::keys::IkeKeys;
 use crate::leases::Lease;
 use crate::natt;
 use crate::payloads::Payloads;
+use crate::policies::Policies;
 use crate::proposal::{self, Rounds};
 use crate::shared::Shared;
 use crate::time::after;
@@ -60,9 +60,9 @@ pub(crate) fn answer_init(
     let keys = IkeKeys::derive(suite, &agreed.secret, nonce, &our_nonce, spis.0, spis.1);
     let mut channel = Channel::new(spis, false, suite, keys)?;
     channel.set_fragmentation(fragmentation(shared, path, payloads));
+    let needs = policies.needs(path);
     // RFC 8784 3: whether we have a PPK with *this* peer is seen when we know who it is.
-    let use_ppk = payloads.notify(NotifyType::USE_PPK).is_some()
-        && candidates(&policies, path).any(|p| p.ppk.is_some());
+    let use_ppk = payloads.notify(NotifyType::USE_PPK).is_some() && needs.ppk;
     // RFC 7383 2.3, RFC 9242 3.1: we say so only to an initiator that has.
     let fragments = channel.fragmentation().is_some();
     let mut notifies = notifies(fragments, !suite.additional.is_empty(), use_ppk);
@@ -71,8 +71,7 @@ pub(crate) fn answer_init(
     let answer_header = init_header(spis.0, spis.1, true);
     let ke = KeyExchange { method: suite.group.id(), data: &agreed.value };
     let peer_hashes = peer_hashes(payloads);
-    let peers: Vec<_> = candidates(&policies, path).collect();
-    let mut extensions = Extensions::of(notifies, &peers, true);
+    let mut extensions = Extensions::new(notifies, needs, true);
     if peer_hashes.is_none() {
         extensions.hashes.clear();
     }
@@ -123,27 +122,11 @@ pub(crate) fn answer_init(
 /// The first peer that may be at this address and has a proposal in common decides; who it
 /// really is, and whether that peer accepts the suite, is checked in IKE_AUTH.
 fn choose(
-    policies: &PolicySet,
+    policies: &Policies,
     path: Path,
     offered: &SecurityAssociation,
     sent: KeMethod,
     rounds: Rounds,
 ) -> Option<(SecurityAssociation, IkeSuite)> {
-    candidates(policies, path)
-        .find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds))
-}
-
-/// The peers that may be at the other end of a path: those configured with the address first,
-/// then those that may be anywhere. A peer behind NAT shows another address than its own, so
-/// any peer configured with *another* address is none.
-pub(crate) fn candidates(
-    policies: &PolicySet,
-    path: Path,
-) -> impl Iterator<Item = &Arc<PeerConfig>> {
-    let here =
-        move |p: &&Arc<PeerConfig>| p.local_address.is_none_or(|local| local == path.local.ip());
-    let at = path.remote.ip();
-    let exact = policies.peers.values().filter(move |p| p.addresses().any(|known| known == at));
-    let any = policies.peers.values().filter(|p| p.remote_address.is_none());
-    exact.chain(any).filter(here)
+    policies.proposing(path).find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds))
 }

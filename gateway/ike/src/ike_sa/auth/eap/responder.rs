@@ -19,7 +19,6 @@ use crate::eap::{Action, Authenticator, Message, Success, Surroundings};
 use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
 use crate::identity;
-use crate::ike_sa::init::candidates;
 use crate::io::Path;
 use crate::payloads::Payloads;
 use crate::proposal;
@@ -253,10 +252,9 @@ fn meant(
         return None;
     }
     let id = payloads.id_i?;
-    candidates(&shared.policies, path).find_map(|peer| {
+    shared.policies.perhaps(path, id).find_map(|peer| {
         let RemoteAuth::Eap(eap) = &peer.remote_auth else { return None };
-        let is_meant = (eap.any_ike_identity || peer.remote_id.is(id))
-            && payloads.id_r.is_none_or(|us| peer.local_id.is(us))
+        let is_meant = payloads.id_r.is_none_or(|us| peer.local_id.is(us))
             && proposal::accepts(&peer.proposals, suite);
         is_meant.then(|| (Arc::clone(peer), Arc::clone(eap)))
     })

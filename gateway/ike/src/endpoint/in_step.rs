@@ -1,0 +1,34 @@
+//! Whether the indices say what a walk over all IKE SAs would find.
+
+use std::collections::BTreeSet;
+
+use super::Endpoint;
+use crate::config::PeerName;
+
+impl Endpoint {
+    /// The indices that say something else.
+    pub(crate) fn out_of_step(&self) -> impl Iterator<Item = &'static str> {
+        let peers = self.sas.values().filter_map(|sa| {
+            let peer = sa.peer.as_ref()?;
+            Some((PeerName::clone(&peer.name), sa.id))
+        });
+        let remnants = self.sas.values().filter_map(|sa| Some((sa.remnant_of?, sa.id)));
+        let standing = self.sas.values().filter(|sa| sa.is_established());
+        let contacts = standing.filter_map(|sa| Some((sa.holder()?, sa.id)));
+        let children = self
+            .sas
+            .values()
+            .flat_map(|sa| sa.children().map(|child| (child.outbound_spi, child.id, sa.id)));
+        [
+            ("IKE SAs with peers", peers.collect::<BTreeSet<_>>() == self.by_peer),
+            ("IKE SAs with old keys", remnants.collect::<BTreeSet<_>>() == self.remnants),
+            ("contacts", contacts.collect::<BTreeSet<_>>() == self.shared.contacts.all().collect()),
+            (
+                "Child SAs",
+                children.collect::<BTreeSet<_>>() == self.shared.children.all().collect(),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(what, is_in_step)| (!is_in_step).then_some(what))
+    }
+}
