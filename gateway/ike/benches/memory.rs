@@ -12,7 +12,7 @@ use gateway_ike::io::{ChildId, KernelEvent};
 #[expect(dead_code, reason = "the floor is that of the bench of time")]
 mod common;
 
-use self::common::host::{Host, KINDS, Kind, converse, handshake, hosts, now};
+use self::common::host::{Found, Host, KINDS, Kind, converse, handshake, now};
 
 /// IKE SAs at the responder.
 const COUNT: u16 = 10_000;
@@ -50,13 +50,11 @@ fn children(host: &Host) -> Vec<ChildId> {
 
 /// Octets for each of many IKE SAs of a kind: with a Child SA, or after that was deleted.
 fn octets(kind: Kind, childless: bool) -> usize {
-    let (first, mut responder) = hosts(kind.initiator(0), kind.responder(COUNT));
-    drop(first);
+    let mut responder = Host::responder(kind.responder(COUNT, Found::ByAddress));
     // What is made once, such as buffers, is made for the first.
     let mut before = 0;
     for nth in 0..COUNT {
-        let (mut initiator, unused) = hosts(kind.initiator(nth), kind.responder(0));
-        drop(unused);
+        let mut initiator = Host::initiator(nth, kind.initiator(nth));
         handshake(kind, &mut initiator, &mut responder);
         let gone = if childless { children(&initiator) } else { Vec::new() };
         for child in gone {

@@ -1,5 +1,7 @@
 //! Hosts that shake hands: endpoints whose kernel says yes to everything.
 
+use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,11 +22,21 @@ use super::certificates::{Authority, NOW, Subject, key, trust};
 /// One host under the bench: its endpoint, and what it has to say to the other.
 pub(crate) struct Host {
     pub(crate) endpoint: Endpoint,
-    address: std::net::IpAddr,
+    address: IpAddr,
 }
 
 impl Host {
-    pub(crate) fn new(address: [u8; 4], policies: PolicySet) -> Self {
+    /// One of many that initiate.
+    pub(crate) fn initiator(nth: u16, policies: PolicySet) -> Self {
+        Self::new(address(nth), policies)
+    }
+
+    /// The one that responds.
+    pub(crate) fn responder(policies: PolicySet) -> Self {
+        Self::new(RESPONDER, policies)
+    }
+
+    fn new(address: [u8; 4], policies: PolicySet) -> Self {
         let endpoint = Endpoint::new(
             EndpointConfig::default(),
             Box::new(SystemSource::default()),
@@ -51,6 +63,8 @@ impl Host {
                 Output::Event(_) | Output::Keepalive { .. } | Output::Expect { .. } => {}
             }
         }
+        // Whoever hands in asks.
+        black_box(self.endpoint.next_timeout());
         sent
     }
 
@@ -73,8 +87,33 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-const A: [u8; 4] = [192, 0, 2, 1];
-const B: [u8; 4] = [192, 0, 2, 2];
+const RESPONDER: [u8; 4] = [192, 0, 2, 2];
+
+/// Where an initiator is.
+const fn address(nth: u16) -> [u8; 4] {
+    let [high, low] = nth.to_be_bytes();
+    [198, 18, high, low]
+}
+
+/// How the responder finds the peer that an initiator is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Found {
+    /// Each is configured with its address.
+    ByAddress,
+    /// Each may be anywhere, and is known by the identity that it proves.
+    ByIdentity,
+}
+
+pub(crate) const WHERE: [Found; 2] = [Found::ByAddress, Found::ByIdentity];
+
+impl Found {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ByAddress => "by_address",
+            Self::ByIdentity => "by_identity",
+        }
+    }
+}
 
 /// What a handshake is made of, beside X25519 and AES-256-GCM.
 #[derive(Debug, Clone, Copy)]
@@ -117,8 +156,8 @@ pub(crate) fn certified(name: &str) -> (Arc<Credential>, Arc<Trust>) {
 }
 
 impl Kind {
-    fn peer(self, name: &str, us: &str, them: &str, address: [u8; 4]) -> PeerConfig {
-        let mut peer = peer(name, us, them, Some(address.into()));
+    fn peer(self, name: &str, us: &str, them: &str, at: Option<[u8; 4]>) -> PeerConfig {
+        let mut peer = peer(name, us, them, at.map(IpAddr::from));
         if self.mlkem {
             let offer = AdditionalOffer::from([(Round::Ke1, vec![Some(Group::MlKem768)])]);
             for proposal in &mut peer.proposals {
@@ -135,16 +174,22 @@ impl Kind {
 
     /// One of many initiators.
     pub(crate) fn initiator(self, nth: u16) -> PolicySet {
-        let peer = self.peer("b", &name(nth), "b.test", B);
+        let peer = self.peer("b", &name(nth), "b.test", Some(RESPONDER));
         policies(vec![peer], vec![rule("to-b", "b", site(nth), CENTRE, Start::OnDemand)])
     }
 
     /// The responder of so many.
-    pub(crate) fn responder(self, count: u16) -> PolicySet {
-        let peers = (0..count).map(|n| self.peer(&name(n), "b.test", &name(n), A)).collect();
+    pub(crate) fn responder(self, count: u16, found: Found) -> PolicySet {
+        let peer = |nth| {
+            let at = match found {
+                Found::ByAddress => Some(address(nth)),
+                Found::ByIdentity => None,
+            };
+            self.peer(&name(nth), "b.test", &name(nth), at)
+        };
         let rules = (0..count)
             .map(|n| rule(&format!("to-{}", name(n)), &name(n), CENTRE, site(n), Start::Respond));
-        policies(peers, rules.collect())
+        policies((0..count).map(peer).collect(), rules.collect())
     }
 }
 
@@ -166,11 +211,6 @@ fn rule(name: &str, peer: &str, local: [u8; 3], remote: [u8; 3], start: Start) -
     protect(name, peer, net(local), net(remote), start)
 }
 
-/// A host that initiates, and one that responds.
-pub(crate) fn hosts(initiator: PolicySet, responder: PolicySet) -> (Host, Host) {
-    (Host::new(A, initiator), Host::new(B, responder))
-}
-
 /// One handshake; gives the time that the responder took. What is measured must be a handshake
 /// that came to its end.
 pub(crate) fn handshake(kind: Kind, initiator: &mut Host, responder: &mut Host) -> Duration {
@@ -178,8 +218,8 @@ pub(crate) fn handshake(kind: Kind, initiator: &mut Host, responder: &mut Host) 
     let traffic = KernelEvent::Acquire {
         reqid: *REQIDS.start(),
         seq: 1,
-        source: A.into(),
-        destination: B.into(),
+        source: initiator.address,
+        destination: responder.address,
         protocol: 1,
         source_port: 0,
         destination_port: 0,
