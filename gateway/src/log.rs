@@ -159,6 +159,7 @@ mod tests {
                     IkeSpi::ZERO,
                 )),
                 peer: Some("berlin".into()),
+                user: None,
                 path: Some(Path {
                     local: "192.0.2.1:500".parse().unwrap(),
                     remote: "[2001:db8::2]:4500".parse().unwrap(),
@@ -170,6 +171,7 @@ mod tests {
                 ike_sa: None,
                 spis: None,
                 peer: None,
+                user: None,
                 path: None,
                 kind: EventKind::CookieMode(true),
                 refusal: None,
@@ -220,6 +222,7 @@ mod tests {
             ike_sa: None,
             spis: None,
             peer: None,
+            user: None,
             path: None,
             kind: EventKind::Failed(fault.into()),
             refusal: Some(Box::new(Refusal {

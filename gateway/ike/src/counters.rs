@@ -178,6 +178,8 @@ counters! {
     JobLimit => "ike_job_limit",
     /// A Child SA was refused because the peer has as many as it may have.
     NoAdditionalSas => "ike_no_additional_sas",
+    /// A Child SA was refused because the peer has as many on all its IKE SAs as it may have.
+    PeerChildSaLimit => "ike_peer_child_sa_limit",
     /// The kernel has an SA of somebody else with the SPI that we chose: another was taken.
     SpiTaken => "child_sa_spi_taken",
     /// A Child SA failed to install.

@@ -88,6 +88,9 @@ pub enum Error {
     /// The peer has as many Child SAs on the IKE SA as it may have.
     #[error("the peer has {0} Child SAs on the IKE SA: `child-sa-limit` allows no more")]
     NoAdditionalSas(usize),
+    /// It has as many on all its IKE SAs as it may have.
+    #[error("the peer has {0} Child SAs on all its IKE SAs: `peer-child-sa-limit` allows no more")]
+    NoAdditionalSasOfPeer(usize),
     /// What the peer asks for does not go together with what is under way here
     /// (RFC 7296 2.25).
     #[error("not now: {0}")]
@@ -296,7 +299,9 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         Error::StateNotFound => plain(NotifyType::STATE_NOT_FOUND),
         Error::NoAddress(_) => plain(NotifyType::INTERNAL_ADDRESS_FAILURE),
         Error::AddressNotRequested => plain(NotifyType::FAILED_CP_REQUIRED),
-        Error::NoAdditionalSas(_) => plain(NotifyType::NO_ADDITIONAL_SAS),
+        Error::NoAdditionalSas(_) | Error::NoAdditionalSasOfPeer(_) => {
+            plain(NotifyType::NO_ADDITIONAL_SAS)
+        }
         Error::TemporaryFailure(_) | Error::KeyExchange(_) | Error::Internal(_) => {
             plain(NotifyType::TEMPORARY_FAILURE)
         }

@@ -6,7 +6,7 @@ use core::net::IpAddr;
 use gateway_wire::{IkeSpi, NotifyType};
 
 use crate::algorithms::{ChildKeyExchange, EspSuite, IkeSuite};
-use crate::config::{EapMethod, PeerName, RuleName};
+use crate::config::{EapMethod, PeerName, RuleName, UserName};
 use crate::error::{AuthenticationFault, Error};
 use crate::io::{IkeSaId, Path};
 use crate::reason::Refusal;
@@ -31,6 +31,8 @@ pub struct Event {
     pub spis: Option<(IkeSpi, IkeSpi)>,
     /// The peer, once known.
     pub peer: Option<PeerName>,
+    /// Its user, if EAP has authenticated one: many may come as one peer.
+    pub user: Option<UserName>,
     /// From where to where.
     pub path: Option<Path>,
     /// What happened.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use gateway_wire::{HashAlgorithm, Identification};
 
-use crate::config::{Action, PeerConfig, PeerName, PolicySet, Protect, Rule};
+use crate::config::{Action, PeerConfig, PeerName, PolicySet, Protect, RemoteAuth, Rule};
 use crate::identity::IdentityKey;
 use crate::ike_sa::Wanted;
 use crate::io::Path;
@@ -121,7 +121,11 @@ impl Policies {
     /// of any; among them those of our address first. A peer behind NAT shows another address than
     /// its own, so any peer configured with *another* address is none.
     fn places(&self, path: Path) -> impl Iterator<Item = &Peers> {
-        let (ours, theirs) = (Some(path.local.ip()), Some(path.remote.ip()));
+        self.around((Some(path.local.ip()), Some(path.remote.ip())))
+    }
+
+    /// A place and those that contain it.
+    fn around(&self, (ours, theirs): Place) -> impl Iterator<Item = &Peers> {
         let all = [(ours, theirs), (None, theirs), (ours, None), (None, None)];
         all.into_iter().filter_map(|place| self.places.get(&place))
     }
@@ -161,8 +165,12 @@ impl Policies {
 
     /// What those need that may be at the other end of a path.
     pub(crate) fn needs(&self, path: Path) -> Needs {
+        self.needs_at((Some(path.local.ip()), Some(path.remote.ip())))
+    }
+
+    fn needs_at(&self, place: Place) -> Needs {
         let mut all = Needs::default();
-        self.places(path).for_each(|peers| all.merge(&peers.needs));
+        self.around(place).for_each(|peers| all.merge(&peers.needs));
         all
     }
 
@@ -172,6 +180,27 @@ impl Policies {
             Action::Protect(protect) => Some((rule, protect)),
             Action::Bypass | Action::Discard => None,
         })
+    }
+}
+
+impl PolicySet {
+    /// The peers that may come to show a certificate of which we do not ask for all authorities,
+    /// each with how many, since CERTREQ has no room for them (RFC 7296 3.7). What others need that
+    /// may be at the same place comes before them.
+    #[must_use]
+    pub fn not_asked_for(&self) -> Vec<(PeerName, usize)> {
+        let policies = Policies::new(Arc::new(self.clone()));
+        let left_out = |peer: &PeerConfig| {
+            let RemoteAuth::Certificate(trust) = &peer.remote_auth else { return 0 };
+            let places = places_of(peer).into_iter();
+            let at = |place| {
+                let Needs { wanted, .. } = policies.needs_at(place);
+                trust.anchors.key_hashes().iter().filter(|hash| !wanted.names(hash)).count()
+            };
+            places.map(at).max().unwrap_or(0)
+        };
+        let all = self.peers.values().map(|peer| (PeerName::clone(&peer.name), left_out(peer)));
+        all.filter(|(_, count)| *count > 0).collect()
     }
 }
 
@@ -198,11 +227,17 @@ mod tests {
             .prop_map(|name| Identity::Fqdn(name.to_owned()))
     }
 
+    /// Our address and the peer's, where else it may be, who it is, and whether its proposals differ.
+    type Drawn = (Option<IpAddr>, Option<IpAddr>, Vec<IpAddr>, Identity, bool);
+
     fn peers() -> impl Strategy<Value = Vec<PeerConfig>> {
         let others = prop::collection::vec((0..3u8).prop_map(address), 0..3);
         let one = (place(), place(), others, identity(), any::<bool>());
         prop::collection::vec(one, 0..12).prop_map(|all| {
-            let peer = |(number, (local_address, remote_address, others, remote_id, sha512))| {
+            let peer = |(number, (local_address, remote_address, others, remote_id, sha512)): (
+                usize,
+                Drawn,
+            )| {
                 let mut peer = peer(&format!("p{number:02}"), "us.test", "a.test", None);
                 if sha512 {
                     peer.proposals.iter_mut().for_each(|p| p.prf = vec![Prf::HmacSha512]);

@@ -249,14 +249,30 @@ impl Shared {
 
     /// An event that concerns no IKE SA.
     pub(crate) fn report(&mut self, path: Option<Path>, kind: EventKind) {
-        self.event(Event { ike_sa: None, spis: None, peer: None, path, kind, refusal: None });
+        self.event(Event {
+            ike_sa: None,
+            spis: None,
+            peer: None,
+            user: None,
+            path,
+            kind,
+            refusal: None,
+        });
     }
 
     /// An event about a message that belongs to no IKE SA of ours.
     pub(crate) fn report_stray(&mut self, header: &Header, path: Path, kind: EventKind) {
         let spis = Some((header.initiator_spi, header.responder_spi));
         let refusal = reason::of_stray(&kind).map(Box::new);
-        self.event(Event { ike_sa: None, spis, peer: None, path: Some(path), kind, refusal });
+        self.event(Event {
+            ike_sa: None,
+            spis,
+            peer: None,
+            user: None,
+            path: Some(path),
+            kind,
+            refusal,
+        });
     }
 
     pub(crate) fn command(&mut self, owner: Owner, command: KernelCommand) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use gateway_ike::Input;
 use gateway_ike::config::{EndpointConfig, PolicySet, Start};
 use gateway_ike::counters::Counter;
-use gateway_ike::event::EventKind;
+use gateway_ike::event::{Event, EventKind};
 use gateway_ike::io::{KernelEvent, Path};
 use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
 use gateway_wire::{
@@ -322,6 +322,20 @@ fn refusals_above_their_rate_are_only_counted_and_then_cookies_are_demanded() {
 }
 
 #[test]
+fn who_never_answers_refusals_demands_no_cookies_for_them() {
+    let config = EndpointConfig { unprotected_answers_per_second: 0, ..EndpointConfig::default() };
+    let (mut simulation, init) = begun(&config);
+    for number in 1..=3 {
+        assert_eq!(request(&mut simulation, &proposing(&init, 2, 3), A, number, None), None);
+    }
+    assert_eq!(counter(&simulation, 1, Counter::UnprotectedAnswerLimited), 3);
+    assert!(simulation.nodes[1].sent.is_empty());
+    // Who proposes what we take is answered at once.
+    assert_eq!(request(&mut simulation, &init, A, 4, None), None);
+    assert_eq!(simulation.nodes[1].sent.len(), 1);
+}
+
+#[test]
 fn a_request_that_proposes_too_much_is_refused_unseen() {
     let (mut simulation, init) = begun(&EndpointConfig::default());
     let limited = |simulation: &Simulation| counter(simulation, 1, Counter::TransformLimit);
@@ -369,6 +383,36 @@ fn of_too_many_ike_sas_with_one_peer_the_oldest_are_deleted() {
     assert_eq!(of_hosts, expected, "and its other end knows");
     assert_eq!(simulation.violations(), Vec::<String>::new());
     simulation.wind_up().unwrap();
+}
+
+#[test]
+fn the_child_sas_of_all_ike_sas_with_one_peer_are_counted() {
+    let config = EndpointConfig { peer_child_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = hosts_of_one_peer(2, &config);
+    simulation.configure(0, policies_of_b(2));
+    for node in 1..=2 {
+        simulation.configure(node, policies_of_a(2));
+    }
+    simulation.run(20 * SECOND);
+    assert_eq!(children(&simulation, 0), 2, "the first of each IKE SA");
+    simulation.acquire(1, "to-b-2");
+    simulation.run(20 * SECOND);
+    let limited = [Counter::PeerChildSaLimit, Counter::NoAdditionalSas];
+    assert_eq!(limited.map(|limit| counter(&simulation, 0, limit)), [1, 0]);
+    assert_eq!(children(&simulation, 0), 2);
+    let words = "the peer has 2 Child SAs on all its IKE SAs: `peer-child-sa-limit` allows no more";
+    let said = |event: &Event| event.kind.to_string().contains(words);
+    assert_eq!(simulation.nodes[0].events.iter().filter(|event| said(event)).count(), 1);
+    // It may replace those that it has.
+    let child = simulation.nodes[1].kernel.children.values().next().unwrap();
+    let (spi, destination) = (child.inbound.spi, child.inbound.destination);
+    simulation.input(1, Input::Kernel(KernelEvent::Expire { spi, destination, hard: false }));
+    simulation.run(20 * SECOND);
+    assert_eq!(
+        (counter(&simulation, 0, Counter::ChildSaRekeyed), children(&simulation, 0)),
+        (1, 2)
+    );
+    assert_eq!(simulation.violations(), Vec::<String>::new());
 }
 
 #[test]

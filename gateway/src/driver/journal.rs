@@ -1,12 +1,13 @@
 //! What the IKE core reports: how much of it goes to the log, and what is kept for status.
 //!
-//! Whoever causes them, lines and records have a bound: strangers share one, each peer has its own.
+//! Whoever causes them, lines and records have a bound: strangers share one, each peer has its own, and
+//! so has each user where many come as one peer.
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use gateway_ike::config::{PeerName, PolicySet};
+use gateway_ike::config::{PeerName, PolicySet, UserName};
 use gateway_ike::event::Event;
 use gateway_ike::reason::{Candidate, Refusal};
 
@@ -17,11 +18,15 @@ use crate::policy::JournalLimits;
 
 /// How many seconds' worth of lines may come at once.
 const BURST: u32 = 10;
+/// Users of whom it is known how many lines they have caused of late; peers beside them have no limit
+/// here.
+const MOST_BUCKETS: usize = 1024;
 
 /// Who caused something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
-    Peer(PeerName),
+    /// A peer, or with EAP one of its users.
+    Peer(PeerName, Option<UserName>),
     /// Somebody who has not been authenticated, by address.
     Stranger(IpAddr),
     Ourselves,
@@ -31,7 +36,7 @@ impl Source {
     fn of(event: &Event) -> Self {
         match (&event.peer, event.path) {
             (_, Some(path)) if event.is_of_a_stranger() => Self::Stranger(path.remote.ip()),
-            (Some(peer), _) => Self::Peer(PeerName::clone(peer)),
+            (Some(peer), _) => Self::Peer(PeerName::clone(peer), event.user.clone()),
             (None, _) => Self::Ourselves,
         }
     }
@@ -43,7 +48,7 @@ pub(super) struct Journal {
     limits: JournalLimits,
     /// Shared by all who have not been authenticated.
     strangers: TokenBucket,
-    peers: BTreeMap<PeerName, TokenBucket>,
+    peers: BTreeMap<(PeerName, Option<UserName>), TokenBucket>,
     /// Lines that were not written.
     unlogged: u64,
     /// Records that had to go for newer ones.
@@ -73,20 +78,15 @@ impl Journal {
         if let Some(refusal) = &event.refusal {
             let kept = match source {
                 Source::Stranger(_) => &mut self.of_strangers,
-                Source::Peer(_) | Source::Ourselves => &mut self.of_peers,
+                Source::Peer(..) | Source::Ourselves => &mut self.of_peers,
             };
             let limit = self.limits.refusals_kept;
             let gone = kept.add(limit, seconds, source.clone(), event, refusal);
             self.forgotten = self.forgotten.saturating_add(gone);
         }
-        let rate = self.limits.peer_log_rate;
         let may = match source {
             Source::Stranger(_) => self.strangers.take(now),
-            Source::Peer(peer) => self
-                .peers
-                .entry(peer)
-                .or_insert_with(|| TokenBucket::new(rate, rate.saturating_mul(BURST)))
-                .take(now),
+            Source::Peer(peer, user) => self.take_of_peer(now, (peer, user)),
             Source::Ourselves => true,
         };
         if may {
@@ -96,9 +96,25 @@ impl Journal {
         }
     }
 
+    /// Whether a peer, or one of its users, may cause one more line. Of users there may be any number,
+    /// but few are loud at once: of more than have room all share what is the peer's own.
+    fn take_of_peer(&mut self, now: Instant, mut source: (PeerName, Option<UserName>)) -> bool {
+        if source.1.is_some() && !self.peers.contains_key(&source) {
+            if self.peers.len() >= MOST_BUCKETS {
+                self.peers.retain(|_, bucket| !bucket.is_full(now));
+            }
+            if self.peers.len() >= MOST_BUCKETS {
+                source.1 = None;
+            }
+        }
+        let rate = self.limits.peer_log_rate;
+        let new = || TokenBucket::new(rate, rate.saturating_mul(BURST));
+        self.peers.entry(source).or_insert_with(new).take(now)
+    }
+
     /// Forgets peers that are not configured any more.
     pub(super) fn retain(&mut self, policies: &PolicySet) {
-        self.peers.retain(|peer, _| policies.peers.contains_key(peer));
+        self.peers.retain(|(peer, _), _| policies.peers.contains_key(peer));
     }
 
     /// Lines that were not written.
@@ -251,6 +267,7 @@ mod tests {
             ike_sa: Some(IkeSaId(7)),
             spis: None,
             peer: peer.map(Into::into),
+            user: None,
             path: Some(Path {
                 local: "192.0.2.1:500".parse().unwrap(),
                 remote: format!("192.0.2.{host}:500").parse().unwrap(),
@@ -331,6 +348,32 @@ mod tests {
         assert_eq!(journal.unlogged(), 328, "one more a second");
         journal.retain(&PolicySet::default());
         assert!(journal.peers.is_empty(), "a peer that is gone leaves nothing");
+    }
+
+    #[test]
+    fn users_who_come_as_one_peer_do_not_drown_each_other() {
+        let mut journal = Journal::new(LIMITS);
+        let now = clock::now();
+        let of = |user: &str| Event { user: Some(user.into()), ..event(Some("all"), 2, 0) };
+        for _ in 0..100 {
+            journal.note(now, 1, &of("loud"));
+        }
+        assert_eq!(journal.unlogged(), 80);
+        for _ in 0..20 {
+            journal.note(now, 1, &of("quiet"));
+        }
+        assert_eq!(journal.unlogged(), 80);
+        assert_eq!(journal.refusals().len(), 2, "nor do they share a record");
+        // Whoever has a name for each line has the limit of one for all that have no room.
+        for number in 0..2 * MOST_BUCKETS {
+            journal.note(now, 1, &of(&format!("user{number}")));
+        }
+        assert_eq!(journal.peers.len(), MOST_BUCKETS + 1);
+        assert_eq!(journal.unlogged(), 80 + u64::try_from(MOST_BUCKETS).unwrap() + 2 - 20);
+        // They are forgotten when they have been quiet.
+        let later = now + Duration::from_secs(60);
+        journal.note(later, 1, &of("another"));
+        assert_eq!(journal.peers.len(), 1);
     }
 
     #[test]

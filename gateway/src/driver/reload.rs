@@ -165,6 +165,7 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("eap-message-limit", endpoint.eap_message_limit != limits.eap_message_limit),
         ("reassembly-timeout", endpoint.reassembly_timeout != limits.reassembly_timeout),
         ("child-sa-limit", endpoint.child_sa_limit != limits.child_sa_limit),
+        ("peer-child-sa-limit", endpoint.peer_child_sa_limit != limits.peer_child_sa_limit),
         ("eap-timeout", endpoint.eap_timeout != limits.eap_timeout),
         ("eap-round-limit", endpoint.eap_round_limit != limits.eap_round_limit),
         (
@@ -254,6 +255,7 @@ mod tests {
             ("ike-sa-limit", "7"),
             ("peer-ike-sa-limit", "7"),
             ("child-sa-limit", "7"),
+            ("peer-child-sa-limit", "7"),
             ("job-limit", "77"),
             ("unprotected-answer-rate", "7"),
             ("eap-message-limit", "7777"),

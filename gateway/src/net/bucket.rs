@@ -40,6 +40,13 @@ impl TokenBucket {
             true
         })
     }
+
+    /// Whether it is as full as a new one.
+    pub fn is_full(&self, now: Instant) -> bool {
+        let since = self.filled.map(|filled| now.saturating_duration_since(filled));
+        let missing = self.burst.saturating_sub(self.tokens);
+        since.is_none_or(|since| since >= self.interval.saturating_mul(missing))
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +71,16 @@ mod tests {
         assert!(bucket.take(start));
         let later = start + Duration::from_secs(3600);
         assert_eq!([(); 3].map(|()| bucket.take(later)), [true, true, false]);
+    }
+
+    #[test]
+    fn it_is_full_when_all_has_been_earned_again() {
+        let start = crate::clock::now();
+        let mut bucket = TokenBucket::new(10, 3);
+        assert!(bucket.is_full(start));
+        assert!(bucket.take(start) && bucket.take(start));
+        assert!(!bucket.is_full(start + Duration::from_millis(199)));
+        assert!(bucket.is_full(start + Duration::from_millis(200)));
     }
 
     #[test]

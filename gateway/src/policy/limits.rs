@@ -126,7 +126,7 @@ const LIMITS: &[Limit] = &[
         Some("ike_init_size_limit"),
     ),
     limit(
-        "octets of fragments of one message, with 64 for each fragment; one message for each IKE SA and direction; without fragments, of a message of an initiator that is not authenticated",
+        "octets of fragments of one message, with 64 for each fragment; one message for each IKE SA and direction; without fragments, of a message of an initiator that is not authenticated, which EAP keeps until it ends",
         ANYBODY,
         By("reassembly-limit"),
         "the message is dropped",
@@ -143,7 +143,7 @@ const LIMITS: &[Limit] = &[
         "errors a second in answer to what nothing protects",
         ANYBODY,
         By("unprotected-answer-rate"),
-        "no answer, and no record; after IKE_SA_INIT initiators must return a cookie for 30 s",
+        "no answer, and no record; after IKE_SA_INIT initiators must return a cookie for 30 s, unless it is 0",
         Some("ike_unprotected_answer_limited"),
     ),
     limit(
@@ -221,6 +221,13 @@ const LIMITS: &[Limit] = &[
         Some("ike_no_additional_sas"),
     ),
     limit(
+        "Child SAs on all IKE SAs of one identity, beside the first of each; to replace them, as many again",
+        PEER,
+        By("peer-child-sa-limit"),
+        "NO_ADDITIONAL_SAS",
+        Some("ike_peer_child_sa_limit"),
+    ),
+    limit(
         "Child SAs that wait on one IKE SA to be made or deleted",
         "a peer, traffic",
         By("job-limit"),
@@ -251,6 +258,38 @@ const LIMITS: &[Limit] = &[
         ),
         "more are not kept",
         Some("mobike_addresses_left_out"),
+    ),
+    limit(
+        "attributes that a peer assigns to us (CFG_REPLY)",
+        PEER,
+        Fixed("64", "ike/src/assignment.rs", "const MOST_ATTRIBUTES: usize = 64;"),
+        "the IKE SA is deleted",
+        None,
+    ),
+    limit(
+        "name servers among them",
+        PEER,
+        Fixed("8", "ike/src/assignment.rs", "const MOST_NAME_SERVERS: usize = 8;"),
+        "more are not kept",
+        None,
+    ),
+    limit(
+        "SAs that a peer deletes while we ask for one, and that may be that one",
+        PEER,
+        Fixed("16", "ike/src/ike_sa/offer.rs", "const MOST_DELETED: usize = 16;"),
+        "the oldest is forgotten",
+        None,
+    ),
+    limit(
+        "authorities that we name to a peer (CERTREQ)",
+        "policies",
+        Fixed(
+            "36",
+            "ike/src/ike_sa/auth/certificate.rs",
+            "pub(crate) const MOST_AUTHORITIES: usize = 36;",
+        ),
+        "those of peers at the address come first; a warning names the peers of which one is left out",
+        None,
     ),
     limit(
         "connections to the control socket",

@@ -294,20 +294,21 @@ impl Loader {
         if self.users.is_empty() {
             self.warnings.extend(userless(&self.peers));
         }
-        self.warnings.sort();
-        let peers = self.peers.into_iter().filter_map(|(name, peer)| Some((name, peer.config?)));
+        let peers = self.peers.iter();
+        let peers =
+            peers.filter_map(|(name, peer)| Some((PeerName::clone(name), peer.config.clone()?)));
         let users = self.users.into_iter().filter_map(|(name, (user, _))| Some((name, user?)));
         let rules = self
             .rules
             .into_iter()
             .map(|Placed { rule, .. }| (RuleName::clone(&rule.name), Arc::new(rule)));
+        let policies =
+            PolicySet { peers: peers.collect(), users: users.collect(), rules: rules.collect() };
+        self.warnings.extend(not_asked_for(&policies, &self.peers));
+        self.warnings.sort();
         Ok(Loaded {
             settings: self.settings.map(|(settings, _)| settings).unwrap_or_default(),
-            policies: PolicySet {
-                peers: peers.collect(),
-                users: users.collect(),
-                rules: rules.collect(),
-            },
+            policies,
             warnings: self.warnings,
             files,
             directory: dir.to_owned(),
@@ -423,6 +424,20 @@ fn userless(peers: &BTreeMap<PeerName, PlacedPeer>) -> Vec<PolicyError> {
             PolicyError::at(&peer.place, Some(format!("peer.{name}")), fault)
         })
         .collect()
+}
+
+/// Who may come with a certificate whose authority we have no room to ask for.
+fn not_asked_for(policies: &PolicySet, peers: &BTreeMap<PeerName, PlacedPeer>) -> Vec<PolicyError> {
+    let warning = |(name, count): (PeerName, usize)| {
+        let fault = Fault::new(format!(
+            "{count} of the authorities of this peer are not asked for, since CERTREQ has no room for them"
+        ));
+        let fault =
+            fault.hint("trust fewer, or give the peer an address so that its own come first");
+        let peer = peers.get(&name)?;
+        Some(PolicyError::at(&peer.place, Some(format!("peer.{name}")), fault))
+    };
+    policies.not_asked_for().into_iter().filter_map(warning).collect()
 }
 
 /// Warns of peers that no rule names.

@@ -117,6 +117,9 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
                 .unwrap_or(limits.reassembly_timeout),
             ike_sa_limit: section.number("ike-sa-limit").unwrap_or(limits.ike_sa_limit),
             child_sa_limit: section.number("child-sa-limit").unwrap_or(limits.child_sa_limit),
+            peer_child_sa_limit: section
+                .number("peer-child-sa-limit")
+                .unwrap_or(limits.peer_child_sa_limit),
             eap_timeout: section.time("eap-timeout").unwrap_or(limits.eap_timeout),
             eap_round_limit: section.number("eap-round-limit").unwrap_or(limits.eap_round_limit),
             replay_window: section.number("replay-window").unwrap_or(limits.replay_window),

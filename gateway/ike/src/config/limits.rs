@@ -42,6 +42,9 @@ pub struct EndpointConfig {
     /// Child SAs on one IKE SA above which the peer is refused more (NO_ADDITIONAL_SAS); it may
     /// replace those that it has.
     pub child_sa_limit: usize,
+    /// Child SAs with one peer, or with one of its users, over all its IKE SAs, above which it is
+    /// refused more likewise, but for the one that each IKE SA begins with.
+    pub peer_child_sa_limit: usize,
     /// How long a positive answer may wait for the kernel.
     pub install_timeout: Duration,
     /// The replay window that we ask the kernel for, in packets.
@@ -106,6 +109,7 @@ impl Default for EndpointConfig {
             job_limit: 16_384,
             unprotected_answers_per_second: 100,
             child_sa_limit: 256,
+            peer_child_sa_limit: 1024,
             install_timeout: Duration::from_secs(5),
             replay_window: 128,
             keepalive_interval: Duration::from_secs(20),

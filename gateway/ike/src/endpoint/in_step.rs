@@ -1,6 +1,6 @@
 //! Whether the indices say what a walk over all IKE SAs would find.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Endpoint;
 use crate::config::PeerName;
@@ -19,7 +19,15 @@ impl Endpoint {
             .sas
             .values()
             .flat_map(|sa| sa.children().map(|child| (child.outbound_spi, child.id, sa.id)));
+        let mut counts = BTreeMap::new();
+        for sa in self.sas.values().filter(|sa| sa.children().next().is_some()) {
+            if let Some(holder) = sa.holder() {
+                let count: &mut usize = counts.entry(holder).or_default();
+                *count = count.saturating_add(sa.children().count());
+            }
+        }
         [
+            ("numbers of Child SAs", counts == *self.shared.children.counts()),
             ("IKE SAs with peers", peers.collect::<BTreeSet<_>>() == self.by_peer),
             ("IKE SAs with old keys", remnants.collect::<BTreeSet<_>>() == self.remnants),
             ("contacts", contacts.collect::<BTreeSet<_>>() == self.shared.contacts.all().collect()),

@@ -211,10 +211,11 @@ impl Endpoint {
     }
 
     /// Whether one more request may be refused in words. If not, initiators must show from now on
-    /// that they are where they say, before any more is spent on them.
+    /// that they are where they say, before any more is spent on them; unless none ever may be,
+    /// which says nothing of a flood.
     fn may_refuse(&mut self, now: Instant) -> bool {
         let allowed = self.may_answer(now);
-        if !allowed {
+        if !allowed && self.shared.config.unprotected_answers_per_second != 0 {
             self.refusing_until = Some(after(now, REFUSING));
             self.watch_half_open(now);
         }

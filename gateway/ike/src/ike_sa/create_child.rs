@@ -374,15 +374,22 @@ impl IkeSa {
     /// and what is gone here but not there takes room too, or a peer that keeps us from
     /// deleting it could have any number of them.
     fn check_room(&self, shared: &Shared, successor: bool) -> Result<(), Error> {
-        let limit = shared.config.child_sa_limit;
-        let limit = if successor { limit.saturating_mul(2) } else { limit };
+        let room = |limit: usize| if successor { limit.saturating_mul(2) } else { limit };
+        let limit = room(shared.config.child_sa_limit);
         let State::Established(established) = &self.state else { return Ok(()) };
         let undeleted = self.jobs.iter().filter(
             |job| matches!(job, Job::DeleteChild { spi, .. } if !shared.spis.contains_key(spi)),
         );
         let present = established.children.len().saturating_add(established.theirs.len());
         let present = present.saturating_add(undeleted.count());
-        if present < limit { Ok(()) } else { Err(Error::NoAdditionalSas(present)) }
+        if present >= limit {
+            return Err(Error::NoAdditionalSas(present));
+        }
+        let of_peer = self.holder().map_or(0, |holder| shared.children.count(&holder));
+        if of_peer >= room(shared.config.peer_child_sa_limit) {
+            return Err(Error::NoAdditionalSasOfPeer(of_peer));
+        }
+        Ok(())
     }
 
     /// What we are doing, as seen by a request about the Child SA with this outbound SPI.

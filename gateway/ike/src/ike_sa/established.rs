@@ -353,9 +353,10 @@ impl IkeSa {
         child: ChildId,
         reason: &'static str,
     ) {
+        let holder = self.holder();
         let State::Established(established) = &mut self.state else { return };
         let Some(removed) = established.children.remove(&child) else { return };
-        shared.children.remove(child, removed.outbound_spi);
+        shared.children.remove(child, removed.outbound_spi, holder.as_ref());
         self.drop_series(shared, |series| series.replaces(child));
         shared.release_spi(removed.inbound_spi);
         shared.count(Counter::ChildSaRemoved);

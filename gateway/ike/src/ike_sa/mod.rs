@@ -421,6 +421,7 @@ impl IkeSa {
             ike_sa: Some(self.id),
             spis: Some((self.initiator_spi, self.responder_spi)),
             peer: self.peer.as_ref().map(|p| Arc::clone(&p.name)),
+            user: self.user.clone(),
             path: Some(self.path),
             kind,
             refusal,

@@ -12,6 +12,7 @@
 #[path = "../certificates/mod.rs"]
 mod certificates;
 
+mod asked_for;
 mod certificates_refused;
 mod expiry;
 mod renewed;

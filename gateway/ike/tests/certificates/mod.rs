@@ -194,6 +194,11 @@ pub(crate) fn self_signed(subject: &Subject) -> Vec<u8> {
     subject.params().self_signed(&key_pair(subject.key)).unwrap().der().to_vec()
 }
 
+/// Trust in the roots of several authorities.
+pub(crate) fn trust_in_each(authorities: &[Authority]) -> Trust {
+    trust_in(&authorities.iter().map(|authority| authority.root.clone()).collect::<Vec<_>>())
+}
+
 /// Trust in the root of an authority.
 pub(crate) fn trust(authority: &Authority) -> Trust {
     trust_in(core::slice::from_ref(&authority.root))

@@ -95,13 +95,19 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "unprotected-answer-rate",
         Number(0, 1_000_000),
         Default("100"),
-        "Errors a second that are answered, and refusals explained, to messages that nothing protects.",
+        "Errors a second that are answered, and refusals explained, to messages that nothing protects; 0: none, and refusals do not make initiators return cookies.",
     ),
     key(
         "child-sa-limit",
         Number(1, 65_536),
         Default("256"),
         "SAs of rules on one IKE SA above which the peer is refused more; it may replace those it has.",
+    ),
+    key(
+        "peer-child-sa-limit",
+        Number(1, 1_000_000),
+        Default("1024"),
+        "SAs of rules on all IKE SAs of one identity above which it is refused more, but for the first of each IKE SA; it may replace those it has.",
     ),
     key(
         "job-limit",
@@ -163,7 +169,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "peer-log-rate",
         Number(1, 10_000),
         Default("50"),
-        "Log lines a second that one peer can cause; ten times as many at once.",
+        "Log lines a second that one peer, with EAP one user, can cause; ten times as many at once.",
     ),
     key(
         "stranger-log-rate",

@@ -358,6 +358,31 @@ fn a_rule_without_a_key_exchange_is_warned_of_where_the_first_child_sa_is_to_hav
 }
 
 #[test]
+fn authorities_that_there_is_no_room_to_ask_for_are_warned_of() {
+    let authority = |_| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.self_signed(&key).unwrap().pem()
+    };
+    let all: Vec<String> = (0..38).map(authority).collect();
+    let text = "[peer.p]\naddress = \"192.0.2.2\"\nlocal-id = \"a.test\"\nremote-id = \"b.test\"\n\
+                auth = \"psk\"\npsk-file = \"good.psk\"\nremote-auth = \"certificate\"\nca = [\"all.pem\"]\n";
+    let warnings = |count: usize| {
+        let pem = all[..count].concat();
+        let dir = directory(&[("x.toml", text.as_bytes()), ("all.pem", pem.as_bytes())]);
+        load(dir.path()).unwrap().warnings
+    };
+    let said = |warnings: Vec<PolicyError>| {
+        let said = warnings.iter().map(ToString::to_string).filter(|w| w.contains("CERTREQ"));
+        said.collect::<Vec<_>>().concat()
+    };
+    assert_eq!(said(warnings(36)), "");
+    let words = "x.toml:1:7: peer.p: 2 of the authorities of this peer are not asked for";
+    assert!(said(warnings(38)).contains(words), "{}", said(warnings(38)));
+}
+
+#[test]
 fn symbolic_links_are_followed_and_secrets_are_beside_the_link() {
     let real = directory(&[("real", PEER.as_bytes())]);
     let dir = tempfile::tempdir().unwrap();

@@ -11,8 +11,9 @@ use crate::crypto::x509::{Bounds, CertificateFault, Trust, Verified};
 use crate::error::AuthenticationFault;
 use crate::shared::Shared;
 
-/// Authorities that one CERTREQ names: more would make IKE_SA_INIT too long for one packet.
-const MOST_AUTHORITIES: usize = 20;
+/// Authorities that one CERTREQ names: with the longest value of a key exchange, MODP-2048, they
+/// make an IKE_SA_INIT response as long as a packet of 1280 octets can be.
+pub(crate) const MOST_AUTHORITIES: usize = 36;
 
 /// What CERTREQ asks for on behalf of some peers.
 #[derive(Debug, Clone, Default)]
@@ -45,9 +46,14 @@ impl Wanted {
         self.raw |= others.raw;
     }
 
+    /// Whether an authority is named.
+    pub(crate) fn names(&self, authority: &[u8; 20]) -> bool {
+        self.authorities.contains(authority)
+    }
+
     fn add_authorities(&mut self, more: &[[u8; 20]]) {
         for one in more {
-            if self.authorities.len() < MOST_AUTHORITIES && !self.authorities.contains(one) {
+            if self.authorities.len() < MOST_AUTHORITIES && !self.names(one) {
                 self.authorities.push(*one);
             }
         }
@@ -188,6 +194,17 @@ mod tests {
             Wanted::of(&of("psk", peer("p", "a", "b", None).remote_auth)).payloads().count(),
             0
         );
+    }
+
+    #[test]
+    fn of_too_many_authorities_those_that_come_first_are_named() {
+        let hashes = |numbers: core::ops::Range<u8>| numbers.map(|n| [n; 20]).collect::<Vec<_>>();
+        let mut wanted = Wanted::default();
+        wanted.add_authorities(&hashes(0..20));
+        let others = Wanted { authorities: hashes(10..60), raw: false };
+        wanted.merge(&others);
+        assert_eq!(wanted.authorities, hashes(0..36));
+        assert!(wanted.names(&[35; 20]) && !wanted.names(&[36; 20]));
     }
 
     #[test]

@@ -165,6 +165,9 @@ impl IkeSa {
                 if matches!(error, Error::NoAdditionalSas(_)) {
                     shared.count(Counter::NoAdditionalSas);
                 }
+                if matches!(error, Error::NoAdditionalSasOfPeer(_)) {
+                    shared.count(Counter::PeerChildSaLimit);
+                }
                 self.child_failed(shared, None, false, error);
             }
         }

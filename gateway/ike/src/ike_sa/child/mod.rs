@@ -273,6 +273,7 @@ impl IkeSa {
             Action::Protect(protect) => protect.lifetime.time,
             Action::Bypass | Action::Discard => Duration::ZERO,
         };
+        let holder = self.holder();
         let State::Established(established) = &mut self.state else { return };
         child.since = now;
         if !lifetime.is_zero() && !child.redundant {
@@ -284,7 +285,7 @@ impl IkeSa {
         } else {
             KernelCommand::InstallChild(spec)
         };
-        shared.children.insert(id, child.outbound_spi, self.id);
+        shared.children.insert(id, child.outbound_spi, self.id, holder);
         established.children.insert(id, Box::new(child));
         shared.command(Owner::IkeSa(self.id, Purpose::InstallChild(id)), command);
     }
@@ -311,6 +312,7 @@ impl IkeSa {
             }
             other => other,
         };
+        let holder = self.holder();
         let State::Established(established) = &mut self.state else { return };
         let Some(installed) = established.children.get_mut(&child) else { return };
         match (result, withheld) {
@@ -327,7 +329,7 @@ impl IkeSa {
                 let replaces = installed.replaces;
                 let peer_spi = installed.outbound_spi;
                 let Some(failed) = established.children.remove(&child) else { return };
-                shared.children.remove(child, peer_spi);
+                shared.children.remove(child, peer_spi, holder.as_ref());
                 shared.release_spi(spi);
                 // It may have inherited while the kernel was busy. Whoever waits behind it in turn
                 // begins with the first packet.
