@@ -18,6 +18,8 @@ use serde_json::Value;
 /// The addresses that are assigned.
 const V4: &str = "10.99.0.1";
 const V6: &str = "fd00:99::1";
+/// Where the client writes the name servers that it is told.
+const RESOLV_CONF: &str = "/run/gateway/resolv.conf";
 
 /// A client with nothing but its underlay: it asks the server for addresses of both families.
 fn client(topology: &Topology, peer_keys: &str) -> Policy {
@@ -51,6 +53,12 @@ fn exercise(topology: &Topology) -> Result {
         all_answered(&topology.server.host, own, &pings)?;
     }
     Ok(())
+}
+
+/// The file of the client, behind its first line.
+fn resolv_conf(topology: &Topology) -> Result<String> {
+    let text = topology.client.gateway.run("cat", &[RESOLV_CONF])?;
+    Ok(text.lines().skip(1).collect::<Vec<_>>().join("\n"))
 }
 
 fn check_assigned(gateway: &Gateway<'_>, topology: &Topology) -> Result {
@@ -126,7 +134,8 @@ fn two_of_ours_assign_addresses_that_stay_through_reauthentication() -> Result {
     }
     let topology = Topology::new(Between::Nat)?;
     without_own_routes(&topology)?;
-    let pool = "[pool.staff]\naddresses = [\"10.99.0.0/24\", \"fd00:99::/64\"]\n";
+    let pool = "[pool.staff]\naddresses = [\"10.99.0.0/24\", \"fd00:99::/64\"]\n\
+                dns = [\"10.2.0.53\", \"fd00:2::53\"]\n";
     let server = Policy {
         peer_keys: format!("pool = \"staff\"\n\n{pool}"),
         ..Policy::of_server(&topology, Family::V4, Family::V4).with_rules(|rule| {
@@ -137,8 +146,14 @@ fn two_of_ours_assign_addresses_that_stay_through_reauthentication() -> Result {
     };
     let server = Gateway::start(&topology.server.gateway, &server)?;
     let reauthenticate = "renewal = \"reauthenticate\"\nlifetime = \"15s\"";
-    let mut client = Gateway::start(&topology.client.gateway, &client(&topology, reauthenticate))?;
+    let client = Policy {
+        settings: format!("resolv-conf = \"{RESOLV_CONF}\""),
+        ..client(&topology, reauthenticate)
+    };
+    let mut client = Gateway::start(&topology.client.gateway, &client)?;
     check_assigned(&client, &topology)?;
+    let told = "# other: 10.2.0.53 fd00:2::53\nnameserver 10.2.0.53\nnameserver fd00:2::53";
+    assert_eq!(resolv_conf(&topology)?, told, "name servers");
     exercise(&topology)?;
     let before = client.counter("ike_sa_established")?;
     let interval = Duration::from_millis(200);
@@ -147,9 +162,12 @@ fn two_of_ours_assign_addresses_that_stay_through_reauthentication() -> Result {
     all_answered(&topology.client.gateway, to, &pings)?;
     assert!(client.counter("ike_sa_established")? > before, "no reauthentication");
     check_assigned(&client, &topology)?;
+    assert_eq!(resolv_conf(&topology)?, told, "name servers after reauthentication");
     exercise(&topology)?;
+    assert_eq!(client.counter("resolv_conf_not_written")?, 0);
     // Whoever ends takes the address along.
     client.daemon().stop(PATIENCE)?;
+    assert_eq!(resolv_conf(&topology)?, "", "name servers after the end");
     let left = addresses(&topology.client.gateway)?;
     assert!(!left.contains(V4) && !left.contains(V6), "{left}");
     server.wait_gone()

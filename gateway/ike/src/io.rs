@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use crate::algorithms::EspSuite;
-use crate::config::{ChildLifetime, Mode, PolicySet, PortRange, RuleName};
+use crate::config::{ChildLifetime, Mode, PeerName, PolicySet, PortRange, RuleName};
 use crate::event::Event;
 
 /// Where a datagram came from and to, or is to be sent. The 4500 framing (RFC 3948 non-ESP
@@ -246,6 +246,11 @@ pub struct ChildSpec {
     /// Another address of ours, of the same family, at which the inbound SA is to be reached too:
     /// we have come from there, and the peer may not have followed yet.
     pub reached_at: Option<IpAddr>,
+    /// The peer, by which whoever reads [`Self::name_servers`] is told who said so.
+    pub peer: PeerName,
+    /// Name servers that the peer has told us, at most 8, in its order; for as long as its
+    /// addresses.
+    pub name_servers: Vec<IpAddr>,
     /// The UDP ports of ESP-in-UDP (ours, the peer's), where NAT was found or is forced.
     pub encapsulation: Option<Encapsulation>,
     /// Replay window in packets.

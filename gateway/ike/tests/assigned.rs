@@ -120,11 +120,19 @@ fn what_the_peer_assigns_is_ours_and_nothing_else_is_selected() {
         connected(policies_of_a(BOTH, |_| {}), policies_of_b(&["10.9.0.0/24", "fd00:9::/64"]));
     let [child] = children_of_a(&simulation)[..] else { panic!("one Child SA") };
     assert_eq!(texts(&child.addresses), ["10.9.0.1", "fd00:9::1"]);
+    assert_eq!(texts(&child.name_servers), ["192.0.2.2", "fd00:2::53"]);
+    assert_eq!(&*child.peer, "b");
     let expected = ["10.9.0.1/32 == 10.2.0.0/24", "fd00:9::1/128 == fd00:2::/64"];
     assert_eq!(selectors(child), expected);
     assert!(simulation.mismatches().is_empty(), "{:?}", simulation.mismatches());
     // The responder has none of its own.
-    assert!(simulation.nodes[1].kernel.children.values().all(|c| c.addresses.is_empty()));
+    assert!(
+        simulation.nodes[1]
+            .kernel
+            .children
+            .values()
+            .all(|c| c.addresses.is_empty() && c.name_servers.is_empty())
+    );
     let status = simulation.nodes[0].endpoint.status(simulation.now);
     assert_eq!(texts(&status.ike_sas[0].own_addresses), ["10.9.0.1", "fd00:9::1"]);
     assert_eq!(texts(&status.ike_sas[0].dns), ["192.0.2.2", "fd00:2::53"]);

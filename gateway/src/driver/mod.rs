@@ -12,6 +12,7 @@ mod inbound;
 mod journal;
 mod linux;
 mod load;
+mod name_servers;
 mod notify;
 mod privileges;
 mod reload;
@@ -23,6 +24,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod underlay;
+mod whole_file;
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -30,13 +32,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gateway_ike::Endpoint;
-use gateway_ike::config::PolicySet;
+use gateway_ike::config::{PeerName, PolicySet};
 use gateway_ike::io::{Done, Input, KernelCommand, KernelError, Output, Path};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use self::inbound::Inbound;
 use self::journal::Journal;
+use self::name_servers::NameServers;
 use self::reload::Outcome as ReloadOutcome;
 use crate::clock;
 use crate::control::{Call, KernelReport, Request, Response, Server, StatusReport};
@@ -84,6 +87,7 @@ pub struct Driver<K, M> {
     inbound: Inbound,
     /// ESP for SAs that are not there yet.
     early: Early,
+    name_servers: NameServers,
     /// ESP on the socket for an SPI that is not ours.
     unknown_esp: u64,
     buffer: Vec<u8>,
@@ -116,6 +120,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     #[must_use]
     pub fn new(endpoint: Endpoint, parts: Parts<K, M>) -> Self {
         let journal = Journal::new(parts.reload.settings().journal);
+        let name_servers = NameServers::new(parts.reload.settings().resolv_conf.clone());
         let watchdog = notify::watchdog_interval().map(|period| {
             let mut ticks = interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,6 +131,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             parts,
             inbound: Inbound::default(),
             early: Early::default(),
+            name_servers,
             unknown_esp: 0,
             buffer: vec![0; RECEIVE_BUFFER],
             complaints: TokenBucket::new(1, 5),
@@ -141,6 +147,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     /// Applies policies and does what follows from them.
     pub async fn apply(&mut self, policies: Arc<PolicySet>) {
         self.journal.retain(&policies);
+        self.name_servers.try_again();
         self.check_addresses().await;
         self.handle(Input::Policies(policies)).await;
     }
@@ -160,6 +167,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             tracing::warn!("Some peers did not answer in time: they will find out by themselves");
         }
         self.parts.kernel.clean_up().await;
+        self.name_servers.clear();
         tracing::info!(
             "Ended: what policies protect stays blocked by the eBPF guard until the gateway runs again"
         );
@@ -232,6 +240,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                 }
             }
         }
+        // After all that came of one input: a Child SA that replaces another changes nothing.
+        self.name_servers.write_if_changed();
     }
 
     fn transmit(&mut self, path: &Path, octets: &[u8]) {
@@ -268,8 +278,10 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
         let mut moves = None;
+        let mut told = None;
         let installs = match &command {
             KernelCommand::InstallChild(spec) | KernelCommand::InstallInbound(spec) => {
+                told = Some((PeerName::clone(&spec.peer), spec.name_servers.clone()));
                 Some((spec.child, inbound::key(&spec.inbound), spec.reached_at))
             }
             KernelCommand::MoveChild { child, ends, .. } => {
@@ -278,6 +290,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             }
             KernelCommand::RemoveChild { child } => {
                 self.inbound.removed(*child);
+                self.name_servers.removed(*child);
                 None
             }
             KernelCommand::InstallOutbound(_)
@@ -294,6 +307,9 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             self.hand_over_early(sa);
             if let Some(address) = reached_at {
                 self.inbound.moved(child, address, sa.0);
+            }
+            if let Some((peer, servers)) = told {
+                self.name_servers.installed(child, peer, servers);
             }
         }
         if let (Some((child, local)), Ok(_)) = (moves, &result) {
@@ -392,8 +408,15 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         }
     }
 
+    /// Writes that nobody has told us a name server so far, which also takes away what a gateway
+    /// has left that was killed, and tells the service manager that the gateway serves.
+    pub fn begin(&mut self) {
+        self.name_servers.begin();
+        self.ready();
+    }
+
     /// Tells the service manager that the gateway serves.
-    pub fn ready(&self) {
+    fn ready(&self) {
         let report = self.parts.reload.report();
         let failed = report.last_reload.as_ref().is_some_and(|reload| !reload.ok);
         let note = if failed { "; the last reload failed" } else { "" };
@@ -422,6 +445,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             ("esp_unknown_spi", self.unknown_esp),
             ("log_lines_suppressed", self.journal.unlogged()),
             ("refusals_forgotten", self.journal.forgotten()),
+            ("resolv_conf_not_written", self.name_servers.failures()),
             ("control_clients_refused", control.refused()),
         ]);
         StatusReport {

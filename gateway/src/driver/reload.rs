@@ -134,6 +134,7 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         pin_dir,
         control_socket,
         state_dir,
+        resolv_conf,
         journal,
         endpoint,
     } = old;
@@ -145,6 +146,7 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("pin-dir", *pin_dir != new.pin_dir),
         ("control-socket", *control_socket != new.control_socket),
         ("state-dir", *state_dir != new.state_dir),
+        ("resolv-conf", *resolv_conf != new.resolv_conf),
         ("retransmit-initial", endpoint.retransmit_initial != limits.retransmit_initial),
         ("retransmit-tries", endpoint.retransmit_tries != limits.retransmit_tries),
         ("cookie-threshold", endpoint.cookie_threshold != limits.cookie_threshold),
@@ -261,6 +263,7 @@ mod tests {
             ("eap-message-limit", "7777"),
             ("reassembly-limit", "7777"),
             ("reassembly-timeout", "\"7s\""),
+            ("resolv-conf", "\"/run/resolv.conf\""),
         ] {
             let new = text(&format!("{name} = {value}\n"));
             assert_eq!(changed(&Settings::default(), &new), [name]);

@@ -71,7 +71,8 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     if let Err(error) = privileges::drop_the_rest() {
         tracing::warn!(error, "Cannot give up capabilities that are not needed");
     }
-    driver.ready();
+    // With the rights that it has from here on: what they do not suffice for is seen at once.
+    driver.begin();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "Ready");
     driver.run().await
 }

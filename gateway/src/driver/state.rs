@@ -1,13 +1,15 @@
 //! What outlives the process: files in the state directory.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use gateway_ike::config::Secret;
 use gateway_ike::random::{Random, RandomFailed};
 use zeroize::Zeroizing;
+
+use super::whole_file::{self, Lasting};
 
 /// Octets of the crash secret: as many as the hash has that is keyed with it.
 const SECRET_LEN: usize = 32;
@@ -53,10 +55,8 @@ pub(super) fn crash_secret(
         .mode(0o700)
         .create(directory)
         .map_err(failed("create", directory))?;
-    // Whole or not at all, also when the machine stops meanwhile.
-    let new = directory.join("crash-secret.new");
-    write(&new, octets.as_ref()).map_err(failed("write", &new))?;
-    fs::rename(&new, &path).map_err(failed("write", &path))?;
+    whole_file::put(&path, octets.as_ref(), 0o600, Lasting::Machine)
+        .map_err(failed("write", &path))?;
     Ok(Secret::new(octets.to_vec()))
 }
 
@@ -84,18 +84,9 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
     Ok(Some(Secret::new(octets.to_vec())))
 }
 
-fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(octets)?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use gateway_ike::random::SystemSource;

@@ -182,6 +182,7 @@ impl Gateway {
                 let mut driver = Driver::new(Endpoint::new(limits, random, key_exchange), parts);
                 report.send(namespace_of_this_thread()).unwrap();
                 driver.apply(Arc::new(loaded.policies)).await;
+                driver.begin();
                 driver.run().await
             })
         });

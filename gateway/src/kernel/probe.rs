@@ -245,6 +245,8 @@ fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
         selectors: Vec::new(),
         addresses: Vec::new(),
         reached_at: None,
+        peer: "probe".into(),
+        name_servers: Vec::new(),
         encapsulation: None,
         replay_window: 64,
         lifetime: ChildLifetime { time: Duration::from_secs(10), bytes: 0, packets: 0 },

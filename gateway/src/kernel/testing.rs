@@ -54,6 +54,8 @@ pub(super) fn child(suite: EspSuite) -> ChildSpec {
         selectors: vec![(selector("10.1.0.0/16", "10.2.0.0/16"), 100)],
         addresses: Vec::new(),
         reached_at: None,
+        peer: "peer".into(),
+        name_servers: Vec::new(),
         encapsulation: None,
         replay_window: 128,
         lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 1000 },

@@ -244,7 +244,7 @@ impl Loader {
         let mut section =
             Section::new(source, name, key.span(), table, keys::GATEWAY, &mut self.errors);
         defined_once(&mut section, self.settings.as_ref().map(|(_, place)| place));
-        let settings = settings::read(&mut section);
+        let settings = settings::read(&mut section, &mut self.warnings);
         if self.settings.is_none() {
             self.settings = Some((settings, source.place(&key.span())));
         }

@@ -1,11 +1,11 @@
 //! `[gateway]`: settings of this gateway that belong to no peer and no rule.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gateway_ike::config::{EndpointConfig, SMALLEST_FRAGMENT};
 
 use super::document::Section;
-use super::error::Fault;
+use super::error::{Fault, PolicyError};
 use super::value;
 
 /// What `[gateway]` says.
@@ -24,6 +24,8 @@ pub struct Settings {
     pub control_socket: PathBuf,
     /// Directory of what outlives a restart; absolute.
     pub state_dir: PathBuf,
+    /// Where the name servers are written that peers tell us; absolute.
+    pub resolv_conf: Option<PathBuf>,
     /// Limits of the log and of what is kept for status.
     pub journal: JournalLimits,
     /// Limits of the IKE endpoint.
@@ -60,6 +62,7 @@ impl Default for Settings {
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
             state_dir: PathBuf::from("/var/lib/gateway"),
+            resolv_conf: None,
             journal: JournalLimits::default(),
             endpoint: EndpointConfig::default(),
         }
@@ -67,7 +70,7 @@ impl Default for Settings {
 }
 
 /// Reads `[gateway]`.
-pub(super) fn read(section: &mut Section<'_>) -> Settings {
+pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -> Settings {
     let default = Settings::default();
     let limits = default.endpoint;
     let settings = Settings {
@@ -81,6 +84,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
             .optional("control-socket", value::socket_path)
             .unwrap_or(default.control_socket),
         state_dir: section.optional("state-dir", value::absolute_path).unwrap_or(default.state_dir),
+        resolv_conf: section.optional("resolv-conf", value::own_file),
         journal: JournalLimits {
             peer_log_rate: section.number("peer-log-rate").unwrap_or(default.journal.peer_log_rate),
             stranger_log_rate: section
@@ -145,6 +149,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
             Fault::expected(message, "the name of an interface of its own"),
         );
     }
+    check_resolv_conf(section, &settings, warnings);
     let fragment_size = settings.endpoint.fragment_size;
     if (1..SMALLEST_FRAGMENT).contains(&fragment_size) {
         let message = format!("{fragment_size} octets leave no room beside the headers");
@@ -159,4 +164,29 @@ pub(super) fn read(section: &mut Section<'_>) -> Settings {
         section.fault("cookie-threshold", Fault::expected(message, "a lower number"));
     }
     settings
+}
+
+/// The file of `resolv-conf` must not replace another one of ours or of the system. Its directory
+/// may be made later, so that its absence is a warning; that of the control socket we make.
+fn check_resolv_conf(
+    section: &mut Section<'_>,
+    settings: &Settings,
+    warnings: &mut Vec<PolicyError>,
+) {
+    let Some(path) = &settings.resolv_conf else { return };
+    if *path == settings.control_socket {
+        let message = "that is the control socket";
+        section.fault("resolv-conf", Fault::expected(message, "a file of its own"));
+    }
+    if path == Path::new("/etc/resolv.conf") {
+        let message = "the system's own name servers would be lost";
+        let expected = "a file of its own, to which that one may be a link";
+        section.fault("resolv-conf", Fault::expected(message, expected));
+    }
+    let Some(directory) = path.parent() else { return };
+    if !directory.is_dir() && Some(directory) != settings.control_socket.parent() {
+        let message = format!("there is no directory {}", directory.display());
+        let fault = Fault::new(message).hint("nothing is written there until it is made");
+        warnings.push(section.error("resolv-conf", fault));
+    }
 }

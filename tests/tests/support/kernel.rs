@@ -61,6 +61,8 @@ pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
         selectors: vec![(selector, 100)],
         addresses: Vec::new(),
         reached_at: None,
+        peer: "peer".into(),
+        name_servers: Vec::new(),
         encapsulation: None,
         replay_window: 128,
         lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 0 },

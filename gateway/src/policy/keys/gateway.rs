@@ -38,6 +38,12 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "Directory of what outlives a restart: the secret by which peers learn at once of a crash.",
     ),
     key(
+        "resolv-conf",
+        Text,
+        Words("nowhere"),
+        "Where the name servers that peers tell us are written, in the format of resolv.conf(5). See [Name servers from a peer](#name-servers-from-a-peer).",
+    ),
+    key(
         "retransmit-initial",
         Time("100ms", "1m"),
         Default("\"1s\""),

@@ -181,6 +181,33 @@ fn the_state_directory_is_as_said() {
 }
 
 #[test]
+fn the_file_of_name_servers_replaces_nothing_else_and_has_a_directory() {
+    let with = |path: &str| format!("[gateway]\nresolv-conf = \"{path}\"\n");
+    assert_eq!(loaded("").settings.resolv_conf, None);
+    for path in ["/run/gateway/resolv.conf", "/tmp/resolv.conf"] {
+        let Loaded { settings, warnings, .. } = loaded(&with(path));
+        assert_eq!(settings.resolv_conf.as_deref(), Some(Path::new(path)));
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+    let nowhere = loaded(&with("/nowhere/resolv.conf")).warnings;
+    let [warning] = nowhere.as_slice() else { panic!("{nowhere:?}") };
+    let words = "x.toml:2:15: gateway.resolv-conf: there is no directory /nowhere: ";
+    assert!(warning.to_string().contains(words), "{warning}");
+    for (path, fault) in [
+        ("resolv.conf", "\"resolv.conf\" is not an absolute path"),
+        ("/tmp", "\"/tmp\" is a directory"),
+        ("/nowhere/", "\"/nowhere/\" is a directory"),
+        ("/nowhere/..", "\"/nowhere/..\" is a directory"),
+        ("/run/gateway/control.sock", "that is the control socket"),
+        ("/etc/resolv.conf", "the system's own name servers would be lost"),
+    ] {
+        let text = errors(&with(path));
+        let start = format!("x.toml:2:15: gateway.resolv-conf: {fault}: expected ");
+        assert!(text.starts_with(&start) && text.lines().count() == 1, "{text}");
+    }
+}
+
+#[test]
 fn every_key_says_what_it_sets() {
     let Loaded { settings, policies, warnings, files, .. } = loaded(
         r#"

@@ -340,6 +340,15 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Fault> {
     Err(Fault::expected(format!("{text:?} is not an absolute path"), "a path that begins with /"))
 }
 
+/// The path of a file that we write.
+pub(super) fn own_file(text: &str) -> Result<PathBuf, Fault> {
+    let path = absolute_path(text)?;
+    if text.ends_with('/') || path.file_name().is_none() || path.is_dir() {
+        return Err(Fault::expected(format!("{text:?} is a directory"), "a file in one"));
+    }
+    Ok(path)
+}
+
 /// The path of a Unix socket, whose length the kernel limits (`sun_path`, 108 octets with the
 /// final zero).
 pub(super) fn socket_path(text: &str) -> Result<PathBuf, Fault> {

@@ -18,7 +18,7 @@ use super::offer::{ChildAnswer, ChildOffer};
 use super::switch::Poll;
 use super::{IkeSa, Job, State, Wish};
 use crate::algorithms::{ChildKeyExchange, EspSuite};
-use crate::config::{Action, ChildLifetime, Mode, Protect, Rule};
+use crate::config::{Action, ChildLifetime, Mode, PeerName, Protect, Rule};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::EventKind;
@@ -164,6 +164,8 @@ impl Terms {
             selectors: self.narrowed.pairs.clone(),
             addresses: sa.assignment.lease.addresses().collect(),
             reached_at: sa.left_behind(shared),
+            peer: PeerName::clone(&self.protect.peer),
+            name_servers: sa.assignment.dns.clone(),
             encapsulation,
             replay_window: shared.config.replay_window,
             lifetime: ChildLifetime {
