@@ -84,15 +84,6 @@ pub(super) fn read<'p>(
         section.fault("auth", Fault::expected(message, "another method, or an `address`"));
     }
     let ppk = read_ppk(section, warnings);
-    let by_eap = authentication.as_ref().is_some_and(|a| {
-        matches!(a.local, LocalAuth::Eap(_)) || matches!(a.remote, RemoteAuth::Eap(_))
-    });
-    if by_eap {
-        section.forbid(
-            &["ppk-file", "ppk-id", "ppk"],
-            "cannot be used with EAP: leave it out, or let both ends authenticate otherwise",
-        );
-    }
     let quantum_safe = section.flag("quantum-safe", false);
     let ppk_required = ppk.as_ref().is_some_and(|ppk| ppk.required);
     let proposals = read_proposals(section, quantum_safe && !ppk_required);

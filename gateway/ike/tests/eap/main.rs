@@ -1,6 +1,7 @@
 //! EAP in IKE_AUTH: A is the initiator and is authenticated by EAP, B asks.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "This is test code.")]
 
+mod ppk;
 mod users;
 
 use std::net::IpAddr;

@@ -90,3 +90,12 @@ fn a_client_by_eap_is_by_default_who_its_name_says() {
     let nobody = errors(&client("eap-methods = [\"mschapv2\"]"));
     assert!(nobody.contains("`local-id` is missing"), "{nobody}");
 }
+
+#[test]
+fn a_ppk_may_stand_beside_eap_at_either_end() {
+    let ppk = "ppk-file = \"good.psk\"\nppk-id = \"k\"\nppk = \"optional\"\n";
+    let loaded =
+        loaded(&client(&format!("eap-methods = [\"mschapv2\"]\neap-identity = \"alice\"\n{ppk}")));
+    let peer = loaded.policies.peers.values().next().unwrap();
+    assert!(peer.ppk.as_ref().is_some_and(|ppk| ppk.id == b"k" && !ppk.required));
+}

@@ -35,7 +35,7 @@ pub(crate) struct AwaitAuth {
     /// The first Child SA, if it travels in the same exchange.
     pub(in crate::ike_sa) child: Option<ChildOffer>,
     /// The PPK that we offered.
-    ppk: Option<ppk::Offered>,
+    pub(super) ppk: Option<ppk::Offered>,
     /// EAP, if it is how we authenticate.
     pub(in crate::ike_sa) eap: Option<Box<EapInitiator>>,
 }
@@ -58,7 +58,10 @@ impl IkeSa {
         let (ours, ppk) = match &eap {
             Some(_) => (None, None),
             None => {
-                let (ours, ppk) = Proof::new(&mut channel, &transcript, &peer)?;
+                let prove = |channel: &Channel, octets: &[u8]| {
+                    prove(&peer, channel.suite.prf, &transcript, octets)
+                };
+                let (ours, ppk) = Proof::new(&mut channel, &transcript, &peer, prove)?;
                 (Some(ours), ppk)
             }
         };
@@ -220,35 +223,34 @@ impl IkeSa {
 }
 
 /// The initiator's proof: AUTH and, with a PPK, what goes with that.
-struct Proof {
+pub(super) struct Proof {
     method: AuthMethod,
     data: Zeroizing<Vec<u8>>,
     notifications: Vec<(NotifyType, Vec<u8>)>,
 }
 
 impl Proof {
-    /// The proof, and what to do if the responder does not use the PPK that it names.
-    fn new(
+    /// The proof, and what to do if the responder does not use the PPK that it names. `prove`
+    /// makes AUTH from the octets that it covers, with the keys that the channel has by then.
+    pub(super) fn new(
         channel: &mut Channel,
         transcript: &Transcript,
         peer: &PeerConfig,
+        prove: impl Fn(&Channel, &[u8]) -> Result<(AuthMethod, Zeroizing<Vec<u8>>), Error>,
     ) -> Result<(Self, Option<ppk::Offered>), Error> {
-        let (id, prf) = (peer.local_id.body(), channel.suite.prf);
-        let octets = |channel: &Channel| transcript.signed_octets(channel, true, &id);
-        let plain = octets(channel);
+        let id = peer.local_id.body();
+        let proven =
+            |channel: &Channel| prove(channel, &transcript.signed_octets(channel, true, &id));
+        // With the keys as they are, for a responder that has another PPK.
+        let plain = ppk::is_optional(transcript, peer).then(|| proven(channel)).transpose()?;
         let (ppk, offered) = ppk::offer(channel, transcript, peer).unzip();
-        let (method, data) = prove(peer, prf, transcript, &octets(channel))?;
-        let notifications = match ppk {
-            None => Vec::new(),
-            Some(ppk) => {
-                let (_method, plain_auth) = prove(peer, prf, transcript, &plain)?;
-                ppk::notifications(ppk, &plain_auth)
-            }
-        };
+        let (method, data) = proven(channel)?;
+        let plain = plain.as_ref().map(|(_method, data)| data.as_slice());
+        let notifications = ppk.map(|ppk| ppk::notifications(ppk, plain)).unwrap_or_default();
         Ok((Self { method, data, notifications }, offered))
     }
 
-    fn payloads(&self) -> impl Iterator<Item = Payload<'_>> {
+    pub(super) fn payloads(&self) -> impl Iterator<Item = Payload<'_>> {
         let auth = Authentication { method: self.method, data: &self.data };
         let notifications = self.notifications.iter().map(|(kind, data)| notify(*kind, data));
         core::iter::once(Payload::Authentication(auth)).chain(notifications)

@@ -19,7 +19,7 @@ use gateway_wire::Authentication;
 
 pub(crate) use self::certificate::Wanted;
 pub(crate) use self::initiator::AwaitAuth;
-use self::initiator::check_identity;
+use self::initiator::{Proof, check_identity};
 use self::proof::{Claim, PeerAuthenticated, prove, verify};
 pub use self::proof::{PeerCertificate, PeerProof};
 use self::responder::Accepted;

@@ -30,14 +30,17 @@ pub(super) fn offer<'a>(
     Some((ppk, Offered { without, required: ppk.required }))
 }
 
-/// The notifications of the initiator: the name of the PPK and, where it can do without, the AUTH
-/// data without it.
-pub(super) fn notifications(ppk: &Ppk, plain_auth: &[u8]) -> Vec<(NotifyType, Vec<u8>)> {
-    let mut notifications = vec![(NotifyType::PPK_IDENTITY, [&[FIXED], &*ppk.id].concat())];
-    if !ppk.required {
-        notifications.push((NotifyType::NO_PPK_AUTH, plain_auth.to_vec()));
-    }
-    notifications
+/// Initiator: whether it will offer a PPK that it can do without.
+pub(super) fn is_optional(transcript: &Transcript, peer: &PeerConfig) -> bool {
+    transcript.use_ppk && peer.ppk.as_ref().is_some_and(|ppk| !ppk.required)
+}
+
+/// The notifications of the initiator, which go with its AUTH (after EAP: in its last request, RFC
+/// 8784 3): the name of the PPK and, where it can do without, the AUTH data without it.
+pub(super) fn notifications(ppk: &Ppk, plain_auth: Option<&[u8]>) -> Vec<(NotifyType, Vec<u8>)> {
+    let name = (NotifyType::PPK_IDENTITY, [&[FIXED], &*ppk.id].concat());
+    let plain = plain_auth.map(|data| (NotifyType::NO_PPK_AUTH, data.to_vec()));
+    [name].into_iter().chain(plain).collect()
 }
 
 /// Initiator: whether the responder uses the PPK that we offered; if not, the keys are what they

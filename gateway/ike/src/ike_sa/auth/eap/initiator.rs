@@ -6,7 +6,9 @@ use std::time::Instant;
 use gateway_wire::{AuthMethod, Authentication, ExchangeType, NotifyType, Payload, PayloadType};
 
 use super::super::super::{IkeSa, State, notify};
-use super::super::{AwaitAuth, PeerAuthenticated, Transcript, check_identity, claim, verify};
+use super::super::{
+    AwaitAuth, PeerAuthenticated, Proof, Transcript, check_identity, claim, verify,
+};
 use super::{auth_after, limits, verify_after};
 use crate::channel::{Channel, Opened};
 use crate::config::{EapPeerConfig, EndpointConfig, PeerConfig};
@@ -15,7 +17,6 @@ use crate::crash;
 use crate::eap::{Action, Message, Peer, Success, Surroundings};
 use crate::error::{AuthenticationFault, Error};
 use crate::event::EventKind;
-use crate::keys::Key;
 use crate::payloads::Payloads;
 use crate::reason::Claimed;
 use crate::shared::Shared;
@@ -35,7 +36,7 @@ pub(in crate::ike_sa) struct EapInitiator {
 /// What is sent next.
 enum Next {
     Eap(Message),
-    Auth(Key, Success),
+    Auth(Proof, Success),
 }
 
 impl EapInitiator {
@@ -107,7 +108,7 @@ impl IkeSa {
             Ok(Next::Eap(message)) => {
                 self.send_auth_again(now, shared, &[Payload::Eap(message.as_wire())]);
             }
-            Ok(Next::Auth(data, success)) => {
+            Ok(Next::Auth(proof, success)) => {
                 shared.count(Counter::EapSucceeded);
                 let State::AwaitAuth(waiting) = &mut self.state else { return true };
                 let Some(eap) = &mut waiting.eap else { return true };
@@ -115,9 +116,8 @@ impl IkeSa {
                 let method = success.method;
                 eap.success = Some(success);
                 self.event(shared, EventKind::EapSucceeded { user, method });
-                let auth = Authentication { method: AuthMethod::SHARED_KEY, data: &data };
                 let token = self.crash_token(shared);
-                let mut payloads = vec![Payload::Authentication(auth)];
+                let mut payloads: Vec<_> = proof.payloads().collect();
                 payloads.extend(token.iter().map(|token| crash::payload(token)));
                 self.send_auth_again(now, shared, &payloads);
             }
@@ -145,7 +145,7 @@ impl IkeSa {
         let State::AwaitAuth(waiting) = &mut self.state else {
             return Err(Error::Internal("no IKE_AUTH under way"));
         };
-        let AwaitAuth { channel, transcript, eap: Some(eap), .. } = waiting.as_mut() else {
+        let AwaitAuth { channel, transcript, ppk, eap: Some(eap), .. } = waiting.as_mut() else {
             return Err(Error::Internal("no EAP under way"));
         };
         let message = match (payloads.eap, payloads.error()) {
@@ -182,8 +182,12 @@ impl IkeSa {
                     let fault = AuthenticationFault::EapTooWeak(success.method);
                     return Err(Error::Authentication(fault));
                 }
-                let octets = transcript.signed_octets(channel, true, &peer.local_id.body());
-                Ok(Next::Auth(auth_after(&success, channel, true, &octets), success))
+                let prove = |channel: &Channel, octets: &[u8]| {
+                    Ok((AuthMethod::SHARED_KEY, auth_after(&success, channel, true, octets)))
+                };
+                let (proof, offered) = Proof::new(channel, transcript, &peer, prove)?;
+                *ppk = offered;
+                Ok(Next::Auth(proof, success))
             }
             Action::Failure(_, fault) => {
                 Err(Error::Authentication(AuthenticationFault::Eap { who: who(), fault }))

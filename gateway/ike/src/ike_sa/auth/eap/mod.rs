@@ -10,6 +10,9 @@
 //!                              <--   AUTH, SA, TSi, TSr
 //! ```
 //!
+//! A PPK goes with the AUTHs at the end (RFC 8784 3): it is in the keys that they prove, not yet in
+//! those of the responder's first one.
+//!
 //! Until the last request has been verified the initiator is nobody: the responder's IKE SA stays
 //! half-open, with a deadline of its own.
 

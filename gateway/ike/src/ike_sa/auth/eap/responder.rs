@@ -212,7 +212,8 @@ impl IkeSa {
         let octets = transcript.signed_octets(&channel, false, &peer.local_id.body());
         let auth = auth_after(&success, &channel, false, &octets);
         let auth = (AuthMethod::SHARED_KEY, auth);
-        let answer = AuthAnswer { peer: Arc::clone(&peer), auth, ppk: false, last: true };
+        let ppk = channel.keys.has_ppk();
+        let answer = AuthAnswer { peer: Arc::clone(&peer), auth, ppk, last: true };
         let inner = match first.payloads() {
             Ok(inner) => inner,
             Err(error) => {
@@ -282,6 +283,7 @@ fn begin(
             let HalfOpen { channel, transcript, .. } = half_open;
             let octets = transcript.signed_octets(channel, false, &peer.local_id.body());
             let auth = prove(peer, channel.suite.prf, transcript, &octets)?;
+            // The initiator names its PPK with its AUTH, which comes last (RFC 8784 3).
             Ours::Proven(AuthAnswer { peer: Arc::clone(peer), auth, ppk: false, last: false })
         }
     };
@@ -356,7 +358,6 @@ impl EapResponder {
             Stage::Proven { success, who, name, user } => {
                 let auth = payloads.auth.ok_or(Error::MissingPayload(PayloadType::AUTH))?;
                 let HalfOpen { channel, transcript, .. } = half_open;
-                // A peer with EAP has no PPK here; another end may offer one that it can do without.
                 let auth = ppk::accept(channel, transcript, &peer, payloads, auth)?;
                 let octets = transcript.signed_octets(channel, true, &id_i);
                 let expected = auth_after(&success, channel, true, &octets);
