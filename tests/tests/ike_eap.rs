@@ -10,9 +10,12 @@ use gateway_tests::scenario::{between_sites, capture, carries};
 use gateway_tests::strongswan::{Connection, PSK, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::{Context as _, Result};
+use serde_json::Value;
 
 use Family::V4;
 
+/// The name of the PPK that both ends have beside the password.
+const PPK_ID: &str = "key-of-2026";
 const NEEDED: &[Requirement] =
     &[Requirement::Esp, Requirement::StrongSwan, Requirement::StrongSwanEap, Requirement::Gateway];
 
@@ -102,8 +105,10 @@ fn strongswan_gives_us_its_password_by_eap() -> Result {
     let authority = Authority::new(Key::P256)?;
     let issued = authority.issue("server.test")?;
     let policy = taking_a_password(Policy::of_server(&topology, V4, V4), &issued);
+    let policy = Policy { ppk: Some(PPK_ID), ..policy };
     let mut server = Gateway::start(&topology.server.gateway, &policy)?;
     let connection = Connection::of_client(&topology, V4, V4);
+    let connection = Connection { ppk: Some((PPK_ID, true)), ..connection };
     let user = |password| showing_a_password(connection.clone(), &authority, password);
     let client = StrongSwan::start(&topology.client.gateway, &user("another password"))?;
     let error = client.initiate().unwrap_err().to_string();
@@ -117,6 +122,7 @@ fn strongswan_gives_us_its_password_by_eap() -> Result {
     let users = status.pointer("/ike_sas").and_then(|sas| sas.as_array());
     let mut users = users.into_iter().flatten().filter_map(|sa| sa.get("user"));
     assert!(users.any(|user| user == "alice"), "{status}");
+    has_ppk(&server)?;
     carries(&topology, &capture, V4)?;
     client.terminate()?;
     server.wait_gone()?;
@@ -133,8 +139,20 @@ fn we_give_strongswan_our_password_by_eap() -> Result {
     let issued = authority.issue("server.test")?;
     let theirs = Connection::of_server(&topology, V4, V4);
     let theirs = knowing_a_password(theirs, &authority, &issued);
+    let theirs = Connection { ppk: Some((PPK_ID, true)), ..theirs };
     let ours = giving_a_password(Policy::of_client(&topology, V4, V4), &authority);
-    we_reach_strongswan(&topology, V4, Version::Installed, &theirs, ours, has_succeeded)
+    let ours = Policy { ppk: Some(PPK_ID), ..ours };
+    we_reach_strongswan(&topology, V4, Version::Installed, &theirs, ours, |gateway| {
+        has_succeeded(gateway)?;
+        has_ppk(gateway)
+    })
+}
+
+/// This strongSwan has no ML-KEM: only a PPK makes the IKE SA quantum-safe.
+fn has_ppk(gateway: &Gateway<'_>) -> Result {
+    let sa = gateway.established()?;
+    assert_eq!(sa.get("quantum_safe").and_then(Value::as_bool), Some(true), "{sa}");
+    Ok(())
 }
 
 fn has_succeeded(gateway: &Gateway<'_>) -> Result {

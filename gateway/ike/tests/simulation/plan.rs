@@ -110,8 +110,7 @@ impl Plan {
             Families::default()
         };
         let additional_of_ike = additional(random, 30, Group::MlKem768);
-        // Beside EAP a PPK has tests of its own (`tests/eap/ppk.rs`).
-        let ppk = (!proof.is_eap() && random.percent(20)).then(|| {
+        let ppk = random.percent(20).then(|| {
             let (id, key) = (b"ppk".to_vec(), Secret::new(vec![7; 32]));
             Ppk { id, key, required: seed.is_multiple_of(2) }
         });

@@ -50,10 +50,6 @@ impl Proof {
         }
     }
 
-    pub(crate) const fn is_eap(self) -> bool {
-        matches!(self, Self::Eap(_) | Self::EapAlone)
-    }
-
     /// Whether B may be the one that begins: it cannot ask by EAP who answers, unless EAP is all.
     pub(crate) const fn b_may_begin(self) -> bool {
         !matches!(self, Self::Eap(_))
