@@ -17,7 +17,7 @@ use gateway_ike::Input;
 use gateway_ike::algorithms::{Group, Round};
 use gateway_ike::config::{Action, PeerConfig, PolicySet, Rule, Start};
 use gateway_ike::counters::Counter;
-use gateway_ike::io::KernelEvent;
+use gateway_ike::io::{KernelEvent, Path};
 use gateway_ike::testing::{Course, Faults, Forge, Simulation, peer, policies, protect};
 use gateway_wire::{ExchangeType, Header, Payload};
 
@@ -372,4 +372,76 @@ fn of_two_series_only_the_one_without_the_lowest_nonce_goes_on() {
         }
         assert!(winners[0] > 0 && winners[1] > 0, "{winners:?}");
     }
+}
+
+/// The Delete that node 1 has under way to node 0: its number, and the SPI that it names.
+fn delete_under_way(simulation: &Simulation, forge: &Forge) -> Option<(u32, u32)> {
+    let opened = forge.open(&simulation.nodes[1].sent.last()?.1)?;
+    if opened.header.flags.response {
+        return None;
+    }
+    match &opened.payloads().ok()?[..] {
+        [Payload::Delete(delete)] => Some((opened.header.message_id.0, *delete.spis.first()?)),
+        _ => None,
+    }
+}
+
+/// A peer that saw no collision, since it began after it had given our request up, does not delete its
+/// successor though the nonces are against it, and takes that one for the one in use. It gets a newer
+/// one of ours before we delete it.
+#[test]
+fn a_redundant_successor_that_the_peer_leaves_standing_goes_after_a_newer_one_has_come() {
+    let mut seen = 0;
+    for seed in 0..16 {
+        let mut simulation = pair([RekeyChild; 2], Classic, seed);
+        let at_b = Forge::of(&simulation.nodes[1].endpoint).unwrap();
+        let old = simulation.nodes[1].kernel.children.values().next().unwrap().inbound.spi;
+        for node in 0..2 {
+            begin(&mut simulation, node, RekeyChild);
+        }
+        // A's request, B's, B's answer, and A's.
+        for to in [1, 0, 0, 1] {
+            simulation.deliver(to, false);
+        }
+        let (number, redundant) = delete_under_way(&simulation, &at_b).unwrap();
+        if redundant == old {
+            continue; // The nonces are for B's, and it deletes the old one.
+        }
+        seen += 1;
+        let mut children = simulation.nodes[0].kernel.children.values();
+        let at_a = children.find(|c| c.outbound.spi == redundant).unwrap().inbound.spi;
+        // B says something else under that number.
+        simulation.deliver(0, true);
+        let header = at_b.header(ExchangeType::INFORMATIONAL, false, number);
+        let nothing = at_b.seal(&header, &[]).unwrap();
+        let path = simulation.nodes[1].sent.last().unwrap().0;
+        let path = Path { local: path.remote, remote: path.local };
+        simulation.input(0, Input::Datagram { path, octets: &nothing });
+        simulation.run(Duration::from_secs(10));
+        let stands = |simulation: &Simulation| {
+            let children = &simulation.nodes[0].kernel.children;
+            children.values().any(|c| c.inbound.spi == at_a)
+        };
+        assert!(stands(&simulation), "the peer has its time to delete it");
+        let before = simulation.nodes[0].sent.len();
+        simulation.run(Duration::from_secs(600));
+        assert!(!stands(&simulation), "seed {seed}");
+        // What A has asked for meanwhile, in order; what it deletes by its SPI.
+        let asked = simulation.nodes[0].sent[before..].iter().filter_map(|(_, octets)| {
+            let opened = at_b.open(octets).filter(|opened| !opened.header.flags.response)?;
+            let payloads = opened.payloads().unwrap();
+            let deleted = payloads.iter().find_map(|payload| {
+                if let Payload::Delete(delete) = payload { Some(delete.spis[0]) } else { None }
+            });
+            Some((opened.header.exchange, deleted))
+        });
+        let asked: Vec<_> = asked.collect();
+        let newer = asked.iter().position(|(e, _)| *e == ExchangeType::CREATE_CHILD_SA).unwrap();
+        let gone = asked.iter().position(|(_, deleted)| *deleted == Some(at_a)).unwrap();
+        assert!(newer < gone, "seed {seed}: {asked:?}");
+        assert_eq!(simulation.exchange_traffic(), []);
+        assert_eq!(simulation.mismatches(), Vec::<String>::new());
+        assert!(simulation.nodes.iter().all(|node| node.kernel.children.len() == 1));
+    }
+    assert!(seen > 2, "{seen}");
 }
