@@ -200,7 +200,9 @@ fn a_newer_strongswan_and_we_agree_by_eap_in_both_roles() -> Result {
     let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
     let ours = || Policy::of_client(&topology, V4, V4);
     let responding = || ours().with_rules(|rule| rule.start = "respond");
-    let theirs = || Pair::connection(&topology);
+    // What AUTH covers of IKE_INTERMEDIATE is to be the same at both ends after EAP, too.
+    let proposals = "aes256gcm16-prfsha256-x25519-ke1_mlkem768";
+    let theirs = || Connection { proposals, ..Pair::connection(&topology) };
     let certified = |methods| theirs().certified(&authority, &server, methods);
     let stages = [
         (
@@ -233,6 +235,8 @@ fn a_newer_strongswan_and_we_agree_by_eap_in_both_roles() -> Result {
         let pair = Pair::go_on(&mut started, &topology, Version::Newer, &theirs, &ours)?;
         pair.one_begins(we_begin, pair.hosts(), || {
             assert_eq!(pair.gateway.counter("eap_succeeded")?, succeeded, "{feature}");
+            let sa = pair.gateway.established()?;
+            assert_eq!(sa.get("quantum_safe"), Some(&Value::Bool(true)), "{feature}: {sa}");
             Ok(())
         })
         .context(feature)?;
