@@ -17,6 +17,7 @@ use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{Flow, PingOptions, ping_until_answered, shout};
 use gateway_tests::{Context as _, Error, Result};
+use nix::sys::signal::Signal;
 
 use Family::V4;
 
@@ -170,8 +171,8 @@ fn strongswan_rekeys_with_us_and_loses_nothing() -> Result {
 }
 
 /// What the kernel says of a soft limit brings about a successor in time, so that nothing is lost.
-/// A burst goes beyond the hard limit, a tenth above, before there can be one: the kernel ends the
-/// SA there, and another is made for what comes after.
+/// While the peer does not answer there is none, and a burst goes beyond the hard limit, a tenth
+/// above: the kernel ends the SA there, and another is made for what comes after.
 #[test]
 fn a_number_of_octets_is_replaced_in_time_and_ends_what_has_no_successor() -> Result {
     if !met(&[Requirement::Esp, Requirement::Gateway])? {
@@ -179,7 +180,7 @@ fn a_number_of_octets_is_replaced_in_time_and_ends_what_has_no_successor() -> Re
     }
     let topology = Topology::new(Between::Switch)?;
     let server = Policy::of_server(&topology, V4, V4);
-    let server = Gateway::start(&topology.server.gateway, &server)?;
+    let mut server = Gateway::start(&topology.server.gateway, &server)?;
     let client = Policy::of_client(&topology, V4, V4).with_rules(|rule| {
         rule.lifetime_bytes = Some(LIMIT);
     });
@@ -194,8 +195,10 @@ fn a_number_of_octets_is_replaced_in_time_and_ends_what_has_no_successor() -> Re
     let (rekeyed, expired) = (rekeyed?, expired?);
     assert!(rekeyed >= 1 && expired == 0, "rekeyed {rekeyed}, expired {expired}");
 
+    server.daemon().signal(Signal::SIGSTOP)?;
     shout(from, SocketAddr::new(to, 9), 2000, 1000)?;
     client.wait_counter("child_sa_expired", 1)?;
+    server.daemon().signal(Signal::SIGCONT)?;
     client.daemon().wait_for_log("expired before it had a successor", 0, PATIENCE)?;
     ping_until_answered(from, to, PATIENCE)?;
     let established = client.counter("ike_sa_established")?;
