@@ -126,7 +126,8 @@ fn as_large_as_it_says(
     assert!(any < octets(mss)?, "{report}");
     let expected = if has_own_route { octets(mss)? } else { any };
     assert_eq!(announced(topology, inner)?, expected, "{report}");
-    assert!(gateway.bpf_counter("egress_mss_clamped")? > 0);
+    // A host that has been told of the MTU may announce no more than that by itself.
+    assert!(has_own_route || gateway.bpf_counter("egress_mss_clamped")? > 0);
     Ok(())
 }
 
