@@ -1,12 +1,7 @@
 //! The kernel's half of the gateway by itself: Child SAs with given keys between two kernels'
 //! worth of XFRM, BPF programs and routes.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_in_result,
-    clippy::unwrap_used,
-    reason = "this is test code"
-)]
+#![expect(clippy::unwrap_in_result, clippy::unwrap_used, reason = "this is test code")]
 
 #[path = "support/kernel.rs"]
 mod kernel;
@@ -23,7 +18,7 @@ use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 
 use kernel::{GCM, child, mirrored, outer, selector};
-use node::{Node, SIZES, everything, machines, ping, policies};
+use node::{Node, SIZES, everything, machines, ping};
 
 /// A fragment cannot be the payload of a transport mode SA (RFC 4301 4.1), and what the program
 /// on the underlay redirects has been fragmented by then.
@@ -33,8 +28,7 @@ const UNFRAGMENTED: &[&str] = &["56", "1000", "1400"];
 fn try_tunnel(spec: &ChildSpec, target: [&str; 2]) -> Result {
     let [a, b] = machines()?;
     let other = mirrored(spec);
-    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
-    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    let [mut one, mut two] = Node::ends([&a, &b], spec)?;
     one.install(spec).context("a")?;
     two.install(&other).context("b")?;
     let sizes = if spec.mode == Mode::Tunnel { SIZES } else { UNFRAGMENTED };
@@ -120,8 +114,7 @@ fn the_newest_child_carries_the_traffic_and_the_old_one_goes_without_a_loss() ->
     new.child = ChildId(2);
     new.inbound.spi = 0x3003;
     new.outbound.spi = 0x4004;
-    let mut one = Node::open(&a, &policies(&old.selectors[0].0))?;
-    let mut two = Node::open(&b, &policies(&mirrored(&old).selectors[0].0))?;
+    let [mut one, mut two] = Node::ends([&a, &b], &old)?;
     for spec in [&old, &new] {
         one.install(spec).context("a")?;
         two.install(&mirrored(spec)).context("b")?;
@@ -150,8 +143,7 @@ fn a_child_that_leaves_an_address_is_received_at_both_by_one_sa_until_that_is_go
     let [a, b] = machines()?;
     let spec = child(GCM, Mode::Tunnel, false);
     let other = mirrored(&spec);
-    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
-    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    let [mut one, mut two] = Node::ends([&a, &b], &spec)?;
     let empty = everything(&a, &mut one)?;
     one.install(&spec).context("a")?;
     two.install(&other).context("b")?;

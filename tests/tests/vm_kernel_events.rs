@@ -26,8 +26,7 @@ fn traffic_raises_an_acquire_and_passes_once_it_is_answered() -> Result {
     let [a, b] = machines()?;
     let mut spec = child(GCM, Mode::Tunnel, false);
     let other = mirrored(&spec);
-    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
-    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    let [mut one, mut two] = Node::ends([&a, &b], &spec)?;
     one.execute(trap(&spec)).context("trap")?;
     a.run("ping", &["-c", "1", "-W", "1", "10.2.0.1"]).unwrap_err();
     let Notice::Event(KernelEvent::Acquire { reqid, seq, destination, protocol, .. }) =
@@ -85,8 +84,7 @@ fn limits_are_reported_and_sas_that_are_gone_are_missed() -> Result {
     let mut spec = child(GCM, Mode::Tunnel, false);
     spec.lifetime = ChildLifetime { time: Duration::ZERO, bytes: 0, packets: 10 };
     let other = mirrored(&child(GCM, Mode::Tunnel, false));
-    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
-    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    let [mut one, mut two] = Node::ends([&a, &b], &spec)?;
     one.install(&spec).context("a")?;
     two.install(&other).context("b")?;
     assert_eq!(one.runtime.block_on(one.kernel.resync()), []);

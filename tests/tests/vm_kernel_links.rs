@@ -14,7 +14,7 @@ use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 
 use kernel::{GCM, child, mirrored, outer};
-use node::{Node, SIZES, machines, ping, policies, trap};
+use node::{Node, SIZES, machines, ping, trap};
 
 fn index(namespace: &Namespace, name: &str) -> Result<String> {
     let text = namespace.run("cat", &[&format!("/sys/class/net/{name}/ifindex")])?;
@@ -33,8 +33,7 @@ fn an_xfrm_interface_that_is_deleted_is_made_anew() -> Result {
     let [a, b] = machines()?;
     let spec = child(GCM, Mode::Tunnel, false);
     let other = mirrored(&spec);
-    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
-    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    let [mut one, mut two] = Node::ends([&a, &b], &spec)?;
     one.install(&spec).context("a")?;
     two.install(&other).context("b")?;
     ping(&a, "10.2.0.1", &["56"])?;
@@ -76,8 +75,7 @@ fn an_underlay_that_is_made_anew_gets_its_programs_and_routes_again() -> Result 
     let [a, b] = machines()?;
     let spec = child(GCM, Mode::Tunnel, false);
     let other = mirrored(&spec);
-    let mut one = Node::open(&a, &policies(&spec.selectors[0].0))?;
-    let mut two = Node::open(&b, &policies(&other.selectors[0].0))?;
+    let [mut one, mut two] = Node::ends([&a, &b], &spec)?;
     one.execute(trap(&spec)).context("trap")?;
     one.install(&spec).context("a")?;
     two.install(&other).context("b")?;

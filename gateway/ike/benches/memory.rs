@@ -1,16 +1,21 @@
 //! What an IKE SA with one Child SA, and one without, keeps in a responder that has ten thousand:
 //! octets of the heap as they were asked for, right after IKE_AUTH, with its answer still at hand.
-#![expect(clippy::print_stdout, unsafe_code, reason = "a bench prints; an allocator is unsafe")]
+#![expect(clippy::print_stdout, reason = "a bench prints")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gateway_ike::Input;
 use gateway_ike::io::{ChildId, KernelEvent};
 
 #[expect(dead_code, reason = "the floor is that of the bench of time")]
 mod common;
+#[expect(
+    unsafe_code,
+    unreachable_pub,
+    reason = "An allocator is unsafe. The fuzz targets have it too, as a library."
+)]
+#[path = "common/heap.rs"]
+mod heap;
 
 use self::common::host::{Found, Host, KINDS, Kind, converse, handshake, now};
 
@@ -20,28 +25,8 @@ const COUNT: u16 = 10_000;
 /// share of them, and the bench fails if it is more.
 const GOAL: usize = 6 * 1024;
 
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-/// The system's, with a count of what is in use.
-struct Counting;
-
-// SAFETY: everything is left to the system's allocator, with the arguments that it was given.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: heap::Counting = heap::Counting;
 
 fn children(host: &Host) -> Vec<ChildId> {
     let status = host.endpoint.status(now());
@@ -63,7 +48,7 @@ fn octets(kind: Kind, childless: bool) -> usize {
         }
         drop(initiator);
         if nth == 0 {
-            before = LIVE.load(Ordering::Relaxed);
+            before = heap::in_use();
         }
     }
     let status = responder.endpoint.status(now());
@@ -71,7 +56,7 @@ fn octets(kind: Kind, childless: bool) -> usize {
     let children = status.ike_sas.iter().map(|sa| sa.children.len()).sum::<usize>();
     assert_eq!(children, if childless { 0 } else { usize::from(COUNT) });
     drop(status);
-    let kept = LIVE.load(Ordering::Relaxed).saturating_sub(before);
+    let kept = heap::in_use().saturating_sub(before);
     kept.checked_div(usize::from(COUNT).saturating_sub(1)).unwrap_or(kept)
 }
 

@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod chain_of_trust;
 pub mod endpoint;
+#[path = "../../../gateway/ike/benches/common/heap.rs"]
 pub mod heap;
 pub mod octets;
 

@@ -24,7 +24,7 @@ use gateway_tests::error::{Context as _, Result};
 use gateway_tests::namespace::Namespace;
 use tokio::runtime::Runtime;
 
-use crate::kernel::outer;
+use crate::kernel::{mirrored, outer};
 
 /// The `if_id` of our XFRM interface.
 pub(crate) const IF_ID: u32 = 7;
@@ -67,6 +67,12 @@ impl Node {
     /// Sets the kernel up for a gateway whose underlay is `under`.
     pub(crate) fn open(namespace: &Namespace, policies: &PolicySet) -> Result<Self> {
         Self::try_open(namespace, policies, "under")?.context("set the kernel up")
+    }
+
+    /// The same for both ends of a Child SA, of which `spec` is the first one's.
+    pub(crate) fn ends([one, two]: [&Namespace; 2], spec: &ChildSpec) -> Result<[Self; 2]> {
+        let of = |spec: &ChildSpec| policies(&spec.selectors[0].0);
+        Ok([Self::open(one, &of(spec))?, Self::open(two, &of(&mirrored(spec)))?])
     }
 
     /// The same with another underlay, or the reason why not.

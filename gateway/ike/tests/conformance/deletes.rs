@@ -62,15 +62,17 @@ fn a_delete_of_what_is_not_there_is_answered_without_a_delete() {
     assert_eq!(children(&simulation, 1), 1);
 }
 
+/// Policies of A and B with a second rule.
+fn with_two_rules() -> (PolicySet, PolicySet) {
+    let (net_a, net_b) = ("10.1.9.0/24".parse().unwrap(), "10.2.9.0/24".parse().unwrap());
+    let of_a = protect("more", "b", net_a, net_b, Start::Always);
+    let of_b = protect("more", "a", net_b, net_a, Start::Respond);
+    (with_more(policies_of_a(), of_a), with_more(policies_of_b(), of_b))
+}
+
 #[test]
 fn a_delete_may_name_several_and_there_may_be_several() {
-    let more = |policies: PolicySet, peer: &str, local: &str, remote: &str, start| {
-        let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-        with_more(policies, protect("more", peer, local, remote, start))
-    };
-    let (net_a, net_b) = ("10.1.9.0/24", "10.2.9.0/24");
-    let a = more(policies_of_a(), "b", net_a, net_b, Start::Always);
-    let b = more(policies_of_b(), "a", net_b, net_a, Start::Respond);
+    let (a, b) = with_two_rules();
     for together in [true, false] {
         let mut simulation = connect(a.clone(), b.clone());
         assert_eq!(children(&simulation, 1), 2);
@@ -150,13 +152,7 @@ fn nothing_is_left_of_an_sa_once_its_delete_is_answered() {
 
 #[test]
 fn whatever_answers_a_delete_the_pair_is_gone_and_nothing_else() {
-    let more = |policies: PolicySet, peer: &str, local: &str, remote: &str, start| {
-        let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-        with_more(policies, protect("more", peer, local, remote, start))
-    };
-    let (net_a, net_b) = ("10.1.9.0/24", "10.2.9.0/24");
-    let a = more(policies_of_a(), "b", net_a, net_b, Start::Always);
-    let b = more(policies_of_b(), "a", net_b, net_a, Start::Respond);
+    let (a, b) = with_two_rules();
     for case in 0..4 {
         let mut simulation = connect(a.clone(), b.clone());
         let (gone, stays) = (inbound(&simulation, 0), {

@@ -1,11 +1,11 @@
-//! Octets of the heap in use, for targets that ask whether something grows.
+//! Octets of the heap in use, for benches and fuzz targets that ask whether something grows.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, with a count of what is in use. A target that asks [`in_use`] makes it
+/// The system's allocator, with a count of what is in use. A program that asks [`in_use`] makes it
 /// its own.
 pub struct Counting;
 

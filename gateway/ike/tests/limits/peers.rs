@@ -1,0 +1,261 @@
+//! Whoever has been authenticated: IKE SAs, Child SAs, what waits to be made or deleted.
+
+use super::*;
+
+/// So many hosts begin at once in the name of one peer, so that none takes the others for dead;
+/// gives node 0 when all have sent IKE_AUTH.
+fn hosts_of_one_peer(count: u8, config: &EndpointConfig) -> Simulation {
+    let hosts = (11..11 + count).map(|n| [192, 0, 2, n].into());
+    let nodes: Vec<IpAddr> = core::iter::once(B).chain(hosts).collect();
+    let mut simulation = Simulation::with_config(&nodes, config, Faults::default(), 1);
+    simulation.configure(0, policies_of_b(1));
+    for node in 1..nodes.len() {
+        simulation.configure(node, policies_of_a(1));
+        simulation.acquire(node, "to-b-1");
+    }
+    while simulation.nodes[1..].iter().any(|node| node.sent.len() < 2) {
+        let limit = simulation.now + SECOND;
+        assert!(simulation.step(limit));
+    }
+    simulation
+}
+
+#[test]
+fn of_too_many_ike_sas_with_one_peer_the_oldest_are_deleted() {
+    let config = EndpointConfig { peer_ike_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = hosts_of_one_peer(3, &config);
+    simulation.run(20 * SECOND);
+    assert_eq!(counter(&simulation, 0, Counter::IkeSaEstablished), 3);
+    assert_eq!(counter(&simulation, 0, Counter::PeerIkeSaLimit), 1);
+    assert_eq!(states(&simulation, 0), [(2, "established"), (3, "established")]);
+    let mut of_hosts: Vec<_> = (1..=3).flat_map(|node| states(&simulation, node)).collect();
+    of_hosts.sort_unstable();
+    let expected = [(1, "closing"), (1, "established"), (1, "established")];
+    assert_eq!(of_hosts, expected, "and its other end knows");
+    assert_eq!(simulation.violations(), Vec::<String>::new());
+    simulation.wind_up().unwrap();
+}
+
+#[test]
+fn the_child_sas_of_all_ike_sas_with_one_peer_are_counted() {
+    let config = EndpointConfig { peer_child_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = hosts_of_one_peer(2, &config);
+    simulation.configure(0, policies_of_b(2));
+    for node in 1..=2 {
+        simulation.configure(node, policies_of_a(2));
+    }
+    simulation.run(20 * SECOND);
+    assert_eq!(children(&simulation, 0), 2, "the first of each IKE SA");
+    simulation.acquire(1, "to-b-2");
+    simulation.run(20 * SECOND);
+    let limited = [Counter::PeerChildSaLimit, Counter::NoAdditionalSas];
+    assert_eq!(limited.map(|limit| counter(&simulation, 0, limit)), [1, 0]);
+    assert_eq!(children(&simulation, 0), 2);
+    let words = "the peer has 2 Child SAs on all its IKE SAs: `peer-child-sa-limit` allows no more";
+    let said = |event: &Event| event.kind.to_string().contains(words);
+    assert_eq!(simulation.nodes[0].events.iter().filter(|event| said(event)).count(), 1);
+    // It may replace those that it has.
+    let child = simulation.nodes[1].kernel.children.values().next().unwrap();
+    let (spi, destination) = (child.inbound.spi, child.inbound.destination);
+    simulation.input(1, Input::Kernel(KernelEvent::Expire { spi, destination, hard: false }));
+    simulation.run(20 * SECOND);
+    assert_eq!(
+        (counter(&simulation, 0, Counter::ChildSaRekeyed), children(&simulation, 0)),
+        (1, 2)
+    );
+    assert_eq!(simulation.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn the_newest_is_the_one_that_was_established_last() {
+    let config = EndpointConfig { peer_ike_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = hosts_of_one_peer(3, &config);
+    // Whoever began first gets through last.
+    let began_first = simulation.nodes[0].sent[0].0.remote.ip();
+    let is_first = |node: &usize| simulation.nodes[*node].address == began_first;
+    let (first, others): (Vec<usize>, Vec<usize>) = (1..=3).partition(is_first);
+    while simulation.under_way(0) > 0 {
+        simulation.deliver(0, true);
+    }
+    for node in others.into_iter().chain(first) {
+        let (path, octets) = simulation.nodes[node].sent[1].clone();
+        let path = Path { local: path.remote, remote: path.local };
+        simulation.now += Duration::from_millis(1);
+        simulation.input(0, Input::Datagram { path, octets: &octets });
+    }
+    assert_eq!(counter(&simulation, 0, Counter::PeerIkeSaLimit), 1);
+    let expected = [(1, "established"), (2, "closing"), (3, "established")];
+    assert_eq!(states(&simulation, 0), expected);
+}
+
+#[test]
+fn of_those_that_do_not_answer_the_delete_no_more_are_kept_than_may_stand() {
+    let config = EndpointConfig { peer_ike_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = hosts_of_one_peer(9, &config);
+    simulation.network.set_faults(CUT);
+    simulation.run(2 * SECOND);
+    assert_eq!(counter(&simulation, 0, Counter::IkeSaEstablished), 9);
+    assert_eq!(counter(&simulation, 0, Counter::PeerIkeSaLimit), 7);
+    let count = |state| states(&simulation, 0).iter().filter(|(_, s)| *s == state).count();
+    assert_eq!((count("established"), count("closing")), (2, 2));
+}
+
+#[test]
+fn a_peer_that_begins_and_ends_ike_sas_leaves_no_more_than_may_stand() {
+    let config = EndpointConfig { peer_ike_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = pair(&config, 1);
+    for _ in 0..6 {
+        simulation.configure(0, policies_of_a(1));
+        simulation.acquire(0, "to-b-1");
+        simulation.run(SECOND);
+        assert_eq!(children(&simulation, 1), 1);
+        simulation.configure(0, PolicySet::default());
+        simulation.run(SECOND);
+        assert_eq!(children(&simulation, 1), 0);
+    }
+    assert_eq!(counter(&simulation, 1, Counter::IkeSaEstablished), 6);
+    assert_eq!(states(&simulation, 1), [(5, "closing"), (6, "closing")]);
+    simulation.run(60 * SECOND);
+    assert!(simulation.nodes[1].endpoint.is_empty());
+}
+
+#[test]
+fn a_peer_that_has_lost_its_ike_sas_and_says_so_has_not_too_many() {
+    let config = EndpointConfig { peer_ike_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = hosts_of_one_peer(2, &config);
+    simulation.run(20 * SECOND);
+    for seed in 0..3 {
+        simulation.crash(1, seed);
+        simulation.configure(1, policies_of_a(1));
+        simulation.acquire(1, "to-b-1");
+        simulation.run(20 * SECOND);
+        assert_eq!(counter(&simulation, 0, Counter::PeerIkeSaLimit), 0);
+    }
+    assert_eq!(states(&simulation, 0).len(), 1);
+}
+
+#[test]
+fn more_that_is_to_be_made_than_may_wait_is_not_and_may_be_asked_for_again() {
+    let config = EndpointConfig { job_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = pair(&config, 4);
+    for _ in 0..3 {
+        for rule in ["to-b-1", "to-b-2", "to-b-3", "to-b-4"] {
+            simulation.acquire(0, rule);
+        }
+    }
+    assert_eq!(counter(&simulation, 0, Counter::JobLimit), 3 * 2);
+    assert_eq!(
+        counter(&simulation, 0, Counter::AcquireIgnored),
+        2 * 2,
+        "those that wait do so once"
+    );
+    let refused = simulation.nodes[0].endpoint.status(simulation.now);
+    let refused = refused.rules.iter().filter_map(|rule| rule.last_error.as_deref());
+    assert_eq!(refused.filter(|error| error.contains("`job-limit`")).count(), 2);
+    simulation.run(20 * SECOND);
+    assert_eq!(children(&simulation, 1), 2);
+    simulation.acquire(0, "to-b-3");
+    simulation.acquire(0, "to-b-4");
+    simulation.run(20 * SECOND);
+    assert_eq!(children(&simulation, 1), 4);
+    assert_eq!(counter(&simulation, 0, Counter::JobLimit), 3 * 2);
+}
+
+/// A and B with so many Child SAs, and nothing arrives any more.
+fn connected(config: &EndpointConfig, rules: u8, served: u8) -> Simulation {
+    let mut simulation = pair(config, rules);
+    for n in 1..=served {
+        simulation.acquire(0, &format!("to-b-{n}"));
+        simulation.run(SECOND);
+    }
+    simulation.network.set_faults(CUT);
+    assert_eq!(children(&simulation, 1), usize::from(served));
+    simulation
+}
+
+#[test]
+fn a_peer_that_keeps_too_much_that_was_deleted_loses_the_ike_sa() {
+    let config = EndpointConfig { job_limit: 1, ..EndpointConfig::default() };
+    let mut simulation = connected(&config, 4, 4);
+    // The first Delete is under way, the second one waits.
+    expire_oldest(&mut simulation, 1);
+    expire_oldest(&mut simulation, 1);
+    assert_eq!((children(&simulation, 1), states(&simulation, 1)), (2, vec![(1, "established")]));
+    expire_oldest(&mut simulation, 1);
+    assert_eq!((children(&simulation, 1), states(&simulation, 1)), (0, vec![(1, "closing")]));
+    assert_eq!(counter(&simulation, 1, Counter::JobLimit), 1);
+    let words =
+        |kind: &EventKind| matches!(kind, EventKind::Closed(why) if why.contains("`job-limit`"));
+    assert!(simulation.nodes[1].events.iter().any(|event| words(&event.kind)));
+    // The peer hears of it as soon as it listens again.
+    simulation.network.set_faults(Faults::default());
+    simulation.run(20 * SECOND);
+    assert_eq!(states(&simulation, 0), [(1, "closing")]);
+    simulation.run(20 * SECOND);
+    assert_eq!(states(&simulation, 0), []);
+    simulation.wind_up().unwrap();
+}
+
+#[test]
+fn old_keys_that_nobody_deletes_are_forgotten() {
+    const CREATE_CHILD_SA: u8 = 36;
+    let mut simulation = pair(&EndpointConfig::default(), 1);
+    let mut of_a = policies_of_a(1);
+    Arc::make_mut(of_a.peers.values_mut().next().unwrap()).lifetime = 10 * SECOND;
+    simulation.configure(0, of_a);
+    simulation.acquire(0, "to-b-1");
+    simulation.run(SECOND);
+    // New keys again and again, while all that is said under old ones is lost, such as their Delete.
+    simulation.network.set_faults(CUT);
+    let sent = |simulation: &Simulation, node: usize| simulation.nodes[node].sent.clone();
+    let mut old_spis = Vec::new();
+    let mut read = [0, 1].map(|node| sent(&simulation, node).len());
+    for round in 0..7 {
+        let asks = |(_, octets): &&(Path, Vec<u8>)| octets[18] == CREATE_CHILD_SA;
+        while sent(&simulation, 0).iter().filter(asks).count() == round {
+            assert!(simulation.step(simulation.now + 20 * SECOND), "round {round}");
+        }
+        let mut quiet = false;
+        while !quiet {
+            quiet = true;
+            for from in [0, 1] {
+                for (path, octets) in sent(&simulation, from).split_off(read[from]) {
+                    read[from] += 1;
+                    if octets[18] == CREATE_CHILD_SA && from == 1 {
+                        old_spis.push(octets[..8].to_vec());
+                    } else if old_spis.contains(&octets[..8].to_vec()) {
+                        continue;
+                    }
+                    quiet = false;
+                    let path = Path { local: path.remote, remote: path.local };
+                    simulation.input(1 - from, Input::Datagram { path, octets: &octets });
+                }
+            }
+        }
+    }
+    for node in [0, 1] {
+        assert_eq!(counter(&simulation, node, Counter::IkeSaRekeyed), 7);
+        assert_eq!(states(&simulation, node).len(), 1 + 4, "node {node}");
+        assert_eq!(children(&simulation, node), 1);
+    }
+    // The one who is to delete them forgets them as soon as nobody answers.
+    let forgotten = [0, 1].map(|node| counter(&simulation, node, Counter::OldKeysForgotten));
+    assert_eq!(forgotten, [0, 3]);
+}
+
+#[test]
+fn what_a_peer_keeps_us_from_deleting_counts_as_what_it_has() {
+    let config = EndpointConfig { child_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = connected(&config, 4, 2);
+    // B's first Delete is under way and is not answered; the second one waits.
+    expire_oldest(&mut simulation, 1);
+    expire_oldest(&mut simulation, 1);
+    assert_eq!(children(&simulation, 1), 0);
+    for (rule, served, refused) in [("to-b-3", 1, 0), ("to-b-4", 1, 1)] {
+        simulation.acquire(0, rule);
+        pass_on(&mut simulation, 0);
+        pass_on(&mut simulation, 1);
+        assert_eq!(children(&simulation, 1), served);
+        assert_eq!(counter(&simulation, 1, Counter::NoAdditionalSas), refused);
+    }
+}
