@@ -54,6 +54,27 @@ fn without_sys_admin_the_three_capabilities_are_enough() {
 }
 
 #[test]
+fn counters_of_a_build_with_fewer_reasons_give_way() {
+    use aya::maps::{Array, MapData};
+    isolated(|bpffs| {
+        let config = bpf::config(bpffs);
+        std::fs::create_dir_all(&config.pin_dir).unwrap();
+        let path = config.pin_dir.join(gateway_common::map::COUNTERS);
+        let old: Array<MapData, u64> = Array::create(3, 0).unwrap();
+        old.pin(&path).unwrap();
+        let data_path = bpf::load(&config);
+        let counters = data_path.counters().unwrap();
+        assert_eq!(counters.len(), Reason::COUNT);
+        drop(data_path);
+        // Those of this build stay.
+        let number = || MapData::from_pin(&path).unwrap().info().unwrap().id();
+        let before = number();
+        drop(bpf::load(&config));
+        assert_eq!(number(), before);
+    });
+}
+
+#[test]
 fn a_map_of_another_version_is_not_touched() {
     isolated(|bpffs| {
         let config = bpf::config(bpffs);

@@ -44,7 +44,7 @@ use attach::{Interface, Made};
 use error::{chain, refused};
 use log::logger;
 use outer::Inner;
-use pins::{MAPS, check_layout, make_pin_dir};
+use pins::{MAPS, check_layout, forget_other_counters, make_pin_dir};
 
 /// The programs, as `build.rs` made them; empty with `GATEWAY_EBPF_SKIP=1`.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway-ebpf"));
@@ -139,6 +139,7 @@ impl DataPath {
         }
         check_capabilities()?;
         let links = make_pin_dir(&config.pin_dir)?;
+        forget_other_counters(&config.pin_dir)?;
         outer::create(&config.pin_dir.join(map::GENERATION))?;
         let mut loader = EbpfLoader::new();
         for (name, _, _) in MAPS {

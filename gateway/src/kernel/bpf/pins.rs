@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::MapData;
 use aya::maps::lpm_trie::Key;
-use gateway_common::{Address, Count, RuleCount, SaKey, SaValue, map};
+use gateway_common::{Address, Count, Reason, RuleCount, SaKey, SaValue, map};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::{self, pin_error};
@@ -41,6 +41,17 @@ pub(super) fn make_pin_dir(pin_dir: &Path) -> Result<PathBuf, BpfError> {
 pub(super) fn is_empty(pin_dir: &Path) -> bool {
     let has_links = fs::read_dir(pin_dir.join(LINKS)).is_ok_and(|mut links| links.next().is_some());
     !has_links && MAPS.iter().all(|(name, _, _)| !pin_dir.join(name).exists())
+}
+
+/// Lets go of counters of another build, which has other reasons to count: they begin anew, and
+/// programs that are still attached keep theirs.
+pub(super) fn forget_other_counters(pin_dir: &Path) -> Result<(), BpfError> {
+    let path = pin_dir.join(map::COUNTERS);
+    let Ok(found) = MapData::from_pin(&path).and_then(|map| map.info()) else { return Ok(()) };
+    if usize::try_from(found.max_entries()) == Ok(Reason::COUNT) {
+        return Ok(());
+    }
+    fs::remove_file(&path).map_err(|error| pin_error(&path, error))
 }
 
 /// aya takes a pinned map as it is; one of another version must not be written to.
