@@ -86,11 +86,23 @@ pub enum Error {
     #[error("there is no Child SA with SPI {0:08x}")]
     ChildSaNotFound(u32),
     /// The peer has as many Child SAs on the IKE SA as it may have.
-    #[error("the peer has {0} Child SAs on the IKE SA: `child-sa-limit` allows no more")]
-    NoAdditionalSas(usize),
+    #[error("the peer has {present} Child SAs on the IKE SA: `child-sa-limit` allows no more")]
+    NoAdditionalSas {
+        /// Those that it has.
+        present: usize,
+        /// Those that it may have; to replace some, twice what the file says.
+        limit: usize,
+    },
     /// It has as many on all its IKE SAs as it may have.
-    #[error("the peer has {0} Child SAs on all its IKE SAs: `peer-child-sa-limit` allows no more")]
-    NoAdditionalSasOfPeer(usize),
+    #[error(
+        "the peer has {present} Child SAs on all its IKE SAs: `peer-child-sa-limit` allows no more"
+    )]
+    NoAdditionalSasOfPeer {
+        /// As above.
+        present: usize,
+        /// As above.
+        limit: usize,
+    },
     /// What the peer asks for does not go together with what is under way here
     /// (RFC 7296 2.25).
     #[error("not now: {0}")]
@@ -299,7 +311,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         Error::StateNotFound => plain(NotifyType::STATE_NOT_FOUND),
         Error::NoAddress(_) => plain(NotifyType::INTERNAL_ADDRESS_FAILURE),
         Error::AddressNotRequested => plain(NotifyType::FAILED_CP_REQUIRED),
-        Error::NoAdditionalSas(_) | Error::NoAdditionalSasOfPeer(_) => {
+        Error::NoAdditionalSas { .. } | Error::NoAdditionalSasOfPeer { .. } => {
             plain(NotifyType::NO_ADDITIONAL_SAS)
         }
         Error::TemporaryFailure(_) | Error::KeyExchange(_) | Error::Internal(_) => {

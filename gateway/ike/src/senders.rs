@@ -41,6 +41,11 @@ impl Senders {
         self.0.is_empty()
     }
 
+    /// Whether one sends this already, beside which another would be its heir.
+    pub(crate) fn sends(&self, rule: &RuleName, pairs: &[(Selector, u32)]) -> bool {
+        traffic(rule, pairs).is_some_and(|traffic| self.0.contains_key(&traffic))
+    }
+
     /// From now on this one sends.
     pub(crate) fn begins(&mut self, rule: &RuleName, pairs: &[(Selector, u32)], child: ChildId) {
         let Some(traffic) = traffic(rule, pairs) else { return };
@@ -99,6 +104,7 @@ mod tests {
         assert!(!senders.inherits(&rule, &here, of(2, 20)), "nobody sends");
         senders.begins(&rule, &here, ChildId(10));
         assert!(!senders.inherits(&rule, &elsewhere, of(2, 20)), "it sends something else");
+        assert!(senders.sends(&rule, &here) && !senders.sends(&rule, &elsewhere));
         assert!(senders.inherits(&rule, &here, of(2, 20)));
         assert_eq!(senders.ends(&rule, &here, ChildId(11)), None, "it never sent");
         // A successor of the one that sends takes the heir over.

@@ -237,7 +237,7 @@ pub struct RuleReport {
 /// A refusal: what was compared, ours beside theirs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalReport {
-    /// `proposal`, `selectors`, `identity` or `authentication`.
+    /// `proposal`, `selectors`, `identity`, `authentication` or `limit`.
     pub kind: String,
     /// What was missing or wrong; the counter `refused_CAUSE` counts it.
     pub cause: String,

@@ -221,7 +221,7 @@ const LIMITS: &[Limit] = &[
         Some("ike_no_additional_sas"),
     ),
     limit(
-        "Child SAs on all IKE SAs of one identity, beside the first of each; to replace them, as many again",
+        "Child SAs on all IKE SAs of one identity; to replace them, there or on a new IKE SA, as many again",
         PEER,
         By("peer-child-sa-limit"),
         "NO_ADDITIONAL_SAS",

@@ -43,7 +43,7 @@ pub struct EndpointConfig {
     /// replace those that it has.
     pub child_sa_limit: usize,
     /// Child SAs with one peer, or with one of its users, over all its IKE SAs, above which it is
-    /// refused more likewise, but for the one that each IKE SA begins with.
+    /// refused more likewise, the one that an IKE SA begins with too.
     pub peer_child_sa_limit: usize,
     /// How long a positive answer may wait for the kernel.
     pub install_timeout: Duration,

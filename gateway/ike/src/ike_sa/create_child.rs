@@ -327,6 +327,7 @@ impl IkeSa {
             nonces: (their_nonce, &our_nonce),
             exchange: ChildExchange::CreateChild(payloads.ke.map(|ke| ke.method)),
             replaces,
+            initial_contact: false,
         };
         let nonces = request.nonces;
         let agreement = child::negotiate(shared, self, &request)?;
@@ -368,28 +369,6 @@ impl IkeSa {
         } else {
             Error::ChildSaNotFound(spi)
         })
-    }
-
-    /// What the peer can make us keep is bounded. Successors need room beside those they replace;
-    /// and what is gone here but not there takes room too, or a peer that keeps us from
-    /// deleting it could have any number of them.
-    fn check_room(&self, shared: &Shared, successor: bool) -> Result<(), Error> {
-        let room = |limit: usize| if successor { limit.saturating_mul(2) } else { limit };
-        let limit = room(shared.config.child_sa_limit);
-        let State::Established(established) = &self.state else { return Ok(()) };
-        let undeleted = self.jobs.iter().filter(
-            |job| matches!(job, Job::DeleteChild { spi, .. } if !shared.spis.contains_key(spi)),
-        );
-        let present = established.children.len().saturating_add(established.theirs.len());
-        let present = present.saturating_add(undeleted.count());
-        if present >= limit {
-            return Err(Error::NoAdditionalSas(present));
-        }
-        let of_peer = self.holder().map_or(0, |holder| shared.children.count(&holder));
-        if of_peer >= room(shared.config.peer_child_sa_limit) {
-            return Err(Error::NoAdditionalSasOfPeer(of_peer));
-        }
-        Ok(())
     }
 
     /// What we are doing, as seen by a request about the Child SA with this outbound SPI.

@@ -23,6 +23,7 @@ mod mobility;
 mod offer;
 mod put_off;
 mod rekey_ike;
+mod room;
 mod successor;
 mod switch;
 mod view;

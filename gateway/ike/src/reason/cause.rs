@@ -11,6 +11,8 @@ pub enum Kind {
     Identity,
     /// The proof of an identity.
     Authentication,
+    /// One Child SA too many.
+    Limit,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
             Self::Selectors => "selectors",
             Self::Identity => "identity",
             Self::Authentication => "authentication",
+            Self::Limit => "limit",
         }
     }
 }
@@ -153,6 +156,13 @@ causes! {
         "authentication_by_peer",
         "the peer does not believe who we are"
     ),
+    ChildSas(Limit, "limit_child_sas", "the peer has too many Child SAs on the IKE SA"),
+    ChildSasOfPeer(
+        Limit,
+        "limit_child_sas_of_peer",
+        "the peer has too many Child SAs on all its IKE SAs"
+    ),
+    LimitByPeer(Limit, "limit_by_peer", "the peer takes no more Child SAs"),
 }
 
 #[cfg(test)]

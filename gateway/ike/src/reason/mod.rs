@@ -130,6 +130,8 @@ pub enum FieldName {
     CertificateAlgorithm,
     /// The user of EAP.
     User,
+    /// How many Child SAs there may be, and are.
+    ChildSas,
 }
 
 impl fmt::Display for FieldName {
@@ -169,6 +171,7 @@ impl fmt::Display for FieldName {
             Self::CertificateSize => "certificate_size",
             Self::CertificateAlgorithm => "certificate_algorithm",
             Self::User => "user",
+            Self::ChildSas => "child_sas",
         })
     }
 }
@@ -361,6 +364,12 @@ fn of_error(
             let candidate = Candidate { peer, fields, ..Candidate::default() };
             Some(Refusal::nearest(vec![candidate], 0, |_| Cause::Childless))
         }
+        Error::NoAdditionalSas { present, limit } => {
+            Some(too_many(Cause::ChildSas, peer, *limit, *present))
+        }
+        Error::NoAdditionalSasOfPeer { present, limit } => {
+            Some(too_many(Cause::ChildSasOfPeer, peer, *limit, *present))
+        }
         Error::Mode(_) => Some(Refusal::plain(Cause::Mode)),
         Error::Refused(what @ NotifyType::NO_PROPOSAL_CHOSEN) => Some(match rule {
             None => proposals_refused(peer),
@@ -383,8 +392,19 @@ fn of_error(
         Error::Refused(what @ NotifyType::AUTHENTICATION_FAILED) => {
             Some(authentication::shown(peer?).said(Cause::AuthenticationByPeer, *what))
         }
+        Error::Refused(what @ NotifyType::NO_ADDITIONAL_SAS) => {
+            Some(Refusal::plain(Cause::LimitByPeer).said(Cause::LimitByPeer, *what))
+        }
         _ => None,
     }
+}
+
+/// The peer has as many Child SAs as it may have, or more.
+fn too_many(cause: Cause, peer: Option<&PeerConfig>, limit: usize, present: usize) -> Refusal {
+    let (ours, theirs) = ([limit.to_string()], [present.to_string()]);
+    let fields = vec![Field::new(FieldName::ChildSas, ours, theirs, Some(false))];
+    let peer = peer.map(|p| PeerName::clone(&p.name));
+    Refusal::nearest(vec![Candidate { peer, fields, ..Candidate::default() }], 0, |_| cause)
 }
 
 fn proposals_refused(peer: Option<&PeerConfig>) -> Refusal {

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
+    clippy::panic,
     reason = "a test may panic; clippy knows tests by their attribute and not their helpers"
 )]
 
@@ -14,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_ike::Input;
-use gateway_ike::config::{EndpointConfig, PolicySet, Start};
+use gateway_ike::config::{EndpointConfig, PolicySet, Renewal, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::event::{Event, EventKind};
 use gateway_ike::io::{KernelEvent, Path};
+use gateway_ike::reason::{Cause, Kind};
 use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
 use gateway_wire::{
     Message, Notify, NotifyType, Payload, Proposal, ProtocolId, Transform, TransformType,

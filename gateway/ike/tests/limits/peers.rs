@@ -5,13 +5,19 @@ use super::*;
 /// So many hosts begin at once in the name of one peer, so that none takes the others for dead;
 /// gives node 0 when all have sent IKE_AUTH.
 fn hosts_of_one_peer(count: u8, config: &EndpointConfig) -> Simulation {
+    hosts_that_want(&vec!["to-b-1"; count.into()], config)
+}
+
+/// The same, each host for a rule of its own.
+fn hosts_that_want(rules: &[&str], config: &EndpointConfig) -> Simulation {
+    let count = u8::try_from(rules.len()).unwrap();
     let hosts = (11..11 + count).map(|n| [192, 0, 2, n].into());
     let nodes: Vec<IpAddr> = core::iter::once(B).chain(hosts).collect();
     let mut simulation = Simulation::with_config(&nodes, config, Faults::default(), 1);
-    simulation.configure(0, policies_of_b(1));
-    for node in 1..nodes.len() {
-        simulation.configure(node, policies_of_a(1));
-        simulation.acquire(node, "to-b-1");
+    simulation.configure(0, policies_of_b(count));
+    for (node, rule) in (1..).zip(rules) {
+        simulation.configure(node, policies_of_a(count));
+        simulation.acquire(node, rule);
     }
     while simulation.nodes[1..].iter().any(|node| node.sent.len() < 2) {
         let limit = simulation.now + SECOND;
@@ -40,10 +46,6 @@ fn of_too_many_ike_sas_with_one_peer_the_oldest_are_deleted() {
 fn the_child_sas_of_all_ike_sas_with_one_peer_are_counted() {
     let config = EndpointConfig { peer_child_sa_limit: 2, ..EndpointConfig::default() };
     let mut simulation = hosts_of_one_peer(2, &config);
-    simulation.configure(0, policies_of_b(2));
-    for node in 1..=2 {
-        simulation.configure(node, policies_of_a(2));
-    }
     simulation.run(20 * SECOND);
     assert_eq!(children(&simulation, 0), 2, "the first of each IKE SA");
     simulation.acquire(1, "to-b-2");
@@ -64,6 +66,71 @@ fn the_child_sas_of_all_ike_sas_with_one_peer_are_counted() {
         (1, 2)
     );
     assert_eq!(simulation.violations(), Vec::<String>::new());
+}
+
+/// What a node has of its one refusal: the cause, what was said, and what there is beside what may be.
+fn refusal(simulation: &Simulation, node: usize) -> (Cause, Option<NotifyType>, String) {
+    let found: Vec<_> =
+        simulation.nodes[node].events.iter().filter_map(|e| e.refusal.as_deref()).collect();
+    let [refusal] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(simulation.nodes[node].endpoint.counters().refusals(refusal.cause), 1);
+    assert_eq!(refusal.cause.kind(), Kind::Limit);
+    let field = refusal.nearest_candidate().map(|c| c.fields[0].clone());
+    let words = field.map(|f| format!("{} {} {}", f.name, f.ours.concat(), f.theirs.concat()));
+    (refusal.cause, refusal.said, words.unwrap_or_default())
+}
+
+/// RFC 7296 1.2: the IKE SA stands without it.
+#[test]
+fn the_child_sa_that_an_ike_sa_begins_with_is_counted_too() {
+    let config = EndpointConfig { peer_child_sa_limit: 1, ..EndpointConfig::default() };
+    let mut simulation = hosts_that_want(&["to-b-1", "to-b-2", "to-b-3"], &config);
+    simulation.run(20 * SECOND);
+    // Each says that what there was before is dead, and so has room beside that; the last has not.
+    assert_eq!(children(&simulation, 0), 2);
+    assert_eq!(counter(&simulation, 0, Counter::IkeSaEstablished), 3);
+    assert_eq!(counter(&simulation, 0, Counter::PeerChildSaLimit), 1);
+    assert_eq!(refusal(&simulation, 0), (Cause::ChildSasOfPeer, None, "child_sas 2 2".to_owned()));
+    let without: Vec<_> = (1..=3).filter(|node| children(&simulation, *node) == 0).collect();
+    let [without] = without.as_slice() else { panic!("{without:?}") };
+    let said = Some(NotifyType::NO_ADDITIONAL_SAS);
+    assert_eq!(refusal(&simulation, *without), (Cause::LimitByPeer, said, String::new()));
+    assert_eq!(states(&simulation, *without), [(1, "established")]);
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+    simulation.wind_up().unwrap();
+}
+
+#[test]
+fn who_makes_an_ike_sa_anew_has_room_for_all_that_it_has() {
+    let config = EndpointConfig { peer_child_sa_limit: 2, ..EndpointConfig::default() };
+    let mut simulation = pair(&config, 2);
+    let mut of_a = policies_of_a(2);
+    let b = Arc::make_mut(of_a.peers.values_mut().next().unwrap());
+    (b.lifetime, b.renewal) = (30 * SECOND, Renewal::Reauthenticate);
+    simulation.configure(0, of_a);
+    for rule in ["to-b-1", "to-b-2"] {
+        simulation.acquire(0, rule);
+        simulation.run(SECOND);
+    }
+    simulation.run(38 * SECOND);
+    assert_eq!(counter(&simulation, 1, Counter::IkeSaEstablished), 2);
+    assert_eq!((children(&simulation, 0), children(&simulation, 1)), (2, 2));
+    assert_eq!(counter(&simulation, 1, Counter::PeerChildSaLimit), 0);
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_peer_has_lost_is_not_too_much() {
+    let config = EndpointConfig { peer_child_sa_limit: 1, ..EndpointConfig::default() };
+    let mut simulation = pair(&config, 2);
+    for (seed, rule) in [(1, "to-b-1"), (2, "to-b-2"), (3, "to-b-1")] {
+        simulation.crash(0, seed);
+        simulation.configure(0, policies_of_a(2));
+        simulation.acquire(0, rule);
+        simulation.run(20 * SECOND);
+        assert_eq!((children(&simulation, 0), children(&simulation, 1)), (1, 1), "{rule}");
+    }
+    assert_eq!(counter(&simulation, 1, Counter::PeerChildSaLimit), 0);
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "peer-child-sa-limit",
         Number(1, 1_000_000),
         Default("1024"),
-        "SAs of rules on all IKE SAs of one identity above which it is refused more, but for the first of each IKE SA; it may replace those it has.",
+        "SAs of rules on all IKE SAs of one identity above which it is refused more; it may replace those it has.",
     ),
     key(
         "job-limit",

@@ -159,7 +159,7 @@ impl IkeSa {
             }
             FirstChild::Asked => {}
         }
-        let wanted = ChildRequest::in_auth(payloads, nonces);
+        let wanted = ChildRequest::in_auth(payloads, nonces, initial_contact);
         let negotiated = child::negotiate(shared, self, &wanted)
             .and_then(|agreement| agreement.conclude(shared, self, nonces));
         match negotiated {

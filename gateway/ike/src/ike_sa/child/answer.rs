@@ -162,10 +162,10 @@ impl IkeSa {
                 self.event(shared, EventKind::PutOff(error));
             }
             Err(error) => {
-                if matches!(error, Error::NoAdditionalSas(_)) {
+                if matches!(error, Error::NoAdditionalSas { .. }) {
                     shared.count(Counter::NoAdditionalSas);
                 }
-                if matches!(error, Error::NoAdditionalSasOfPeer(_)) {
+                if matches!(error, Error::NoAdditionalSasOfPeer { .. }) {
                     shared.count(Counter::PeerChildSaLimit);
                 }
                 self.child_failed(shared, None, false, error);

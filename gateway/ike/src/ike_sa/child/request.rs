@@ -107,6 +107,8 @@ pub(in crate::ike_sa) struct ChildRequest<'a> {
     pub(in crate::ike_sa) exchange: ChildExchange,
     /// The Child SA that is replaced: its rule is the new one's too.
     pub(in crate::ike_sa) replaces: Option<(ChildId, Arc<Rule>)>,
+    /// Whether the peer has said that what else it has with us is dead.
+    pub(in crate::ike_sa) initial_contact: bool,
 }
 
 impl<'a> ChildRequest<'a> {
@@ -114,8 +116,9 @@ impl<'a> ChildRequest<'a> {
     pub(in crate::ike_sa) const fn in_auth(
         payloads: &'a Payloads<'a>,
         nonces: (&'a [u8], &'a [u8]),
+        initial_contact: bool,
     ) -> Self {
-        Self { payloads, nonces, exchange: ChildExchange::Auth, replaces: None }
+        Self { payloads, nonces, exchange: ChildExchange::Auth, replaces: None, initial_contact }
     }
 }
 
@@ -156,6 +159,10 @@ pub(in crate::ike_sa) fn negotiate(
     if protect.quantum_safe && !established.channel.is_quantum_safe() {
         return Err(Error::NotQuantumSafe(established.channel.suite));
     }
+    let successor = request.replaces.is_some()
+        || request.initial_contact
+        || shared.senders.sends(&rule.name, &narrowed.pairs);
+    sa.check_room_of_peer(shared, successor)?;
     let id = shared.child_id();
     let spi = shared.child_spi(sa.id, id)?;
     let chosen = proposal::select_esp(&protect.proposals, offered, spi, request.exchange)

@@ -1,0 +1,33 @@
+//! How many Child SAs a peer may have, on one IKE SA and on all of them.
+
+use super::{IkeSa, Job, State};
+use crate::error::Error;
+use crate::shared::Shared;
+
+impl IkeSa {
+    /// What the peer can make us keep on an IKE SA is bounded. What is gone here but not there
+    /// takes room too, or a peer that keeps us from deleting it could have any number of them.
+    pub(super) fn check_room(&self, shared: &Shared, successor: bool) -> Result<(), Error> {
+        let State::Established(established) = &self.state else { return Ok(()) };
+        let undeleted = self.jobs.iter().filter(
+            |job| matches!(job, Job::DeleteChild { spi, .. } if !shared.spis.contains_key(spi)),
+        );
+        let present = established.children.len().saturating_add(established.theirs.len());
+        let present = present.saturating_add(undeleted.count());
+        let limit = room(shared.config.child_sa_limit, successor);
+        if present < limit { Ok(()) } else { Err(Error::NoAdditionalSas { present, limit }) }
+    }
+
+    /// And on all its IKE SAs. `successor`: it is to take the place of what the peer has, on this
+    /// IKE SA or on one that this one replaces.
+    pub(super) fn check_room_of_peer(&self, shared: &Shared, successor: bool) -> Result<(), Error> {
+        let present = self.holder().map_or(0, |holder| shared.children.count(&holder));
+        let limit = room(shared.config.peer_child_sa_limit, successor);
+        if present < limit { Ok(()) } else { Err(Error::NoAdditionalSasOfPeer { present, limit }) }
+    }
+}
+
+/// Successors need room beside those that they replace.
+const fn room(limit: usize, successor: bool) -> usize {
+    if successor { limit.saturating_mul(2) } else { limit }
+}
