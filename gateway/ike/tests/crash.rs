@@ -250,3 +250,50 @@ fn new_keys_have_a_new_token_and_the_old_one_is_worth_nothing() {
     assert!(simulation.has_one_child_each().unwrap());
     assert_eq!(counter(&simulation, 0, Counter::PeerDead), 0);
 }
+
+/// Whatever B asks is lost, its token too; A's goes to B with each set of keys all the same.
+#[test]
+fn our_token_goes_out_with_new_keys_though_the_peers_has_not_come() {
+    const INFORMATIONAL: u8 = 37;
+    const RESPONSE: u8 = 0x20;
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    let with = |mut p: PolicySet, lifetime: u64| {
+        for peer in p.peers.values_mut() {
+            let peer = std::sync::Arc::make_mut(peer);
+            (peer.lifetime, peer.liveness_interval) =
+                (Duration::from_secs(lifetime), Duration::ZERO);
+        }
+        p
+    };
+    simulation.configure(1, with(policies_of_b(), 3600));
+    simulation.configure(0, with(policies_of_a(), 60));
+    simulation.run(Duration::from_secs(1));
+    simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+    let mut read = [0, 1].map(|node: usize| simulation.nodes[node].sent.len());
+    while counter(&simulation, 1, Counter::IkeSaRekeyed) < 2
+        || simulation.nodes[0].sent.len() > read[0]
+    {
+        if [0, 1].iter().all(|node| simulation.nodes[*node].sent.len() == read[*node]) {
+            assert!(simulation.step(simulation.now + Duration::from_secs(60)));
+        }
+        for from in [0, 1] {
+            let sent = simulation.nodes[from].sent.split_off(read[from]);
+            simulation.nodes[from].sent.extend(sent.iter().cloned());
+            read[from] += sent.len();
+            for (path, octets) in sent {
+                let asks = octets[18] == INFORMATIONAL && octets[19] & RESPONSE == 0;
+                if from == 0 || !asks {
+                    let path = Path { local: path.remote, remote: path.local };
+                    simulation.input(1 - from, Input::Datagram { path, octets: &octets });
+                }
+            }
+        }
+    }
+
+    // B asks still, and now A, which has lost everything, hears it.
+    simulation.network.set_faults(Faults::default());
+    simulation.crash(0, 99);
+    simulation.run(Duration::from_secs(60));
+    assert_eq!(counter(&simulation, 1, Counter::PeerCrashed), 1);
+    assert_eq!(counter(&simulation, 1, Counter::PeerDead), 0);
+}
