@@ -1,5 +1,7 @@
 //! Certificates that are not believed, each for a reason of its own.
 
+use gateway_ike::testing::Forge;
+use gateway_wire::{CertEncoding, Certificate, NotifyType, Payload};
 use rcgen::{CidrSubnet, DistinguishedName, DnType, GeneralSubtree};
 
 use super::*;
@@ -224,45 +226,99 @@ fn chains_that_are_too_long_or_certificates_too_large_are_refused() {
     assert!(matches!(found, CertificateFault::TooLarge { limit: 100, .. }), "{found}");
 }
 
+/// One end proves who it is with these certificates in place of its own; gives what the other one says
+/// to that.
+fn shown_instead(
+    simulation: &mut Simulation,
+    from: usize,
+    certificates: &[Certificate<'_>],
+) -> Vec<NotifyType> {
+    // Until it has sent its IKE_AUTH: the other end gets another one, with the same proof.
+    let end = simulation.now + MINUTE;
+    while simulation.nodes[from].sent.len() < 2 && simulation.step(end) {}
+    let forge = Forge::of(&simulation.nodes[from].endpoint).unwrap();
+    let (path, octets) = simulation.nodes[from].sent[1].clone();
+    let message = forge.open(&octets).unwrap();
+    let mut payloads = message.payloads().unwrap();
+    let is_certificate = |p: &Payload<'_>| matches!(p, Payload::Certificate(_));
+    let place = payloads.iter().position(is_certificate).unwrap();
+    payloads.retain(|p| !is_certificate(p));
+    payloads.splice(place..place, certificates.iter().map(|c| Payload::Certificate(*c)));
+    let forged = forge.seal(&message.header, &payloads).unwrap();
+    let path = gateway_ike::io::Path { local: path.remote, remote: path.local };
+    simulation.input(1 - from, Input::Datagram { path, octets: &forged });
+    let answer = forge.open(&simulation.nodes[1 - from].sent.last().unwrap().1).unwrap();
+    let kind = |p: &Payload<'_>| match p {
+        Payload::Notify(n) => n.kind,
+        other => panic!("{other:?}"),
+    };
+    answer.payloads().unwrap().iter().map(kind).collect()
+}
+
+/// About to connect, up to the IKE_AUTH of either.
+fn beginning(ends: [End; 2]) -> Simulation {
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    for node in [0, 1] {
+        simulation.input(node, Input::WallClock(NOW));
+    }
+    let [a, b] = configure(|_, _| {}, ends);
+    simulation.configure(1, b);
+    simulation.configure(0, a);
+    simulation.acquire(0, "to-b");
+    simulation
+}
+
 /// RFC 7296 3.6: who names the address of a certificate instead of sending one is told what is
 /// missing, and nothing is fetched.
 #[test]
 fn hash_and_url_is_refused_by_its_name() {
-    use gateway_ike::testing::Forge;
-    use gateway_wire::{CertEncoding, Certificate, ExchangeType, NotifyType, Payload};
-
     for encoding in [CertEncoding::HASH_AND_URL, CertEncoding::HASH_AND_URL_BUNDLE] {
         let a = certified(&Authority::new("Root"), &Subject::new("a.test", KeyKind::P256));
-        let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
-        simulation.input(1, Input::WallClock(NOW));
-        let [a, b] = configure(|_, _| {}, ends(a, psk()));
-        simulation.configure(1, b);
-        simulation.configure(0, a);
-        simulation.acquire(0, "to-b");
-        // Until A has sent IKE_AUTH: B gets another one, with the same proof.
-        let end = simulation.now + MINUTE;
-        while simulation.nodes[0].sent.len() < 2 && simulation.step(end) {}
-        let forge = Forge::of(&simulation.nodes[0].endpoint).unwrap();
-        let (path, octets) = simulation.nodes[0].sent[1].clone();
-        let request = forge.open(&octets).unwrap();
+        let mut simulation = beginning(ends(a, psk()));
         let data = [&[7; 20][..], b"http://192.0.2.9/a.der"].concat();
-        let mut payloads = request.payloads().unwrap();
-        for payload in &mut payloads {
-            if let Payload::Certificate(certificate) = payload {
-                *certificate = Certificate { encoding, data: &data };
-            }
-        }
-        let header = forge.header(ExchangeType::IKE_AUTH, false, 1);
-        let forged = forge.seal(&header, &payloads).unwrap();
-        let path = gateway_ike::io::Path { local: path.remote, remote: path.local };
-        simulation.input(1, Input::Datagram { path, octets: &forged });
+        let by_url = Certificate { encoding, data: &data };
+        let said = shown_instead(&mut simulation, 0, &[by_url]);
+        assert_eq!(said, [NotifyType::AUTHENTICATION_FAILED]);
         assert_eq!(counter(&simulation, 1, Counter::CertificateIgnored), 1);
-        let answer = forge.open(&simulation.nodes[1].sent.last().unwrap().1).unwrap();
-        let answer = answer.payloads().unwrap();
-        let failed = |p: &Payload<'_>| matches!(p, Payload::Notify(n) if n.kind == NotifyType::AUTHENTICATION_FAILED);
-        assert!(answer.len() == 1 && failed(&answer[0]), "{answer:?}");
         let found = certificate_fault(&mut simulation, 1);
         assert_eq!(found, CertificateFault::ByUrl);
+    }
+}
+
+/// RFC 7296 1.2, 3.6: the certificate whose key has made AUTH is the first one. No other is looked for
+/// among those that come behind it.
+#[test]
+fn the_certificate_of_auth_is_no_other_than_the_first_one() {
+    let encoding = CertEncoding::X509_SIGNATURE;
+    let root = Authority::new("Root");
+    let middle = root.intermediate("Middle");
+    for (from, name) in [(0, "a.test"), (1, "b.test")] {
+        let subject = Subject::new(name, KeyKind::P256);
+        let beginning = || {
+            let (local, _) = certified(&middle, &subject);
+            let shows = (local, RemoteAuth::Certificate(Arc::new(trust(&root))));
+            beginning(if from == 0 { ends(shows, psk()) } else { ends(psk(), shows) })
+        };
+        let chain = middle.issue(&subject);
+        let of = |order: &[&Vec<u8>], simulation: &mut Simulation| {
+            let order: Vec<_> = order.iter().map(|data| Certificate { encoding, data }).collect();
+            let said = shown_instead(simulation, from, &order);
+            assert_eq!(said, [NotifyType::AUTHENTICATION_FAILED], "{name}");
+            simulation.run(MINUTE);
+            fault(simulation, 1 - from)
+        };
+        // The authority's, and then that of the end.
+        let found = of(&[&chain[1], &chain[0]], &mut beginning());
+        let AuthenticationFault::Certificate(CertificateFault::Usage { subject: whose, .. }) =
+            found
+        else {
+            panic!("{found}")
+        };
+        assert_eq!(whose.to_string(), "CN=Middle");
+        // One that is good and of another key, and then that of the end.
+        let other = middle.issue(&Subject { key: KeyKind::P384, ..subject.clone() });
+        let found = of(&[&other[0], &chain[0], &chain[1]], &mut beginning());
+        assert!(matches!(found, AuthenticationFault::WrongSignature(_)), "{found}");
     }
 }
 
