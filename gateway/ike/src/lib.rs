@@ -27,6 +27,7 @@ pub mod counters;
 mod crash;
 pub mod crypto;
 mod eap;
+mod effect;
 mod endpoint;
 pub mod error;
 pub mod event;

@@ -11,13 +11,13 @@ use gateway_wire::{Header, IkeSpi, TrafficSelector};
 
 use crate::channel::Datagrams;
 use crate::children::Children;
-use crate::config::{Action, EndpointConfig, PeerName, Pool, Rule, RuleName, UserName};
+use crate::config::{Action, EndpointConfig, PeerName, Pool, Rule, UserName};
 use crate::contacts::Contacts;
 use crate::counters::{Counter, Counters};
 use crate::crash::Tokens;
 use crate::crypto::key_exchange::KeyExchange;
+use crate::effect::Effect;
 use crate::event::{Event, EventKind};
-use crate::ike_sa::{Heard, IkeSa, Saying};
 use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
 use crate::leases::{Holder, Lease, Leases};
 use crate::policies::Policies;
@@ -56,94 +56,6 @@ pub(crate) enum Purpose {
     Poll(ChildId),
     /// When a Child SA was used last.
     QueryUse(ChildId),
-}
-
-/// What one IKE SA causes elsewhere in the endpoint, done after it has been put back.
-pub(crate) enum Effect {
-    /// INITIAL_CONTACT: older IKE SAs with this peer are dead (RFC 7296 2.4).
-    InitialContact {
-        /// The peer, or if EAP has authenticated one its user: others may come by the same
-        /// configuration.
-        holder: Holder,
-        /// The IKE SA that said so.
-        except: IkeSaId,
-        /// When that one was begun: what was established later stays.
-        before: Instant,
-    },
-    /// A rule has no SA any more, or could not get one.
-    RuleLost {
-        /// The rule.
-        rule: RuleName,
-        /// Why, if it was a failure.
-        error: Option<String>,
-    },
-    /// A rule has got its SA.
-    RuleServed {
-        /// The rule.
-        rule: RuleName,
-    },
-    /// An IKE SA has lived its time: its rules are to get another one.
-    Reauthenticate {
-        /// The old one.
-        ike_sa: IkeSaId,
-        /// The peer.
-        peer: PeerName,
-        /// The rules that it serves.
-        rules: Vec<RuleName>,
-    },
-    /// An IKE SA goes on with new keys and SPIs.
-    Rekeyed {
-        /// Which.
-        ike_sa: IkeSaId,
-        /// Our new SPI.
-        spi: IkeSpi,
-        /// What is left to be closed: the old keys, and those that a collision made redundant,
-        /// each with our SPI.
-        remnants: Vec<(IkeSpi, IkeSa)>,
-    },
-    /// Something of addresses is to be said under the keys that an IKE SA has replaced.
-    SayUnderOldKeys {
-        /// What goes on by the new keys.
-        ike_sa: IkeSaId,
-        /// What is to be said.
-        saying: Saying,
-    },
-    /// The peer has said something of addresses under keys that an IKE SA has replaced.
-    Heard {
-        /// What goes on by the new keys.
-        ike_sa: IkeSaId,
-        /// What the peer has said.
-        heard: Heard,
-    },
-    /// The successor of an IKE SA has taken over all that it was for.
-    Superseded {
-        /// The old one.
-        ike_sa: IkeSaId,
-    },
-    /// A Child SA is not to send any more, and another one does what it did.
-    Inherit {
-        /// The other one, which must send first.
-        heir: OfIkeSa,
-        /// What ends the sending of the first.
-        then: (Owner, KernelCommand),
-    },
-    /// An initiator that nobody knows has been refused; what is left only repeats the answer.
-    Refused {
-        /// The remnant.
-        ike_sa: IkeSaId,
-    },
-    /// More IKE SAs stand with a peer, or with one of its users, than may.
-    TooManyContacts {
-        /// With whom.
-        holder: Holder,
-        /// The one that is one too many, and stays.
-        newest: IkeSaId,
-    },
-    /// A half-open IKE SA of a responder is no longer half-open.
-    NoLongerHalfOpen {
-        /// Its request and its path, by which repeated requests find it.
-        key: (Digest, Path),
-    },
 }
 
 /// See the module.

@@ -6,9 +6,9 @@ use gateway_wire::IkeSpi;
 
 use super::Endpoint;
 use crate::counters::Counter;
+use crate::effect::Effect;
 use crate::ike_sa::{IkeSa, Job, State, Wish};
 use crate::io::IkeSaId;
-use crate::shared::Effect;
 
 /// Initiators that were refused whose requests may come again; of more the oldest are forgotten.
 const MOST_REFUSED: usize = 256;

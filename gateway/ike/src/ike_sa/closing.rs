@@ -10,10 +10,11 @@ use super::mobility::{Said, Saying, mobike};
 use super::{IkeSa, State, notify};
 use crate::channel::{Channel, Opened, RequestId};
 use crate::counters::Counter;
+use crate::effect::Effect;
 use crate::error::{Error, notification_for};
 use crate::io::Path;
 use crate::payloads::Payloads;
-use crate::shared::{Effect, Shared};
+use crate::shared::Shared;
 use crate::time::after;
 
 /// How long a peer may repeat a request: with MOBIKE, what RFC 4555 3.11 suggests; others that are

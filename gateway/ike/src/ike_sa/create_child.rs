@@ -20,12 +20,13 @@ use crate::channel::{Opened, RequestId};
 use crate::config::Rule;
 use crate::counters::Counter;
 use crate::crypto::key_exchange::PendingKeyExchange;
+use crate::effect::Effect;
 use crate::error::{Error, notification_for};
 use crate::event::EventKind;
 use crate::io::{ChildId, Path};
 use crate::payloads::Payloads;
 use crate::proposal::ChildExchange;
-use crate::shared::{Effect, Shared};
+use crate::shared::Shared;
 use crate::time::after;
 
 /// Octets of our nonces.

@@ -17,11 +17,12 @@ use crate::channel::Channel;
 use crate::config::{PeerConfig, Renewal, RuleName, hard_limit};
 use crate::counters::Counter;
 use crate::crash::{self, Notice};
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Done, KernelCommand, KernelError};
 use crate::natt::NatDetected;
-use crate::shared::{Effect, Owner, Purpose, Shared};
+use crate::shared::{Owner, Purpose, Shared};
 use crate::time::{after, earlier};
 
 /// An IKE SA that stands.

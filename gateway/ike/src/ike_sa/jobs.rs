@@ -16,8 +16,9 @@ use crate::channel::Opened;
 use crate::config::RuleName;
 use crate::counters::Counter;
 use crate::crash;
+use crate::effect::Effect;
 use crate::io::{ChildId, Path};
-use crate::shared::{Effect, Shared};
+use crate::shared::Shared;
 
 /// A Child SA that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

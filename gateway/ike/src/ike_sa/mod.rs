@@ -19,6 +19,7 @@ mod informational;
 mod init;
 mod intermediate;
 mod jobs;
+mod leftover;
 mod mobility;
 mod offer;
 mod put_off;
@@ -48,12 +49,13 @@ use crate::assignment::Assignment;
 use crate::channel::{Channel, Opened, Place, Received};
 use crate::config::{PeerConfig, UserName};
 use crate::counters::Counter;
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::io::{Done, IkeSaId, KernelError, Path};
 use crate::leases::Lease;
 use crate::reason::{self, Claimed};
-use crate::shared::{Digest, Effect, Purpose, Shared};
+use crate::shared::{Digest, Purpose, Shared};
 
 /// One IKE SA.
 pub(crate) struct IkeSa {

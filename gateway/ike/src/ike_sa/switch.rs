@@ -18,10 +18,11 @@ use super::jobs::{Current, Wish};
 use super::{ChildSa, ChildState, Established, IkeSa, Job, State};
 use crate::config::{Action, RuleName, Start};
 use crate::counters::Counter;
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Done, KernelCommand, KernelError};
-use crate::shared::{Effect, Owner, Purpose, Shared};
+use crate::shared::{Owner, Purpose, Shared};
 use crate::time::{after, earlier};
 
 /// A responder looks after this long whether packets come in by the successor, and then after

@@ -11,14 +11,15 @@
 mod damage;
 mod header;
 mod payloads;
+mod proposals;
 mod published;
 mod round_trip;
 mod strategies;
 mod vectors;
 
 use gateway_wire::{
-    ChainError, DecodeError, ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Payload,
-    PayloadType, decode_chain, encode_chain, encode_message,
+    ChainError, DecodeError, EncodeErrorKind, ExchangeType, Flags, Header, IkeSpi, Message,
+    MessageId, Payload, PayloadType, decode_chain, encode_chain, encode_message,
 };
 
 /// A header for messages whose header does not matter.
@@ -50,6 +51,11 @@ fn refusal(kind: PayloadType, body: &[u8]) -> DecodeError {
         Err(ChainError::Decode(error)) => error,
         other => panic!("{kind} {body:02x?} is not refused: {other:?}"),
     }
+}
+
+/// Why one payload has no encoding.
+fn unencodable(payload: Payload<'_>) -> EncodeErrorKind {
+    encode_chain(&[payload]).unwrap_err().kind
 }
 
 /// The body of one payload.

@@ -19,6 +19,7 @@ use crate::channel::{Channel, Opened, RequestId};
 use crate::config::{LocalAuth, PeerConfig, RemoteAuth};
 use crate::counters::Counter;
 use crate::crash;
+use crate::effect::Effect;
 use crate::error::{AuthenticationFault, Error};
 use crate::identity;
 use crate::ike_sa::child::{self, ChildRequest, Withheld};
@@ -31,7 +32,7 @@ use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::proposal;
 use crate::reason::Claimed;
-use crate::shared::{Digest, Effect, Shared};
+use crate::shared::{Digest, Shared};
 
 /// Responder: IKE_SA_INIT is answered.
 pub(crate) struct HalfOpen {

@@ -20,6 +20,7 @@ use super::{IkeSa, Job, State, Wish};
 use crate::algorithms::{ChildKeyExchange, EspSuite};
 use crate::config::{Action, ChildLifetime, Mode, PeerName, Protect, Rule};
 use crate::counters::Counter;
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{
@@ -28,7 +29,7 @@ use crate::io::{
 use crate::keys::ChildKeys;
 use crate::proposal::EspChoice;
 use crate::selector;
-use crate::shared::{Effect, Owner, Purpose, Shared};
+use crate::shared::{Owner, Purpose, Shared};
 use crate::time::after;
 
 /// SPIs in a row that the kernel may not take before the Child SA is given up.

@@ -9,6 +9,7 @@ use super::addresses::{Said, additional, forbids_nats, said};
 use super::mobike::{COOKIE_LEN, payloads};
 use crate::channel::Opened;
 use crate::counters::Counter;
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::ike_sa::jobs::Current;
@@ -16,7 +17,7 @@ use crate::ike_sa::{IkeSa, Job, State};
 use crate::io::Path;
 use crate::natt::{self, NatDetected};
 use crate::payloads::Payloads;
-use crate::shared::{Effect, Shared};
+use crate::shared::Shared;
 
 /// Our UPDATE_SA_ADDRESSES that is under way.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,118 @@
+//! A kernel that only remembers what it was told, and what tells of changes when a test does.
+
+use std::net::IpAddr;
+
+use gateway_ike::io::{ChildId, ChildSpec};
+
+use super::*;
+use crate::control::{CapabilityReport, InterfaceReport};
+use crate::kernel::ChildMtu;
+
+/// What a fake kernel was told.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) commands: Vec<KernelCommand>,
+    pub(super) cleaned_up: bool,
+    /// What a resync finds.
+    pub(super) lost: Vec<KernelEvent>,
+    /// What was told about interfaces.
+    pub(super) links: Vec<LinkChange>,
+}
+
+impl Record {
+    pub(super) fn children(&self) -> Vec<ChildSpec> {
+        let mut specs = Vec::new();
+        for command in &self.commands {
+            if let KernelCommand::InstallChild(spec) = command {
+                specs.push(ChildSpec::clone(spec));
+            }
+        }
+        specs
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct FakeKernel {
+    pub(super) address: IpAddr,
+    pub(super) record: Arc<Mutex<Record>>,
+}
+
+impl Kernel for FakeKernel {
+    async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
+        let done = if matches!(command, KernelCommand::FindLocalAddress { .. }) {
+            Done::LocalAddress(self.address)
+        } else if matches!(command, KernelCommand::QueryUse { .. }) {
+            Done::Use {
+                idle_inbound: None,
+                bytes_in: 1,
+                bytes_out: 2,
+                packets_in: 3,
+                packets_out: 4,
+            }
+        } else {
+            Done::Ok
+        };
+        self.record.lock().unwrap().commands.push(command);
+        Ok(done)
+    }
+
+    async fn resync(&mut self) -> Vec<KernelEvent> {
+        std::mem::take(&mut self.record.lock().unwrap().lost)
+    }
+
+    async fn addresses(&self) -> Vec<IpAddr> {
+        vec![self.address]
+    }
+
+    async fn check_links(&mut self, change: &LinkChange) -> Option<Duration> {
+        let mut record = self.record.lock().unwrap();
+        record.links.push(change.clone());
+        // The first time something is still missing.
+        (record.links.len() == 1).then_some(Duration::from_millis(20))
+    }
+
+    fn received_at(&self, _child: ChildId) -> Option<IpAddr> {
+        None
+    }
+
+    async fn leave_lost_addresses(&mut self) -> Vec<(ChildId, IpAddr)> {
+        Vec::new()
+    }
+
+    async fn child_mtu(&self, _child: ChildId) -> Result<ChildMtu, String> {
+        Err("it has no links".to_owned())
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceReport> {
+        vec![InterfaceReport { name: "eth0".to_owned(), ..InterfaceReport::default() }]
+    }
+
+    fn capabilities(&self) -> Vec<CapabilityReport> {
+        vec![CapabilityReport { name: "esp".to_owned(), value: "fake".to_owned() }]
+    }
+
+    fn counters(&mut self) -> std::collections::BTreeMap<String, u64> {
+        std::collections::BTreeMap::new()
+    }
+
+    fn rule_counters(&mut self) -> std::collections::BTreeMap<String, RulePackets> {
+        [("net".to_owned(), RulePackets { outbound: 5, refused: 6 })].into()
+    }
+
+    async fn clean_up(&mut self) {
+        self.record.lock().unwrap().cleaned_up = true;
+    }
+}
+
+/// Gives the notices of the test.
+#[derive(Debug)]
+pub(super) struct FakeMonitor(pub(super) mpsc::Receiver<Notice>);
+
+impl Monitor for FakeMonitor {
+    async fn next(&mut self) -> Notice {
+        match self.0.recv().await {
+            Some(notice) => notice,
+            None => std::future::pending().await,
+        }
+    }
+}
