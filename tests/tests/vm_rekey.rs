@@ -18,12 +18,18 @@ use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{Flow, PingOptions, ping_until_answered, shout};
 use gateway_tests::{Context as _, Error, Result};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use Family::V4;
 
+/// What strongSwan of this Debian can do, and we.
 const IKE: &str = "aes128gcm16-prfsha256-x25519";
 /// With a key exchange of its own: the successors have perfect forward secrecy.
 const ESP: &str = "aes128gcm16-x25519";
+/// What two of ours agree on by default.
+const OUR_IKE: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem768";
+/// What makes them replace Child SAs with IKE_FOLLOWUP_KE too; by default they do so without.
+const HYBRID_ESP: &str = "aes256gcm16-x25519-ke1_mlkem768";
 
 /// Octets after which an SA is to be replaced: some seconds of traffic.
 const LIMIT: u32 = 240_000;
@@ -47,17 +53,11 @@ impl Pace {
         }
     }
 
-    /// Our policy with these lifetimes, or with the daemon's own.
-    fn policy(&self, mut policy: Policy, short: bool) -> Policy {
+    /// Our policy with these lifetimes.
+    fn short(&self, mut policy: Policy) -> Policy {
         let (child, ike) = self.lifetimes;
-        policy.ike_proposals = vec![IKE];
-        if short {
-            policy.peer_keys = format!("lifetime = \"{ike}s\"");
-        }
-        policy.with_rules(|rule| {
-            rule.esp_proposals = vec![ESP];
-            rule.lifetime = short.then(|| format!("{child}s"));
-        })
+        policy.peer_keys = format!("lifetime = \"{ike}s\"");
+        policy.with_rules(|rule| rule.lifetime = Some(format!("{child}s")))
     }
 
     /// strongSwan's connection with these lifetimes, or with its own.
@@ -95,9 +95,16 @@ impl Pace {
     }
 }
 
-fn has_pfs(gateway: &Gateway<'_>) -> Result<bool> {
+/// Our policy with what strongSwan can do.
+fn classic(mut policy: Policy) -> Policy {
+    policy.ike_proposals = vec![IKE];
+    policy.with_rules(|rule| rule.esp_proposals = vec![ESP])
+}
+
+/// Whether a Child SA has come from this key exchange of its own.
+fn has_pfs(gateway: &Gateway<'_>, method: &str) -> Result<bool> {
     let children = gateway.children(RULE)?;
-    Ok(children.iter().any(|c| c.get("key_exchange").is_some_and(|name| name == "x25519")))
+    Ok(children.iter().any(|c| c.get("key_exchange").is_some_and(|name| name == method)))
 }
 
 #[test]
@@ -108,15 +115,20 @@ fn two_of_ours_rekey_all_the_time_and_lose_nothing() -> Result {
     let pace = Pace::new()?;
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let server = pace.policy(Policy::of_server(&topology, V4, V4), true);
+    let hybrid = |policy: Policy| policy.with_rules(|rule| rule.esp_proposals = vec![HYBRID_ESP]);
+    let server = pace.short(hybrid(Policy::of_server(&topology, V4, V4)));
     let server = Gateway::start(&topology.server.gateway, &server)?;
-    let client = pace.policy(Policy::of_client(&topology, V4, V4), true);
+    let client = pace.short(hybrid(Policy::of_client(&topology, V4, V4)));
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
     let flows = pace.flows(&topology)?;
     for gateway in [&client, &server] {
         pace.check_rekeyed(gateway)?;
-        assert!(has_pfs(gateway)?);
+        // The last successors, which have come about by IKE_FOLLOWUP_KE.
+        let sa = gateway.established()?;
+        assert_eq!(sa.get("quantum_safe"), Some(&Value::Bool(true)), "{sa}");
+        assert_eq!(sa.get("suite").and_then(Value::as_str), Some(OUR_IKE), "{sa}");
+        assert!(has_pfs(gateway, "x25519-ke1_mlkem768")?);
     }
     flows.iter().try_for_each(Flow::whole)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
@@ -134,13 +146,13 @@ fn we_rekey_with_strongswan_and_lose_nothing() -> Result {
     let capture = capture(&topology)?;
     let server = pace.connection(Connection::of_server(&topology, V4, V4), false);
     let server = StrongSwan::start(&topology.server.gateway, &server)?;
-    let client = pace.policy(Policy::of_client(&topology, V4, V4), true);
+    let client = pace.short(classic(Policy::of_client(&topology, V4, V4)));
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
     // What strongSwan loses of ours is its own affair.
     let [_to_strongswan, to_us] = pace.flows(&topology)?;
     pace.check_rekeyed(&client)?;
-    assert!(has_pfs(&client)?);
+    assert!(has_pfs(&client, "x25519")?);
     to_us.whole()?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
@@ -155,7 +167,7 @@ fn strongswan_rekeys_with_us_and_loses_nothing() -> Result {
     let pace = Pace::new()?;
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let server = pace.policy(Policy::of_server(&topology, V4, V4), false);
+    let server = classic(Policy::of_server(&topology, V4, V4));
     let server = Gateway::start(&topology.server.gateway, &server)?;
     let client = pace.connection(Connection::of_client(&topology, V4, V4), true);
     let client = StrongSwan::start(&topology.client.gateway, &client)?;
@@ -163,7 +175,7 @@ fn strongswan_rekeys_with_us_and_loses_nothing() -> Result {
     server.wait_child(RULE)?;
     let [to_us, _to_strongswan] = pace.flows(&topology)?;
     pace.check_rekeyed(&server)?;
-    assert!(has_pfs(&server)?);
+    assert!(has_pfs(&server, "x25519")?);
     to_us.whole()?;
     client.terminate()?;
     server.wait_gone()?;
