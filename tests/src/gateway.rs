@@ -32,8 +32,8 @@ const STATE: &str = "/run/gateway-state";
 pub struct Policy {
     /// Our address; `None`: what the routing table chooses.
     pub local_address: Option<IpAddr>,
-    /// The peer's address; `None`: any.
-    pub address: Option<IpAddr>,
+    /// The peer's addresses, the preferred one first; none: any.
+    pub addresses: Vec<IpAddr>,
     /// Our identity; empty: the one that follows from the other keys.
     pub local_id: String,
     /// The peer's identity.
@@ -83,7 +83,7 @@ impl Policy {
     pub fn of_client(topology: &Topology, outer: Family, inner: Family) -> Self {
         Self {
             local_address: None,
-            address: Some(topology.server.outer(outer)),
+            addresses: vec![topology.server.outer(outer)],
             local_id: "client.test".to_owned(),
             remote_id: "server.test".to_owned(),
             authentication: "psk-file = \"psk\"".to_owned(),
@@ -111,7 +111,7 @@ impl Policy {
     pub fn of_server(topology: &Topology, outer: Family, inner: Family) -> Self {
         let mut policy = Self::of_client(topology, outer, inner).mirrored();
         policy.local_address = Some(topology.server.outer(outer));
-        policy.address = None;
+        policy.addresses.clear();
         for rule in &mut policy.rules {
             rule.start = "respond";
         }
@@ -140,8 +140,12 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[gateway]\ninterfaces = [\"eth0\"]\nstate-dir = \"{STATE}\"")?;
         writeln!(f, "{}\n", self.settings)?;
-        let address = self.address.map_or_else(|| "any".to_owned(), |a| a.to_string());
-        writeln!(f, "[peer.other]\naddress = \"{address}\"")?;
+        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        match addresses.as_slice() {
+            [] => writeln!(f, "[peer.other]\naddress = \"any\"")?,
+            [address] => writeln!(f, "[peer.other]\naddress = \"{address}\"")?,
+            several => writeln!(f, "[peer.other]\naddress = {several:?}")?,
+        }
         if let Some(local) = self.local_address {
             writeln!(f, "local-address = \"{local}\"")?;
         }

@@ -97,9 +97,10 @@ fn we_follow_a_newer_strongswan_behind_a_nat_that_maps_anew() -> Result {
     strongswan_behind_nat(Version::Newer)
 }
 
-/// Without NAT; and over IPv6.
+/// Without NAT; and over IPv6. Nobody is at the address of the server that we have first, and so we
+/// go to the next one (RFC 4555 3.1).
 #[test]
-fn our_client_roams_to_strongswan() -> Result {
+fn our_client_passes_over_a_silent_address_and_roams_to_strongswan() -> Result {
     if !can(Requirement::StrongSwan)? {
         return Ok(());
     }
@@ -108,9 +109,16 @@ fn our_client_roams_to_strongswan() -> Result {
         let capture = capture(&topology)?;
         let server = Connection { mobike: true, ..Connection::of_server(&topology, outer, V4) };
         let server = StrongSwan::start(&topology.server.gateway, &server)?;
-        let client = Policy::of_client(&topology, outer, V4);
+        let (silent, there) = (topology.server.other_outer(outer), topology.server.outer(outer));
+        let client = Policy {
+            addresses: vec![silent, there],
+            settings: "retransmit-initial = \"200ms\"".to_owned(),
+            ..Policy::of_client(&topology, outer, V4)
+        };
         let mut client = Gateway::start(&topology.client.gateway, &client)?;
         ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
+        wait_at(&client, "remote", there)?;
+        assert_eq!(client.counter("ike_other_address_tried")?, 1);
         ours_moves(&topology, &client, outer, 1)?;
         assert!(client.daemon().stop(PATIENCE)?.success());
         server.wait_gone()?;

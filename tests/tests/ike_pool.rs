@@ -73,7 +73,7 @@ fn a_newer_strongswan_and_we_give_each_other_addresses() -> Result {
     client.gateway.ip(&format!("route del {}", server.prefix(Family::V4)))?;
     let ours = Policy::of_client(&topology, Family::V4, Family::V4);
     let theirs = Pair::connection(&topology);
-    let giving = Policy { address: None, ..with_pool(ours.clone()) };
+    let giving = Policy { addresses: Vec::new(), ..with_pool(ours.clone()) };
     let giving = giving.with_rules(|rule| rule.start = "respond");
     let mut pair = Pair::start(&topology, Version::Newer, &asking(theirs.clone()), &giving)?;
     let [our_host, its_host] = pair.hosts();
