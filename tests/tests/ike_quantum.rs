@@ -10,7 +10,7 @@ use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::pair::{Pair, Version};
 use gateway_tests::reach::{strongswan_reaches_us, we_reach_strongswan};
 use gateway_tests::requirements::met;
-use gateway_tests::scenario::{between_sites, capture, encrypted, exercise};
+use gateway_tests::scenario::{between_sites, both_ways, capture, encrypted, exercise};
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::{Context as _, Result};
@@ -20,9 +20,27 @@ use Family::V4;
 
 const PPK_ID: &str = "key-of-2026";
 const CLASSIC: &str = "aes256gcm16-prfsha256-x25519";
-const HYBRID: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem768";
-/// The successors of a Child SA have ML-KEM of their own.
-const HYBRID_ESP: &str = "aes256gcm16-x25519-ke1_mlkem768";
+
+/// A proposal for the IKE SA and one for the Child SA, whose successors have key exchanges of their own.
+type Hybrid = (&'static str, &'static str);
+
+macro_rules! hybrid {
+    ($methods:literal) => {
+        (concat!("aes256gcm16-prfsha256-", $methods), concat!("aes256gcm16-", $methods))
+    };
+}
+
+/// What our default comes to, but for the Child SA.
+const HYBRID: Hybrid = hybrid!("x25519-ke1_mlkem768");
+/// Each ML-KEM, and each method that it may stand beside.
+const OTHER_HYBRIDS: [Hybrid; 6] = [
+    hybrid!("x25519-ke1_mlkem512"),
+    hybrid!("x25519-ke1_mlkem1024"),
+    hybrid!("ecp256-ke1_mlkem768"),
+    hybrid!("ecp384-ke1_mlkem768"),
+    hybrid!("ecp256-ke1_mlkem1024"),
+    hybrid!("ecp384-ke1_mlkem512"),
+];
 
 fn with_ppk(policy: Policy) -> Policy {
     Policy { ppk: Some(PPK_ID), ..policy }
@@ -75,9 +93,9 @@ fn a_newer_strongswan_takes_ml_kem_by_our_default() -> Result {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let theirs = Connection { proposals: HYBRID, ..Connection::of_server(&topology, V4, V4) };
+    let theirs = Connection { proposals: HYBRID.0, ..Connection::of_server(&topology, V4, V4) };
     let ours = Policy::of_client(&topology, V4, V4);
-    we_reach_strongswan(&topology, V4, Version::Newer, &theirs, ours, agreed(HYBRID))
+    we_reach_strongswan(&topology, V4, Version::Newer, &theirs, ours, agreed(HYBRID.0))
 }
 
 #[test]
@@ -86,18 +104,34 @@ fn we_take_ml_kem_from_a_newer_strongswan_behind_nat() -> Result {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
-    let theirs = Connection { proposals: HYBRID, ..Connection::of_client(&topology, V4, V4) };
+    let theirs = Connection { proposals: HYBRID.0, ..Connection::of_client(&topology, V4, V4) };
     let ours = Policy::of_server(&topology, V4, V4);
-    strongswan_reaches_us(&topology, V4, Version::Newer, &theirs, &ours, agreed(HYBRID))
+    strongswan_reaches_us(&topology, V4, Version::Newer, &theirs, &ours, agreed(HYBRID.0))
 }
 
-/// Both SAs have been replaced with ML-KEM by IKE_FOLLOWUP_KE, and nothing was made anew.
-fn rekeyed_with_ml_kem(gateway: &Gateway<'_>) -> Result {
-    assert_eq!(quantum_safe_suite(gateway)?, HYBRID);
+fn connection_with((proposals, esp_proposals): Hybrid, connection: Connection) -> Connection {
+    Connection { proposals, esp_proposals, ..connection }
+}
+
+fn policy_with((ike, esp): Hybrid, policy: Policy) -> Policy {
+    let policy = policy.with_rules(|rule| rule.esp_proposals = vec![esp]);
+    Policy { ike_proposals: vec![ike], ..policy }
+}
+
+/// The same, where we replace the Child SA and the IKE SA when they are so old.
+fn short(mut policy: Policy, child: &str, ike: &str) -> Policy {
+    policy.peer_keys = format!("lifetime = \"{ike}\"");
+    policy.with_rules(|rule| rule.lifetime = Some(child.to_owned()))
+}
+
+/// Both SAs have been replaced with ML-KEM by IKE_FOLLOWUP_KE, and so many IKE SAs were made.
+fn rekeyed_with((ike, esp): Hybrid, established: u64, gateway: &Gateway<'_>) -> Result {
+    assert_eq!(quantum_safe_suite(gateway)?, ike);
     let children = gateway.children(RULE)?;
-    let own = |c: &Value| c.get("key_exchange").is_some_and(|k| k == "x25519-ke1_mlkem768");
+    let methods = |c: &Value| c.get("key_exchange").and_then(Value::as_str).map(str::to_owned);
+    let own = |c: &Value| methods(c).is_some_and(|m| esp.ends_with(&format!("-{m}")));
     assert!(children.iter().any(own), "{children:?}");
-    assert_eq!(gateway.counter("ike_sa_established")?, 1);
+    assert_eq!(gateway.counter("ike_sa_established")?, established);
     assert_eq!(gateway.counter("ike_state_not_found")?, 0);
     Ok(())
 }
@@ -117,16 +151,10 @@ fn we_rekey_with_ml_kem_to_a_newer_strongswan() -> Result {
     }
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let server = Connection::of_server(&topology, V4, V4);
-    let server = Connection { proposals: HYBRID, esp_proposals: HYBRID_ESP, ..server };
+    let server = connection_with(HYBRID, Connection::of_server(&topology, V4, V4));
     let server = StrongSwan::start_newer(&topology.server.gateway, &server)?;
-    let mut policy = Policy::of_client(&topology, V4, V4).with_rules(|rule| {
-        rule.start = "always";
-        rule.esp_proposals = vec![HYBRID_ESP];
-        rule.lifetime = Some("20s".to_owned());
-    });
-    policy.ike_proposals = vec![HYBRID];
-    policy.peer_keys = "lifetime = \"30s\"".to_owned();
+    let policy = policy_with(HYBRID, Policy::of_client(&topology, V4, V4));
+    let policy = short(policy, "20s", "30s").with_rules(|rule| rule.start = "always");
     let mut client = Gateway::start(&topology.client.gateway, &policy)?;
     client.wait_child(RULE)?;
     server.wait_installed()?;
@@ -135,7 +163,7 @@ fn we_rekey_with_ml_kem_to_a_newer_strongswan() -> Result {
     wait_rekeyed(&client, "ike_sa_rekeyed", 1)?;
     wait_rekeyed(&client, "child_sa_rekeyed", 2)?;
     exercise(&topology, V4)?;
-    rekeyed_with_ml_kem(&client)?;
+    rekeyed_with(HYBRID, 1, &client)?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;
@@ -149,12 +177,9 @@ fn a_newer_strongswan_rekeys_with_ml_kem_to_us() -> Result {
     }
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let mut policy = Policy::of_server(&topology, V4, V4)
-        .with_rules(|rule| rule.esp_proposals = vec![HYBRID_ESP]);
-    policy.ike_proposals = vec![HYBRID];
+    let policy = policy_with(HYBRID, Policy::of_server(&topology, V4, V4));
     let server = Gateway::start(&topology.server.gateway, &policy)?;
-    let client = Connection::of_client(&topology, V4, V4);
-    let client = Connection { proposals: HYBRID, esp_proposals: HYBRID_ESP, ..client };
+    let client = connection_with(HYBRID, Connection::of_client(&topology, V4, V4));
     let client = StrongSwan::start_newer(&topology.client.gateway, &client)?;
     client.initiate()?;
     server.wait_child(RULE)?;
@@ -166,9 +191,51 @@ fn a_newer_strongswan_rekeys_with_ml_kem_to_us() -> Result {
     client.rekey_child()?;
     wait_rekeyed(&server, "child_sa_rekeyed", 2)?;
     exercise(&topology, V4)?;
-    rekeyed_with_ml_kem(&server)?;
+    rekeyed_with(HYBRID, 1, &server)?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&[between_sites(&topology, V4)?])
+}
+
+/// Each begins with each of them, and replaces both SAs.
+#[test]
+fn a_newer_strongswan_and_we_agree_on_each_ml_kem_beside_each_curve() -> Result {
+    if !met(&Pair::needed(Version::Newer))? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let mut started = None;
+    for (established, hybrid) in (1..).step_by(2).zip(OTHER_HYBRIDS) {
+        let theirs = connection_with(hybrid, Pair::connection(&topology));
+        let ours = policy_with(hybrid, Policy::of_client(&topology, V4, V4));
+        let pair = Pair::go_on(&mut started, &topology, Version::Newer, &theirs, &ours)?;
+        let hosts = pair.hosts();
+        let rekeyed = |pair: &Pair<'_>| {
+            let names = ["child_sa_rekeyed", "ike_sa_rekeyed"];
+            let [child, ike] = names.map(|name| Ok((name, pair.gateway.counter(name)? + 1)));
+            Result::Ok([child?, ike?])
+        };
+
+        let [child, ike] = rekeyed(pair)?;
+        pair.strongswan_begins()?;
+        pair.strongswan.rekey_child()?;
+        wait_rekeyed(&pair.gateway, child.0, child.1)?;
+        pair.strongswan.rekey_ike()?;
+        wait_rekeyed(&pair.gateway, ike.0, ike.1)?;
+        both_ways(hosts)?;
+        rekeyed_with(hybrid, established, &pair.gateway)?;
+        pair.end()?;
+
+        // They are older when both have been replaced and it has ended, at the pace of emulation.
+        pair.change(&theirs, &short(ours, "8s", "10s"))?;
+        let [child, ike] = rekeyed(pair)?;
+        pair.we_begin(hosts)?;
+        wait_rekeyed(&pair.gateway, child.0, child.1)?;
+        wait_rekeyed(&pair.gateway, ike.0, ike.1)?;
+        both_ways(hosts)?;
+        rekeyed_with(hybrid, established.saturating_add(1), &pair.gateway)?;
+        pair.end()?;
+    }
+    started.context("nothing was started")?.finish(&[between_sites(&topology, V4)?])
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use tables::{Cell, tests_below};
 
 /// What must be seen with each peer.
-const FEATURES: [&str; 22] = [
+const FEATURES: [&str; 23] = [
     "PSK",
     "RSA",
     "ECDSA",
@@ -32,6 +32,7 @@ const FEATURES: [&str; 22] = [
     "NAT rebinding",
     "ML-KEM hybrid",
     "ML-KEM hybrid rekeyed",
+    "ML-KEM-512, -768 and -1024 beside X25519, P-256 and P-384, rekeyed",
     "PPK",
     "CP addresses",
     "Transport mode",
