@@ -3,7 +3,7 @@
 //! A program is loaded when it is asked for: the daemon never loads these.
 
 use aya_ebpf::programs::XdpContext;
-use gateway_common::Reason;
+use gateway_common::{Reason, Subject};
 
 use crate::header::{Ipv4InPlace, Udp};
 use crate::{natt, packet};
@@ -22,9 +22,9 @@ const UDP: usize = size_of::<Udp>();
 
 /// Decapsulates, and puts the headers back. What was decided.
 #[inline(always)]
-pub fn decapsulate_and_restore(context: &XdpContext) -> Result<(), Reason> {
+pub fn decapsulate_and_restore(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason> {
     let Some(headers) = packet::at::<Headers>(context, 0).copied() else { return Ok(()) };
-    let decided = natt::ingress(context);
+    let decided = natt::ingress(context, subject);
     if decided == Err(Reason::Stripped) && !packet::lengthen::<_, UDP>(context, headers) {
         return Err(Reason::NotStripped);
     }

@@ -1,19 +1,27 @@
 //! Counting, and the one place that turns a decision into a verdict.
 
 use aya_ebpf::EbpfContext;
-use aya_log_ebpf::trace;
-use gateway_common::{Count, Reason, RuleCount, Verdict};
+use gateway_common::{Count, Reason, RuleCount, Subject, Verdict};
 
 use crate::maps::{COUNTERS, RULE_COUNTERS};
+use crate::trace::{self, Place, Source};
 
-/// Counts a decision and says what becomes of the packet.
+/// Counts a decision about a packet that had so many octets, tells of it, and says what becomes of
+/// the packet.
 #[inline(always)]
-pub fn verdict<C: EbpfContext>(context: &C, decided: Result<(), Reason>, octets: u64) -> Verdict {
+pub fn verdict<C: EbpfContext + Source>(
+    context: &C,
+    place: Place,
+    decided: Result<(), Reason>,
+    octets: u64,
+    subject: &Subject,
+) -> Verdict {
+    trace::decided(context, place, decided, subject);
     match decided {
         Ok(()) => Verdict::Pass,
         Err(reason) => {
             beside(reason, octets);
-            trace!(context, "reason {}, {} octets", reason.index(), octets);
+            aya_log_ebpf::trace!(context, "reason {}, {} octets", reason.index(), octets);
             reason.verdict()
         }
     }

@@ -4,7 +4,7 @@
 //! which may carry them: nothing is reassembled without the first fragment, which was judged.
 
 use aya_ebpf::programs::TcContext;
-use gateway_common::{Action, Reason};
+use gateway_common::{Action, Reason, Subject};
 
 use crate::count;
 use crate::decide::{Decision, decide};
@@ -13,7 +13,10 @@ use crate::read::{Packet, Visible};
 
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
 #[inline(always)]
-pub fn ingress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
+pub fn ingress<const ETHERNET: bool>(
+    context: &TcContext,
+    subject: &mut Subject,
+) -> Result<(), Reason> {
     let mut packet = Packet::EMPTY;
     let is_ip = packet.read::<ETHERNET, false>(context);
     if !is_ip.map_err(|_unreadable| Reason::UnreadableIn)? {
@@ -23,6 +26,7 @@ pub fn ingress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> 
         return Ok(());
     }
     let Some(Decision { action, rule }) = decide(&packet.flow) else { return Ok(()) };
+    subject.set_rule(rule);
     let refused = match action {
         Action::Bypass => return Err(Reason::BypassedIn),
         Action::Protect if may_carry(&packet) => return Ok(()),

@@ -5,6 +5,8 @@
 //!   segment size of its TCP connections.
 //! - [`guard`]: TC ingress, drops clear packets that should have been encrypted.
 //!
+//! [`trace`] tells whoever wants to know what was decided.
+//!
 //! Each is a function from a packet to `Result<(), Reason>`: `Ok` means that the packet is none of
 //! its business, an error names what was decided, and [`count::verdict`] is the one place that
 //! counts it and looks up what becomes of the packet. The programs are pinned and outlive the
@@ -28,5 +30,6 @@ pub mod mss;
 pub mod natt;
 pub mod packet;
 pub mod steer;
+pub mod trace;
 
 mod read;

@@ -9,17 +9,14 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf as _;
-use gateway_common::{Reason, Verdict};
+use gateway_common::{Hook, Reason, Subject, Verdict};
+use gateway_ebpf::trace::Place;
 use gateway_ebpf::{bench, count, guard, natt, packet, steer};
 
 /// XDP on the underlay.
 #[xdp]
 fn natt_ingress(context: XdpContext) -> u32 {
-    let octets = packet::length(&context);
-    match count::verdict(&context, natt::ingress(&context), octets) {
-        Verdict::Drop => XDP_DROP,
-        Verdict::Pass | Verdict::Redirect => XDP_PASS,
-    }
+    finish_xdp(&context, natt::ingress)
 }
 
 /// XDP that passes everything: what the bench measures against.
@@ -31,11 +28,7 @@ fn pass(_context: XdpContext) -> u32 {
 /// XDP that decapsulates and puts the headers back, for the bench.
 #[xdp]
 fn natt_and_restore(context: XdpContext) -> u32 {
-    let octets = packet::length(&context);
-    match count::verdict(&context, bench::decapsulate_and_restore(&context), octets) {
-        Verdict::Drop => XDP_DROP,
-        Verdict::Pass | Verdict::Redirect => XDP_PASS,
-    }
+    finish_xdp(&context, bench::decapsulate_and_restore)
 }
 
 /// XDP that puts the headers back and nothing else, for the bench.
@@ -50,35 +43,52 @@ fn restore(context: XdpContext) -> u32 {
 /// TC egress on an underlay with Ethernet headers.
 #[classifier]
 fn steer_egress(context: TcContext) -> i32 {
-    let decided = steer::egress::<true>(&context);
-    finish(&context, decided)
+    finish::<true>(&context, Hook::Egress, steer::egress::<true>)
 }
 
 /// TC egress on an underlay without link headers.
 #[classifier]
 fn steer_egress_l3(context: TcContext) -> i32 {
-    let decided = steer::egress::<false>(&context);
-    finish(&context, decided)
+    finish::<false>(&context, Hook::Egress, steer::egress::<false>)
 }
 
 /// TC ingress on an underlay with Ethernet headers.
 #[classifier]
 fn guard_ingress(context: TcContext) -> i32 {
-    let decided = guard::ingress::<true>(&context);
-    finish(&context, decided)
+    finish::<true>(&context, Hook::Ingress, guard::ingress::<true>)
 }
 
 /// TC ingress on an underlay without link headers.
 #[classifier]
 fn guard_ingress_l3(context: TcContext) -> i32 {
-    let decided = guard::ingress::<false>(&context);
-    finish(&context, decided)
+    finish::<false>(&context, Hook::Ingress, guard::ingress::<false>)
+}
+
+#[inline(always)]
+fn finish_xdp(
+    context: &XdpContext,
+    decide: impl FnOnce(&XdpContext, &mut Subject) -> Result<(), Reason>,
+) -> u32 {
+    let (octets, mut subject) = (packet::length(context), Subject::default());
+    let decided = decide(context, &mut subject);
+    let place = Place { hook: Hook::Xdp, ethernet: true };
+    match count::verdict(context, place, decided, octets, &subject) {
+        Verdict::Drop => XDP_DROP,
+        Verdict::Pass | Verdict::Redirect => XDP_PASS,
+    }
 }
 
 /// A packet that passes goes on to the next program, which may be another's.
 #[inline(always)]
-fn finish(context: &TcContext, decided: Result<(), Reason>) -> i32 {
-    match count::verdict(context, decided, u64::from(context.len())) {
+fn finish<const ETHERNET: bool>(
+    context: &TcContext,
+    hook: Hook,
+    decide: impl FnOnce(&TcContext, &mut Subject) -> Result<(), Reason>,
+) -> i32 {
+    let mut subject = Subject::default();
+    let decided = decide(context, &mut subject);
+    let place = Place { hook, ethernet: ETHERNET };
+    match count::verdict(context, place, decided, u64::from(context.len()), &subject) {
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
         Verdict::Redirect => steer::redirect(),

@@ -4,15 +4,19 @@
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 use gateway_common::{
     Address, Count, Entry, Family, Flow, Match, Reason, RuleCount, RuleKey, Rules, SaKey, SaValue,
-    Tuples,
+    TraceCount, TraceKey, TraceSettings, Tuples,
 };
 
 /// Memory is taken entry by entry, and what a program holds is freed only after it has ended.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+
+use crate::trace::Traced;
 
 /// The rules of one generation; never changed once the outer slot names it. The loader makes each
 /// as large as it needs.
@@ -41,6 +45,22 @@ pub static RULE_COUNTERS: PerCpuHashMap<u32, RuleCount, 131_072, ON_DEMAND> = Pe
 /// How large a packet may be before encryption, by its destination, in octets.
 #[btf_map]
 pub static MTUS: LpmTrie<Address, u32, 131_072> = LpmTrie::new();
+
+/// What is to be traced.
+#[btf_map]
+pub static TRACE_SETTINGS: Array<TraceSettings, 1> = Array::new();
+
+/// Which rules and SAs, if not all.
+#[btf_map]
+pub static TRACE_WANTED: HashMap<TraceKey, u8, 65_536, ON_DEMAND> = HashMap::new();
+
+/// How much of it there was.
+#[btf_map]
+pub static TRACE_COUNTS: PerCpuArray<TraceCount, 1> = PerCpuArray::new();
+
+/// What is told: an event and the packet.
+#[btf_map]
+pub static TRACE_EVENTS: RingBuf<Traced, { 1 << 20 }> = RingBuf::new();
 
 /// The index of the XFRM interface; 0 while there is none.
 #[unsafe(no_mangle)]

@@ -8,7 +8,7 @@
 //! daemon's socket, as it came. The UDP checksum is not looked at: ESP authenticates its content.
 
 use aya_ebpf::programs::XdpContext;
-use gateway_common::{Address, Reason, SaKey, SaValue};
+use gateway_common::{Address, Reason, SaKey, SaValue, Subject};
 
 use crate::header::{Ethernet, Ipv4InPlace, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol};
 use crate::{checksum, maps, packet};
@@ -46,18 +46,18 @@ const _: () = assert!(size_of::<Ethernet>() == 14 && size_of::<Vlan>() == 4);
 /// Handles a frame. Frames with more than one VLAN tag, with IPv4 options or with IPv6 extension
 /// headers are left to the kernel.
 #[inline(always)]
-pub fn ingress(context: &XdpContext) -> Result<(), Reason> {
+pub fn ingress(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason> {
     let Some(ethernet) = packet::at::<Ethernet>(context, 0) else { return Ok(()) };
     match ethernet.kind {
-        ethertype::IPV4 => ipv4::<ETHERNET>(context),
-        ethertype::IPV6 => ipv6::<ETHERNET>(context),
+        ethertype::IPV4 => ipv4::<ETHERNET>(context, subject),
+        ethertype::IPV6 => ipv6::<ETHERNET>(context, subject),
         kind if ethertype::is_vlan(kind) => {
             let Some(vlan) = packet::at::<Vlan>(context, size_of::<Ethernet>()) else {
                 return Ok(());
             };
             match vlan.kind {
-                ethertype::IPV4 => ipv4::<TAGGED>(context),
-                ethertype::IPV6 => ipv6::<TAGGED>(context),
+                ethertype::IPV4 => ipv4::<TAGGED>(context, subject),
+                ethertype::IPV6 => ipv6::<TAGGED>(context, subject),
                 _ => Ok(()),
             }
         }
@@ -66,7 +66,7 @@ pub fn ingress(context: &XdpContext) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
+fn ipv4<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason> {
     let Some(head) = packet::at::<Head<L, Ipv4InPlace>>(context, 0) else { return Ok(()) };
     let ip = &head.ip;
     if ip.version_and_length != 0x45 || ip.is_later_fragment() {
@@ -77,7 +77,7 @@ fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
     let start = size_of::<Head<L, Ipv4InPlace>>();
     if ip.protocol == protocol::ESP {
         // A later fragment does not show its SPI: the others of its packet stay with it.
-        let Some(to) = bare(context, start, destination).filter(|_| !fragment) else {
+        let Some(to) = bare(context, start, destination, subject).filter(|_| !fragment) else {
             return Ok(());
         };
         let mut head = *head;
@@ -88,7 +88,7 @@ fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
         return Ok(());
     }
     let payload = u32::from(total).wrapping_sub(size_of::<Ipv4InPlace>() as u32);
-    let Some(sa) = to_strip(context, start, fragment, payload, destination)? else {
+    let Some(sa) = to_strip(context, start, fragment, payload, destination, subject)? else {
         return Ok(());
     };
     let mut head = *head;
@@ -105,7 +105,7 @@ fn ipv4<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn ipv6<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
+fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason> {
     let Some(head) = packet::at::<Head<L, Ipv6InPlace>>(context, 0) else { return Ok(()) };
     let ip = &head.ip;
     if ip.version_class_flow[0] >> 4 != 6 {
@@ -115,7 +115,7 @@ fn ipv6<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
     let start = size_of::<Head<L, Ipv6InPlace>>();
     let destination = address_v6(ip.destination);
     if ip.next_header == protocol::ESP {
-        let Some(to) = bare(context, start, destination) else { return Ok(()) };
+        let Some(to) = bare(context, start, destination, subject) else { return Ok(()) };
         let mut head = *head;
         head.ip.destination = words_v6(to);
         return readdressed(packet::replace(context, head));
@@ -123,7 +123,8 @@ fn ipv6<const L: usize>(context: &XdpContext) -> Result<(), Reason> {
     if ip.next_header != protocol::UDP {
         return Ok(());
     }
-    let Some(sa) = to_strip(context, start, false, u32::from(payload), destination)? else {
+    let Some(sa) = to_strip(context, start, false, u32::from(payload), destination, subject)?
+    else {
         return Ok(());
     };
     let mut head = *head;
@@ -199,10 +200,16 @@ impl Known {
 
 /// The destination that bare ESP whose header is at `start` is to have, if that is another one.
 #[inline(always)]
-fn bare(context: &XdpContext, start: usize, destination: Address) -> Option<Address> {
+fn bare(
+    context: &XdpContext,
+    start: usize,
+    destination: Address,
+    subject: &mut Subject,
+) -> Option<Address> {
     let spi = packet::at::<[u8; 4]>(context, start)?;
     let key = SaKey::new(destination, *spi);
     let value = maps::sa(&key)?;
+    subject.set_spi(key.spi);
     Known { key, value }.elsewhere()
 }
 
@@ -220,6 +227,7 @@ fn to_strip(
     is_fragment: bool,
     payload: u32,
     destination: Address,
+    subject: &mut Subject,
 ) -> Result<Option<Known>, Reason> {
     let Some(udp) = packet::at::<Udp>(context, start) else { return Ok(None) };
     if u16::from_be_bytes(udp.destination) != port::NAT_TRAVERSAL {
@@ -245,6 +253,7 @@ fn to_strip(
         return Err(Reason::TooShort);
     }
     let key = SaKey::new(destination, *spi);
+    subject.set_spi(key.spi);
     let Some(value) = maps::sa(&key) else {
         return Err(Reason::UnknownSpi);
     };

@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::helpers::{bpf_skb_vlan_pop, bpf_xdp_adjust_head};
+use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_xdp_adjust_head};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
 use crate::header::Tcp;
@@ -91,12 +91,33 @@ pub fn load<T: Copy>(context: &TcContext, offset: u32) -> Option<T> {
     context.load(offset as usize).ok()
 }
 
+/// Copies a packet's first octets, 1 to `LIMIT`, a power of two, to a place that has room for
+/// `LIMIT`; returns how many.
+#[inline(always)]
+#[must_use]
+pub fn copy<const LIMIT: usize>(context: &TcContext, octets: u32, to: *mut u8) -> u32 {
+    const { assert!(LIMIT.is_power_of_two()) };
+    // So the verifier knows both bounds.
+    let octets = (octets.wrapping_sub(1) & (LIMIT as u32).wrapping_sub(1)).wrapping_add(1);
+    // SAFETY: the context is the kernel's, and the place has room.
+    let failed = unsafe { bpf_skb_load_bytes(context.skb.skb.cast(), 0, to.cast(), octets) };
+    if failed == 0 { octets } else { 0 }
+}
+
 /// The mark of a packet at TC.
 #[inline(always)]
 #[must_use]
 pub fn mark(context: &TcContext) -> u32 {
     // SAFETY: the context is the kernel's; the verifier knows the field.
     unsafe { (*context.skb.skb).mark }
+}
+
+/// The index of the interface at whose TC hook a packet is.
+#[inline(always)]
+#[must_use]
+pub fn interface(context: &TcContext) -> u32 {
+    // SAFETY: the context is the kernel's; the verifier knows the field.
+    unsafe { (*context.skb.skb).ifindex }
 }
 
 /// The EtherType that the kernel has for a packet at TC.

@@ -8,16 +8,19 @@
 
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::programs::TcContext;
-use gateway_common::{Action, Reason, SaKey, SaValue};
+use gateway_common::{Action, Reason, SaKey, SaValue, Subject};
 
 use crate::decide::{Decision, decide};
 use crate::header::{Udp, protocol};
 use crate::read::{Packet, Visible};
-use crate::{count, maps, mss, packet};
+use crate::{count, maps, mss, packet, trace};
 
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
 #[inline(always)]
-pub fn egress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
+pub fn egress<const ETHERNET: bool>(
+    context: &TcContext,
+    subject: &mut Subject,
+) -> Result<(), Reason> {
     let mut packet = Packet::EMPTY;
     let is_ip = packet.read::<ETHERNET, true>(context);
     if !is_ip.map_err(|_unreadable| Reason::UnreadableOut)? {
@@ -26,9 +29,18 @@ pub fn egress<const ETHERNET: bool>(context: &TcContext) -> Result<(), Reason> {
     if packet.is_exempt(context) {
         return Ok(());
     }
-    let Some(Decision { action, rule }) = decide(&packet.flow) else { return Ok(()) };
+    let Some(Decision { action, rule }) = decide(&packet.flow) else {
+        if trace::wants_passing()
+            && let Some(spi) = own_esp(context, &packet)
+        {
+            subject.set_spi(spi);
+        }
+        return Ok(());
+    };
+    subject.set_rule(rule);
     if action != Action::Bypass && matches!(packet.flow.protocol, protocol::ESP | protocol::UDP) {
-        if is_own_esp(context, &packet) {
+        if let Some(spi) = own_esp(context, &packet) {
+            subject.set_spi(spi);
             return Err(Reason::OwnEsp);
         }
         if is_marked(context) {
@@ -72,14 +84,15 @@ fn is_marked(context: &TcContext) -> bool {
     mark != 0 && packet::mark(context) == mark
 }
 
+/// The SPI, its octets in network order, of ESP that an SA of ours made.
 #[inline(always)]
-fn is_own_esp(context: &TcContext, packet: &Packet) -> bool {
+fn own_esp(context: &TcContext, packet: &Packet) -> Option<u32> {
     let spi = match (packet.flow.protocol, packet.visible) {
-        (_, Visible::LaterFragment) => return false,
+        (_, Visible::LaterFragment) => return None,
         (protocol::ESP, _) => packet.payload,
         (protocol::UDP, Visible::Ports) => packet.payload.wrapping_add(size_of::<Udp>() as u32),
-        _ => return false,
+        _ => return None,
     };
-    let Some(spi) = packet::load::<[u8; 4]>(context, spi) else { return false };
-    maps::sa(&SaKey::new(packet.flow.remote, spi)).is_some_and(|sa| sa.has(SaValue::OUTBOUND))
+    let key = SaKey::new(packet.flow.remote, packet::load::<[u8; 4]>(context, spi)?);
+    maps::sa(&key).filter(|sa| sa.has(SaValue::OUTBOUND)).map(|_sa| key.spi)
 }

@@ -34,7 +34,8 @@ Examples:
   gateway run --policies /etc/gateway/policies protect what the files select
   kill -HUP $(pidof gateway)                   load the files again
   gateway status                               who is connected, what flows, what went wrong
-  gateway status --json | jq .ike_sas";
+  gateway status --json | jq .ike_sas
+  gateway trace --drops                        which packets are dropped, and why";
 
 /// IPsec gateway: IKEv2 with an eBPF data path
 #[derive(Debug, Parser)]
@@ -58,6 +59,9 @@ pub enum Command {
     /// Show what the running gateway does
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Show what becomes of packets, and why
+    #[command(after_help = TRACE_HELP)]
+    Trace(TraceArgs),
     /// Show how large packets may be, and why
     #[command(after_help = MTU_HELP)]
     Mtu(StatusArgs),
@@ -110,6 +114,25 @@ Examples:
 
 Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on the command line,
 3 if there is none.";
+
+const TRACE_HELP: &str = "\
+Each line is a decision of the eBPF programs: when, on which CPU, interface and hook, the verdict, the
+counter that was raised, the rule, the peer, the SPI, and the packet. XDP shows it as it is after the
+decision. ESP of known SAs that just passes is shown as `passed`. Several of --peer, --rule and --spi
+show what any of them names. A guard without a gateway can be traced too, but not by names.
+
+What is above --rate, or faster than it can be shown, is counted, and said at the end.
+
+Examples:
+  gateway trace                                everything that is decided
+  gateway trace --drops                        what is dropped
+  gateway trace --peer berlin --count 20       the next 20 packets to and from a peer
+  gateway trace --reason ingress_clear --json | jq -r .source
+  gateway trace --spi c0ffee01 --write trace.pcapng
+  gateway trace --peer berlin --write trace.pcapng --keys .   and esp_sa to decrypt it with
+
+Exit status: 0 after an interrupt or --count decisions, 1 when there is nothing to trace or it cannot
+go on, 2 for a mistake on the command line.";
 
 const MTU_HELP: &str = "\
 For each Child SA the MTU of the underlay by which the peer is reached, what encryption adds, and
@@ -183,6 +206,62 @@ pub struct StatusArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     #[arg(value_hint = clap::ValueHint::FilePath)]
     pub socket: PathBuf,
+}
+
+/// Arguments of `gateway trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Only traffic of this peer: of its rules and SAs; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub peer: Vec<String>,
+    /// Only what this rule decides, and ESP of its SAs; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub rule: Vec<String>,
+    /// Only ESP with this SPI, in hexadecimal; may be given again
+    #[arg(long, value_name = "SPI")]
+    pub spi: Vec<Spi>,
+    /// Only decisions with this reason, a counter of `gateway status`; may be given again
+    #[arg(long, value_name = "REASON")]
+    pub reason: Vec<String>,
+    /// Only what is dropped
+    #[arg(long)]
+    pub drops: bool,
+    /// End after so many decisions
+    #[arg(long, short, value_name = "N")]
+    pub count: Option<u64>,
+    /// The most decisions of one CPU in a second
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub rate: u32,
+    /// Print each line as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write the packets to this file too, in the format pcapng
+    #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub write: Option<PathBuf>,
+    /// Write the keys of all SAs of the gateway into this directory too, as Wireshark's `esp_sa`:
+    /// who can read it can read what was captured
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub keys: Option<PathBuf>,
+    /// Where the programs are pinned: `pin-dir` in the policy files
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PIN_DIR)]
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    pub pin_dir: PathBuf,
+    /// The gateway's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub socket: PathBuf,
+}
+
+/// An SPI on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spi(pub u32);
+
+impl core::str::FromStr for Spi {
+    type Err = core::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u32::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).map(Self)
+    }
 }
 
 /// Arguments of `gateway guard`.
@@ -294,13 +373,25 @@ mod tests {
     }
 
     #[test]
+    fn an_spi_is_hexadecimal() {
+        let spis = |line: &str| match parse(line).map(|cli| cli.command) {
+            Ok(Command::Trace(args)) => Ok(args.spi),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.exit_code()),
+        };
+        let found = spis("gateway trace --spi 0xC0ffee01 --spi 10");
+        assert_eq!(found, Ok(vec![Spi(0xc0ff_ee01), Spi(0x10)]));
+        assert_eq!(spis("gateway trace --spi 1c0ffee01"), Err(i32::from(exit::USAGE)));
+    }
+
+    #[test]
     fn the_help_shows_examples_and_exit_codes() {
         let mut command = Cli::command();
         let help = command.render_long_help().to_string();
         for expected in ["Examples:", "kill -HUP", "Exit status:", "3  `gateway status`", "check"] {
             assert!(help.contains(expected), "{expected} in\n{help}");
         }
-        for sub in ["run", "check", "status", "mtu", "guard", "unguard"] {
+        for sub in ["run", "check", "status", "trace", "mtu", "guard", "unguard"] {
             let help = command.find_subcommand_mut(sub).unwrap().render_long_help().to_string();
             assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
         }

@@ -11,3 +11,4 @@ pub mod net;
 pub mod policy;
 #[cfg(test)]
 mod testing;
+pub mod trace;

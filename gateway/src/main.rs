@@ -11,6 +11,7 @@ use gateway::cli::{
 use gateway::control::{QueryError, Request, Response, query, render, render_mtu};
 use gateway::driver;
 use gateway::kernel::bpf::remove;
+use gateway::trace;
 use gateway_ike::config::{LocalAuth, PeerConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         Command::Run(args) => driver::run(&args).map_or_else(|e| failed(&e), |()| exit::OK),
         Command::Check(args) => check(&args),
         Command::Status(args) => status(&args),
+        Command::Trace(args) => trace::run(&args).map_or_else(|e| failed(&e), |()| exit::OK),
         Command::Mtu(args) => mtu(&args),
         Command::Guard(args) => guard(&args),
         Command::Unguard(args) => unguard(&args),
@@ -127,7 +129,7 @@ fn show<R: Serialize>(args: &StatusArgs, report: &R, render: fn(&R) -> String) -
 fn unanswered(answer: Result<Response, QueryError>) -> u8 {
     match answer {
         Ok(Response::Error(error)) => failed(&error),
-        Ok(Response::Status(_) | Response::Mtu(_)) => {
+        Ok(Response::Status(_) | Response::Mtu(_) | Response::Names(_)) => {
             failed(&"the gateway answers something else than what it was asked")
         }
         Err(error @ QueryError::NoDaemon { .. }) => {

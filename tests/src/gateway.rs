@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -305,6 +305,17 @@ impl<'a> Gateway<'a> {
         let text = output(&mut command, "").map_err(|error| self.with_log(&error))?;
         let [report] = serde_json::from_str::<[Value; 1]>(&text).context(text)?;
         Ok(report)
+    }
+
+    /// `gateway trace` with these arguments, beside it, whether it runs or not; its output is to
+    /// be read.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn trace(&self, arguments: &[&str]) -> Result<Child> {
+        let mut command = self.namespace.command(gateway_binary());
+        command.arg("trace").args(arguments).args(["--socket", SOCKET]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("gateway trace")
     }
 
     /// What it says of an interface of its own.

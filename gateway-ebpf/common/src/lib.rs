@@ -22,6 +22,7 @@ mod mtu;
 mod reason;
 mod rule;
 mod sa;
+mod trace;
 
 #[cfg(feature = "user")]
 use aya as _;
@@ -33,6 +34,9 @@ pub use mtu::largest_segment;
 pub use reason::{Reason, Verdict};
 pub use rule::{Action, Alternative, Entry, KeyKind, RuleKey, Tuple, Tuples};
 pub use sa::{SaKey, SaValue};
+pub use trace::{
+    Hook, PACKET_LIMIT, Subject, TraceCount, TraceEvent, TraceKey, TraceSettings, WINDOW,
+};
 
 /// The names of the maps, which are also their names under the pin directory.
 pub mod map {
@@ -51,6 +55,14 @@ pub mod map {
     /// How large a packet may be before encryption: `u32`, octets, by the longest prefix of its
     /// destination, an [`Address`](crate::Address).
     pub const MTUS: &str = "MTUS";
+    /// What is to be traced: one [`TraceSettings`](crate::TraceSettings).
+    pub const TRACE_SETTINGS: &str = "TRACE_SETTINGS";
+    /// Which rules and SAs, if not all: [`TraceKey`](crate::TraceKey)s.
+    pub const TRACE_WANTED: &str = "TRACE_WANTED";
+    /// One [`TraceCount`](crate::TraceCount) for each CPU.
+    pub const TRACE_COUNTS: &str = "TRACE_COUNTS";
+    /// The ring of [`TraceEvent`](crate::TraceEvent)s.
+    pub const TRACE_EVENTS: &str = "TRACE_EVENTS";
 }
 
 /// The names of the programs' settings, which the loader fills in.

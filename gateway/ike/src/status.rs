@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use gateway_wire::IkeSpi;
@@ -109,6 +110,8 @@ pub struct ChildStatus {
 pub struct RuleStatus {
     /// Its name.
     pub name: RuleName,
+    /// The peer, for a protecting rule.
+    pub peer: Option<PeerName>,
     /// Its request ID, for a protecting rule.
     pub reqid: Option<u32>,
     /// `protect`, `bypass` or `discard`.
@@ -123,19 +126,25 @@ impl Endpoint {
     /// A snapshot; `now` is needed for ages.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
+        let mut children = BTreeMap::<&RuleName, usize>::new();
+        let installed = |child: &&ChildSa| child.state == ChildState::Installed;
+        for child in self.sas().flat_map(IkeSa::children).filter(installed) {
+            let count = children.entry(&child.rule.name).or_default();
+            *count = count.saturating_add(1);
+        }
         let rules = self.shared().policies.rules.values().map(|rule| RuleStatus {
             name: RuleName::clone(&rule.name),
+            peer: match &rule.action {
+                Action::Protect(protect) => Some(PeerName::clone(&protect.peer)),
+                Action::Bypass | Action::Discard => None,
+            },
             reqid: self.shared().reqids.get(&rule.name),
             action: match rule.action {
                 Action::Protect(_) => "protect",
                 Action::Bypass => "bypass",
                 Action::Discard => "discard",
             },
-            children: self
-                .sas()
-                .flat_map(IkeSa::children)
-                .filter(|c| c.rule.name == rule.name && c.state == ChildState::Installed)
-                .count(),
+            children: children.get(&rule.name).copied().unwrap_or_default(),
             last_error: self.rule_state(&rule.name).and_then(|r| r.last_error.clone()),
         });
         Status {

@@ -5,7 +5,7 @@
 //! {"command":"status"}
 //! {"status":{"version":"0.1.0",...}}
 //! {"command":"dance"}
-//! {"error":"unknown variant `dance`, expected `status` or `mtu`"}
+//! {"error":"unknown variant `dance`, expected one of `status`, `mtu`, `names`"}
 //! ```
 //!
 //! [`Server`] takes requests on the daemon's side and hands them to the event loop as [`Call`]s;
@@ -13,6 +13,7 @@
 
 mod client;
 mod mtu;
+mod names;
 mod report;
 mod server;
 mod table;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::client::{QueryError, query};
 pub use self::mtu::{MtuReport, render_mtu};
+pub use self::names::{NamedRule, NamedSa, NamesReport};
 pub use self::report::{
     CandidateReport, CapabilityReport, CertificateReport, ChildReport, FieldReport, IkeSaReport,
     InterfaceReport, KernelReport, PoliciesReport, RefusalReport, ReloadReport, RuleReport,
@@ -42,6 +44,8 @@ pub enum Request {
     Status {},
     /// How large a packet may be that each Child SA takes.
     Mtu {},
+    /// What the eBPF programs have numbers for.
+    Names {},
 }
 
 /// What is answered.
@@ -52,6 +56,8 @@ pub enum Response {
     Status(Box<StatusReport>),
     /// To [`Request::Mtu`].
     Mtu(Vec<MtuReport>),
+    /// To [`Request::Names`].
+    Names(NamesReport),
     /// To a request that cannot be answered: why, in one line.
     Error(String),
 }

@@ -77,6 +77,10 @@ impl Kernel for LinuxKernel {
         named.map(|(name, count)| (name.clone(), packets(count))).collect()
     }
 
+    fn rule_ids(&self) -> BTreeMap<String, u32> {
+        self.rule_names().map(|(id, name)| (name.to_string(), id)).collect()
+    }
+
     async fn clean_up(&mut self) {
         self.remove_everything_of_ours().await;
     }

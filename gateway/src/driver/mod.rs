@@ -430,6 +430,11 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                 let sas = self.endpoint.status(clock::now()).ike_sas;
                 Response::Mtu(status::mtus(sas, &self.parts.kernel).await)
             }
+            Request::Names {} => {
+                let snapshot = self.endpoint.status(clock::now());
+                let Parts { kernel, reload, .. } = &self.parts;
+                Response::Names(status::names(snapshot, &kernel.rule_ids(), reload.if_id()))
+            }
         };
         call.answer(response);
     }

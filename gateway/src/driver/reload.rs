@@ -29,6 +29,11 @@ pub struct Reloader {
 }
 
 impl Reloader {
+    /// The `if_id` of the kernel's SAs and policies.
+    pub(super) fn if_id(&self) -> u32 {
+        self.settings.if_id
+    }
+
     /// Remembers what the gateway started with.
     #[must_use]
     pub fn new(directory: &Path, settings: Settings) -> Self {

@@ -57,6 +57,9 @@ pub trait Kernel {
     /// and packets on their way in that were dropped because of it.
     fn rule_counters(&mut self) -> BTreeMap<String, RulePackets>;
 
+    /// The numbers that the eBPF programs have for rules, by their names.
+    fn rule_ids(&self) -> BTreeMap<String, u32>;
+
     /// Takes away SAs, policies and routes; the guard against clear text stays.
     fn clean_up(&mut self) -> impl Future<Output = ()>;
 }

@@ -5,10 +5,13 @@ use std::fs;
 
 use gateway_ike::config::Mode;
 use gateway_ike::io::{Done, KernelCommand};
-use gateway_ike::status::{ChildStatus, IkeSaStatus, RuleStatus};
+use gateway_ike::status::{ChildStatus, IkeSaStatus, RuleStatus, Status};
 
 use super::seam::{Kernel, RulePackets};
-use crate::control::{CertificateReport, ChildReport, IkeSaReport, MtuReport, RuleReport};
+use crate::control::{
+    CertificateReport, ChildReport, IkeSaReport, MtuReport, NamedRule, NamedSa, NamesReport,
+    RuleReport,
+};
 
 /// Child SAs that the kernel is asked about for one report: it takes a question or two each, during
 /// which the loop waits.
@@ -88,6 +91,24 @@ pub(super) async fn mtus(sas: Vec<IkeSaStatus>, kernel: &impl Kernel) -> Vec<Mtu
         });
     }
     reports
+}
+
+/// What the eBPF programs have numbers for, with the numbers of the rules.
+pub(super) fn names(snapshot: Status, ids: &BTreeMap<String, u32>, if_id: u32) -> NamesReport {
+    let rules = snapshot.rules.into_iter().filter_map(|rule| {
+        let name = rule.name.to_string();
+        let id = *ids.get(&name)?;
+        Some(NamedRule { id, name, peer: rule.peer.map(|peer| peer.to_string()) })
+    });
+    let children = snapshot.ike_sas.iter().flat_map(|sa| sa.children.iter().map(move |c| (sa, c)));
+    let sas = children.flat_map(|(sa, child)| {
+        [child.inbound_spi, child.outbound_spi].map(|spi| NamedSa {
+            spi,
+            rule: child.rule.to_string(),
+            peer: sa.peer.as_deref().map(str::to_owned),
+        })
+    });
+    NamesReport { if_id, rules: rules.collect(), sas: sas.collect() }
 }
 
 fn ike_sa_report(sa: &IkeSaStatus) -> IkeSaReport {

@@ -99,6 +99,10 @@ impl Kernel for FakeKernel {
         [("net".to_owned(), RulePackets { outbound: 5, refused: 6 })].into()
     }
 
+    fn rule_ids(&self) -> std::collections::BTreeMap<String, u32> {
+        [("net".to_owned(), 7)].into()
+    }
+
     async fn clean_up(&mut self) {
         self.record.lock().unwrap().cleaned_up = true;
     }

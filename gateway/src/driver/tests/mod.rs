@@ -87,7 +87,9 @@ impl Gateway {
         let socket = self.directory.path().join("control.sock");
         match query(&socket, &Request::Status {}).unwrap() {
             Response::Status(report) => *report,
-            other @ (Response::Mtu(_) | Response::Error(_)) => panic!("{other:?}"),
+            other @ (Response::Mtu(_) | Response::Names(_) | Response::Error(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 

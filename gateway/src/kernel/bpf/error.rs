@@ -30,6 +30,17 @@ pub enum BpfError {
     )]
     Claimed(PathBuf),
 
+    /// Somebody else traces.
+    #[error("another `gateway trace` reads what the BPF programs at {} tell", .0.display())]
+    Traced(PathBuf),
+
+    /// What a trace needs is not pinned there.
+    #[error(
+        "no programs that can be traced are pinned at {}: is the gateway running, of this version \
+         and with this `pin-dir`?", .0.display()
+    )]
+    NothingToTrace(PathBuf),
+
     /// Something in the pin directory cannot be created, read or removed.
     #[error("{}: {error}", path.display())]
     Pin {

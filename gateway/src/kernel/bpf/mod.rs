@@ -14,6 +14,7 @@ mod outer;
 mod pins;
 mod rules;
 mod sas;
+mod trace;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -39,6 +40,7 @@ pub use log::BpfLog;
 pub use pins::remove;
 pub(super) use pins::remove_maps;
 pub use rules::{ClassRule, Generation};
+pub use trace::{Decided, Tracer, Wish};
 
 use attach::{Interface, Made};
 use error::{chain, refused};

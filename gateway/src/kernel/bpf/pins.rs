@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::MapData;
 use aya::maps::lpm_trie::Key;
-use gateway_common::{Address, Count, Reason, RuleCount, SaKey, SaValue, map};
+use gateway_common::{
+    Address, Count, Reason, RuleCount, SaKey, SaValue, TraceCount, TraceKey, TraceSettings, map,
+};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::{self, pin_error};
@@ -13,17 +15,22 @@ use super::claim::Claim;
 use super::error::BpfError;
 
 /// The maps that are pinned, with the sizes of key and value.
-pub(super) const MAPS: [(&str, usize, usize); 6] = [
+pub(super) const MAPS: [(&str, usize, usize); 10] = [
     (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
     (map::ELSEWHERE, size_of::<SaKey>(), size_of::<Address>()),
     (map::GENERATION, size_of::<u32>(), size_of::<u32>()),
     (map::COUNTERS, size_of::<u32>(), size_of::<Count>()),
     (map::RULE_COUNTERS, size_of::<u32>(), size_of::<RuleCount>()),
     (map::MTUS, size_of::<Key<Address>>(), size_of::<u32>()),
+    (map::TRACE_SETTINGS, size_of::<u32>(), size_of::<TraceSettings>()),
+    (map::TRACE_WANTED, size_of::<TraceKey>(), size_of::<u8>()),
+    (map::TRACE_COUNTS, size_of::<u32>(), size_of::<TraceCount>()),
+    // A ring has neither keys nor values.
+    (map::TRACE_EVENTS, 0, 0),
 ];
 
 /// The directory of the links, in the pin directory.
-const LINKS: &str = "links";
+pub(super) const LINKS: &str = "links";
 
 /// Makes the pin directory and the one for links in it, and returns the latter.
 pub(super) fn make_pin_dir(pin_dir: &Path) -> Result<PathBuf, BpfError> {

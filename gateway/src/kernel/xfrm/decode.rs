@@ -175,7 +175,7 @@ fn sa_id(info: &UserSaInfo) -> Option<SaId> {
     Some(SaId { destination: ip(info.family, &info.id.daddr)?, spi: info.id.spi })
 }
 
-fn ip(family: u16, address: &Address) -> Option<IpAddr> {
+pub(super) fn ip(family: u16, address: &Address) -> Option<IpAddr> {
     match family {
         AF_INET => address.addr.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
         AF_INET6 => Some(IpAddr::from(address.addr)),

@@ -8,6 +8,7 @@
 
 mod decode;
 mod encode;
+mod keys;
 mod relocate;
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
@@ -30,6 +31,7 @@ use zeroize::Zeroizing;
 
 pub use self::decode::Usage;
 pub(super) use self::decode::event;
+pub use self::keys::{AlgorithmKey, SaKeys};
 pub use self::relocate::{Moved, SaEnds, SaMove};
 use super::claims::Rank;
 use super::netlink::Connection;
@@ -333,6 +335,16 @@ impl Xfrm {
             Some(decode::sa(&message, ours)?.map(|(_, usage)| usage))
         })?;
         usage.ok_or_else(not_ours)
+    }
+
+    /// The keys of every SA of ours. SAs of which the kernel hides them are left out.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump.
+    pub fn keys(&mut self) -> Result<Vec<SaKeys>, NetlinkError> {
+        let ours = self.ours;
+        self.connection
+            .dump(XFRM_MSG_GETSA, &encode::everything(), |message| keys::sa(&message, ours))
     }
 
     /// Every SA of ours, larval ones excepted.

@@ -451,3 +451,29 @@ fn an_event_cut_anywhere_is_ignored() {
         let _no_panic = receive(XFRM_MSG_NEWPOLICY, &body[..end], |m| decode::policy(m, OURS));
     }
 }
+
+#[test]
+fn the_keys_of_an_sa_are_read_as_they_were_written_and_never_printed() {
+    let read = |spec: &ChildSpec, ours| {
+        let body = octets(&encode::sa(spec, Inbound, OURS, MARK, true));
+        receive(XFRM_MSG_NEWSA, &body, |m| keys::sa(m, ours))
+    };
+    let key = |name: &str, key: &[u8], icv_bits| AlgorithmKey {
+        name: name.to_owned(),
+        key: Zeroizing::new(key.to_vec()),
+        icv_bits,
+    };
+    let gcm = read(&child(GCM), OURS).unwrap();
+    assert_eq!(gcm.encryption, key("rfc4106(gcm(aes))", &[0xa5; 20], 128));
+    assert_eq!(gcm.integrity, None);
+    assert_ne!(gcm.source, gcm.id.destination);
+    let cbc = read(&child(CBC), OURS).unwrap();
+    assert_eq!(cbc.encryption, key("cbc(aes)", &[0xa5; 32], 0));
+    assert_eq!(cbc.integrity, Some(key("hmac(sha384)", &[0xa5; 48], 192)));
+    assert!(!format!("{cbc:?}").contains("165"), "no octet of a key");
+    assert_eq!(read(&child(GCM), Ours { if_id: IF_ID + 1 }), None, "not ours");
+    let body = octets(&encode::sa(&child(CBC), Inbound, OURS, MARK, true));
+    for length in 0..body.len() {
+        let _no_panic = receive(XFRM_MSG_NEWSA, &body[..length], |m| keys::sa(m, OURS));
+    }
+}
