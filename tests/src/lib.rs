@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod libreswan;
 pub mod mobility;
 pub mod namespace;
+pub mod noise;
 pub mod nonces;
 pub mod packet;
 pub mod pair;
