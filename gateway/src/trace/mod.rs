@@ -82,7 +82,7 @@ struct Sums {
 /// [`TraceError`]. A reader of the output who has gone away ends the trace, and is none.
 pub fn run(args: &TraceArgs) -> Result<(), TraceError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| system("the runtime", source))?;
+    let runtime = runtime.map_err(|source| system("cannot start the runtime", source))?;
     let sums = runtime.block_on(follow(args))?;
     if let Some(text) = summary(&sums, args.rate) {
         // Where standard error is gone there is nobody to tell.
@@ -105,12 +105,9 @@ async fn follow(args: &TraceArgs) -> Result<Sums, TraceError> {
         rate: args.rate,
         octets: if capture.is_some() { WHOLE } else { HEADERS },
     };
-    let [mut interrupt, mut terminate] = [SignalKind::interrupt(), SignalKind::terminate()]
-        .map(|kind| signal(kind).map_err(|source| system("signals", source)));
-    let (interrupt, terminate) = (interrupt.as_mut(), terminate.as_mut());
-    let (Ok(interrupt), Ok(terminate)) = (interrupt, terminate) else {
-        return Err(system("signals", io::Error::last_os_error()));
-    };
+    let on = |kind| signal(kind).map_err(|source| system("cannot wait for signals", source));
+    let (mut interrupt, mut terminate) =
+        (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     let mut renewal = interval(RENEWAL);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shown = 0_u64;
@@ -166,7 +163,7 @@ fn show(
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(source) => Err(system("standard output", source)),
+        Err(source) => Err(system("cannot write to standard output", source)),
     }
 }
 

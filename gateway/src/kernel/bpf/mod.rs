@@ -256,8 +256,8 @@ impl DataPath {
         attach::forget(index, &self.links)
     }
 
-    /// Has the programs steer into another XFRM interface, of this index and MTU: loads them anew, in the place of the
-    /// old ones on these underlays. Rules, SAs and counters stay. What the new ones log is to be
+    /// Has the programs steer into another XFRM interface, of this index and MTU: loads them anew,
+    /// in the place of the old ones on these underlays. Rules, SAs and counters stay. What the new ones log is to be
     /// taken again.
     ///
     /// # Errors
