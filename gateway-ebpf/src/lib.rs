@@ -1,6 +1,6 @@
 //! The XDP and TC programs of the gateway.
 //!
-//! - [`natt`]: XDP, takes the UDP header off ESP of a known SA.
+//! - [`natt`]: XDP, takes the UDP header off ESP of a known SA; [`endpoint`] notes from where it came.
 //! - [`steer`]: TC egress, sends selected traffic into the XFRM interface; [`mss`] lowers the
 //!   segment size of its TCP connections.
 //! - [`guard`]: TC ingress, drops clear packets that should have been encrypted.
@@ -23,6 +23,7 @@ pub mod bench;
 pub mod checksum;
 pub mod count;
 pub mod decide;
+pub mod endpoint;
 pub mod guard;
 pub mod header;
 pub mod maps;

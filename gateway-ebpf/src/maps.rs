@@ -1,6 +1,8 @@
 //! Every map and setting of the programs. The loader pins the maps under their names, so a new
 //! program finds what an earlier one left.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -10,7 +12,7 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use gateway_common::{
     Address, Count, Entry, Family, Flow, Match, Reason, RuleCount, RuleKey, Rules, SaKey, SaValue,
-    TraceCount, TraceKey, TraceSettings, Tuples,
+    Source, SourceChange, TraceCount, TraceKey, TraceSettings, Tuples,
 };
 
 /// Memory is taken entry by entry, and what a program holds is freed only after it has ended.
@@ -29,6 +31,14 @@ pub static SAS: HashMap<SaKey, SaValue, 262_144, ON_DEMAND> = HashMap::new();
 /// Where the kernel has an SA that is reached at another address of ours too.
 #[btf_map]
 pub static ELSEWHERE: HashMap<SaKey, Address, 262_144, ON_DEMAND> = HashMap::new();
+
+/// Octets of what the daemon has been told of where ESP comes from, and has not read: some thousand
+/// events.
+const SOURCE_RING: usize = 65_536;
+
+/// What the daemon is told of where ESP comes from.
+#[btf_map]
+pub static SOURCE_CHANGES: RingBuf<SourceChange, SOURCE_RING> = RingBuf::new();
 
 /// The slot that holds the generation in force; empty before the first.
 #[btf_map]
@@ -125,14 +135,55 @@ extern "C" fn first_match(entry: *const Entry, flow: *const Flow) -> u32 {
     entry.first(flow).unwrap_or(u32::MAX)
 }
 
-/// What the map says about an SA.
+/// An SA in the map. The map is not preallocated, and the loader puts another value in its place
+/// rather than writing to it: so it outlives the program's run, and only programs change it.
+///
+/// It is nothing but the pointer, and is not to be put into anything that is kept: the compiler
+/// might keep it in halves, and the kernel's verifier takes no pointer that was.
+#[derive(Clone, Copy)]
+pub struct Sa(NonNull<SaValue>);
+
+impl Sa {
+    /// What the programs may do with its packets: the constants of [`SaValue`].
+    #[inline(always)]
+    #[must_use]
+    pub fn flags(self) -> u32 {
+        // SAFETY: the map gave the pointer; one number, read at once.
+        unsafe { (*self.0.as_ptr()).flags }
+    }
+
+    /// Whether the peer was last seen to send from there. While another CPU writes it this may be
+    /// half of it, which is another source than either: the next packet mends that.
+    #[inline(always)]
+    #[must_use]
+    pub fn was_seen_at(self, source: Source) -> bool {
+        // SAFETY: the map gave the pointer, and any content is good.
+        unsafe { (*self.0.as_ptr()).seen }.is(source)
+    }
+
+    /// When the daemon was last told of that, in nanoseconds since the kernel's start; 0: never.
+    #[inline(always)]
+    #[must_use]
+    pub fn told(self) -> u64 {
+        // SAFETY: as above; one number, read at once.
+        unsafe { (*self.0.as_ptr()).told }
+    }
+
+    /// Remembers from where the peer was seen to send, and when the daemon was told.
+    #[inline(always)]
+    pub fn remember(self, seen: Source, told: u64) {
+        // SAFETY: the map gave the pointer; what two CPUs write at once is good for either.
+        unsafe { (*self.0.as_ptr()).told = told };
+        // SAFETY: as above.
+        unsafe { (*self.0.as_ptr()).seen = seen };
+    }
+}
+
+/// The SA with this key, if the programs know it.
 #[inline(always)]
 #[must_use]
-pub fn sa(key: &SaKey) -> Option<SaValue> {
-    let found = SAS.get_ptr(key)?;
-    // SAFETY: the map is not preallocated, so the value outlives the program's run, and it is one
-    // number, read at once.
-    unsafe { found.as_ref() }.copied()
+pub fn sa(key: &SaKey) -> Option<Sa> {
+    NonNull::new(SAS.get_ptr_mut(key)?).map(Sa)
 }
 
 /// How large a packet to a destination may be before encryption, in octets; 0 for no limit.

@@ -8,10 +8,10 @@
 //! daemon's socket, as it came. The UDP checksum is not looked at: ESP authenticates its content.
 
 use aya_ebpf::programs::XdpContext;
-use gateway_common::{Address, Reason, SaKey, SaValue, Subject};
+use gateway_common::{Address, Reason, SaKey, SaValue, Source, Subject};
 
 use crate::header::{Ethernet, Ipv4InPlace, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol};
-use crate::{checksum, maps, packet};
+use crate::{checksum, endpoint, maps, packet};
 
 /// What a UDP header takes.
 const UDP: usize = size_of::<Udp>();
@@ -77,9 +77,11 @@ fn ipv4<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
     let start = size_of::<Head<L, Ipv4InPlace>>();
     if ip.protocol == protocol::ESP {
         // A later fragment does not show its SPI: the others of its packet stay with it.
-        let Some(to) = bare(context, start, destination, subject).filter(|_| !fragment) else {
+        if fragment {
             return Ok(());
-        };
+        }
+        let ends = (address_v4(ip.source), destination);
+        let Some(to) = bare(context, start, ends, subject) else { return Ok(()) };
         let mut head = *head;
         readdress_v4(&mut head.ip, to);
         return readdressed(packet::replace(context, head));
@@ -88,7 +90,8 @@ fn ipv4<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
         return Ok(());
     }
     let payload = u32::from(total).wrapping_sub(size_of::<Ipv4InPlace>() as u32);
-    let Some(sa) = to_strip(context, start, fragment, payload, destination, subject)? else {
+    let ends = (address_v4(ip.source), destination);
+    let Some(sa) = to_strip(context, start, fragment, payload, ends, subject)? else {
         return Ok(());
     };
     let mut head = *head;
@@ -115,7 +118,8 @@ fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
     let start = size_of::<Head<L, Ipv6InPlace>>();
     let destination = address_v6(ip.destination);
     if ip.next_header == protocol::ESP {
-        let Some(to) = bare(context, start, destination, subject) else { return Ok(()) };
+        let ends = (address_v6(ip.source), destination);
+        let Some(to) = bare(context, start, ends, subject) else { return Ok(()) };
         let mut head = *head;
         head.ip.destination = words_v6(to);
         return readdressed(packet::replace(context, head));
@@ -123,8 +127,8 @@ fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
     if ip.next_header != protocol::UDP {
         return Ok(());
     }
-    let Some(sa) = to_strip(context, start, false, u32::from(payload), destination, subject)?
-    else {
+    let ends = (address_v6(ip.source), destination);
+    let Some(sa) = to_strip(context, start, false, u32::from(payload), ends, subject)? else {
         return Ok(());
     };
     let mut head = *head;
@@ -187,14 +191,14 @@ fn readdressed(done: bool) -> Result<(), Reason> {
 /// An SA that the programs know, and what they know of it.
 struct Known {
     key: SaKey,
-    value: SaValue,
+    flags: u32,
 }
 
 impl Known {
     /// The destination that its packets are to have, if that is another one.
     #[inline(always)]
     fn elsewhere(&self) -> Option<Address> {
-        if self.value.has(SaValue::ELSEWHERE) { maps::elsewhere(&self.key) } else { None }
+        if self.flags & SaValue::ELSEWHERE == 0 { None } else { maps::elsewhere(&self.key) }
     }
 }
 
@@ -203,14 +207,19 @@ impl Known {
 fn bare(
     context: &XdpContext,
     start: usize,
-    destination: Address,
+    (source, destination): (Address, Address),
     subject: &mut Subject,
 ) -> Option<Address> {
     let spi = packet::at::<[u8; 4]>(context, start)?;
     let key = SaKey::new(destination, *spi);
-    let value = maps::sa(&key)?;
+    let sa = maps::sa(&key)?;
+    let flags = sa.flags();
+    if flags & SaValue::INBOUND == 0 {
+        return None;
+    }
     subject.set_spi(key.spi);
-    Known { key, value }.elsewhere()
+    endpoint::note(context, &key, sa, Source::new(source, 0));
+    Known { key, flags }.elsewhere()
 }
 
 #[inline(always)]
@@ -226,7 +235,7 @@ fn to_strip(
     start: usize,
     is_fragment: bool,
     payload: u32,
-    destination: Address,
+    (source, destination): (Address, Address),
     subject: &mut Subject,
 ) -> Result<Option<Known>, Reason> {
     let Some(udp) = packet::at::<Udp>(context, start) else { return Ok(None) };
@@ -254,13 +263,14 @@ fn to_strip(
     }
     let key = SaKey::new(destination, *spi);
     subject.set_spi(key.spi);
-    let Some(value) = maps::sa(&key) else {
+    let Some(sa) = maps::sa(&key) else {
         return Err(Reason::UnknownSpi);
     };
-    if !value.has(SaValue::INBOUND) {
+    let flags = sa.flags();
+    if flags & SaValue::INBOUND == 0 {
         return Err(Reason::UnknownSpi);
     }
-    if !value.has(SaValue::STRIP) {
+    if flags & SaValue::STRIP == 0 {
         return Err(Reason::KernelDecapsulates);
     }
     // Compared as numbers: the verifiers of 6.12 and older do not see that a length with swapped
@@ -269,5 +279,7 @@ fn to_strip(
     if payload != u32::from(length) || packet::length(context) < end {
         return Err(Reason::BadLength);
     }
-    Ok(Some(Known { key, value }))
+    let port = u16::from_be_bytes(udp.source);
+    endpoint::note(context, &key, sa, Source::new(source, port));
+    Ok(Some(Known { key, flags }))
 }

@@ -94,5 +94,5 @@ fn own_esp(context: &TcContext, packet: &Packet) -> Option<u32> {
         _ => return None,
     };
     let key = SaKey::new(packet.flow.remote, packet::load::<[u8; 4]>(context, spi)?);
-    maps::sa(&key).filter(|sa| sa.has(SaValue::OUTBOUND)).map(|_sa| key.spi)
+    maps::sa(&key).filter(|sa| sa.flags() & SaValue::OUTBOUND != 0).map(|_sa| key.spi)
 }

@@ -9,6 +9,7 @@
 #[path = "../tests/support/bpf.rs"]
 mod bpf;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -64,7 +65,8 @@ fn main() {
     bpf::isolated(|bpffs| {
         let mut criterion = Criterion::default().configure_from_args();
         let mut data_path = bpf::load(&bpf::config(bpffs));
-        let direction = SaDirection::Inbound { strip: true };
+        let from = SocketAddr::new(PEER.parse().unwrap(), 31_000);
+        let direction = SaDirection::Inbound { strip: true, from };
         data_path
             .insert_sa(&Sa { destination: US.parse().unwrap(), spi: SPI, direction })
             .unwrap_or_else(|error| panic!("{error}"));

@@ -2,13 +2,15 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
+use std::io::ErrorKind::WouldBlock;
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use serde_json::Value;
 
 use crate::daemon::wait_for;
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::gateway::{Gateway, PATIENCE};
 use crate::scenario::{End, both_ways, hosts};
 use crate::topology::{Family, Topology};
@@ -51,6 +53,9 @@ pub struct Flowing {
 const INTERVAL: Duration = Duration::from_millis(25);
 
 impl Flowing {
+    /// How many are sent in each direction in a second.
+    pub const A_SECOND: u32 = 40;
+
     /// Flows to the server and to the client as long as something is done. Gives what comes of that
     /// and of the flows.
     ///
@@ -125,6 +130,46 @@ pub fn wait_at(gateway: &Gateway<'_>, side: &str, address: IpAddr) -> Result {
         };
         Ok(sas.iter().any(is_there).then_some(()))
     })
+}
+
+/// Somebody beside the server who has port 4500 of an address of his own.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+/// His socket.
+///
+/// # Errors
+/// `ip` or `nft` refuses, or there is no socket.
+pub fn stranger(topology: &Topology) -> Result<UdpSocket> {
+    let middle = &topology.middle;
+    middle.ip(&format!("addr add {STRANGER}/24 dev {}", Topology::SERVER_PORT))?;
+    // Else what he sends would be mapped as what the client does is.
+    middle.nft(&format!(
+        "table inet stranger {{
+            chain output {{
+                type filter hook output priority raw
+                ip saddr {STRANGER} notrack
+            }}
+        }}"
+    ))?;
+    let socket = middle.enter(|| UdpSocket::bind((STRANGER, 4500)))?;
+    let socket = socket.context(format_args!("a UDP socket on {STRANGER}"))?;
+    socket.set_nonblocking(true).context("a socket that does not wait")?;
+    Ok(socket)
+}
+
+/// The octets of each datagram that has come to a socket that does not wait.
+///
+/// # Errors
+/// It cannot be read.
+pub fn all_received(socket: &UdpSocket) -> Result<Vec<usize>> {
+    let mut received = Vec::new();
+    loop {
+        match socket.recv(&mut [0; 2048]) {
+            Ok(octets) => received.push(octets),
+            Err(error) if error.kind() == WouldBlock => return Ok(received),
+            Err(error) => return Err(error).context("receiving"),
+        }
+    }
 }
 
 /// How often the server has followed, and behind which address the router maps to other ports.

@@ -10,7 +10,7 @@
 #[path = "support/bpf.rs"]
 mod bpf;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bpf::{Outcome, XDP_DROP, XDP_PASS, isolated, through_xdp};
 use gateway::kernel::bpf::{DataPath, Sa, SaDirection};
@@ -20,20 +20,28 @@ use gateway_tests::packet::{ESP, Ip, UDP, esp, ethernet, tagged, tcp, udp};
 const SPI: u32 = 0xc123_4567;
 /// Known too, but the kernel decapsulates it.
 const KERNEL_SPI: u32 = 0xc123_4568;
+/// Known too, and its peer sends bare ESP.
+const BARE_SPI: u32 = 0xc123_456a;
 /// Known as one that we send with.
 const OUTBOUND_SPI: u32 = 0xc123_4569;
 
 const PEERS: [(&str, &str); 2] = [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")];
 
+fn from(peer: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(peer.parse().unwrap(), port)
+}
+
 /// Loads the programs and tells them of SAs to both of our addresses.
 fn with_sas(test: impl FnOnce(&mut DataPath) + Send) {
     isolated(|bpffs| {
         let mut data_path = bpf::load(&bpf::config(bpffs));
-        for (_, local) in PEERS {
+        for (peer, local) in PEERS {
             let destination: IpAddr = local.parse().unwrap();
+            let (in_udp, bare) = (from(peer, 31_000), from(peer, 0));
             for (spi, direction) in [
-                (SPI, SaDirection::Inbound { strip: true }),
-                (KERNEL_SPI, SaDirection::Inbound { strip: false }),
+                (SPI, SaDirection::Inbound { strip: true, from: in_udp }),
+                (KERNEL_SPI, SaDirection::Inbound { strip: false, from: in_udp }),
+                (BARE_SPI, SaDirection::Inbound { strip: true, from: bare }),
                 (OUTBOUND_SPI, SaDirection::Outbound),
             ] {
                 data_path.insert_sa(&Sa { destination, spi, direction }).unwrap();
@@ -120,7 +128,7 @@ fn what_is_not_esp_of_an_sa_to_strip_passes_as_it_came() {
                 ("another port", ip(UDP).packet(&udp(4500, 4501, &esp(SPI, 40))), None),
                 ("port 500", ip(UDP).packet(&udp(500, 500, &[1; 28])), None),
                 ("TCP", ip(6).packet(&tcp(31_000, 4500)), None),
-                ("bare ESP", ip(ESP).packet(&esp(SPI, 40)), None),
+                ("bare ESP", ip(ESP).packet(&esp(BARE_SPI, 40)), None),
             ];
             if is_v4 {
                 let first = ip(UDP).fragment(0, true).packet(&whole);
@@ -231,7 +239,7 @@ fn a_forgotten_sa_is_unknown_again() {
         assert!(data_path.remove_sa(destination, SPI).unwrap());
         assert!(!data_path.remove_sa(destination, SPI).unwrap(), "it is gone");
         assert_eq!(through_xdp(data_path, &frame), untouched(&frame, Some(Reason::UnknownSpi)));
-        assert_eq!(data_path.sas().unwrap().len(), 5);
+        assert_eq!(data_path.sas().unwrap().len(), 7);
     });
 }
 
@@ -243,14 +251,19 @@ fn an_sa_that_is_reached_at_another_address_gets_its_packets_as_if_sent_to_its_o
     with_sas(|data_path| {
         for ((source, destination), other) in PEERS.into_iter().zip(OTHERS) {
             let (at, to) = (other.parse().unwrap(), destination.parse().unwrap());
-            data_path.reach_sa_at(at, SPI, to).unwrap();
+            data_path.reach_sa_at(at, SPI, to, from(source, 31_000)).unwrap();
+            data_path.reach_sa_at(at, BARE_SPI, to, from(source, 0)).unwrap();
             for octets in [0, 1, 1400] {
                 for tags in [&[][..], &[0x8100]] {
-                    let (_, expected) = pair(source, destination, octets);
-                    let (wrapped, bare) = pair(source, other, octets);
-                    for (packet, reason) in
-                        [(wrapped, Reason::Stripped), (bare, Reason::Readdressed)]
-                    {
+                    let (wrapped, _) = pair(source, other, octets);
+                    let (_, stripped) = pair(source, destination, octets);
+                    let esp = esp(BARE_SPI, octets);
+                    let [bare, readdressed] =
+                        [other, destination].map(|to| Ip::new(source, to, ESP).packet(&esp));
+                    for (packet, expected, reason) in [
+                        (wrapped, stripped, Reason::Stripped),
+                        (bare, readdressed, Reason::Readdressed),
+                    ] {
                         let outcome = through_xdp(data_path, &tagged(tags, &packet));
                         let expected = Outcome {
                             verdict: XDP_PASS,
@@ -262,30 +275,32 @@ fn an_sa_that_is_reached_at_another_address_gets_its_packets_as_if_sent_to_its_o
                 }
             }
             // At its own address nothing changes, nor for an SPI that is not known at the other.
-            let own = ethernet(&pair(source, destination, 20).1);
+            let own = ethernet(&Ip::new(source, destination, ESP).packet(&esp(BARE_SPI, 20)));
             assert_eq!(through_xdp(data_path, &own), untouched(&own, None));
             let unknown = Ip::new(source, other, ESP).packet(&esp(KERNEL_SPI, 20));
             let unknown = ethernet(&unknown);
             assert_eq!(through_xdp(data_path, &unknown), untouched(&unknown, None));
             // All fragments of a packet have one destination, and only the first shows the SPI.
             if source.contains('.') {
-                let first = Ip::new(source, other, ESP).fragment(0, true).packet(&esp(SPI, 40));
+                let first =
+                    Ip::new(source, other, ESP).fragment(0, true).packet(&esp(BARE_SPI, 40));
                 let first = ethernet(&first);
                 assert_eq!(through_xdp(data_path, &first), untouched(&first, None));
             }
-            let short = ethernet(&Ip::new(source, other, ESP).packet(&SPI.to_be_bytes()[..3]));
+            let short = &BARE_SPI.to_be_bytes()[..3];
+            let short = ethernet(&Ip::new(source, other, ESP).packet(short));
             assert_eq!(through_xdp(data_path, &short), untouched(&short, None));
-            assert!(data_path.remove_sa(at, SPI).unwrap());
-            let bare = ethernet(&pair(source, other, 20).1);
+            assert!(data_path.remove_sa(at, BARE_SPI).unwrap());
+            let bare = ethernet(&Ip::new(source, other, ESP).packet(&esp(BARE_SPI, 20)));
             assert_eq!(through_xdp(data_path, &bare), untouched(&bare, None));
             // An SA that comes to be there itself is reached there as it is.
-            data_path.reach_sa_at(at, SPI, to).unwrap();
-            let direction = SaDirection::Inbound { strip: true };
-            data_path.insert_sa(&Sa { destination: at, spi: SPI, direction }).unwrap();
+            data_path.reach_sa_at(at, BARE_SPI, to, from(source, 0)).unwrap();
+            let direction = SaDirection::Inbound { strip: true, from: from(source, 0) };
+            data_path.insert_sa(&Sa { destination: at, spi: BARE_SPI, direction }).unwrap();
             assert_eq!(through_xdp(data_path, &bare), untouched(&bare, None));
         }
         let [v4, v6] = OTHERS.map(|other| other.parse().unwrap());
-        let error = data_path.reach_sa_at(v4, SPI, v6).unwrap_err();
+        let error = data_path.reach_sa_at(v4, SPI, v6, from(PEERS[0].0, 0)).unwrap_err();
         assert!(error.to_string().contains("two address families"), "{error}");
     });
 }
@@ -295,11 +310,11 @@ fn the_known_sas_are_listed_as_they_were_given() {
     isolated(|bpffs| {
         let mut data_path = bpf::load(&bpf::config(bpffs));
         let mut given = Vec::new();
-        for (_, local) in PEERS {
+        for (peer, local) in PEERS {
             let destination = local.parse().unwrap();
             for (spi, direction) in [
-                (1, SaDirection::Inbound { strip: false }),
-                (2, SaDirection::Inbound { strip: true }),
+                (1, SaDirection::Inbound { strip: false, from: from(peer, 0) }),
+                (2, SaDirection::Inbound { strip: true, from: from(peer, 31_000) }),
                 (u32::MAX, SaDirection::Outbound),
             ] {
                 let sa = Sa { destination, spi, direction };

@@ -215,7 +215,7 @@ fn our_own_esp_and_ike_leave_although_the_peer_is_protected() {
                 assert_eq!(found, outcome(&frame, Some(reason)), "{name} {here}");
             }
             // An SA that the peer sends with is not one that we send with.
-            let direction = SaDirection::Inbound { strip: true };
+            let direction = SaDirection::Inbound { strip: true, from: (destination, 4500).into() };
             data_path.insert_sa(&Sa { destination, spi: SPI, direction }).unwrap();
             let frame = ethernet(&in_udp(SPI));
             assert_eq!(steer(data_path, &frame), outcome(&frame, Some(Protected)));

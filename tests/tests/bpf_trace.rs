@@ -66,8 +66,9 @@ fn with_ear(test: impl FnOnce(&mut DataPath, &mut Ear) + Send) {
                 rule(DENIED, "10.1.0.0/16", "10.3.0.0/16", Action::Discard),
             ])
             .unwrap();
+        let from = "192.0.2.2:31000".parse().unwrap();
         for (destination, spi, direction) in [
-            ("192.0.2.1", SPI, SaDirection::Inbound { strip: true }),
+            ("192.0.2.1", SPI, SaDirection::Inbound { strip: true, from }),
             ("192.0.2.2", OUTBOUND_SPI, SaDirection::Outbound),
         ] {
             let destination = destination.parse().unwrap();

@@ -6,12 +6,16 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
-use gateway_tests::mobility::{Flowing, REBINDINGS, kept, lost_within, roam, wait_at};
+use gateway_tests::mobility::{
+    Flowing, REBINDINGS, all_received, kept, lost_within, roam, stranger, wait_at,
+};
+use gateway_tests::packet::esp;
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{between_sites, both_ways, capture, hosts};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{Flow, ping_until_answered};
-use gateway_tests::{Context as _, Result};
+use gateway_tests::{Context as _, Error, Result};
+use serde_json::Value;
 
 use Family::{V4, V6};
 
@@ -32,10 +36,11 @@ fn ours_behind_nat(mobike: bool) -> Result {
     let topology = Topology::new(Between::Nat)?;
     let capture = capture(&topology)?;
     let mut server = Policy::of_server(&topology, V4, V4);
-    server.peer_keys = format!("mobike = {mobike}");
+    server.peer_keys = format!("mobike = {mobike}\nliveness = \"1h\"");
     let server = Gateway::start(&topology.server.gateway, &server)?;
     let mut client = Policy::of_client(&topology, V4, V4);
-    client.peer_keys = "liveness = \"1s\"".to_owned();
+    // Nobody asks by itself whether the other lives.
+    client.peer_keys = "liveness = \"1h\"".to_owned();
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
     for (moves, outside) in REBINDINGS {
@@ -58,9 +63,9 @@ fn ours_behind_nat(mobike: bool) -> Result {
 }
 
 /// The NAT maps anew under a flow each way. What it drops itself is lost: to the server what comes
-/// while it has no mapping at all, and to the client all that goes to the old mapping, until the
-/// server has heard by the new one from the client. That is when the client asks whether the server
-/// lives, since nothing comes from it any more: one second here. Afterwards nothing is.
+/// while it has no mapping at all, and to the client all that goes to the old mapping. When the first
+/// ESP has come from the new one, the server asks the client there, and traffic flows again within a
+/// second of that. Afterwards nothing is lost.
 fn rebind_with_traffic(
     topology: &Topology,
     outside: Option<Ipv4Addr>,
@@ -71,14 +76,58 @@ fn rebind_with_traffic(
         topology.rebind(outside)?;
         let mapped = flowing.numbers();
         followed()?;
-        Ok([before, mapped, flowing.numbers()])
+        Ok([before, mapped])
     };
-    let ([before, mapped, after], [to_server, to_client]) =
-        Flowing::during(hosts(topology, V4), rebind)?;
-    println!("rebound at {before:?}, followed at {after:?}: {to_server}; {to_client}");
+    let ([before, mapped], [to_server, to_client]) = Flowing::during(hosts(topology, V4), rebind)?;
+    println!("rebound at {before:?}, mapped anew at {mapped:?}: {to_server}; {to_client}");
     // One may be on its way to the NAT when its number is read.
     lost_within(&to_server, before[0].saturating_sub(1), mapped[0]).context("to the server")?;
-    lost_within(&to_client, before[1].saturating_sub(1), after[1]).context("to the client")
+    // The first from the client by the new mapping is the next one, if it was none before that.
+    let followed = mapped[1].saturating_add(1).saturating_add(Flowing::A_SECOND);
+    lost_within(&to_client, before[1].saturating_sub(1), followed).context("to the client")
+}
+
+#[test]
+fn a_copy_of_esp_from_elsewhere_moves_nothing() -> Result {
+    if !met(&[Requirement::Esp, Requirement::Gateway])? {
+        return Ok(());
+    }
+    for mobike in [false, true] {
+        let topology = Topology::new(Between::Nat)?;
+        let capture = capture(&topology)?;
+        let mut server = Policy::of_server(&topology, V4, V4);
+        server.peer_keys = format!("mobike = {mobike}\nliveness = \"1h\"");
+        let server = Gateway::start(&topology.server.gateway, &server)?;
+        let mut client = Policy::of_client(&topology, V4, V4);
+        client.peer_keys = "liveness = \"1h\"".to_owned();
+        let _client = Gateway::start(&topology.client.gateway, &client)?;
+        ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
+        let child = server.wait_child(RULE)?;
+        let spi = child.get("inbound_spi").and_then(Value::as_str).context("inbound_spi")?;
+        let spi = u32::from_str_radix(spi, 16).context(spi)?;
+        let at = || Ok::<_, Error>(server.established()?.get("remote").cloned());
+        let (before, stranger) = (at()?, stranger(&topology)?);
+        let ((), flows) = Flowing::during(hosts(&topology, V4), |flowing| {
+            for _ in 0..5 {
+                stranger
+                    .send_to(&esp(spi, 80), (topology.server.outer(V4), 4500))
+                    .context("a copy")?;
+                flowing.go_on(20)?;
+            }
+            server.wait_counter("esp_source_unanswered", 1)
+        })?;
+        println!("under copies from elsewhere: {flows:?}");
+        flows.iter().try_for_each(Flow::whole)?;
+        assert_eq!(at()?, before);
+        assert!(server.bpf_counter("esp_source_changed")? >= 1);
+        kept(&server, 0)?;
+        // He is asked, by one small message a second.
+        let asked = all_received(&stranger)?;
+        assert!((1..=4).contains(&asked.len()), "{asked:?}");
+        assert!(asked.iter().all(|octets| *octets <= 516), "{asked:?}");
+        capture.finish(&[between_sites(&topology, V4)?])?;
+    }
+    Ok(())
 }
 
 /// The client gets another address beside its own, and a way to the server from that; once it has

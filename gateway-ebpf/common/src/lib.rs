@@ -22,6 +22,7 @@ mod mtu;
 mod reason;
 mod rule;
 mod sa;
+mod source;
 mod trace;
 
 #[cfg(feature = "user")]
@@ -34,6 +35,7 @@ pub use mtu::largest_segment;
 pub use reason::{Reason, Verdict};
 pub use rule::{Action, Alternative, Entry, KeyKind, RuleKey, Tuple, Tuples};
 pub use sa::{SaKey, SaValue};
+pub use source::{Source, SourceChange};
 pub use trace::{
     Hook, PACKET_LIMIT, Subject, TraceCount, TraceEvent, TraceKey, TraceSettings, WINDOW,
 };
@@ -46,6 +48,8 @@ pub mod map {
     /// For SAs that the kernel has under another destination, [`SaKey`](crate::SaKey) to that
     /// [`Address`](crate::Address), of the same family.
     pub const ELSEWHERE: &str = "ELSEWHERE";
+    /// A ring of [`SourceChange`](crate::SourceChange)s.
+    pub const SOURCE_CHANGES: &str = "SOURCE_CHANGES";
     /// The outer slot that holds the generation of rules in force.
     pub const GENERATION: &str = "GENERATION";
     /// One [`Count`](crate::Count) for each [`Reason`](crate::Reason) and CPU.

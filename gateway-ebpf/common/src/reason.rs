@@ -87,6 +87,13 @@ reasons! {
     UnreadableIn = "ingress_unreadable" => Drop,
     /// XDP: bare ESP to an address of ours that is not the one under which the kernel has the SA.
     Readdressed = "esp_readdressed" => Pass,
+    /// XDP, beside the packet's own reason: ESP of an SA from elsewhere than before. The daemon was
+    /// told.
+    SourceChanged = "esp_source_changed" => Pass,
+    /// The same, but the daemon was told of the same SA less than a second ago: it is not told.
+    SourceChangeHeldBack = "esp_source_change_held_back" => Pass,
+    /// The same, but the ring to the daemon is full.
+    SourceChangeLost = "esp_source_change_lost" => Pass,
 }
 
 impl Reason {

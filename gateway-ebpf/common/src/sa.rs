@@ -1,6 +1,6 @@
 //! The SAs that the programs know.
 
-use crate::Address;
+use crate::{Address, Source};
 
 /// What the kernel finds an ESP SA by: the destination and the SPI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,15 +25,22 @@ impl SaKey {
     }
 }
 
-/// What the programs may do with packets of an SA.
+/// What the programs may do with packets of an SA, and what they remember of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SaValue {
     /// A combination of the constants below.
     pub flags: u32,
+    /// Always zero.
+    pub zero: u32,
+    /// From where the peer was last seen to send: at first where the loader says that it is, then
+    /// what [`SourceChange`](crate::SourceChange) has told. Of no meaning for an outbound SA.
+    pub seen: Source,
+    /// When that was told, in nanoseconds since the kernel's start; 0: never.
+    pub told: u64,
 }
 
-const _: () = assert!(size_of::<SaValue>() == 4);
+const _: () = assert!(size_of::<SaValue>() == 40);
 
 impl SaValue {
     /// The peer sends with it to us.
@@ -47,8 +54,13 @@ impl SaValue {
     /// puts that into the packet.
     pub const ELSEWHERE: u32 = 8;
 
+    /// An SA whose peer is expected to send from `seen`.
+    #[must_use]
+    pub const fn new(flags: u32, seen: Source) -> Self {
+        Self { flags, zero: 0, seen, told: 0 }
+    }
+
     /// Whether every bit of `flags` is set.
-    #[inline(always)]
     #[must_use]
     pub const fn has(self, flags: u32) -> bool {
         self.flags & flags == flags
@@ -60,5 +72,5 @@ impl SaValue {
 unsafe impl aya::Pod for SaKey {}
 
 #[cfg(feature = "user")]
-// SAFETY: it is repr(C), one number, without padding.
+// SAFETY: it is repr(C), numbers only; the sizes add up to its size.
 unsafe impl aya::Pod for SaValue {}

@@ -92,6 +92,12 @@ counters! {
     PathChanged => "ike_path_changed",
     /// A Child SA could not go where its IKE SA went.
     ChildSaNotMoved => "child_sa_not_moved",
+    /// ESP of a Child SA came from elsewhere than before.
+    EspSourceChanged => "esp_source_change_seen",
+    /// A peer was asked where its ESP came from.
+    EspSourceProbed => "esp_source_probed",
+    /// ESP came from where its peer was not found.
+    EspSourceUnanswered => "esp_source_unanswered",
     /// Addresses were refused, by us or by the peer.
     AddressRefused => "mobike_addresses_refused",
     /// An IKE SA was begun anew with another address of the peer.

@@ -245,8 +245,9 @@ pub enum EventKind {
         /// The kernel's words.
         error: String,
     },
-    /// ESP comes from a new address; the peer is asked by an authenticated exchange.
-    #[error("ESP with inbound SPI {spi:08x} comes from {from}: asking the peer")]
+    /// ESP comes from a new address or port: the peer is asked there, and nothing moves before it has
+    /// answered.
+    #[error("ESP with inbound SPI {spi:08x} comes from {from}: asking the peer there")]
     PeerMoved {
         /// The inbound SPI.
         spi: u32,
@@ -259,7 +260,8 @@ impl Event {
     /// Whether somebody caused it who has not been authenticated, and could cause any number.
     #[must_use]
     pub const fn is_of_a_stranger(&self) -> bool {
-        let unauthenticated = matches!(self.kind, EventKind::UnauthenticatedError(_));
+        let unauthenticated =
+            matches!(self.kind, EventKind::UnauthenticatedError(_) | EventKind::PeerMoved { .. });
         self.path.is_some() && (self.peer.is_none() || unauthenticated)
     }
 
@@ -286,6 +288,7 @@ impl Event {
             | EventKind::Established { .. }
             | EventKind::Rekeyed { .. }
             | EventKind::PathChanged { .. }
+            | EventKind::PeerMoved { .. }
             | EventKind::EapSucceeded { .. }
             | EventKind::ChildInstalled { .. }
             | EventKind::ChildRemoved { .. }
@@ -296,8 +299,7 @@ impl Event {
             EventKind::CookieReceived
             | EventKind::OtherGroup(_)
             | EventKind::PutOff(_)
-            | EventKind::Invalid(_)
-            | EventKind::PeerMoved { .. } => Level::Debug,
+            | EventKind::Invalid(_) => Level::Debug,
         }
     }
 }

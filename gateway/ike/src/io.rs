@@ -412,7 +412,7 @@ pub enum KernelEvent {
     PeerMoved {
         /// The inbound SPI in host order.
         spi: u32,
-        /// The new source.
+        /// The new source; port 0: not in UDP.
         from: SocketAddr,
     },
     /// SAs of ours are gone without our doing, found by a resync after events were lost.

@@ -30,8 +30,8 @@ impl Executor for Tables {
     async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError> {
         match step {
             Step::Entry(id, direction) => self.insert_entry(*id, *direction),
-            Step::Reach { at, to } => {
-                let reach = self.data_path.reach_sa_at(at.destination, at.spi, *to);
+            Step::Reach { at, to, from } => {
+                let reach = self.data_path.reach_sa_at(at.destination, at.spi, *to, *from);
                 reach.map(|()| Undo::Entry(*at)).map_err(|error| bpf_error(&error))
             }
             Step::Move(sa) => self.move_sa(sa),
@@ -81,14 +81,8 @@ impl Executor for Tables {
 }
 
 impl Tables {
-    fn insert_entry(&mut self, id: SaId, direction: SaDirection) -> Result<Undo, KernelError> {
+    fn insert_entry(&mut self, id: SaId, direction: bpf::SaDirection) -> Result<Undo, KernelError> {
         let SaId { destination, spi } = id;
-        let direction = match direction {
-            // A peer may use UDP even where we see no NAT (RFC 7296 2.23), and no inbound SA of
-            // ours has an encapsulation template.
-            SaDirection::Inbound => bpf::SaDirection::Inbound { strip: true },
-            SaDirection::Outbound => bpf::SaDirection::Outbound,
-        };
         let entry = bpf::Sa { destination, spi, direction };
         self.data_path.insert_sa(&entry).map_err(|error| bpf_error(&error))?;
         Ok(Undo::Entry(id))

@@ -1,5 +1,5 @@
-//! What the kernel tells by itself, by multicast netlink: acquires, expires, and changes of
-//! interfaces.
+//! What the kernel tells by itself: acquires, expires and changes of interfaces, by multicast
+//! netlink; and new sources of ESP, by a ring of the BPF programs.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -9,7 +9,10 @@ use gateway_ike::io::KernelEvent;
 use netlink_packet_xfrm::{XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE};
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_XFRM};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
+use super::bpf::{SourceEvents, SourceSeen};
 use super::links::{LinkChange, LinkEvents};
 use super::netlink::messages;
 use super::xfrm::{Ours, event};
@@ -42,6 +45,7 @@ pub struct Monitor {
     /// Events of the last datagram that have not been given yet.
     waiting: VecDeque<KernelEvent>,
     links: LinkEvents,
+    sources: Option<AsyncFd<SourceEvents>>,
 }
 
 impl fmt::Debug for Monitor {
@@ -70,7 +74,18 @@ impl Monitor {
         let datagram = Vec::with_capacity(RECEIVE_LEN);
         let ours = Ours { if_id };
         let links = LinkEvents::open()?;
-        Ok(Self { socket, ours, datagram, waiting: VecDeque::new(), links })
+        Ok(Self { socket, ours, datagram, waiting: VecDeque::new(), links, sources: None })
+    }
+
+    /// Tells of new sources of ESP, too.
+    ///
+    /// # Errors
+    /// The runtime cannot wait for them.
+    pub(super) fn follow(&mut self, sources: SourceEvents) -> io::Result<()> {
+        // SAFETY: the ring owns its descriptor, which stays open and the same as long as it lives.
+        let sources = unsafe { AsyncFd::register_with_interest(sources, Interest::READABLE) };
+        self.sources = Some(sources?);
+        Ok(())
     }
 
     /// Waits for the next notice. Cancelling loses nothing.
@@ -85,6 +100,12 @@ impl Monitor {
                 change = self.links.next() => {
                     return change.map_or_else(Notice::Failed, Notice::Links);
                 }
+                seen = next_source(&mut self.sources) => return match seen {
+                    Ok(SourceSeen { spi, source, .. }) => {
+                        Notice::Event(KernelEvent::PeerMoved { spi, from: source })
+                    }
+                    Err(error) => Notice::Failed(error),
+                },
             };
             match received {
                 // Port 0 is the kernel; nobody else has a say.
@@ -102,5 +123,17 @@ impl Monitor {
                 Err(error) => return Notice::Failed(error),
             }
         }
+    }
+}
+
+/// The next new source; never, if nobody tells.
+async fn next_source(sources: &mut Option<AsyncFd<SourceEvents>>) -> io::Result<SourceSeen> {
+    let Some(sources) = sources else { return std::future::pending().await };
+    loop {
+        let mut ready = sources.readable_mut().await?;
+        if let Some(seen) = ready.get_inner_mut().take() {
+            return Ok(seen);
+        }
+        ready.clear_ready();
     }
 }

@@ -18,7 +18,7 @@
 //! If the address is gone, what is on its way to it is lost whatever we do. Then the SA is made anew
 //! under the new name (`super::xfrm`).
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use gateway_ike::algorithms::EspSuite;
 use gateway_ike::config::Mode;
@@ -29,7 +29,7 @@ use super::claims::Owner;
 use super::links::RouteWish;
 use super::linux::{Child, LinuxKernel};
 use super::overhead::overhead;
-use super::transaction::{Step, Undo, policy_source, take_back};
+use super::transaction::{Step, Undo, entry, policy_source, source_of, take_back};
 use super::xfrm::{PolicyValue, SaDirection, SaEnds, SaId, SaMove};
 
 impl LinuxKernel {
@@ -187,15 +187,16 @@ impl LinuxKernel {
             outbound: Vec::new(),
         };
         let before = child.inbound_ends;
+        let from = source_of(ends.remote, ends.encapsulation);
         if before.local != ends.local {
             let sa = side_move(child.inbound.spi, SaDirection::Inbound, before, ends);
             if self.children.values().any(|other| other.inbound == sa.target()) {
                 return Err(KernelError::SpiInUse);
             }
             plan.inbound = if staying.inbound {
-                vec![Step::Reach { at: sa.target(), to: before.local }]
+                vec![Step::Reach { at: sa.target(), to: before.local, from }]
             } else {
-                self.steps(&sa, child.mode, owner, &child.undo_inbound)
+                self.steps(&sa, from, (child.mode, owner), &child.undo_inbound)
             };
         }
         if let (Some((outbound, undo)), false) = (&child.outbound, staying.outbound) {
@@ -208,16 +209,22 @@ impl LinuxKernel {
                 let what = sa.target();
                 return Err(KernelError::Refused(format!("the outbound {what} exists already")));
             }
-            plan.outbound = self.steps(&sa, child.mode, owner, undo);
+            plan.outbound = self.steps(&sa, from, (child.mode, owner), undo);
         }
         Ok(plan)
     }
 
     /// The steps for one SA and the policies that its undo list names.
-    fn steps(&self, sa: &SaMove, mode: Mode, owner: Owner, undo: &[Undo]) -> Vec<Step<'static>> {
+    fn steps(
+        &self,
+        sa: &SaMove,
+        from: SocketAddr,
+        (mode, owner): (Mode, Owner),
+        undo: &[Undo],
+    ) -> Vec<Step<'static>> {
         let mut steps = Vec::new();
         if sa.old() != sa.target() {
-            steps.push(Step::Entry(sa.target(), sa.direction));
+            steps.push(Step::Entry(sa.target(), entry(sa.direction, from)));
         }
         steps.push(Step::Move(*sa));
         for undo in undo {

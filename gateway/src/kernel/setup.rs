@@ -139,7 +139,7 @@ pub(super) async fn open(
     let mut xfrm = Xfrm::open(config.if_id).map_err(KernelSetupError::NoXfrm)?;
     xfrm.set_output_mark(config.own_mark);
     // Before anything is pruned, so that no event of what follows is lost.
-    let monitor = Monitor::open(config.if_id).map_err(cannot("listen to XFRM events"))?;
+    let mut monitor = Monitor::open(config.if_id).map_err(cannot("listen to XFRM events"))?;
     let capabilities = probe::capabilities(&network, &mut xfrm).await;
     if !capabilities.has_esp() {
         return Err(KernelSetupError::NoEsp(Box::new(capabilities)));
@@ -168,6 +168,8 @@ pub(super) async fn open(
     }
     // What an earlier run left: its keys are lost to us, so that its SAs cannot be rekeyed.
     tables.remove_all().await;
+    let sources = tables.data_path.source_events()?;
+    monitor.follow(sources).map_err(cannot("listen to the BPF programs"))?;
     let links = Links::new(underlays.into_iter().zip(attached).collect(), mtu);
     let mut kernel = LinuxKernel::new(config, claim, capabilities, tables, rule_ids, links);
     kernel.follow_log();

@@ -6,6 +6,8 @@ use core::time::Duration;
 use std::fs;
 use std::path::Path;
 
+use gateway_common::Reason;
+
 use super::keys::{GATEWAY, Key, Otherwise};
 use super::tests::{errors, loaded};
 use super::value;
@@ -81,6 +83,27 @@ const LIMITS: &[Limit] = &[
         By("ike-sa-limit"),
         "requests are dropped",
         Some("ike_sa_limit"),
+    ),
+    limit(
+        "nanoseconds in which the daemon is told once of an SA whose ESP comes from elsewhere",
+        ANYBODY,
+        Fixed("1000000000", "../gateway-ebpf/src/endpoint.rs", "const QUIET: u64 = 1_000_000_000;"),
+        "it is told by a later packet",
+        Some("esp_source_change_held_back"),
+    ),
+    limit(
+        "octets of what it has been told of that and has not read",
+        ANYBODY,
+        Fixed("65536", "../gateway-ebpf/src/maps.rs", "const SOURCE_RING: usize = 65_536;"),
+        "it is told by a later packet",
+        Some("esp_source_change_lost"),
+    ),
+    limit(
+        "questions whether the peer is where only its ESP has come from, one a second for an IKE SA",
+        ANYBODY,
+        Fixed("5", "ike/src/ike_sa/mobility/hint.rs", "const TRIES: u32 = 5;"),
+        "it is not asked there any more",
+        Some("esp_source_unanswered"),
     ),
     limit(
         "refused initiators whose request may come again",
@@ -332,7 +355,8 @@ fn every_limit_names_a_counter_that_there_is() {
     let driver = include_str!("../driver/mod.rs");
     for counter in LIMITS.iter().filter_map(|limit| limit.counter) {
         let of_driver = driver.contains(&format!("(\"{counter}\", "));
-        assert!(of_ike.contains(&counter) || of_driver, "{counter}");
+        let of_programs = Reason::ALL.iter().any(|reason| reason.name() == counter);
+        assert!(of_ike.contains(&counter) || of_driver || of_programs, "{counter}");
     }
 }
 

@@ -118,9 +118,10 @@ fn arrives(from: &UdpSocket, to: &UdpSocket, patience: Duration) -> bool {
 fn esp_arrives_without_the_udp_header_it_was_sent_with() {
     on_a_wire(|wire, bpffs| {
         let mut data_path = loaded(wire, bpffs);
-        for destination in [US, US_V6] {
+        for (destination, peer) in [(US, PEER), (US_V6, PEER_V6)] {
             let destination = destination.parse().unwrap();
-            let direction = SaDirection::Inbound { strip: true };
+            let from = SocketAddr::new(peer.parse().unwrap(), 31_000);
+            let direction = SaDirection::Inbound { strip: true, from };
             data_path.insert_sa(&Sa { destination, spi: SPI, direction }).unwrap();
         }
         let attached = attach(wire, &mut data_path);

@@ -75,6 +75,24 @@ fn counters_of_a_build_with_fewer_reasons_give_way() {
 }
 
 #[test]
+fn sas_of_a_build_that_knows_less_of_them_give_way() {
+    use aya::maps::{HashMap, MapData};
+    isolated(|bpffs| {
+        let config = bpf::config(bpffs);
+        std::fs::create_dir_all(&config.pin_dir).unwrap();
+        let path = config.pin_dir.join(gateway_common::map::SAS);
+        let old: HashMap<MapData, gateway_common::SaKey, u32> = HashMap::create(1, 0).unwrap();
+        old.pin(&path).unwrap();
+        assert_eq!(bpf::load(&config).sas().unwrap(), []);
+        // Those of this build stay.
+        let number = || MapData::from_pin(&path).unwrap().info().unwrap().id();
+        let before = number();
+        drop(bpf::load(&config));
+        assert_eq!(number(), before);
+    });
+}
+
+#[test]
 fn a_map_of_another_version_is_not_touched() {
     isolated(|bpffs| {
         let config = bpf::config(bpffs);

@@ -29,6 +29,11 @@ impl Datagrams {
     pub(crate) const fn len(&self) -> usize {
         self.0.len()
     }
+
+    /// Whether it is one of at most so many octets.
+    pub(super) fn is_short(&self, most: usize) -> bool {
+        matches!(self.0.as_slice(), [one] if one.len() <= most)
+    }
 }
 
 impl From<Vec<u8>> for Datagrams {

@@ -27,7 +27,8 @@ pub(super) struct Awaiting {
     pub(super) id: u32,
     pub(super) exchange: ExchangeType,
     pub(super) datagrams: Datagrams,
-    pub(super) backoff: Backoff,
+    /// `None`: it rests, and is not sent again.
+    pub(super) backoff: Option<Backoff>,
 }
 
 /// The answer to the peer's last request, kept to be sent again.
@@ -71,7 +72,7 @@ impl Channel {
         let following = id.checked_add(1).ok_or(Error::Internal("message IDs are used up"))?;
         let datagrams = self.seal(random, exchange, false, id, payloads)?;
         self.next_request = following;
-        let backoff = Backoff::new(now, config);
+        let backoff = Some(Backoff::new(now, config));
         self.awaiting = Some(Awaiting { id, exchange, datagrams: datagrams.clone(), backoff });
         Ok(datagrams)
     }
@@ -84,7 +85,7 @@ impl Channel {
 
     /// When the request under way is due again.
     pub(crate) fn next_retransmission(&self) -> Option<Instant> {
-        self.awaiting.as_ref().map(|a| a.backoff.next())
+        self.awaiting.as_ref().and_then(|a| a.backoff.as_ref()).map(Backoff::next)
     }
 
     /// The request under way, if it is to be sent again now; or how often it was, in vain, and for
@@ -96,7 +97,7 @@ impl Channel {
         least: Duration,
     ) -> Option<Result<&Datagrams, (ExchangeType, u32)>> {
         let awaiting = self.awaiting.as_mut()?;
-        match awaiting.backoff.poll_for(now, config, least) {
+        match awaiting.backoff.as_mut()?.poll_for(now, config, least) {
             Retry::Wait => None,
             Retry::Again => Some(Ok(&awaiting.datagrams)),
             Retry::GiveUp { tries } => Some(Err((awaiting.exchange, tries))),
@@ -105,7 +106,33 @@ impl Channel {
 
     /// How often the request under way has been sent again.
     pub(crate) fn retransmissions(&self) -> u32 {
-        self.awaiting.as_ref().map_or(0, |a| a.backoff.sent_again)
+        let backoff = self.awaiting.as_ref().and_then(|a| a.backoff.as_ref());
+        backoff.map_or(0, Backoff::sent_again)
+    }
+
+    /// The request under way is not sent again until [`Self::send_anew`].
+    pub(crate) fn rest(&mut self) {
+        if let Some(awaiting) = &mut self.awaiting {
+            awaiting.backoff = None;
+        }
+    }
+
+    /// Whether it is not sent again.
+    pub(crate) fn rests(&self) -> bool {
+        self.awaiting.as_ref().is_some_and(|awaiting| awaiting.backoff.is_none())
+    }
+
+    /// The request under way, which is repeated from now on as if it were sent for the first time.
+    pub(crate) fn send_anew(&mut self, now: Instant, config: &EndpointConfig) -> Option<Datagrams> {
+        let awaiting = self.awaiting.as_mut()?;
+        awaiting.backoff = Some(Backoff::new(now, config));
+        Some(awaiting.datagrams.clone())
+    }
+
+    /// The request under way, if it is one datagram of at most so many octets.
+    pub(crate) fn short_request(&self, most: usize) -> Option<Datagrams> {
+        let datagrams = &self.awaiting.as_ref()?.datagrams;
+        datagrams.is_short(most).then(|| datagrams.clone())
     }
 
     /// Answers the request that came as `datagram`: seals the response, keeps it for

@@ -241,10 +241,7 @@ impl Endpoint {
             }
             KernelEvent::PeerMoved { spi, from } => {
                 if let Some((sa, _)) = self.shared.spis.get(&spi).copied() {
-                    self.with_sa(sa, |sa, shared| {
-                        sa.event(shared, EventKind::PeerMoved { spi, from });
-                        sa.add_job(now, shared, Job::Liveness);
-                    });
+                    self.with_sa(sa, |sa, shared| sa.source_seen(now, shared, (spi, from)));
                 }
             }
             KernelEvent::Vanished { child } => {

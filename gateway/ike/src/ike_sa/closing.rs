@@ -68,6 +68,11 @@ impl IkeSa {
         let State::Closing(closing) = &mut self.state else { return };
         closing.owes_delete = closing.channel.is_busy();
         if closing.owes_delete {
+            if closing.channel.rests()
+                && let Some(request) = closing.channel.send_anew(now, &shared.config)
+            {
+                shared.transmit(self.path, request);
+            }
             return;
         }
         closing.until = after(now, shared.config.half_open_timeout);

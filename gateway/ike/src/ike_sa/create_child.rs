@@ -386,6 +386,7 @@ impl IkeSa {
             | Job::RekeyIke
             | Job::DeleteIke { .. }
             | Job::Liveness
+            | Job::Probe
             | Job::CheckPath
             | Job::UpdateAddresses
             | Job::TellAddresses
@@ -414,6 +415,7 @@ impl IkeSa {
             Some(
                 Current::DeleteChild { .. }
                 | Current::Liveness
+                | Current::Probe
                 | Current::CheckPath { .. }
                 | Current::UpdateAddresses(_)
                 | Current::TellAddresses { .. },

@@ -10,6 +10,7 @@ use super::child::{ChildSa, Withheld};
 use super::follow_up::TheirSeries;
 use super::init::NATT_PORT;
 use super::jobs::{Current, Wish};
+use super::mobility::Hints;
 use super::put_off::PutOff;
 use super::{ChildState, IkeSa, Job, Mobike, State};
 use crate::algorithms::Group;
@@ -70,6 +71,8 @@ pub(crate) struct Established {
     pub(super) superseded: bool,
     /// If both ends speak MOBIKE.
     pub(super) mobike: Option<Box<Mobike>>,
+    /// Where the peer may be, by its ESP.
+    pub(super) hints: Hints,
 }
 
 /// A Child SA that we have agreed to. Until the peer is known to have our answer nothing can be
@@ -108,6 +111,7 @@ impl Established {
             replaced: false,
             superseded: false,
             mobike: None,
+            hints: Hints::NONE,
         }
     }
 
@@ -146,6 +150,7 @@ impl Established {
             self.answered.map(|a| a.until),
             self.series_due(),
             self.mobike.as_ref().and_then(|m| m.due()),
+            self.hints.due(),
         ];
         due.into_iter().flatten().min()
     }
@@ -166,10 +171,12 @@ impl Established {
             && self.children.values().any(|c| c.keeps_alive() && c.state == ChildState::Installed)
     }
 
-    /// While a request is under way its retransmission asks the question already.
+    /// While a request is under way its retransmission asks the question already, unless it was sent
+    /// because of a hint.
     fn liveness_due(&self, peer: Option<&PeerConfig>) -> Option<Instant> {
         let interval = peer?.liveness_interval;
-        let quiet = !interval.is_zero() && !self.channel.is_busy() && self.queries == 0;
+        let asks = self.channel.is_busy() && !matches!(self.current, Some(Current::Probe));
+        let quiet = !interval.is_zero() && !asks && self.queries == 0;
         quiet.then(|| after(self.last_inbound, interval))
     }
 
@@ -233,6 +240,9 @@ impl IkeSa {
         }
         if established.children_due().is_some_and(|due| due <= now) {
             return self.children_timeout(now, shared);
+        }
+        if established.hints.due().is_some_and(|due| due <= now) {
+            return self.follow_hint(now, shared);
         }
         if established.liveness_due(peer.as_deref()).is_some_and(|due| due <= now) {
             self.check_liveness(now, shared);

@@ -64,6 +64,8 @@ pub(crate) enum Job {
     },
     /// Ask whether the peer lives.
     Liveness,
+    /// Ask it where its ESP comes from.
+    Probe,
     /// See whether the peer is at its new address (RFC 4555 3.7).
     CheckPath,
     /// Tell the peer that we go on by another path (RFC 4555 3.5).
@@ -88,6 +90,7 @@ impl Job {
             | Self::RekeyIke
             | Self::DeleteIke { .. }
             | Self::Liveness
+            | Self::Probe
             | Self::CheckPath
             | Self::UpdateAddresses
             | Self::TellAddresses
@@ -107,6 +110,8 @@ pub(super) enum Current {
     /// What either of the two has led to (RFC 9370 2.2.4).
     FollowUp(Box<FollowUp>),
     Liveness,
+    /// The same, because ESP has come from elsewhere.
+    Probe,
     CheckPath {
         cookie: [u8; COOKIE_LEN],
         path: Path,
@@ -126,6 +131,7 @@ impl Current {
             Self::DeleteChild { .. }
             | Self::RekeyIke(_)
             | Self::Liveness
+            | Self::Probe
             | Self::CheckPath { .. }
             | Self::UpdateAddresses(_)
             | Self::TellAddresses { .. } => None,
@@ -154,6 +160,7 @@ impl Established {
             Job::DeleteChild { .. } | Job::RekeyIke => moving,
             Job::DeleteIke { .. }
             | Job::Liveness
+            | Job::Probe
             | Job::CheckPath
             | Job::UpdateAddresses
             | Job::TellAddresses
@@ -171,6 +178,7 @@ impl Established {
             Job::RekeyIke
             | Job::DeleteIke { .. }
             | Job::Liveness
+            | Job::Probe
             | Job::CheckPath
             | Job::UpdateAddresses
             | Job::TellAddresses
@@ -221,6 +229,10 @@ impl IkeSa {
             // until the answer has been read: it belongs to the request that is still noted here.
             let under_way = established.channel.is_busy() || established.current.is_some();
             if under_way || established.withheld.is_some() {
+                let means = |job: &Job| *job != Job::Probe && established.may_begin(job);
+                if self.jobs.iter().any(means) {
+                    self.mean_probe(now, shared);
+                }
                 return;
             }
             let ready = self.jobs.iter().position(|job| established.may_begin(job));
@@ -244,6 +256,10 @@ impl IkeSa {
                     self.send_request(now, shared, ExchangeType::INFORMATIONAL, &payloads)
                 }
                 Job::Liveness => self.send_liveness(now, shared),
+                Job::Probe => match self.send_probe(now, shared) {
+                    Some(sent) => sent,
+                    None => continue,
+                },
                 Job::CheckPath => self.send_check(now, shared),
                 Job::UpdateAddresses => self.send_update(now, shared),
                 Job::TellAddresses => self.send_addresses(now, shared),
@@ -279,6 +295,7 @@ impl IkeSa {
                 self.deleted(shared);
             }
             Some(Current::Liveness) => self.liveness_response(shared, opened),
+            Some(Current::Probe) => {}
             Some(Current::CheckPath { cookie, path }) => {
                 self.check_response(now, shared, opened, (cookie, path));
             }

@@ -270,6 +270,7 @@ impl IkeSa {
                     // RFC 7296 2.21.3: fatal at both ends, without a Delete.
                     return self.close(shared, "the peer found our request malformed");
                 }
+                self.hint_answered(now, shared, path);
                 self.follow(now, shared, path, true);
                 self.job_response(now, shared, opened);
             }
@@ -368,6 +369,7 @@ impl IkeSa {
                     self.sent_elsewhere();
                 }
             }
+            Some(Err(_)) if self.let_rest() => {}
             Some(Err((exchange, tries))) => {
                 shared.count(Counter::PeerDead);
                 self.event(shared, EventKind::PeerDead { tries, exchange: exchange.to_string() });

@@ -92,6 +92,7 @@ impl IkeSa {
                 Current::CreateChild(_)
                 | Current::DeleteChild { .. }
                 | Current::Liveness
+                | Current::Probe
                 | Current::CheckPath { .. }
                 | Current::UpdateAddresses(_)
                 | Current::TellAddresses { .. },
@@ -320,6 +321,7 @@ impl IkeSa {
                     | Current::DeleteChild { .. }
                     | Current::FollowUp(_)
                     | Current::Liveness
+                    | Current::Probe
                     | Current::CheckPath { .. }
                     | Current::UpdateAddresses(_)
                     | Current::TellAddresses { .. },

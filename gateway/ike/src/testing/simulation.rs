@@ -11,7 +11,7 @@ use crate::Endpoint;
 use crate::config::{EndpointConfig, PolicySet, RuleName, Secret};
 use crate::event::Event;
 use crate::io::{
-    ChildSpec, CommandId, Encapsulation, Input, KernelError, KernelEvent, Output, Path,
+    ChildSpec, CommandId, Encapsulation, Ends, Input, KernelError, KernelEvent, Output, Path,
 };
 use crate::time::earlier;
 
@@ -256,6 +256,23 @@ impl Simulation {
             steps = steps.saturating_add(1);
         }
         steps
+    }
+
+    /// A packet comes by the Child SA that `from` has begun to send by last, and the programs of its
+    /// peer tell from where. Gives that; `None`: it comes nowhere.
+    pub fn tell_source(&mut self, from: NodeId) -> Option<SocketAddr> {
+        let node = self.nodes.get(from)?;
+        let mut sending = node.kernel.outbound.iter().rev();
+        let sent_by = sending.find_map(|child| node.kernel.children.get(child))?;
+        let Ends { local, remote, encapsulation } = sent_by.ends();
+        let port = |of: fn(&Encapsulation) -> u16| encapsulation.as_ref().map_or(0, of);
+        let source = SocketAddr::new(local, port(|e| e.local_port));
+        let target = SocketAddr::new(remote, port(|e| e.remote_port));
+        let spi = sent_by.outbound.spi;
+        let (seen, arrives) = self.network.pass(self.now, source, target);
+        let to = self.nodes.iter().position(|node| node.has(arrives.ip()))?;
+        self.input(to, Input::Kernel(KernelEvent::PeerMoved { spi, from: seen }));
+        Some(seen)
     }
 
     /// Somebody sends a datagram by a path, as the node at its beginning would.

@@ -9,6 +9,7 @@ use gateway_ike::io::Path;
 use gateway_ike::testing::Simulation;
 use gateway_wire::{ExchangeType, Header, PayloadType};
 
+use crate::STRANGER;
 use crate::plan::Plan;
 
 /// IKE SAs at one end, with what is left of old ones.
@@ -34,9 +35,15 @@ impl Watch {
             return Err(wrong.join("\n"));
         }
         for (id, node) in simulation.nodes.iter().enumerate() {
-            let count = node.endpoint.status(simulation.now).ike_sas.len();
+            let status = node.endpoint.status(simulation.now);
+            let count = status.ike_sas.len();
             if count > MOST_IKE_SAS {
                 return Err(format!("node {id} has {count} IKE SAs"));
+            }
+            let is_led = status.ike_sas.iter().any(|sa| sa.path.remote.ip() == STRANGER)
+                || node.kernel.children.values().any(|c| c.outbound.destination == STRANGER);
+            if is_led {
+                return Err(format!("node {id} sends to a stranger"));
             }
             let sent = node.sent.len();
             // Fewer than before: it has been started anew.

@@ -33,6 +33,8 @@ use gateway_ike::testing::{Faults, NodeId, SeededRandom, Simulation, peer, polic
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 const NAT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
+/// Somebody who sends copies of what he has seen.
+const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 const BAD_NETWORK: Faults = Faults { loss: 20, duplication: 20, reordering: 20, corruption: 0 };
 
 /// A peer that is asked whether it lives: without that, an end whose last answer was lost for

@@ -5,7 +5,7 @@
 //! `SIMULATION_SEEDS=100000` does so many, on all processors:
 //! `SIMULATION_SEEDS=100000 cargo test --release -p gateway-ike --test simulation operations`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use gateway_ike::testing::{Faults, NodeId, Refusal, SeededRandom, Simulation};
 use crate::certificates::NOW;
 use crate::invariants::{self, Watch};
 use crate::plan::{OTHERS, Plan, Wishes};
-use crate::{A, B, BAD_NETWORK, replayed_seed, setting};
+use crate::{A, B, BAD_NETWORK, STRANGER, replayed_seed, setting};
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 1500;
@@ -207,10 +207,16 @@ impl Run {
         self.simulation.nodes[node].kernel.refusals.push_back(Refusal::Error(error));
     }
 
-    fn peer_moved(&mut self, node: NodeId) {
+    /// ESP comes to a node: that of its peer, or a copy of it that somebody sends from elsewhere.
+    fn esp_seen(&mut self, node: NodeId) {
+        if self.random.percent(50) {
+            let seen = self.simulation.tell_source(1 - node);
+            return self.tell(|| format!("ESP comes from {seen:?}"));
+        }
         let children = &self.simulation.nodes[node].kernel.children;
         let Some(spi) = children.values().next().map(|c| c.inbound.spi) else { return };
-        let from = ([203, 0, 113, 9], 4500).into();
+        let port = u16::try_from(self.random.below(3)).unwrap_or(0);
+        let from = SocketAddr::new(STRANGER, port);
         self.simulation.input(node, Input::Kernel(KernelEvent::PeerMoved { spi, from }));
     }
 
@@ -254,11 +260,12 @@ impl Run {
             }
             67..78 if self.plan.mobike => self.change_addresses(node),
             67..70 => self.change_addresses(node),
-            70..83 => self.end_child(node, 0),
+            70..79 => self.end_child(node, 0),
+            79..83 => self.esp_seen(node),
             83..85 => self.cut_off()?,
             85..90 => self.refuse(node),
             90..94 => self.repeat_datagram(node)?,
-            94..95 => self.peer_moved(node),
+            94..95 => self.esp_seen(node),
             95..97 => self.sleep(node)?,
             // Both ends, and all between them, are held up.
             97..98 => {

@@ -14,10 +14,11 @@ mod outer;
 mod pins;
 mod rules;
 mod sas;
+mod sources;
 mod trace;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use aya::maps::{
@@ -40,13 +41,14 @@ pub use log::BpfLog;
 pub use pins::remove;
 pub(super) use pins::remove_maps;
 pub use rules::{ClassRule, Generation};
+pub use sources::{SourceEvents, SourceSeen};
 pub use trace::{Decided, Tracer, Wish};
 
 use attach::{Interface, Made};
 use error::{chain, refused};
 use log::logger;
 use outer::Inner;
-use pins::{MAPS, check_layout, forget_other_counters, make_pin_dir};
+use pins::{MAPS, check_layout, forget_other_layouts, make_pin_dir};
 
 /// The programs, as `build.rs` made them; empty with `GATEWAY_EBPF_SKIP=1`.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway-ebpf"));
@@ -84,6 +86,9 @@ pub enum SaDirection {
     Inbound {
         /// Whether XDP takes the UDP header off; the kernel's SA then has no encapsulation.
         strip: bool,
+        /// From where: at first from where the peer is expected to send, then from where it was
+        /// last seen to. The port is that of ESP in UDP, or 0.
+        from: SocketAddr,
     },
     /// We send with it: its packets leave as they are.
     Outbound,
@@ -141,7 +146,7 @@ impl DataPath {
         }
         check_capabilities()?;
         let links = make_pin_dir(&config.pin_dir)?;
-        forget_other_counters(&config.pin_dir)?;
+        forget_other_layouts(&config.pin_dir)?;
         outer::create(&config.pin_dir.join(map::GENERATION))?;
         let mut loader = EbpfLoader::new();
         for (name, _, _) in MAPS {

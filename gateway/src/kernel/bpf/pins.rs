@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aya::maps::MapData;
 use aya::maps::lpm_trie::Key;
+use aya::maps::{MapData, MapInfo};
 use gateway_common::{
     Address, Count, Reason, RuleCount, SaKey, SaValue, TraceCount, TraceKey, TraceSettings, map,
 };
@@ -15,9 +15,11 @@ use super::claim::Claim;
 use super::error::BpfError;
 
 /// The maps that are pinned, with the sizes of key and value.
-pub(super) const MAPS: [(&str, usize, usize); 10] = [
+pub(super) const MAPS: [(&str, usize, usize); 11] = [
     (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
     (map::ELSEWHERE, size_of::<SaKey>(), size_of::<Address>()),
+    // A ring has neither keys nor values.
+    (map::SOURCE_CHANGES, 0, 0),
     (map::GENERATION, size_of::<u32>(), size_of::<u32>()),
     (map::COUNTERS, size_of::<u32>(), size_of::<Count>()),
     (map::RULE_COUNTERS, size_of::<u32>(), size_of::<RuleCount>()),
@@ -25,7 +27,6 @@ pub(super) const MAPS: [(&str, usize, usize); 10] = [
     (map::TRACE_SETTINGS, size_of::<u32>(), size_of::<TraceSettings>()),
     (map::TRACE_WANTED, size_of::<TraceKey>(), size_of::<u8>()),
     (map::TRACE_COUNTS, size_of::<u32>(), size_of::<TraceCount>()),
-    // A ring has neither keys nor values.
     (map::TRACE_EVENTS, 0, 0),
 ];
 
@@ -50,15 +51,23 @@ pub(super) fn is_empty(pin_dir: &Path) -> bool {
     !has_links && MAPS.iter().all(|(name, _, _)| !pin_dir.join(name).exists())
 }
 
-/// Lets go of counters of another build, which has other reasons to count: they begin anew, and
-/// programs that are still attached keep theirs.
-pub(super) fn forget_other_counters(pin_dir: &Path) -> Result<(), BpfError> {
-    let path = pin_dir.join(map::COUNTERS);
-    let Ok(found) = MapData::from_pin(&path).and_then(|map| map.info()) else { return Ok(()) };
-    if usize::try_from(found.max_entries()) == Ok(Reason::COUNT) {
-        return Ok(());
-    }
-    fs::remove_file(&path).map_err(|error| pin_error(&path, error))
+/// Lets go of what another build has pinned and nobody needs: counters, if that one has other
+/// reasons to count, and SAs, if it knows other things of them, since none outlives the daemon that
+/// has its keys. They begin anew, and programs that are still attached keep theirs.
+pub(super) fn forget_other_layouts(pin_dir: &Path) -> Result<(), BpfError> {
+    let is = |number: u32, expected: usize| usize::try_from(number) == Ok(expected);
+    let forget = |name: &str, is_ours: &dyn Fn(&MapInfo) -> bool| {
+        let path = pin_dir.join(name);
+        let found = MapData::from_pin(&path).and_then(|map| map.info());
+        if found.is_ok_and(|found| !is_ours(&found)) {
+            fs::remove_file(&path).map_err(|error| pin_error(&path, error))?;
+        }
+        Ok(())
+    };
+    forget(map::COUNTERS, &|found| is(found.max_entries(), Reason::COUNT))?;
+    forget(map::SAS, &|found| {
+        is(found.value_size(), size_of::<SaValue>()) || !is(found.key_size(), size_of::<SaKey>())
+    })
 }
 
 /// aya takes a pinned map as it is; one of another version must not be written to.

@@ -1,12 +1,13 @@
 //! The SAs that the programs know.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::MapError;
-use gateway_common::{SaKey, SaValue};
+use gateway_common::{Address, SaKey, SaValue, Source};
 
 use super::error::BpfError;
 use super::rules::address;
+use super::sources::{socket_address, source};
 use super::{DataPath, Sa, SaDirection, is_absent};
 
 impl DataPath {
@@ -16,25 +17,33 @@ impl DataPath {
     /// # Errors
     /// The kernel refuses, for want of memory or because the map is full.
     pub fn insert_sa(&mut self, sa: &Sa) -> Result<(), BpfError> {
-        let flags = match sa.direction {
-            SaDirection::Inbound { strip: true } => SaValue::INBOUND | SaValue::STRIP,
-            SaDirection::Inbound { strip: false } => SaValue::INBOUND,
-            SaDirection::Outbound => SaValue::OUTBOUND,
+        let value = match sa.direction {
+            SaDirection::Inbound { strip, from } => {
+                let strip = if strip { SaValue::STRIP } else { 0 };
+                SaValue::new(SaValue::INBOUND | strip, source(from))
+            }
+            SaDirection::Outbound => SaValue::new(SaValue::OUTBOUND, Source::new(Address::ZERO, 0)),
         };
         self.sas
-            .insert(sa_key(sa.destination, sa.spi), SaValue { flags }, 0)
+            .insert(sa_key(sa.destination, sa.spi), value, 0)
             .map_err(|error| BpfError::kernel("an SA cannot be added to the BPF map", &error))?;
         self.forget_elsewhere(sa.destination, sa.spi)
     }
 
     /// Tells the programs that an inbound SA of ours, of which the UDP header is taken off, is
-    /// reached at another address too: what comes there goes on as if it had been sent to `to`,
-    /// where the kernel has the SA.
+    /// reached at another address too: what comes there, at first expected `from` there, goes on as
+    /// if it had been sent to `to`, where the kernel has the SA.
     ///
     /// # Errors
     /// The addresses are of two families; or the kernel refuses, for want of memory or because the
     /// map is full.
-    pub fn reach_sa_at(&mut self, at: IpAddr, spi: u32, to: IpAddr) -> Result<(), BpfError> {
+    pub fn reach_sa_at(
+        &mut self,
+        at: IpAddr,
+        spi: u32,
+        to: IpAddr,
+        from: SocketAddr,
+    ) -> Result<(), BpfError> {
         if at.is_ipv4() != to.is_ipv4() {
             return Err(BpfError::OtherFamily { at, to });
         }
@@ -45,7 +54,7 @@ impl DataPath {
         let flags = SaValue::INBOUND | SaValue::STRIP | SaValue::ELSEWHERE;
         // What says where it is first: without that a packet would go on as it is.
         self.elsewhere.insert(key, address(to), 0).map_err(failed)?;
-        self.sas.insert(key, SaValue { flags }, 0).map_err(failed)
+        self.sas.insert(key, SaValue::new(flags, source(from)), 0).map_err(failed)
     }
 
     fn forget_elsewhere(&mut self, destination: IpAddr, spi: u32) -> Result<(), BpfError> {
@@ -99,7 +108,7 @@ fn known_sa(key: SaKey, value: SaValue) -> Sa {
     let direction = if value.has(SaValue::OUTBOUND) {
         SaDirection::Outbound
     } else {
-        SaDirection::Inbound { strip: value.has(SaValue::STRIP) }
+        SaDirection::Inbound { strip: value.has(SaValue::STRIP), from: socket_address(value.seen) }
     };
     Sa { destination, spi: u32::from_be(key.spi), direction }
 }

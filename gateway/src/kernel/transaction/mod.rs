@@ -5,12 +5,13 @@
 //! when one fails, those of the steps before it are carried out, last first. The undo list of a
 //! command that succeeded is what removes it later.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use gateway_ike::config::Mode;
-use gateway_ike::io::{ChildSpec, KernelError, Selector};
+use gateway_ike::io::{ChildSpec, Encapsulation, KernelError, Selector};
 use tracing::warn;
 
+use super::bpf;
 use super::claims::{Owner, Rank};
 use super::network::Route;
 use super::xfrm::{
@@ -21,7 +22,7 @@ use super::xfrm::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step<'a> {
     /// Lets the BPF programs know an SA: before it exists, so that its first packet passes.
-    Entry(SaId, SaDirection),
+    Entry(SaId, bpf::SaDirection),
     /// Has an inbound SA reached at another address of ours, too, as if its packets had been sent
     /// to where it is.
     Reach {
@@ -29,6 +30,8 @@ pub(super) enum Step<'a> {
         at: SaId,
         /// Where it is.
         to: IpAddr,
+        /// From where the peer is expected to send there.
+        from: SocketAddr,
     },
     /// Installs an SA.
     Sa(&'a ChildSpec, SaDirection),
@@ -148,7 +151,8 @@ pub(super) fn inbound_steps(spec: &ChildSpec) -> Result<Vec<Step<'_>>, KernelErr
     let mut steps = sa_steps(spec, SaDirection::Inbound, directions)?;
     if let Some(destination) = spec.reached_at {
         let at = SaId { destination, spi: spec.inbound.spi };
-        steps.insert(0, Step::Reach { at, to: spec.inbound.destination });
+        let from = source_of(spec.inbound.source, spec.encapsulation);
+        steps.insert(0, Step::Reach { at, to: spec.inbound.destination, from });
     }
     let owner = Owner::Child(spec.child);
     steps.extend(spec.addresses.iter().map(|address| Step::Address(*address, owner)));
@@ -177,7 +181,8 @@ fn sa_steps<'a>(
         SaDirection::Outbound => &spec.outbound,
     };
     let id = SaId { destination: sa.destination, spi: sa.spi };
-    let mut steps = vec![Step::Entry(id, direction), Step::Sa(spec, direction)];
+    let entry = entry(direction, source_of(sa.source, spec.encapsulation));
+    let mut steps = vec![Step::Entry(id, entry), Step::Sa(spec, direction)];
     let owner = Owner::Child(spec.child);
     let value = |priority| PolicyValue {
         priority,
@@ -189,6 +194,21 @@ fn sa_steps<'a>(
         steps.extend(policy_steps(&spec.selectors, spec.mode, *policy, owner, value)?);
     }
     Ok(steps)
+}
+
+/// From where the ESP of a peer at this address comes: in UDP by its port for that, or bare.
+pub(super) fn source_of(peer: IpAddr, encapsulation: Option<Encapsulation>) -> SocketAddr {
+    SocketAddr::new(peer, encapsulation.map_or(0, |udp| udp.remote_port))
+}
+
+/// What the BPF programs are told of an SA. `from`: from where an inbound one is expected to come.
+pub(super) const fn entry(direction: SaDirection, from: SocketAddr) -> bpf::SaDirection {
+    match direction {
+        // A peer may use UDP even where we see no NAT (RFC 7296 2.23), and no inbound SA of ours has
+        // an encapsulation template.
+        SaDirection::Inbound => bpf::SaDirection::Inbound { strip: true, from },
+        SaDirection::Outbound => bpf::SaDirection::Outbound,
+    }
 }
 
 /// The source that a policy demands of an SA. In tunnel mode what comes in is judged by the SA

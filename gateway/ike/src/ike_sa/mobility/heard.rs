@@ -38,6 +38,14 @@ impl IkeSa {
     ) -> Vec<Said> {
         let Some(decides) = self.mobike().map(|mobike| mobike.decides) else { return Vec::new() };
         let (words, heard) = self.hear(shared, path, payloads, decides);
+        // The peer has sent it to where our NAT did not map us before, perhaps because our ESP comes
+        // from there. Whether that is so is for our own question to find out (RFC 4555 3.8).
+        if let (true, Some(seen)) =
+            (decides, payloads.notify(NotifyType::NAT_DETECTION_DESTINATION_IP))
+            && self.is_mapped_anew(seen.data)
+        {
+            self.want(Job::Liveness);
+        }
         if let Some(heard) = heard {
             if let Some(mobike) = self.mobike_mut() {
                 mobike.heard_update |= heard.update;

@@ -164,6 +164,11 @@ impl IkeSa {
         }
     }
 
+    /// Whether the peer sees us elsewhere than before, behind our NAT, by the hash that it tells.
+    pub(super) fn is_mapped_anew(&self, seen: &[u8]) -> bool {
+        self.negotiated().1.local && self.mobike().and_then(|m| m.seen_as.as_deref()) != Some(seen)
+    }
+
     pub(super) fn is_ours_to_choose(&self) -> bool {
         self.mobike().is_some_and(|mobike| mobike.decides)
     }

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod heard;
+mod hint;
 pub(super) mod mobike;
 mod said;
 
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 pub(super) use self::addresses::{Said, forbids_nats, meets_nat};
 pub(crate) use self::heard::Heard;
+pub(super) use self::hint::Hints;
 pub(crate) use self::mobike::Mobike;
 pub(crate) use self::said::Saying;
 pub(super) use self::said::Updating;
@@ -80,6 +82,7 @@ impl IkeSa {
             if let State::Established(established) = &mut self.state {
                 established.channel.use_path(&shared.config, path);
             }
+            self.hint_followed();
             self.event(shared, EventKind::PathChanged { from, to: path, why });
         }
     }

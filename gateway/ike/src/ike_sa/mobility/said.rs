@@ -278,8 +278,7 @@ impl IkeSa {
             }
         };
         let Some(seen) = payloads.notify(NotifyType::NAT_DETECTION_DESTINATION_IP) else { return };
-        let same = self.mobike().and_then(|m| m.seen_as.as_deref()) == Some(seen.data);
-        if !same {
+        if self.is_mapped_anew(seen.data) {
             self.want(Job::UpdateAddresses);
         }
     }
