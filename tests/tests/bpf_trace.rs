@@ -9,6 +9,7 @@ use core::time::Duration;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use aya::maps::{Array, MapData};
 use bpf::{isolated, rule, through_tc, through_xdp};
 use gateway::kernel::bpf::{BpfError, DataPath, Decided, Sa, SaDirection, Tracer, Wish};
 use gateway_common::{Action, Hook, Reason, TraceKey, Verdict, program};
@@ -264,5 +265,21 @@ fn one_at_a_time_traces_and_it_ends_with_him() {
         second.wish(&wish());
         send();
         assert_eq!(second.all().len(), 1);
+    });
+}
+
+/// Their numbers may mean other reasons.
+#[test]
+fn programs_of_another_build_are_not_traced() {
+    isolated(|bpffs| {
+        let config = bpf::config(bpffs);
+        let _data_path = bpf::load(&config);
+        drop(Ear::open(bpffs).unwrap());
+        let path = config.pin_dir.join(gateway_common::map::COUNTERS);
+        std::fs::remove_file(&path).unwrap();
+        let fewer = u32::try_from(Reason::COUNT).unwrap() - 1;
+        let other: Array<MapData, [u64; 2]> = Array::create(fewer, 0).unwrap();
+        other.pin(&path).unwrap();
+        assert!(matches!(Ear::open(bpffs), Err(BpfError::NothingToTrace(_))));
     });
 }

@@ -120,6 +120,11 @@ impl Tracer {
                 MAPS.iter().any(|(n, key, value)| *n == name && sizes == (Ok(*key), Ok(*value)));
             if is_ours { Ok(map) } else { Err(nothing()) }
         };
+        // Programs of another build may have other reasons under the same numbers.
+        let reasons = pinned(map::COUNTERS)?.info().map_err(failed)?.max_entries();
+        if usize::try_from(reasons) != Ok(Reason::COUNT) {
+            return Err(nothing());
+        }
         let mut events =
             RingBuf::try_from(Map::RingBuf(pinned(map::TRACE_EVENTS)?)).map_err(failed)?;
         while events.next().is_some() {}
