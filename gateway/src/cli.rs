@@ -70,7 +70,7 @@ pub enum Command {
     Guard(GuardArgs),
     /// Remove the eBPF guard that stays when the gateway ends
     #[command(after_help = UNGUARD_HELP)]
-    Unguard(UnguardArgs),
+    Unguard(Pinned),
     /// Print the version
     Version,
     /// Print the manual page in troff
@@ -196,16 +196,36 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
+/// Where a gateway is asked.
+#[derive(Debug, Args)]
+pub struct Control {
+    /// The gateway's control socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub socket: PathBuf,
+}
+
+/// Where the eBPF programs of a gateway are, and where it is asked.
+#[derive(Debug, Args)]
+pub struct Pinned {
+    /// Where the programs are pinned: `pin-dir` in the policy files
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PIN_DIR)]
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    pub pin_dir: PathBuf,
+    /// The gateway itself.
+    #[command(flatten)]
+    pub control: Control,
+}
+
 /// Arguments of `gateway status` and `gateway mtu`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
-    /// The gateway's control socket
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    #[arg(value_hint = clap::ValueHint::FilePath)]
-    pub socket: PathBuf,
+    /// The gateway.
+    #[command(flatten)]
+    pub control: Control,
 }
 
 /// Arguments of `gateway trace`.
@@ -242,14 +262,9 @@ pub struct TraceArgs {
     /// who can read it can read what was captured
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub keys: Option<PathBuf>,
-    /// Where the programs are pinned: `pin-dir` in the policy files
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_PIN_DIR)]
-    #[arg(value_hint = clap::ValueHint::DirPath)]
-    pub pin_dir: PathBuf,
-    /// The gateway's control socket
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    #[arg(value_hint = clap::ValueHint::FilePath)]
-    pub socket: PathBuf,
+    /// Whose programs.
+    #[command(flatten)]
+    pub pinned: Pinned,
 }
 
 /// An SPI on the command line.
@@ -270,19 +285,6 @@ pub struct GuardArgs {
     /// Directory with the policy files (*.toml)
     #[arg(long, short, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub policies: PathBuf,
-}
-
-/// Arguments of `gateway unguard`.
-#[derive(Debug, Args)]
-pub struct UnguardArgs {
-    /// Where the guard is pinned: `pin-dir` in the policy files
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_PIN_DIR)]
-    #[arg(value_hint = clap::ValueHint::DirPath)]
-    pub pin_dir: PathBuf,
-    /// The control socket of a gateway that may still be running
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    #[arg(value_hint = clap::ValueHint::FilePath)]
-    pub socket: PathBuf,
 }
 
 /// The manual page, with a section for each command, in troff.
@@ -369,7 +371,7 @@ mod tests {
             panic!("another command");
         };
         assert!(args.json);
-        assert_eq!(args.socket, PathBuf::from("/run/gateway/control.sock"));
+        assert_eq!(args.control.socket, PathBuf::from("/run/gateway/control.sock"));
     }
 
     #[test]

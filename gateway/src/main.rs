@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use gateway::cli::{
-    CheckArgs, Cli, Command, GuardArgs, StatusArgs, UnguardArgs, completions, exit, manual,
+    CheckArgs, Cli, Command, GuardArgs, Pinned, StatusArgs, completions, exit, manual,
 };
 use gateway::control::{QueryError, Request, Response, query, render, render_mtu};
 use gateway::driver;
@@ -100,7 +100,7 @@ fn authentication(peer: &PeerConfig) -> Value {
 
 /// `gateway status`.
 fn status(args: &StatusArgs) -> u8 {
-    match query(&args.socket, &Request::Status {}) {
+    match query(&args.control.socket, &Request::Status {}) {
         Ok(Response::Status(report)) => show(args, &report, |report| render(report)),
         other => unanswered(other),
     }
@@ -108,7 +108,7 @@ fn status(args: &StatusArgs) -> u8 {
 
 /// `gateway mtu`.
 fn mtu(args: &StatusArgs) -> u8 {
-    match query(&args.socket, &Request::Mtu {}) {
+    match query(&args.control.socket, &Request::Mtu {}) {
         Ok(Response::Mtu(reports)) => show(args, &reports, |reports| render_mtu(reports)),
         other => unanswered(other),
     }
@@ -161,12 +161,12 @@ fn guard(args: &GuardArgs) -> u8 {
 }
 
 /// `gateway unguard`.
-fn unguard(args: &UnguardArgs) -> u8 {
-    match query(&args.socket, &Request::Status {}) {
+fn unguard(args: &Pinned) -> u8 {
+    match query(&args.control.socket, &Request::Status {}) {
         Err(QueryError::NoDaemon { source, .. })
             if source.kind() != io::ErrorKind::PermissionDenied => {}
         Ok(_) | Err(_) => {
-            let socket = args.socket.display();
+            let socket = args.control.socket.display();
             return failed(&format!("a gateway is running (it has {socket}): stop it first"));
         }
     }

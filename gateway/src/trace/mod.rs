@@ -96,7 +96,7 @@ async fn follow(args: &TraceArgs) -> Result<Sums, TraceError> {
     let mut names = Names::ask(args)?;
     let mut capture = args.write.as_deref().map(create).transpose()?;
     let mut keys = args.keys.as_deref().map(|directory| key_file(directory, &names)).transpose()?;
-    let mut tracer = Tracer::open(&args.pin_dir)?;
+    let mut tracer = Tracer::open(&args.pinned.pin_dir)?;
     let before = tracer.untold()?;
     let mut wish = Wish {
         reasons,

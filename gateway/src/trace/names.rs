@@ -19,7 +19,7 @@ pub(super) struct Names {
 impl Names {
     /// Asks the gateway. Where none answers numbers have to do, unless the selection has names.
     pub(super) fn ask(args: &TraceArgs) -> Result<Self, TraceError> {
-        match query(&args.socket, &Request::Names {}) {
+        match query(&args.pinned.control.socket, &Request::Names {}) {
             Ok(Response::Names(report)) => Ok(Self::new(report)),
             Ok(Response::Error(error)) => Err(TraceError::Refused(error)),
             Ok(Response::Status(_) | Response::Mtu(_)) => {
@@ -38,7 +38,8 @@ impl Names {
 
     /// Asks again: SAs are replaced, and rules loaded anew. Whether there was an answer.
     pub(super) fn renew(&mut self, args: &TraceArgs) -> bool {
-        let Ok(Response::Names(report)) = query(&args.socket, &Request::Names {}) else {
+        let Ok(Response::Names(report)) = query(&args.pinned.control.socket, &Request::Names {})
+        else {
             return false;
         };
         *self = Self::new(report);
