@@ -9,7 +9,7 @@ use super::SeededRandom;
 use crate::Endpoint;
 use crate::algorithms::IkeSuite;
 use crate::crypto::protect::{Opener, Sealer};
-use crate::keys::IkeKeys;
+use crate::keys::{IkeKeys, signed_octets};
 
 /// The keys of one end of an IKE SA, to read and to write messages in its name. What is written
 /// leaves no trace in that end: its own next request has the number that a forged one may have
@@ -122,6 +122,14 @@ impl Forge {
     pub fn body_len(&self, plaintext_len: usize) -> Option<usize> {
         let header = self.header(ExchangeType::INFORMATIONAL, false, 0);
         Some(self.sealer(&header)?.body_len(plaintext_len))
+    }
+
+    /// What AUTH of this end covers (RFC 7296 2.15): its first message, the other end's nonce, and
+    /// the body of its identification.
+    #[must_use]
+    pub fn signed_octets(&self, message: &[u8], nonce: &[u8], id: &[u8]) -> Vec<u8> {
+        let sk_p = if self.initiator { self.keys.sk_pi() } else { self.keys.sk_pr() };
+        signed_octets(self.suite.prf, sk_p, message, nonce, id, &[])
     }
 
     fn sealer(&self, header: &Header) -> Option<Sealer> {

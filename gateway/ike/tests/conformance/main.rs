@@ -8,6 +8,7 @@
     reason = "a test may panic; clippy knows tests by their attribute and not their helpers"
 )]
 
+mod auth;
 mod childless;
 mod configuration;
 mod cookies;
@@ -17,6 +18,7 @@ mod extensions;
 mod follow_up;
 mod header;
 mod negotiation;
+mod older_signatures;
 mod outside;
 mod rekey;
 mod renewal;

@@ -8,6 +8,7 @@ use gateway_ike::config::{Identity, Mode};
 use gateway_ike::reason::Cause;
 use gateway_wire::{PayloadType, SecurityAssociation, TransformType};
 
+use super::auth::nonce_of;
 use super::*;
 
 fn sa_of<'a>(payloads: &'a [Payload<'_>]) -> &'a SecurityAssociation {
@@ -16,15 +17,6 @@ fn sa_of<'a>(payloads: &'a [Payload<'_>]) -> &'a SecurityAssociation {
         _ => None,
     });
     sa.unwrap()
-}
-
-fn nonce_of(datagram: &[u8]) -> Vec<u8> {
-    let message = Message::decode(datagram).unwrap();
-    let nonce = message.payloads.iter().find_map(|p| match p {
-        Payload::Nonce(nonce) => Some(nonce.0.to_vec()),
-        _ => None,
-    });
-    nonce.unwrap()
 }
 
 /// An AEAD and a classical proposal.
@@ -244,6 +236,23 @@ fn ike_auth_offers_no_key_exchange() {
     let payloads = opened.payloads().unwrap();
     let mut transforms = sa_of(&payloads).proposals.iter().flat_map(|p| &p.transforms);
     assert!(transforms.all(|t| t.kind != TransformType::KE));
+}
+
+#[test]
+fn a_value_of_a_key_exchange_that_no_proposal_has_is_passed_over() {
+    let mut simulation = connected();
+    let request = rekey::child_request(&simulation, "10.1.0.0/24", None);
+    let with_value = resealed(&simulation, 0, &request, |payloads| {
+        let method = gateway_wire::KeMethod::CURVE25519;
+        let ke = gateway_wire::KeyExchange { method, data: &[9; 32] };
+        payloads.push(Payload::KeyExchange(ke));
+    });
+    let answer = rekey::send(&mut simulation, &with_value);
+    let payloads = answer.payloads().unwrap();
+    assert!(payloads.iter().all(|p| p.payload_type() != PayloadType::KE));
+    let mut transforms = sa_of(&payloads).proposals.iter().flat_map(|p| &p.transforms);
+    assert!(transforms.all(|t| t.kind != TransformType::KE));
+    assert_eq!(children(&simulation, 1), 2);
 }
 
 #[test]
