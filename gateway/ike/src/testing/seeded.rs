@@ -79,6 +79,12 @@ impl FastKeyExchange {
         Self(std::sync::atomic::AtomicU64::new(seed))
     }
 
+    /// What both ends get from the value of the initiator and that of the responder.
+    #[must_use]
+    pub fn secret(initiator: &[u8], responder: &[u8]) -> Zeroizing<Vec<u8>> {
+        prf(Prf::HmacSha256, b"fast", &[initiator, responder])
+    }
+
     fn value(&self, length: usize) -> Result<Vec<u8>, KeyExchangeError> {
         let count = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut random = SeededRandom::new(count ^ 0x5eed);
@@ -103,7 +109,7 @@ impl KeyExchange for FastKeyExchange {
             return Err(KeyExchangeError::InvalidPublicValue);
         }
         let value = self.value(group.answer_len())?;
-        Ok(Agreed { secret: secret(initiator, &value), value })
+        Ok(Agreed { secret: Self::secret(initiator, &value), value })
     }
 }
 
@@ -120,10 +126,6 @@ impl PendingKeyExchange for Pending {
         if peer.len() != self.group.answer_len() {
             return Err(KeyExchangeError::InvalidPublicValue);
         }
-        Ok(secret(&self.public, peer))
+        Ok(FastKeyExchange::secret(&self.public, peer))
     }
-}
-
-fn secret(initiator: &[u8], responder: &[u8]) -> Zeroizing<Vec<u8>> {
-    prf(Prf::HmacSha256, b"fast", &[initiator, responder])
 }

@@ -19,6 +19,7 @@ mod follow_up;
 mod header;
 mod negotiation;
 mod older_signatures;
+mod other_algorithms;
 mod outside;
 mod rekey;
 mod renewal;
