@@ -22,10 +22,13 @@ use gateway_ike::counters::Counter;
 use gateway_ike::error::{AuthenticationFault, Error};
 use gateway_ike::event::EventKind;
 use gateway_ike::io::Path;
-use gateway_ike::testing::{Faults, Forge, Simulation, peer, policies, proposals, protect};
+use gateway_ike::keys::{ChildKeys, IkeKeys};
+use gateway_ike::testing::{
+    FastKeyExchange, Faults, Forge, Simulation, peer, policies, proposals, protect,
+};
 use gateway_wire::{
-    Authentication, Configuration, ConfigurationAttribute, CpAttribute, CpType, ExchangeType,
-    Header, NotifyType, Payload, PayloadType,
+    Authentication, Configuration, ConfigurationAttribute, CpAttribute, CpType, Delete,
+    ExchangeType, Header, Message, NotifyType, Payload, PayloadType, ProtocolId,
 };
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -214,6 +217,70 @@ fn an_end_whose_auth_does_not_come_from_the_same_eap_is_refused() {
             assert!(simulation.nodes[1 - of].kernel.children.is_empty());
         }
     }
+}
+
+/// RFC 7296 2.16: the key of EAP serves nothing else. The keys of the Child SA come from what was
+/// sent, and from nothing that only EAP knows.
+#[test]
+fn the_key_of_eap_makes_auth_and_nothing_else() {
+    let simulation = connect(|_| {});
+    let [request, answer] = [0, 1].map(|node: usize| simulation.nodes[node].sent[0].1.clone());
+    let (header, ..) = Header::decode(&answer).unwrap();
+    let sent = |datagram: &[u8]| {
+        let message = Message::decode(datagram).unwrap();
+        let mut sent = (Vec::new(), Vec::new());
+        for payload in &message.payloads {
+            match payload {
+                Payload::KeyExchange(ke) => sent.0 = ke.data.to_vec(),
+                Payload::Nonce(nonce) => sent.1 = nonce.0.to_vec(),
+                _ => {}
+            }
+        }
+        sent
+    };
+    let ((ke_i, ni), (ke_r, nr)) = (sent(&request), sent(&answer));
+    let status = simulation.nodes[0].endpoint.status(simulation.now);
+    let suite = status.ike_sas[0].suite.unwrap();
+    let secret = FastKeyExchange::secret(&ke_i, &ke_r);
+    let spis = (header.initiator_spi, header.responder_spi);
+    let keys = IkeKeys::derive(suite, &secret, &ni, &nr, spis.0, spis.1);
+    let child = simulation.nodes[0].kernel.children.values().next().unwrap();
+    let keys = ChildKeys::derive(suite.prf, keys.sk_d(), None, &ni, &nr, &[], child.suite);
+    let (outbound, inbound) = keys.by_direction(true);
+    assert_eq!(*child.outbound.encryption_key, *outbound.0);
+    assert_eq!(*child.inbound.encryption_key, *inbound.0);
+}
+
+/// RFC 7296 2.16: the IKE SA stands when EAP is through, and no sooner.
+#[test]
+fn nothing_but_ike_auth_is_taken_before_eap_is_through() {
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    simulation.configure(1, policies_of_b(|_| {}));
+    simulation.configure(0, policies_of_user("alice", |_| {}));
+    simulation.acquire(0, "to-b");
+    let started = |simulation: &Simulation| {
+        let counters = simulation.nodes[0].endpoint.counters();
+        counters.value(Counter::EapStarted)
+    };
+    while started(&simulation) == 0 {
+        assert!(simulation.step(simulation.now + MINUTE));
+    }
+    // A's answer to B's first question is under way, and what comes here is sooner there.
+    let forge = Forge::of(&simulation.nodes[0].endpoint).unwrap();
+    let (path, octets) = simulation.nodes[0].sent.last().unwrap().clone();
+    let (next, ..) = Header::decode(&octets).unwrap();
+    let to = Path { local: path.remote, remote: path.local };
+    let before = simulation.nodes[1].sent.len();
+    for exchange in [ExchangeType::INFORMATIONAL, ExchangeType::CREATE_CHILD_SA] {
+        let delete = Delete { protocol: ProtocolId::IKE, spis: Vec::new() };
+        let header = forge.header(exchange, false, next.message_id.0);
+        let early = forge.seal(&header, &[Payload::Delete(delete)]).unwrap();
+        simulation.input(1, Input::Datagram { path: to, octets: &early });
+        assert_eq!(simulation.nodes[1].sent.len(), before, "{exchange}");
+    }
+    assert_eq!(simulation.nodes[1].endpoint.status(simulation.now).half_open, 1);
+    simulation.run(MINUTE);
+    assert!(agreed(&simulation), "and EAP goes on as if nothing had been");
 }
 
 /// Connects a user whose first IKE_AUTH request also asks for an address, which ours does not.

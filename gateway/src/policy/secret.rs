@@ -252,8 +252,19 @@ mod tests {
         ] {
             assert_eq!(base64(text.as_bytes()), None, "{text}");
         }
-        assert!(key(b"0x123", 0o600).unwrap_err().contains("begins with 0x"));
         assert!(key(b"0sZ", 0o600).unwrap_err().contains("begins with 0s"));
+    }
+
+    #[test]
+    fn what_is_said_to_be_hexadecimal_and_is_not_is_refused() {
+        for content in ["0x123", "0x0g", "0x 00", "0x00 ", "0x0x00", "0x+1", "0x00\n00", "0xé0"] {
+            let refused = key(content.as_bytes(), 0o600).unwrap_err();
+            assert!(refused.contains("begins with 0x"), "{content}: {refused}");
+        }
+        // What does not begin so is taken as it stands, digits or not.
+        for content in ["00fFa0", "x00", "0X00", " 0x00"] {
+            assert_eq!(key(content.as_bytes(), 0o600).unwrap(), content.as_bytes());
+        }
     }
 
     #[test]

@@ -141,14 +141,25 @@ fn a_first_message_without_our_spi_is_no_first_message() {
     assert_eq!(header(&init).responder_spi, IkeSpi::ZERO);
     let mut named = init.clone();
     named[8..16].fill(1);
-    let mut anonymous = init.clone();
+    let mut anonymous = init;
     anonymous[..8].fill(0);
-    let mut later = init;
-    later[23] = 1;
-    for wrong in [named, anonymous, later] {
+    for wrong in [named, anonymous] {
         assert!(deliver(&mut simulation, 1, &wrong).is_empty());
     }
+    assert_eq!(counter(&simulation, 1, Counter::InvalidInit), 2);
+}
+
+#[test]
+fn a_first_message_under_another_number_than_zero_is_refused() {
+    let (mut simulation, init) = begun(policies_of_a(), policies_of_b());
+    for id in [1, 2, u32::MAX] {
+        let mut later = init.clone();
+        later[20..24].copy_from_slice(&u32::to_be_bytes(id));
+        assert!(deliver(&mut simulation, 1, &later).is_empty(), "{id}");
+    }
     assert_eq!(counter(&simulation, 1, Counter::InvalidInit), 3);
+    assert!(simulation.nodes[1].endpoint.is_empty());
+    assert_eq!(deliver(&mut simulation, 1, &init).len(), 1);
 }
 
 #[test]

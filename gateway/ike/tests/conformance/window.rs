@@ -131,6 +131,22 @@ fn every_retry_of_ike_sa_init_has_the_number_zero() {
     assert!(inits.iter().all(|h| h.message_id.0 == 0 && h.responder_spi == IkeSpi::ZERO));
 }
 
+#[test]
+fn ike_auth_under_another_number_than_one_is_not_taken() {
+    let (mut simulation, auth) = half_open();
+    let forge = forge(&simulation, 0);
+    let opened = forge.open(&auth).unwrap();
+    for id in [0, 2, 3, u32::MAX] {
+        let header = forge.header(ExchangeType::IKE_AUTH, false, id);
+        let other = forge.seal(&header, &opened.payloads().unwrap()).unwrap();
+        assert!(deliver(&mut simulation, 1, &other).is_empty(), "{id}");
+    }
+    assert_eq!(counter(&simulation, 1, Counter::OutsideWindow), 4);
+    assert_eq!(counter(&simulation, 1, Counter::IkeSaEstablished), 0);
+    assert_eq!(deliver(&mut simulation, 1, &auth).len(), 1);
+    assert_eq!(counter(&simulation, 1, Counter::IkeSaEstablished), 1);
+}
+
 /// A has another rule with B, that is to be up always.
 fn one_more(policies: PolicySet, n: u8) -> PolicySet {
     let local = format!("10.1.{n}.0/24").parse().unwrap();
