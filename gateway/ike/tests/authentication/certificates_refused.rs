@@ -285,6 +285,21 @@ fn hash_and_url_is_refused_by_its_name() {
     }
 }
 
+/// RFC 7296 3.6: who authenticates by a certificate shows it.
+#[test]
+fn who_leaves_its_certificate_out_is_told_that_there_is_none() {
+    for (from, name) in [(0, "a.test"), (1, "b.test")] {
+        let shows = certified(&Authority::new("Root"), &Subject::new(name, KeyKind::P256));
+        let both = if from == 0 { ends(shows, psk()) } else { ends(psk(), shows) };
+        let mut simulation = beginning(both);
+        let said = shown_instead(&mut simulation, from, &[]);
+        assert_eq!(said, [NotifyType::AUTHENTICATION_FAILED]);
+        simulation.run(MINUTE);
+        let found = certificate_fault(&mut simulation, 1 - from);
+        assert_eq!(found, CertificateFault::Absent);
+    }
+}
+
 /// RFC 7296 1.2, 3.6: the certificate whose key has made AUTH is the first one. No other is looked for
 /// among those that come behind it.
 #[test]

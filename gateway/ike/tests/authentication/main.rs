@@ -28,7 +28,9 @@ use gateway_ike::config::{
 };
 use gateway_ike::counters::Counter;
 use gateway_ike::crypto::signature::{KeyKind, SigningKey};
-use gateway_ike::crypto::x509::{CertificateFault, Credential, Revocation};
+use gateway_ike::crypto::x509::{
+    Certificate, CertificateFault, Credential, Revocation, certificates_from_pem,
+};
 use gateway_ike::error::{AuthenticationFault, Error};
 use gateway_ike::event::EventKind;
 use gateway_ike::reason::{Cause, FieldName};
@@ -94,10 +96,14 @@ fn configure(change: impl Fn(&mut PeerConfig, usize), [a, b]: [End; 2]) -> [Poli
     ]
 }
 
-fn run([a, b]: [PolicySet; 2]) -> Simulation {
+fn run(policies: [PolicySet; 2]) -> Simulation {
+    run_at(NOW, policies)
+}
+
+fn run_at(now: Duration, [a, b]: [PolicySet; 2]) -> Simulation {
     let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
     for node in [0, 1] {
-        simulation.input(node, Input::WallClock(NOW));
+        simulation.input(node, Input::WallClock(now));
     }
     simulation.configure(1, b);
     simulation.configure(0, a);
@@ -150,7 +156,7 @@ fn cause_of(fault: &AuthenticationFault) -> Cause {
         AuthenticationFault::Certificate(fault) => match fault {
             F::TooMany { .. } | F::TooLarge { .. } => Cause::Limit,
             F::NoTime | F::Expired { .. } | F::NotYetValid { .. } => Cause::Validity,
-            F::ByUrl => Cause::Absent,
+            F::Absent | F::ByUrl => Cause::Absent,
             F::NoChain { .. } => Cause::Chain,
             F::Revoked(_)
             | F::RevocationUnknown(_)
@@ -196,6 +202,35 @@ fn every_kind_of_key_authenticates_with_a_certificate_in_both_roles() {
             assert!(certificate.subject.to_string().ends_with(".test"), "{certificate:?}");
             assert!(proof.scheme.is_some());
         }
+    }
+}
+
+/// The library that issues certificates here knows nothing of P-521; OpenSSL has issued these.
+#[test]
+fn a_certificate_of_a_p521_key_authenticates_in_both_roles_with_sha512() {
+    let [ca, leaf] = [
+        include_bytes!("../keys/p521-ca.pem").as_slice(),
+        include_bytes!("../keys/p521.sha512.pem"),
+    ]
+    .map(|pem| certificates_from_pem(pem).unwrap());
+    let now = Duration::from_secs(Certificate::from_der(&leaf[0]).unwrap().not_before().0 + 1);
+    let pem = SigningKey::from_pem(key(KeyKind::P521)).unwrap();
+    let credential = Arc::new(Credential::new(leaf, pem).unwrap());
+    let p521 = || {
+        let local = LocalAuth::Certificate(Arc::clone(&credential));
+        (local, RemoteAuth::Certificate(Arc::new(certificates::trust_in(&ca))))
+    };
+    for at in [0, 1] {
+        let mut both = ends(psk(), psk());
+        (both[at].local, both[1 - at].remote) = p521();
+        both[at].id = Identity::Fqdn("p521.test".to_owned());
+        let simulation = run_at(now, configure(|_, _| {}, both));
+        assert!(simulation.has_one_child_each().unwrap(), "{at}");
+        let status = simulation.nodes[1 - at].endpoint.status(simulation.now);
+        let proof = status.ike_sas[0].remote_auth.as_ref().unwrap();
+        assert_eq!(proof.scheme, Some(SignatureScheme::EcdsaSha512));
+        let shown = proof.certificate.as_ref().unwrap();
+        assert_eq!(shown.subject.to_string(), "O=Test, CN=p521.test");
     }
 }
 
