@@ -420,6 +420,15 @@ fn what_has_a_range_is_taken_within_it_only() {
     assert!(checked > 20, "{checked}");
 }
 
+/// More could not be followed to a root (webpki), whatever the file says.
+#[test]
+fn a_chain_limit_that_could_never_be_reached_is_refused() {
+    loaded("[gateway]\ncertificate-chain-limit = 7\n");
+    let found = errors("[gateway]\ncertificate-chain-limit = 8\n");
+    let expected = "x.toml:2:27: gateway.certificate-chain-limit: 8 is out of range: expected ";
+    assert!(found.starts_with(expected) && found.contains("1 to 7"), "{found}");
+}
+
 #[test]
 fn limits_are_what_the_file_says() {
     let loaded = loaded(

@@ -65,7 +65,8 @@ pub struct EndpointConfig {
     pub reassembly_limit: usize,
     /// How long it may take, from the first fragment of a message that comes, until all have come.
     pub reassembly_timeout: Duration,
-    /// Certificates that a peer may send, its own included.
+    /// Certificates that a peer may send, its own included; 7 at most make a chain, since webpki
+    /// takes no more than six of authorities.
     pub certificate_chain_limit: usize,
     /// Octets that each of them may have.
     pub certificate_size_limit: usize,
@@ -118,7 +119,7 @@ impl Default for EndpointConfig {
             fragment_size: 1280,
             reassembly_limit: 32_768,
             reassembly_timeout: Duration::from_secs(60),
-            certificate_chain_limit: 8,
+            certificate_chain_limit: 7,
             certificate_size_limit: 16_384,
         }
     }

@@ -226,6 +226,27 @@ fn chains_that_are_too_long_or_certificates_too_large_are_refused() {
     assert!(matches!(found, CertificateFault::TooLarge { limit: 100, .. }), "{found}");
 }
 
+/// The longest chain that the default allows is followed to its root, and a longer one is refused for
+/// its length, with what is allowed beside it.
+#[test]
+fn seven_certificates_lead_to_a_root_and_eight_are_refused() {
+    let of_length = |length: usize| {
+        let root = Authority::new("Root");
+        let mut lowest = root.intermediate("1");
+        for n in 2..length {
+            lowest = lowest.intermediate(&n.to_string());
+        }
+        let (local, _) = certified(&lowest, &Subject::new("a.test", KeyKind::P256));
+        let LocalAuth::Certificate(credential) = &local else { panic!("a certificate") };
+        assert_eq!(credential.chain().count(), length);
+        let a = (local, RemoteAuth::Certificate(Arc::new(trust(&root))));
+        run(configure(|_, _| {}, ends(a, psk())))
+    };
+    assert!(of_length(7).has_one_child_each().unwrap());
+    let found = certificate_fault(&mut of_length(8), 1);
+    assert_eq!(found, CertificateFault::TooMany { found: 8, limit: 7 });
+}
+
 /// One end proves who it is with these certificates in place of its own; gives what the other one says
 /// to that.
 fn shown_instead(

@@ -123,9 +123,9 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
     ),
     key(
         "certificate-chain-limit",
-        Number(1, 32),
-        Default("8"),
-        "Certificates that a peer may send, its own included.",
+        Number(1, 7),
+        Default("7"),
+        "Certificates that a peer may send, its own included. A chain with more than six of authorities is never followed.",
     ),
     key(
         "certificate-size-limit",
