@@ -63,26 +63,36 @@ pub fn init(filter: &str, format: Format) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Characters of the text of one milestone, and of each of its fields.
-const MOST_CHARACTERS: usize = 1024;
-
-/// The text of a milestone: one line of at most 1024 characters, whatever a peer has sent.
+/// The text of a milestone: one line of at most so many characters, whatever a peer has sent; what is
+/// cut ends in `…`.
 #[must_use]
-pub fn line(event: &Event) -> String {
-    cut(event.to_string())
+pub fn line(event: &Event, most: usize) -> String {
+    Cut { most, times: 0 }.cut(event.to_string())
 }
 
-fn cut(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(MOST_CHARACTERS) {
-        text.truncate(end);
-        text.push('…');
+/// Cuts what is too long.
+struct Cut {
+    most: usize,
+    /// How many texts were.
+    times: u64,
+}
+
+impl Cut {
+    fn cut(&mut self, mut text: String) -> String {
+        if let Some((end, _)) = text.char_indices().nth(self.most) {
+            text.truncate(end);
+            text.push('…');
+            self.times = self.times.saturating_add(1);
+        }
+        text
     }
-    text
 }
 
 /// Writes a milestone of the IKE core, at its level and with its fields. The text of the event
 /// gives the reason; of a refusal the fields give its cause, what nearly matched, and both sides.
-pub fn milestone(event: &Event) {
+/// None of them has more than `most` characters; whether anything was cut.
+pub fn milestone(event: &Event, most: usize) -> bool {
+    let mut cut = Cut { most, times: 0 };
     let ike_sa = event.ike_sa.map(|id| id.0);
     let peer = event.peer.as_deref();
     let path = event.path.map(tracing::field::display);
@@ -91,17 +101,17 @@ pub fn milestone(event: &Event) {
     let refusal = event.refusal.as_deref();
     let cause = refusal.map(|r| r.cause.name());
     let nearest = refusal.and_then(|r| r.nearest_candidate());
-    let side = |values: fn(&Field) -> &[String]| {
+    let mut side = |values: fn(&Field) -> &[String]| {
         let words = |f: &Field| format!("{}={}", f.name, values(f).join(","));
         let shown = |f: &&Field| f.fits != Some(true);
         let words = nearest.map(|c| c.fields.iter().filter(shown).map(words).collect::<Vec<_>>());
-        words.map(|words| cut(words.join(" ")))
+        words.map(|words| cut.cut(words.join(" ")))
     };
     let (ours, theirs) = (side(|f| &f.ours), side(|f| &f.theirs));
     let (ours, theirs) = (ours.as_deref(), theirs.as_deref());
-    let nearest = nearest.map(|c| cut(c.to_string())).filter(|words| !words.is_empty());
+    let nearest = nearest.map(|c| cut.cut(c.to_string())).filter(|words| !words.is_empty());
     let nearest = nearest.as_deref();
-    let text = line(event);
+    let text = cut.cut(event.to_string());
     macro_rules! write {
         ($level:ident) => {
             tracing::$level!(
@@ -114,6 +124,7 @@ pub fn milestone(event: &Event) {
         Level::Info => write!(info),
         Level::Debug => write!(debug),
     }
+    cut.times > 0
 }
 
 #[cfg(test)]
@@ -152,7 +163,8 @@ mod tests {
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            milestone(&Event {
+            let note = |event: &Event| milestone(event, 100);
+            let whole = note(&Event {
                 ike_sa: Some(IkeSaId(7)),
                 spis: Some((
                     IkeSpi([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]),
@@ -167,7 +179,8 @@ mod tests {
                 kind: EventKind::Closed("the peer deleted it"),
                 refusal: None,
             });
-            milestone(&Event {
+            assert!(!whole);
+            note(&Event {
                 ike_sa: None,
                 spis: None,
                 peer: None,
@@ -176,7 +189,7 @@ mod tests {
                 kind: EventKind::CookieMode(true),
                 refusal: None,
             });
-            milestone(&refused());
+            assert!(note(&refused()), "and that is told");
         });
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> =
@@ -197,7 +210,7 @@ mod tests {
         assert_eq!(lines[2]["ours"], "remote_identity=FQDN a.example");
         assert_eq!(lines[2]["theirs"], "remote_identity=FQDN b.example");
         let message = lines[2]["message"].as_str().unwrap();
-        assert_eq!(message.chars().count(), MOST_CHARACTERS + 1, "{message}");
+        assert_eq!(message.chars().count(), 100 + 1, "{message}");
     }
 
     /// A refusal with more text than a line has room for.

@@ -8,11 +8,6 @@ use gateway_wire::{Configuration, ConfigurationAttribute, CpAttribute, CpType};
 use crate::config::Families;
 use crate::leases::Lease;
 
-/// Attributes above which a reply is refused.
-const MOST_ATTRIBUTES: usize = 64;
-/// Name servers that are kept of a reply.
-const MOST_NAME_SERVERS: usize = 8;
-
 /// What a peer has assigned to us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Assignment {
@@ -20,6 +15,15 @@ pub(crate) struct Assignment {
     pub(crate) lease: Lease,
     /// The name servers to ask through the tunnel, in the peer's order.
     pub(crate) dns: Vec<IpAddr>,
+}
+
+/// How much of an answer is looked at, and kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Attributes above which it is refused.
+    pub(crate) attributes: usize,
+    /// Name servers that are kept.
+    pub(crate) name_servers: usize,
 }
 
 /// What is wrong with a peer's answer to our request for addresses.
@@ -34,9 +38,14 @@ pub enum ConfigurationFault {
     /// There are no addresses in it.
     #[error("it has no address")]
     NoAddress,
-    /// More attributes than anybody needs.
-    #[error("it has {0} attributes, more than {MOST_ATTRIBUTES}")]
-    TooManyAttributes(usize),
+    /// More attributes than are looked at.
+    #[error("it has {found} attributes, `cfg-attribute-limit` is {limit}")]
+    TooManyAttributes {
+        /// As many as there are.
+        found: usize,
+        /// As many as may be.
+        limit: usize,
+    },
     /// An attribute has not the length of its kind.
     #[error("attribute {kind} has {length} octets")]
     Length {
@@ -100,20 +109,23 @@ impl Assignment {
     /// What a peer answers to a request for addresses of these families.
     ///
     /// Attributes that we have not asked for and do not know are ignored (RFC 7296 3.15.1), and so
-    /// are name servers at addresses that no host can have, with which some fill up.
+    /// are name servers at addresses that no host can have, with which some fill up. The number is
+    /// that of the name servers that are left out because there are too many.
     ///
     /// # Errors
     /// The answer is not what we can use: then nothing of it is.
     pub(crate) fn read(
         families: Families,
         answer: Option<&Configuration<'_>>,
-    ) -> Result<Self, ConfigurationFault> {
+        bounds: Bounds,
+    ) -> Result<(Self, usize), ConfigurationFault> {
         let answer = answer.ok_or(ConfigurationFault::Missing)?;
         if answer.kind != CpType::CFG_REPLY {
             return Err(ConfigurationFault::NoReply(answer.kind));
         }
-        if answer.attributes.len() > MOST_ATTRIBUTES {
-            return Err(ConfigurationFault::TooManyAttributes(answer.attributes.len()));
+        let (found, limit) = (answer.attributes.len(), bounds.attributes);
+        if found > limit {
+            return Err(ConfigurationFault::TooManyAttributes { found, limit });
         }
         let mut found = Self::default();
         let mut has_netmask = false;
@@ -164,12 +176,13 @@ impl Assignment {
         if found.lease == Lease::default() {
             return Err(ConfigurationFault::NoAddress);
         }
-        Ok(found)
+        let too_many = found.dns.len().saturating_sub(bounds.name_servers);
+        found.dns.truncate(bounds.name_servers);
+        Ok((found, too_many))
     }
 
     fn add_name_server(&mut self, address: IpAddr) {
-        let room = self.dns.len() < MOST_NAME_SERVERS;
-        if room && is_usable(address) && !self.dns.contains(&address) {
+        if is_usable(address) && !self.dns.contains(&address) {
             self.dns.push(address);
         }
     }
@@ -206,6 +219,7 @@ mod tests {
 
     const V4: Families = Families { v4: true, v6: false };
     const BOTH: Families = Families { v4: true, v6: true };
+    const BOUNDS: Bounds = Bounds { attributes: 64, name_servers: 8 };
     const V6_ADDRESS: &[u8] = &[0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 64];
 
     fn read(
@@ -224,7 +238,8 @@ mod tests {
             .iter()
             .map(|(kind, value)| ConfigurationAttribute { kind: *kind, value })
             .collect();
-        Assignment::read(families, Some(&Configuration { kind, attributes }))
+        let answer = Configuration { kind, attributes };
+        Assignment::read(families, Some(&answer), BOUNDS).map(|(found, _)| found)
     }
 
     const IP4: CpAttribute = CpAttribute::INTERNAL_IP4_ADDRESS;
@@ -260,7 +275,7 @@ mod tests {
         use ConfigurationFault as Fault;
         let good: (CpAttribute, &[u8]) = (IP4, &[10, 9, 0, 7]);
         let length = |kind, length| Fault::Length { kind, length };
-        assert_eq!(Assignment::read(V4, None), Err(Fault::Missing));
+        assert_eq!(Assignment::read(V4, None, BOUNDS), Err(Fault::Missing));
         let request = read_as(CpType::CFG_REQUEST, V4, &[good]);
         assert_eq!(request, Err(Fault::NoReply(CpType::CFG_REQUEST)));
         for (attributes, fault) in [
@@ -276,7 +291,7 @@ mod tests {
             (vec![good, (MASK, &[255])], length(MASK, 1)),
             (vec![good, (DNS4, &[1, 2])], length(DNS4, 2)),
             (vec![good, (DNS6, &[1, 2])], length(DNS6, 2)),
-            (vec![good; 65], Fault::TooManyAttributes(65)),
+            (vec![good; 65], Fault::TooManyAttributes { found: 65, limit: 64 }),
         ] {
             assert_eq!(read(V4, &attributes), Err(fault), "{attributes:?}");
         }

@@ -158,6 +158,14 @@ counters! {
     NoProposalChosen => "ike_no_proposal_chosen",
     /// No rule covers the selectors.
     TsUnacceptable => "ike_ts_unacceptable",
+    /// The record of a refusal was too large, and what is least near was left out.
+    RefusalShortened => "refusals_shortened",
+    /// A peer has told more name servers than are kept.
+    NameServersLeftOut => "ike_name_servers_left_out",
+    /// A CFG_REPLY was refused because it has too many attributes.
+    CfgAttributeLimit => "ike_cfg_attribute_limit",
+    /// A peer has deleted so many SAs while it owed us an answer that one of them was forgotten.
+    DeletedSpiForgotten => "ike_deleted_spi_forgotten",
     /// A peer gave us no address, or none that we could use.
     NoAddressReceived => "ike_no_address_received",
     /// An IKE SA was established.
@@ -178,6 +186,8 @@ counters! {
     TemporaryFailure => "ike_temporary_failure",
     /// IKE_FOLLOWUP_KE that belongs to nothing here, or to nothing any more.
     StateNotFound => "ike_state_not_found",
+    /// A peer has begun so much with additional key exchanges that the oldest was forgotten.
+    FollowUpForgotten => "ike_followup_ke_forgotten",
     /// A peer has begun additional key exchanges and did not go on with them in time.
     FollowUpTimeout => "ike_followup_ke_timeout",
     /// Something was not done on an IKE SA, since too much waits there already.

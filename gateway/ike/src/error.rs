@@ -8,7 +8,6 @@ use crate::config::EapMethod;
 use crate::crypto::key_exchange::KeyExchangeError;
 use crate::crypto::x509::CertificateFault;
 pub use crate::eap::Fault as EapFault;
-use crate::endpoint::MOST_TRANSFORMS;
 use crate::io::KernelError;
 use crate::random::RandomFailed;
 use crate::reason::Refusal;
@@ -36,8 +35,15 @@ pub enum Error {
     #[error("no common proposal: {0}")]
     NoProposalChosen(Box<Refusal>),
     /// An initiator proposes more than is looked at.
-    #[error("the SA payload has {0} proposals and transforms: {MOST_TRANSFORMS} are the most")]
-    TooManyTransforms(usize),
+    #[error(
+        "the SA payload has {found} proposals and transforms, `init-transform-limit` is {limit}"
+    )]
+    TooManyTransforms {
+        /// As many as there are.
+        found: usize,
+        /// As many as may be.
+        limit: usize,
+    },
     /// The KE payload is for another method than the one chosen.
     #[error("key exchange method {wanted} is wanted")]
     InvalidKePayload {
@@ -290,7 +296,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         // RFC 7296 has no notification for what is not acceptable in other ways; this is what others
         // send.
         Error::NoProposalChosen(_)
-        | Error::TooManyTransforms(_)
+        | Error::TooManyTransforms { .. }
         | Error::Mode(_)
         | Error::NotQuantumSafe(_)
         | Error::NotChildless(_)

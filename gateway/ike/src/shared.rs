@@ -152,9 +152,12 @@ impl Shared {
         self.outputs.push_back(Output::Keepalive { path });
     }
 
-    pub(crate) fn event(&mut self, event: Event) {
-        if let Some(refusal) = &event.refusal {
+    pub(crate) fn event(&mut self, mut event: Event) {
+        if let Some(refusal) = &mut event.refusal {
             self.counters.count_refusal(refusal.cause);
+            if refusal.shorten(self.config.refusal_size_limit) {
+                self.count(Counter::RefusalShortened);
+            }
         }
         self.outputs.push_back(Output::Event(event));
     }
@@ -221,7 +224,7 @@ impl Shared {
         ours: Option<Lease>,
     ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
         let (local, remote) = selector::of_rule(rule);
-        let local = selector::assigned(rule, local, ours);
+        let local = selector::assigned(self.config.selector_pair_limit, rule, local, ours);
         let Action::Protect(protect) = &rule.action else { return (local, remote) };
         let peer = self.policies.peers.get(&protect.peer);
         if peer.is_none_or(|p| p.pool.is_none()) {
@@ -229,7 +232,7 @@ impl Shared {
         }
         let holder = Holder { peer: PeerName::clone(&protect.peer), user: user.cloned() };
         let own = self.leases.of(&holder).selectors();
-        (local, selector::narrow(&remote, &own))
+        (local, selector::narrow(self.config.selector_pair_limit, &remote, &own))
     }
 
     /// Gives a peer addresses of its pool, as far as there are any.

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_ike::config::{Families, Mode, PeerConfig, PolicySet, Pool, Renewal, Rule, Start};
+use gateway_ike::config::{
+    EndpointConfig, Families, Mode, PeerConfig, PolicySet, Pool, Renewal, Rule, Start,
+};
 use gateway_ike::counters::Counter;
 use gateway_ike::event::EventKind;
 use gateway_ike::io::{ChildSpec, Path};
@@ -297,7 +299,16 @@ fn a_rule_that_is_always_up_asks_again() {
 
 /// A has sent IKE_AUTH, and gets B's answer as `change` makes it.
 fn with_answer(change: impl Fn(&mut Vec<Payload<'_>>)) -> Simulation {
-    let mut simulation = pair(policies_of_a(V4, |_| {}), policies_of_b(&["10.9.0.0/24"]));
+    limited_with_answer(&EndpointConfig::default(), change)
+}
+
+fn limited_with_answer(
+    config: &EndpointConfig,
+    change: impl Fn(&mut Vec<Payload<'_>>),
+) -> Simulation {
+    let mut simulation = Simulation::with_config(&[A, B], config, Faults::default(), 1);
+    simulation.configure(1, policies_of_b(&["10.9.0.0/24"]));
+    simulation.configure(0, policies_of_a(V4, |_| {}));
     simulation.acquire(0, "to-b");
     let turned = |path: Path| Path { local: path.remote, remote: path.local };
     simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
@@ -383,6 +394,52 @@ fn a_bad_answer_to_the_request_has_a_name_and_no_effect() {
         }));
     };
     assert_failed(&mut with_answer(refused), "FAILED_CP_REQUIRED");
+}
+
+/// A with these limits gets so many name servers, each twice, and its address.
+fn given_name_servers(config: &EndpointConfig, count: usize) -> Simulation {
+    static SERVERS: [[u8; 4]; 5] =
+        [[10, 2, 0, 1], [10, 2, 0, 2], [10, 2, 0, 3], [10, 2, 0, 4], [10, 2, 0, 5]];
+    limited_with_answer(config, |payloads| {
+        for payload in payloads {
+            if let Payload::Configuration(reply) = payload {
+                reply.attributes.retain(|a| a.kind == CpAttribute::INTERNAL_IP4_ADDRESS);
+                let kind = CpAttribute::INTERNAL_IP4_DNS;
+                let twice = SERVERS[..count].iter().flat_map(|server| [server, server]);
+                let attribute = |value: &'static [u8; 4]| ConfigurationAttribute { kind, value };
+                reply.attributes.extend(twice.map(attribute));
+            }
+        }
+    })
+}
+
+#[test]
+fn attributes_and_name_servers_of_an_answer_have_limits() {
+    let counted = |simulation: &Simulation| {
+        let counters = simulation.nodes[0].endpoint.counters();
+        [Counter::CfgAttributeLimit, Counter::NameServersLeftOut].map(|c| counters.value(c))
+    };
+    let limits = |cfg_attribute_limit, name_server_limit| EndpointConfig {
+        cfg_attribute_limit,
+        name_server_limit,
+        ..EndpointConfig::default()
+    };
+    for (given, kept, left_out) in [(1, 1, 0), (2, 2, 0), (3, 2, 1)] {
+        let simulation = given_name_servers(&limits(64, 2), given);
+        let [child] = children_of_a(&simulation)[..] else { panic!("one Child SA") };
+        assert_eq!(child.name_servers.len(), kept, "{given}");
+        assert_eq!(counted(&simulation), [0, left_out]);
+    }
+    let simulation = given_name_servers(&limits(64, 0), 1);
+    assert!(children_of_a(&simulation)[0].name_servers.is_empty());
+    // An address and five times two.
+    for limit in [12, 11] {
+        let simulation = given_name_servers(&limits(limit, 8), 5);
+        assert_eq!((children_of_a(&simulation).len(), counted(&simulation)), (1, [0, 0]));
+    }
+    let mut simulation = given_name_servers(&limits(10, 8), 5);
+    assert_eq!(counted(&simulation), [1, 0]);
+    assert_failed(&mut simulation, "it has 11 attributes, `cfg-attribute-limit` is 10");
 }
 
 #[test]

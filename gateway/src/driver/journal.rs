@@ -18,9 +18,6 @@ use crate::policy::JournalLimits;
 
 /// How many seconds' worth of lines may come at once.
 const BURST: u32 = 10;
-/// Users of whom it is known how many lines they have caused of late; peers beside them have no limit
-/// here.
-const MOST_BUCKETS: usize = 1024;
 
 /// Who caused something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +48,10 @@ pub(super) struct Journal {
     peers: BTreeMap<(PeerName, Option<UserName>), TokenBucket>,
     /// Lines that were not written.
     unlogged: u64,
+    /// Lines of which not all was written.
+    cut: u64,
+    /// Lines of users that had to do with what is left of their peer's.
+    shared: u64,
     /// Records that had to go for newer ones.
     forgotten: u64,
     of_peers: Kept,
@@ -65,6 +66,8 @@ impl Journal {
             strangers: TokenBucket::new(rate, rate.saturating_mul(BURST)),
             peers: BTreeMap::new(),
             unlogged: 0,
+            cut: 0,
+            shared: 0,
             forgotten: 0,
             of_peers: Kept::default(),
             of_strangers: Kept::default(),
@@ -80,8 +83,7 @@ impl Journal {
                 Source::Stranger(_) => &mut self.of_strangers,
                 Source::Peer(..) | Source::Ourselves => &mut self.of_peers,
             };
-            let limit = self.limits.refusals_kept;
-            let gone = kept.add(limit, seconds, source.clone(), event, refusal);
+            let gone = kept.add(&self.limits, seconds, source.clone(), event, refusal);
             self.forgotten = self.forgotten.saturating_add(gone);
         }
         let may = match source {
@@ -90,7 +92,8 @@ impl Journal {
             Source::Ourselves => true,
         };
         if may {
-            log::milestone(event);
+            let cut = log::milestone(event, self.limits.log_line_limit);
+            self.cut = self.cut.saturating_add(u64::from(cut));
         } else {
             self.unlogged = self.unlogged.saturating_add(1);
         }
@@ -100,11 +103,13 @@ impl Journal {
     /// but few are loud at once: of more than have room all share what is the peer's own.
     fn take_of_peer(&mut self, now: Instant, mut source: (PeerName, Option<UserName>)) -> bool {
         if source.1.is_some() && !self.peers.contains_key(&source) {
-            if self.peers.len() >= MOST_BUCKETS {
+            let limit = self.limits.user_log_limit;
+            if self.peers.len() >= limit {
                 self.peers.retain(|_, bucket| !bucket.is_full(now));
             }
-            if self.peers.len() >= MOST_BUCKETS {
+            if self.peers.len() >= limit {
                 source.1 = None;
+                self.shared = self.shared.saturating_add(1);
             }
         }
         let rate = self.limits.peer_log_rate;
@@ -117,14 +122,15 @@ impl Journal {
         self.peers.retain(|(peer, _), _| policies.peers.contains_key(peer));
     }
 
-    /// Lines that were not written.
-    pub(super) const fn unlogged(&self) -> u64 {
-        self.unlogged
-    }
-
-    /// Records of refusals that had to go for newer ones.
-    pub(super) const fn forgotten(&self) -> u64 {
-        self.forgotten
+    /// Every counter with its name in status.
+    pub(super) fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("log_lines_suppressed", self.unlogged),
+            ("log_lines_cut", self.cut),
+            ("log_lines_of_users_shared", self.shared),
+            ("refusals_forgotten", self.forgotten),
+        ]
+        .into_iter()
     }
 
     /// The refusals of late, the latest first.
@@ -160,12 +166,13 @@ impl Kept {
     /// Keeps a record; gives how many others go for it.
     fn add(
         &mut self,
-        limit: usize,
+        limits: &JournalLimits,
         seconds: u64,
         source: Source,
         event: &Event,
         refusal: &Refusal,
     ) -> u64 {
+        let limit = limits.refusals_kept;
         let same = |r: &Record| r.source == source && *r.refusal == *refusal;
         let mut record = match self.records.iter().position(same) {
             Some(at) => self.records.remove(at),
@@ -174,7 +181,7 @@ impl Kept {
         .unwrap_or_else(|| Record {
             source: source.clone(),
             refusal: Box::new(refusal.clone()),
-            text: log::line(event),
+            text: log::line(event, limits.log_line_limit),
             peer: event.peer.clone(),
             remote: None,
             ike_sa: None,
@@ -251,8 +258,14 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    const LIMITS: JournalLimits =
-        JournalLimits { peer_log_rate: 2, stranger_log_rate: 1, refusals_kept: 8 };
+    const LIMITS: JournalLimits = JournalLimits {
+        peer_log_rate: 2,
+        stranger_log_rate: 1,
+        refusals_kept: 8,
+        log_line_limit: 1024,
+        user_log_limit: MOST_USERS,
+    };
+    const MOST_USERS: usize = 1024;
 
     /// A refusal of a peer or of a stranger at an address; `value` makes it another one.
     fn event(peer: Option<&str>, host: u8, value: usize) -> Event {
@@ -295,7 +308,7 @@ mod tests {
         assert_eq!((report.kind.as_str(), report.cause.as_str()), ("identity", "identity_unknown"));
         assert_eq!((report.peer.as_deref(), report.ike_sa), (Some("berlin"), Some(7)));
         assert_eq!(report.candidates[0].fields[0].theirs, ["1"]);
-        assert_eq!(journal.forgotten(), 0);
+        assert_eq!(journal.forgotten, 0);
     }
 
     #[test]
@@ -313,14 +326,14 @@ mod tests {
         let of = |peer: Option<&str>| reports.iter().filter(|r| r.peer.as_deref() == peer).count();
         assert_eq!([of(Some("a")), of(Some("b")), of(Some("c"))], [1, 1, 1]);
         assert_eq!((of(Some("noisy")), of(None)), (2, 2), "a quarter of eight each");
-        assert_eq!(journal.forgotten(), 2 * (1000 - 2), "and that is told");
+        assert_eq!(journal.forgotten, 2 * (1000 - 2), "and that is told");
         // From ever new addresses strangers push out each other, and no peer.
         for value in 0..200 {
             journal.note(now, 3, &event(None, value, 0));
         }
         let reports = journal.refusals();
         assert_eq!(reports.len(), 5 + 8);
-        assert_eq!(journal.forgotten(), 2 * (1000 - 2) + 200 - (8 - 2));
+        assert_eq!(journal.forgotten, 2 * (1000 - 2) + 200 - (8 - 2));
         assert!(reports.iter().take(8).all(|r| r.peer.is_none() && r.last_at == 3));
         let mut none = Journal::new(JournalLimits { refusals_kept: 0, ..LIMITS });
         none.note(now, 1, &event(Some("a"), 2, 0));
@@ -334,18 +347,18 @@ mod tests {
         for host in 0..=255 {
             journal.note(now, 1, &event(None, host, 0));
         }
-        assert_eq!(journal.unlogged(), 256 - 10);
+        assert_eq!(journal.unlogged, 256 - 10);
         for _ in 0..100 {
             journal.note(now, 1, &event(Some("noisy"), 2, 0));
         }
-        assert_eq!(journal.unlogged(), 246 + 80);
+        assert_eq!(journal.unlogged, 246 + 80);
         journal.note(now, 1, &event(Some("quiet"), 2, 0));
-        assert_eq!(journal.unlogged(), 326);
+        assert_eq!(journal.unlogged, 326);
         let later = now + Duration::from_secs(1);
         for _ in 0..3 {
             journal.note(later, 1, &event(None, 2, 0));
         }
-        assert_eq!(journal.unlogged(), 328, "one more a second");
+        assert_eq!(journal.unlogged, 328, "one more a second");
         journal.retain(&PolicySet::default());
         assert!(journal.peers.is_empty(), "a peer that is gone leaves nothing");
     }
@@ -358,22 +371,34 @@ mod tests {
         for _ in 0..100 {
             journal.note(now, 1, &of("loud"));
         }
-        assert_eq!(journal.unlogged(), 80);
+        assert_eq!(journal.unlogged, 80);
         for _ in 0..20 {
             journal.note(now, 1, &of("quiet"));
         }
-        assert_eq!(journal.unlogged(), 80);
+        assert_eq!(journal.unlogged, 80);
         assert_eq!(journal.refusals().len(), 2, "nor do they share a record");
         // Whoever has a name for each line has the limit of one for all that have no room.
-        for number in 0..2 * MOST_BUCKETS {
+        for number in 0..2 * MOST_USERS {
             journal.note(now, 1, &of(&format!("user{number}")));
         }
-        assert_eq!(journal.peers.len(), MOST_BUCKETS + 1);
-        assert_eq!(journal.unlogged(), 80 + u64::try_from(MOST_BUCKETS).unwrap() + 2 - 20);
+        assert_eq!(journal.peers.len(), MOST_USERS + 1);
+        assert_eq!(journal.unlogged, 80 + u64::try_from(MOST_USERS).unwrap() + 2 - 20);
+        assert_eq!(journal.shared, u64::try_from(MOST_USERS).unwrap() + 2);
         // They are forgotten when they have been quiet.
         let later = now + Duration::from_secs(60);
         journal.note(later, 1, &of("another"));
         assert_eq!(journal.peers.len(), 1);
+    }
+
+    #[test]
+    fn a_line_has_a_bound_and_what_is_cut_is_counted() {
+        let long = event(Some("a"), 2, 0).to_string().chars().count();
+        for (limit, cut) in [(long + 1, 0), (long, 0), (long - 1, 1)] {
+            let mut journal = Journal::new(JournalLimits { log_line_limit: limit, ..LIMITS });
+            journal.note(clock::now(), 1, &event(Some("a"), 2, 0));
+            let text = &journal.refusals()[0].text;
+            assert_eq!((journal.cut, text.ends_with('…')), (cut, cut == 1), "{limit}: {text}");
+        }
     }
 
     #[test]
@@ -383,6 +408,6 @@ mod tests {
         for _ in 0..1000 {
             journal.note(clock::now(), 1, &own);
         }
-        assert_eq!(journal.unlogged(), 0);
+        assert_eq!(journal.unlogged, 0);
     }
 }

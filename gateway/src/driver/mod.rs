@@ -120,6 +120,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     #[must_use]
     pub fn new(endpoint: Endpoint, parts: Parts<K, M>) -> Self {
         let journal = Journal::new(parts.reload.settings().journal);
+        let early = parts.reload.settings().early;
+        let early = Early::new(early.sa_limit, early.size_limit);
         let name_servers = NameServers::new(parts.reload.settings().resolv_conf.clone());
         let watchdog = notify::watchdog_interval().map(|period| {
             let mut ticks = interval(period);
@@ -130,7 +132,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             endpoint,
             parts,
             inbound: Inbound::default(),
-            early: Early::default(),
+            early,
             name_servers,
             unknown_esp: 0,
             buffer: vec![0; RECEIVE_BUFFER],
@@ -445,11 +447,9 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let Parts { kernel, sockets, reinjector, control, reload, .. } = &mut self.parts;
         let counters = self.endpoint.counters().iter();
         let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
-        let counters = counters.chain(self.early.counters());
+        let counters = counters.chain(self.early.counters()).chain(self.journal.counters());
         let counters = counters.chain([
             ("esp_unknown_spi", self.unknown_esp),
-            ("log_lines_suppressed", self.journal.unlogged()),
-            ("refusals_forgotten", self.journal.forgotten()),
             ("resolv_conf_not_written", self.name_servers.failures()),
             ("control_clients_refused", control.refused()),
         ]);

@@ -141,9 +141,11 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         state_dir,
         resolv_conf,
         journal,
+        early,
         endpoint,
     } = old;
     let limits = &new.endpoint;
+    let of_log = &new.journal;
     [
         ("interfaces", *interfaces != new.interfaces),
         ("xfrm-interface", *xfrm_interface != new.xfrm_interface),
@@ -187,9 +189,26 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("keepalive-interval", endpoint.keepalive_interval != limits.keepalive_interval),
         ("fragment-size", endpoint.fragment_size != limits.fragment_size),
         ("reassembly-limit", endpoint.reassembly_limit != limits.reassembly_limit),
-        ("peer-log-rate", journal.peer_log_rate != new.journal.peer_log_rate),
-        ("stranger-log-rate", journal.stranger_log_rate != new.journal.stranger_log_rate),
-        ("refusals-kept", journal.refusals_kept != new.journal.refusals_kept),
+        ("peer-log-rate", journal.peer_log_rate != of_log.peer_log_rate),
+        ("stranger-log-rate", journal.stranger_log_rate != of_log.stranger_log_rate),
+        ("refusals-kept", journal.refusals_kept != of_log.refusals_kept),
+        ("log-line-limit", journal.log_line_limit != of_log.log_line_limit),
+        ("user-log-limit", journal.user_log_limit != of_log.user_log_limit),
+        ("refusal-size-limit", endpoint.refusal_size_limit != limits.refusal_size_limit),
+        (
+            "refused-initiator-limit",
+            endpoint.refused_initiator_limit != limits.refused_initiator_limit,
+        ),
+        ("init-transform-limit", endpoint.init_transform_limit != limits.init_transform_limit),
+        ("old-keys-limit", endpoint.old_keys_limit != limits.old_keys_limit),
+        ("followup-ke-limit", endpoint.followup_ke_limit != limits.followup_ke_limit),
+        ("selector-pair-limit", endpoint.selector_pair_limit != limits.selector_pair_limit),
+        ("peer-address-limit", endpoint.peer_address_limit != limits.peer_address_limit),
+        ("cfg-attribute-limit", endpoint.cfg_attribute_limit != limits.cfg_attribute_limit),
+        ("name-server-limit", endpoint.name_server_limit != limits.name_server_limit),
+        ("deleted-spi-limit", endpoint.deleted_spi_limit != limits.deleted_spi_limit),
+        ("early-esp-sa-limit", early.sa_limit != new.early.sa_limit),
+        ("early-esp-size-limit", early.size_limit != new.early.size_limit),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)
@@ -269,6 +288,20 @@ mod tests {
             ("reassembly-limit", "7777"),
             ("reassembly-timeout", "\"7s\""),
             ("resolv-conf", "\"/run/resolv.conf\""),
+            ("log-line-limit", "777"),
+            ("user-log-limit", "7"),
+            ("refusal-size-limit", "7777"),
+            ("refused-initiator-limit", "7"),
+            ("init-transform-limit", "777"),
+            ("old-keys-limit", "7"),
+            ("followup-ke-limit", "7"),
+            ("selector-pair-limit", "77"),
+            ("peer-address-limit", "7"),
+            ("cfg-attribute-limit", "77"),
+            ("name-server-limit", "7"),
+            ("deleted-spi-limit", "7"),
+            ("early-esp-sa-limit", "7"),
+            ("early-esp-size-limit", "7777"),
         ] {
             let new = text(&format!("{name} = {value}\n"));
             assert_eq!(changed(&Settings::default(), &new), [name]);

@@ -1,11 +1,11 @@
 //! ESP that comes before its SA: what a peer sends by a Child SA that it has agreed to while we are
 //! still reading that it has.
 //!
-//! Whoever answers IKE_AUTH may send by the new Child SA at once; to wait until it has heard us is
-//! left to it (RFC 7296 2.8). An initiator that makes an IKE SA anew (2.8.3) has nothing by which to
-//! receive that yet, and must not: before the answer has been checked it may come from anybody. So
-//! it is kept unread, as long as the answer takes, and handed back to the stack once the SA is there.
-//! What the SA has received itself by then is refused by its replay window.
+//! Whoever answers IKE_AUTH or CREATE_CHILD_SA may send by the new Child SA at once; to wait until it
+//! has heard us is left to it (RFC 7296 2.8). An initiator has nothing by which to receive that yet,
+//! and must not: before the answer has been checked it may come from anybody. So it is kept unread, as
+//! long as the answer takes, and handed back to the stack once the SA is there. What the SA has
+//! received itself by then is refused by its replay window.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,14 +20,8 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use super::socket::source;
 use super::{Family, RECEIVE_BUFFER, options};
 
-/// How many SPIs are waited for at once. Each costs the kernel a look at every packet of ESP.
-const MOST: usize = 16;
-/// How long each is.
+/// How long each SPI is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Octets that the kernel keeps for one, at the most.
-const QUEUE: usize = 256 * 1024;
-/// Packets in UDP that are kept for one, at the most.
-const MOST_IN_UDP: usize = 128;
 /// IP protocol of ESP (RFC 4303).
 const ESP: i32 = 50;
 
@@ -35,11 +29,16 @@ const ESP: i32 = 50;
 pub type Packet = (Path, Vec<u8>);
 
 /// What is kept for the SPIs that we have offered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Early {
+    /// How many SPIs are waited for at once. Each costs the kernel a look at every packet of ESP.
+    most: usize,
+    /// Octets that are kept for one, in UDP; as many at most without, by the kernel.
+    size: usize,
     expected: BTreeMap<u32, Expected>,
     handed_over: u64,
     refused: u64,
+    dropped: u64,
 }
 
 #[derive(Debug)]
@@ -50,24 +49,43 @@ struct Expected {
     /// Takes a copy of bare ESP; the kernel's queue is where that is kept.
     bare: Socket,
     in_udp: Vec<Packet>,
+    /// Of these.
+    octets: usize,
 }
 
 impl Early {
-    /// From now on keeps what comes for an SPI, in host order.
+    /// Keeps nothing yet; for so many SPIs at once, and so many octets for each.
+    #[must_use]
+    pub const fn new(most: usize, size: usize) -> Self {
+        let expected = BTreeMap::new();
+        Self { most, size, expected, handed_over: 0, refused: 0, dropped: 0 }
+    }
+
+    /// From now on keeps what comes for an SPI, in host order; one that is waited for is so longer. If
+    /// too many are waited for it is lost, and counted.
     ///
     /// # Errors
-    /// The system refuses the socket (`CAP_NET_RAW`), or too many are waited for: then it is lost.
+    /// The system refuses the socket (`CAP_NET_RAW`): then it is lost too.
     pub fn expect(&mut self, now: Instant, local: IpAddr, spi: u32) -> io::Result<()> {
         self.forget_old(now);
-        let opened = if self.expected.len() >= MOST {
-            Err(io::Error::other("too many Child SAs are being made at once"))
-        } else {
-            open(local, spi)
-        };
-        let bare = opened.inspect_err(|_| self.refused = self.refused.saturating_add(1))?;
         let until = now.checked_add(PATIENCE).unwrap_or(now);
-        self.expected.insert(spi, Expected { local, until, bare, in_udp: Vec::new() });
+        if let Some(expected) = self.expected.get_mut(&spi).filter(|e| e.local == local) {
+            expected.until = until;
+            return Ok(());
+        }
+        if self.expected.len() >= self.most {
+            self.refused = self.refused.saturating_add(1);
+            return Ok(());
+        }
+        let bare = open(local, spi, self.size)
+            .inspect_err(|_| self.refused = self.refused.saturating_add(1))?;
+        self.expected.insert(spi, Expected { local, until, bare, in_udp: Vec::new(), octets: 0 });
         Ok(())
+    }
+
+    /// There will be no SA with this SPI: what has come for it is nobody's.
+    pub fn withdraw(&mut self, spi: u32) {
+        self.expected.remove(&spi);
     }
 
     /// Keeps ESP that has come in UDP, if its SPI is waited for; whether it is.
@@ -76,8 +94,12 @@ impl Early {
         if expected.local != path.local.ip() {
             return false;
         }
-        if expected.in_udp.len() < MOST_IN_UDP {
+        let octets = expected.octets.saturating_add(esp.len());
+        if octets <= self.size {
+            expected.octets = octets;
             expected.in_udp.push((*path, esp.to_vec()));
+        } else {
+            self.dropped = self.dropped.saturating_add(1);
         }
         true
     }
@@ -101,6 +123,7 @@ impl Early {
                 in_udp.push((path, esp.to_vec()));
             }
         }
+        self.dropped = self.dropped.saturating_add(options::dropped(&bare).unwrap_or(0).into());
         let all = u64::try_from(in_udp.len()).unwrap_or(u64::MAX);
         self.handed_over = self.handed_over.saturating_add(all);
         in_udp
@@ -119,12 +142,17 @@ impl Early {
 
     /// Every counter with its name in status.
     pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        [("esp_early", self.handed_over), ("esp_early_refused", self.refused)].into_iter()
+        [
+            ("esp_early", self.handed_over),
+            ("esp_early_refused", self.refused),
+            ("esp_early_dropped", self.dropped),
+        ]
+        .into_iter()
     }
 }
 
-/// A socket that takes ESP for an address of ours with one SPI.
-fn open(local: IpAddr, spi: u32) -> io::Result<Socket> {
+/// A socket that takes ESP for an address of ours with one SPI, and keeps so many octets.
+fn open(local: IpAddr, spi: u32, size: usize) -> io::Result<Socket> {
     let (domain, family) = match local {
         IpAddr::V4(_) => (Domain::IPV4, Family::V4),
         IpAddr::V6(_) => (Domain::IPV6, Family::V6),
@@ -133,7 +161,7 @@ fn open(local: IpAddr, spi: u32) -> io::Result<Socket> {
     socket.attach_filter(&filter(family, spi))?;
     // A policy for what is inside may select what is outside as well.
     options::exempt_from_xfrm(&socket, family)?;
-    socket.set_recv_buffer_size(QUEUE)?;
+    socket.set_recv_buffer_size(size)?;
     socket.bind(&SocketAddr::new(local, 0).into())?;
     Ok(socket)
 }
@@ -208,7 +236,7 @@ mod tests {
             let now = clock::now();
             let mut stack = Reinjector::open().unwrap();
             for ends in [["127.0.0.1", "127.0.0.2"], ["::1", "::1"]] {
-                let mut early = Early::default();
+                let mut early = Early::new(16, 262_144);
                 let path = path(ends);
                 let local = path.local.ip();
                 let mut send = |packet: &[u8]| {
@@ -245,24 +273,42 @@ mod tests {
             enter_namespace();
             ip("link set lo up");
             let now = clock::now();
-            let mut early = Early::default();
+            let mut early = Early::new(3, 4096);
             let path = path(["127.0.0.1", "127.0.0.2"]);
             let local = path.local.ip();
+            let counted = |early: &Early| early.counters().map(|(_, n)| n).collect::<Vec<_>>();
             assert_eq!(early.deadline(), None);
-            for spi in (0x100..).take(MOST) {
+            for spi in 0x100..0x103 {
                 early.expect(now, local, spi).unwrap();
             }
-            let error = early.expect(now, local, SPI).unwrap_err();
-            assert!(error.to_string().contains("too many"), "{error}");
-            assert_eq!(early.counters().collect::<Vec<_>>()[1], ("esp_early_refused", 1));
-            for _ in 0..2 * MOST_IN_UDP {
+            assert_eq!(counted(&early), [0, 0, 0]);
+            early.expect(now, local, SPI).unwrap();
+            assert_eq!(counted(&early), [0, 1, 0]);
+            assert!(!early.keep(&path, SPI, &esp(SPI, 1)));
+            // In UDP 40 octets each: 102 of them, and not one more.
+            for n in 1..=110 {
                 assert!(early.keep(&path, 0x100, &esp(0x100, 1)));
+                assert_eq!(counted(&early)[2], u64::from(n > 102) * (n.max(102) - 102), "{n}");
             }
-            assert_eq!(early.take(local, 0x100).len(), MOST_IN_UDP);
+            assert_eq!(early.take(local, 0x100).len(), 102);
+            // Without UDP the kernel keeps what it has room for, and tells how many there were more.
+            let mut stack = Reinjector::open().unwrap();
+            for _ in 0..1000 {
+                assert!(matches!(stack.reinject(now, &path, &esp(0x101, 1)), Outcome::Sent));
+            }
+            let kept = u64::try_from(early.take(local, 0x101).len()).unwrap();
+            assert!((1..1000).contains(&kept), "{kept}");
+            assert_eq!(counted(&early), [102 + kept, 1, 8 + 1000 - kept]);
+            early.expect(now, local, 0x103).unwrap();
+            early.withdraw(0x103);
+            assert!(!early.keep(&path, 0x103, &esp(0x103, 1)));
+            early.expect(now, local, 0x104).unwrap();
+            early.expect(now, local, 0x104).unwrap();
+            assert_eq!(counted(&early)[1], 1);
             // Those that nothing becomes of make room after some time.
             assert_eq!(early.deadline(), Some(now + PATIENCE));
             early.expect(now + PATIENCE, local, SPI).unwrap();
-            assert!(early.take(local, 0x101).is_empty());
+            assert!(early.take(local, 0x102).is_empty());
             assert_eq!(early.expected.len(), 1);
             early.forget_old(now + PATIENCE + PATIENCE);
             assert_eq!(early.deadline(), None);

@@ -53,6 +53,27 @@ pub(super) fn exempt_from_xfrm(socket: &impl AsFd, family: Family) -> io::Result
     Ok(())
 }
 
+/// The packets that a socket has not received because its queue was full (`sk_drops`).
+pub(super) fn dropped(socket: &impl AsFd) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS` (linux/sock_diag.h), the last of what there is.
+    const DROPS: usize = 8;
+    let mut info = [0_u32; DROPS + 1];
+    let octets = size_of_val(&info);
+    let mut length = libc::socklen_t::try_from(octets).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the call, and the kernel writes no more than `length` octets
+    // to the pointer, which is the array's size; any octets are numbers.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(info[DROPS]) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set(socket: &impl AsFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     let length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open for the call, and the kernel reads `length` octets from the

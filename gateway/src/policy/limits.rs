@@ -10,14 +10,20 @@ use gateway_common::Reason;
 
 use super::keys::{GATEWAY, Key, Otherwise};
 use super::tests::{errors, loaded};
-use super::value;
+use super::{Settings, value};
 
 /// Where it ends.
 enum Bound {
     /// At what this key of `[gateway]` says.
     Key(&'static str),
     /// At a number that stands in a source file, in this line.
-    Fixed(&'static str, &'static str, &'static str),
+    Fixed {
+        value: &'static str,
+        file: &'static str,
+        line: &'static str,
+        /// Why no key says it.
+        why: &'static str,
+    },
 }
 
 use Bound::{Fixed, Key as By};
@@ -87,28 +93,43 @@ const LIMITS: &[Limit] = &[
     limit(
         "nanoseconds in which the daemon is told once of an SA whose ESP comes from elsewhere",
         ANYBODY,
-        Fixed("1000000000", "../gateway-ebpf/src/endpoint.rs", "const QUIET: u64 = 1_000_000_000;"),
+        Fixed {
+            value: "1000000000",
+            file: "../gateway-ebpf/src/endpoint.rs",
+            line: "const QUIET: u64 = 1_000_000_000;",
+            why: "work, nothing is kept",
+        },
         "it is told by a later packet",
         Some("esp_source_change_held_back"),
     ),
     limit(
         "octets of what it has been told of that and has not read",
         ANYBODY,
-        Fixed("65536", "../gateway-ebpf/src/maps.rs", "const SOURCE_RING: usize = 65_536;"),
+        Fixed {
+            value: "65536",
+            file: "../gateway-ebpf/src/maps.rs",
+            line: "const SOURCE_RING: usize = 65_536;",
+            why: "a ring of the kernel, made once for all",
+        },
         "it is told by a later packet",
         Some("esp_source_change_lost"),
     ),
     limit(
         "questions whether the peer is where only its ESP has come from, one a second for an IKE SA",
         ANYBODY,
-        Fixed("5", "ike/src/ike_sa/mobility/hint.rs", "const TRIES: u32 = 5;"),
+        Fixed {
+            value: "5",
+            file: "ike/src/ike_sa/mobility/hint.rs",
+            line: "const TRIES: u32 = 5;",
+            why: "work, nothing is kept",
+        },
         "it is not asked there any more",
         Some("esp_source_unanswered"),
     ),
     limit(
         "refused initiators whose request may come again",
         ANYBODY,
-        Fixed("256", "ike/src/endpoint/effects.rs", "const MOST_REFUSED: usize = 256;"),
+        By("refused-initiator-limit"),
         "the oldest is forgotten",
         Some("ike_refused_forgotten"),
     ),
@@ -172,11 +193,7 @@ const LIMITS: &[Limit] = &[
     limit(
         "proposals and transforms of an IKE_SA_INIT request, together",
         ANYBODY,
-        Fixed(
-            "512",
-            "ike/src/endpoint/init_request.rs",
-            "pub(crate) const MOST_TRANSFORMS: usize = 512;",
-        ),
+        By("init-transform-limit"),
         "NO_PROPOSAL_CHOSEN",
         Some("ike_init_transform_limit"),
     ),
@@ -195,11 +212,18 @@ const LIMITS: &[Limit] = &[
         Some("log_lines_suppressed"),
     ),
     limit(
+        "peers and users with a rate of log lines of their own",
+        PEER,
+        By("user-log-limit"),
+        "more users share that of their peer",
+        Some("log_lines_of_users_shared"),
+    ),
+    limit(
         "characters of a log line",
         ANYBODY,
-        Fixed("1024", "src/log.rs", "const MOST_CHARACTERS: usize = 1024;"),
+        By("log-line-limit"),
         "it is cut, and ends in …",
-        None,
+        Some("log_lines_cut"),
     ),
     limit(
         "refusals kept",
@@ -211,9 +235,9 @@ const LIMITS: &[Limit] = &[
     limit(
         "octets of a refusal",
         ANYBODY,
-        Fixed("16384", "ike/src/reason/mod.rs", "pub const MOST_OCTETS: usize = 16_384;"),
+        By("refusal-size-limit"),
         "what is least near is left out, and the refusal says of how much (`left_out`)",
-        None,
+        Some("refusals_shortened"),
     ),
     limit(
         "requests repeated to one that does not answer",
@@ -232,7 +256,7 @@ const LIMITS: &[Limit] = &[
     limit(
         "old keys of one IKE SA that the peer does not delete",
         PEER,
-        Fixed("4", "ike/src/endpoint/effects.rs", "const MOST_REMNANTS: usize = 4;"),
+        By("old-keys-limit"),
         "the oldest go",
         Some("ike_old_keys_forgotten"),
     ),
@@ -260,64 +284,104 @@ const LIMITS: &[Limit] = &[
     limit(
         "pairs of prefixes of one Child SA",
         PEER,
-        Fixed("64", "ike/src/config/rule.rs", "pub const MAX_PAIRS: usize = 64;"),
+        By("selector-pair-limit"),
         "it is refused",
         Some("refused_selectors_combination"),
     ),
     limit(
         "key exchanges of IKE_FOLLOWUP_KE that a peer has begun",
         PEER,
-        Fixed("4", "ike/src/ike_sa/follow_up/theirs.rs", "const MOST_SERIES: usize = 4;"),
+        By("followup-ke-limit"),
         "the oldest is forgotten",
-        Some("ike_state_not_found"),
+        Some("ike_followup_ke_forgotten"),
     ),
     limit(
         "other addresses of a peer (MOBIKE)",
         PEER,
-        Fixed(
-            "8",
-            "ike/src/ike_sa/mobility/addresses.rs",
-            "pub(super) const MOST_ADDRESSES: usize = 8;",
-        ),
+        By("peer-address-limit"),
         "more are not kept",
         Some("mobike_addresses_left_out"),
     ),
     limit(
         "attributes that a peer assigns to us (CFG_REPLY)",
         PEER,
-        Fixed("64", "ike/src/assignment.rs", "const MOST_ATTRIBUTES: usize = 64;"),
+        By("cfg-attribute-limit"),
         "the IKE SA is deleted",
-        None,
+        Some("ike_cfg_attribute_limit"),
     ),
     limit(
         "name servers among them",
         PEER,
-        Fixed("8", "ike/src/assignment.rs", "const MOST_NAME_SERVERS: usize = 8;"),
+        By("name-server-limit"),
         "more are not kept",
-        None,
+        Some("ike_name_servers_left_out"),
     ),
     limit(
         "SAs that a peer deletes while we ask for one, and that may be that one",
         PEER,
-        Fixed("16", "ike/src/ike_sa/offer.rs", "const MOST_DELETED: usize = 16;"),
+        By("deleted-spi-limit"),
         "the oldest is forgotten",
+        Some("ike_deleted_spi_forgotten"),
+    ),
+    limit(
+        "SAs for which ESP is kept that comes before the peer's answer",
+        PEER,
+        By("early-esp-sa-limit"),
+        "it is lost for more",
+        Some("esp_early_refused"),
+    ),
+    limit(
+        "octets of that for one SA, for 10 s",
+        ANYBODY,
+        By("early-esp-size-limit"),
+        "more are lost",
+        Some("esp_early_dropped"),
+    ),
+    limit(
+        "peers, proposals and rules that a refusal is compared with",
+        ANYBODY,
+        Fixed {
+            value: "64",
+            file: "ike/src/reason/mod.rs",
+            line: "const MOST_COMPARED: usize = 64;",
+            why: "work, nothing is kept",
+        },
+        "the refusal counts them (`left_out`)",
+        None,
+    ),
+    limit(
+        "crash tokens in one message",
+        ANYBODY,
+        Fixed {
+            value: "4",
+            file: "ike/src/crash.rs",
+            line: "const MOST_TOKENS: usize = 4;",
+            why: "work, nothing is kept",
+        },
+        "more are not looked at",
         None,
     ),
     limit(
         "authorities that we name to a peer (CERTREQ)",
         "policies",
-        Fixed(
-            "36",
-            "ike/src/ike_sa/auth/certificate.rs",
-            "pub(crate) const MOST_AUTHORITIES: usize = 36;",
-        ),
+        Fixed {
+            value: "36",
+            file: "ike/src/ike_sa/auth/certificate.rs",
+            line: "pub(crate) const MOST_AUTHORITIES: usize = 36;",
+            why: "no peer makes them more, and a message has room for so many",
+        },
         "those of peers at the address come first; a warning names the peers of which one is left out",
         None,
     ),
     limit(
         "connections to the control socket",
         "who may open it",
-        Fixed("16", "src/control/server.rs", "const CLIENT_LIMIT: usize = 16;"),
+        Fixed {
+            value: "16",
+            file: "src/control/server.rs",
+            line: "const CLIENT_LIMIT: usize = 16;",
+            why: "no peer can open it",
+        },
         "they are told so and sent away",
         Some("control_clients_refused"),
     ),
@@ -335,7 +399,7 @@ pub(super) fn manual() -> String {
     for Limit { what, by, bound, beyond, counter } in LIMITS {
         let counter = counter.map_or_else(|| "—".to_owned(), |counter| format!("`{counter}`"));
         let bound = match bound {
-            Fixed(value, ..) => format!("fixed | {value} | —"),
+            Fixed { value, why, .. } => format!("fixed | {value} | {why}"),
             By(name) => {
                 let key = key(name);
                 let Otherwise::Default(default) = key.otherwise else { panic!("{name}") };
@@ -352,18 +416,23 @@ pub(super) fn manual() -> String {
 fn every_limit_names_a_counter_that_there_is() {
     let counters = gateway_ike::counters::Counters::default();
     let of_ike: Vec<_> = counters.iter().map(|(name, _)| name).collect();
-    let driver = include_str!("../driver/mod.rs");
+    let others = [
+        include_str!("../driver/mod.rs"),
+        include_str!("../driver/journal.rs"),
+        include_str!("../net/early.rs"),
+    ];
     for counter in LIMITS.iter().filter_map(|limit| limit.counter) {
-        let of_driver = driver.contains(&format!("(\"{counter}\", "));
+        let line = format!("(\"{counter}\", ");
+        let elsewhere = others.iter().any(|source| source.contains(&line));
         let of_programs = Reason::ALL.iter().any(|reason| reason.name() == counter);
-        assert!(of_ike.contains(&counter) || of_driver || of_programs, "{counter}");
+        assert!(of_ike.contains(&counter) || elsewhere || of_programs, "{counter}");
     }
 }
 
 #[test]
 fn every_fixed_limit_is_that_of_the_source() {
     for limit in LIMITS {
-        let Fixed(value, file, line) = limit.bound else { continue };
+        let Fixed { value, file, line, why: _ } = limit.bound else { continue };
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         let source = fs::read_to_string(&path).unwrap();
         assert!(source.lines().any(|l| l.trim() == line), "{file} has no line {line}");
@@ -441,6 +510,20 @@ job-limit = 70
 unprotected-answer-rate = 0
 eap-message-limit = 8_192
 reassembly-timeout = "2m"
+init-transform-limit = 70
+refused-initiator-limit = 7
+refusal-size-limit = 2_048
+old-keys-limit = 8
+selector-pair-limit = 71
+followup-ke-limit = 9
+peer-address-limit = 10
+cfg-attribute-limit = 72
+name-server-limit = 11
+deleted-spi-limit = 12
+log-line-limit = 300
+user-log-limit = 13
+early-esp-sa-limit = 14
+early-esp-size-limit = 8_192
 "#,
     );
     let endpoint = loaded.settings.endpoint;
@@ -450,4 +533,20 @@ reassembly-timeout = "2m"
     assert_eq!((endpoint.unprotected_answers_per_second, endpoint.eap_message_limit), (0, 8192));
     let times = [endpoint.half_open_timeout, endpoint.reassembly_timeout];
     assert_eq!(times.map(|time| time.as_secs()), [20, 120]);
+    let numbers = [
+        endpoint.init_transform_limit,
+        endpoint.refused_initiator_limit,
+        endpoint.refusal_size_limit,
+        endpoint.old_keys_limit,
+        endpoint.selector_pair_limit,
+        endpoint.followup_ke_limit,
+        endpoint.peer_address_limit,
+        endpoint.cfg_attribute_limit,
+        endpoint.name_server_limit,
+        endpoint.deleted_spi_limit,
+    ];
+    assert_eq!(numbers, [70, 7, 2048, 8, 71, 9, 10, 72, 11, 12]);
+    let Settings { journal, early, .. } = loaded.settings;
+    assert_eq!((journal.log_line_limit, journal.user_log_limit), (300, 13));
+    assert_eq!((early.sa_limit, early.size_limit), (14, 8192));
 }

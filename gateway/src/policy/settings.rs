@@ -28,6 +28,8 @@ pub struct Settings {
     pub resolv_conf: Option<PathBuf>,
     /// Limits of the log and of what is kept for status.
     pub journal: JournalLimits,
+    /// Limits of ESP that comes before its SA.
+    pub early: EarlyLimits,
     /// Limits of the IKE endpoint.
     pub endpoint: EndpointConfig,
 }
@@ -42,11 +44,37 @@ pub struct JournalLimits {
     pub stranger_log_rate: u32,
     /// Refusals that are kept of peers, and as many of those who have not been authenticated.
     pub refusals_kept: usize,
+    /// Characters of the text of a line, and of each of its fields.
+    pub log_line_limit: usize,
+    /// Peers and users of whom it is known how many lines they have caused of late; users beside them
+    /// share what is their peer's.
+    pub user_log_limit: usize,
 }
 
 impl Default for JournalLimits {
     fn default() -> Self {
-        Self { peer_log_rate: 50, stranger_log_rate: 5, refusals_kept: 64 }
+        Self {
+            peer_log_rate: 50,
+            stranger_log_rate: 5,
+            refusals_kept: 64,
+            log_line_limit: 1024,
+            user_log_limit: 1024,
+        }
+    }
+}
+
+/// How much is kept of ESP that comes before its SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlyLimits {
+    /// SAs for which it is, at once.
+    pub sa_limit: usize,
+    /// Octets for each.
+    pub size_limit: usize,
+}
+
+impl Default for EarlyLimits {
+    fn default() -> Self {
+        Self { sa_limit: 16, size_limit: 262_144 }
     }
 }
 
@@ -64,6 +92,7 @@ impl Default for Settings {
             state_dir: PathBuf::from("/var/lib/gateway"),
             resolv_conf: None,
             journal: JournalLimits::default(),
+            early: EarlyLimits::default(),
             endpoint: EndpointConfig::default(),
         }
     }
@@ -72,7 +101,6 @@ impl Default for Settings {
 /// Reads `[gateway]`.
 pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -> Settings {
     let default = Settings::default();
-    let limits = default.endpoint;
     let settings = Settings {
         interfaces: section.list("interfaces", value::interface).unwrap_or_default(),
         xfrm_interface: section
@@ -85,61 +113,12 @@ pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -
             .unwrap_or(default.control_socket),
         state_dir: section.optional("state-dir", value::absolute_path).unwrap_or(default.state_dir),
         resolv_conf: section.optional("resolv-conf", value::own_file),
-        journal: JournalLimits {
-            peer_log_rate: section.number("peer-log-rate").unwrap_or(default.journal.peer_log_rate),
-            stranger_log_rate: section
-                .number("stranger-log-rate")
-                .unwrap_or(default.journal.stranger_log_rate),
-            refusals_kept: section.number("refusals-kept").unwrap_or(default.journal.refusals_kept),
+        journal: read_journal(section),
+        early: EarlyLimits {
+            sa_limit: section.number("early-esp-sa-limit").unwrap_or(default.early.sa_limit),
+            size_limit: section.number("early-esp-size-limit").unwrap_or(default.early.size_limit),
         },
-        endpoint: EndpointConfig {
-            retransmit_initial: section
-                .time("retransmit-initial")
-                .unwrap_or(limits.retransmit_initial),
-            retransmit_tries: section.number("retransmit-tries").unwrap_or(limits.retransmit_tries),
-            init_size_limit: section.number("init-size-limit").unwrap_or(limits.init_size_limit),
-            cookie_threshold: section.number("cookie-threshold").unwrap_or(limits.cookie_threshold),
-            half_open_limit: section.number("half-open-limit").unwrap_or(limits.half_open_limit),
-            half_open_address_limit: section
-                .number("half-open-address-limit")
-                .unwrap_or(limits.half_open_address_limit),
-            half_open_timeout: section
-                .time("half-open-timeout")
-                .unwrap_or(limits.half_open_timeout),
-            peer_ike_sa_limit: section
-                .number("peer-ike-sa-limit")
-                .unwrap_or(limits.peer_ike_sa_limit),
-            job_limit: section.number("job-limit").unwrap_or(limits.job_limit),
-            unprotected_answers_per_second: section
-                .number("unprotected-answer-rate")
-                .unwrap_or(limits.unprotected_answers_per_second),
-            eap_message_limit: section
-                .number("eap-message-limit")
-                .unwrap_or(limits.eap_message_limit),
-            reassembly_timeout: section
-                .time("reassembly-timeout")
-                .unwrap_or(limits.reassembly_timeout),
-            ike_sa_limit: section.number("ike-sa-limit").unwrap_or(limits.ike_sa_limit),
-            child_sa_limit: section.number("child-sa-limit").unwrap_or(limits.child_sa_limit),
-            peer_child_sa_limit: section
-                .number("peer-child-sa-limit")
-                .unwrap_or(limits.peer_child_sa_limit),
-            eap_timeout: section.time("eap-timeout").unwrap_or(limits.eap_timeout),
-            eap_round_limit: section.number("eap-round-limit").unwrap_or(limits.eap_round_limit),
-            replay_window: section.number("replay-window").unwrap_or(limits.replay_window),
-            keepalive_interval: section
-                .optional("keepalive-interval", value::interval)
-                .unwrap_or(limits.keepalive_interval),
-            fragment_size: section.number("fragment-size").unwrap_or(limits.fragment_size),
-            reassembly_limit: section.number("reassembly-limit").unwrap_or(limits.reassembly_limit),
-            certificate_chain_limit: section
-                .number("certificate-chain-limit")
-                .unwrap_or(limits.certificate_chain_limit),
-            certificate_size_limit: section
-                .number("certificate-size-limit")
-                .unwrap_or(limits.certificate_size_limit),
-            ..limits
-        },
+        endpoint: read_endpoint(section),
     };
     if settings.interfaces.contains(&settings.xfrm_interface) {
         let message =
@@ -164,6 +143,61 @@ pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -
         section.fault("cookie-threshold", Fault::expected(message, "a lower number"));
     }
     settings
+}
+
+fn read_journal(section: &mut Section<'_>) -> JournalLimits {
+    let mut read = JournalLimits::default();
+    set(&mut read.peer_log_rate, section.number("peer-log-rate"));
+    set(&mut read.stranger_log_rate, section.number("stranger-log-rate"));
+    set(&mut read.refusals_kept, section.number("refusals-kept"));
+    set(&mut read.log_line_limit, section.number("log-line-limit"));
+    set(&mut read.user_log_limit, section.number("user-log-limit"));
+    read
+}
+
+fn read_endpoint(section: &mut Section<'_>) -> EndpointConfig {
+    let mut read = EndpointConfig::default();
+    set(&mut read.retransmit_initial, section.time("retransmit-initial"));
+    set(&mut read.retransmit_tries, section.number("retransmit-tries"));
+    set(&mut read.init_size_limit, section.number("init-size-limit"));
+    set(&mut read.cookie_threshold, section.number("cookie-threshold"));
+    set(&mut read.half_open_limit, section.number("half-open-limit"));
+    set(&mut read.half_open_address_limit, section.number("half-open-address-limit"));
+    set(&mut read.half_open_timeout, section.time("half-open-timeout"));
+    set(&mut read.peer_ike_sa_limit, section.number("peer-ike-sa-limit"));
+    set(&mut read.job_limit, section.number("job-limit"));
+    set(&mut read.unprotected_answers_per_second, section.number("unprotected-answer-rate"));
+    set(&mut read.eap_message_limit, section.number("eap-message-limit"));
+    set(&mut read.reassembly_timeout, section.time("reassembly-timeout"));
+    set(&mut read.ike_sa_limit, section.number("ike-sa-limit"));
+    set(&mut read.child_sa_limit, section.number("child-sa-limit"));
+    set(&mut read.peer_child_sa_limit, section.number("peer-child-sa-limit"));
+    set(&mut read.eap_timeout, section.time("eap-timeout"));
+    set(&mut read.eap_round_limit, section.number("eap-round-limit"));
+    set(&mut read.replay_window, section.number("replay-window"));
+    set(&mut read.keepalive_interval, section.optional("keepalive-interval", value::interval));
+    set(&mut read.fragment_size, section.number("fragment-size"));
+    set(&mut read.reassembly_limit, section.number("reassembly-limit"));
+    set(&mut read.certificate_chain_limit, section.number("certificate-chain-limit"));
+    set(&mut read.certificate_size_limit, section.number("certificate-size-limit"));
+    set(&mut read.init_transform_limit, section.number("init-transform-limit"));
+    set(&mut read.refused_initiator_limit, section.number("refused-initiator-limit"));
+    set(&mut read.refusal_size_limit, section.number("refusal-size-limit"));
+    set(&mut read.old_keys_limit, section.number("old-keys-limit"));
+    set(&mut read.selector_pair_limit, section.number("selector-pair-limit"));
+    set(&mut read.followup_ke_limit, section.number("followup-ke-limit"));
+    set(&mut read.peer_address_limit, section.number("peer-address-limit"));
+    set(&mut read.cfg_attribute_limit, section.number("cfg-attribute-limit"));
+    set(&mut read.name_server_limit, section.number("name-server-limit"));
+    set(&mut read.deleted_spi_limit, section.number("deleted-spi-limit"));
+    read
+}
+
+/// What a key says, if it stands in the file.
+fn set<T>(field: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *field = said;
+    }
 }
 
 /// The file of `resolv-conf` must not replace another one of ours or of the system. Its directory

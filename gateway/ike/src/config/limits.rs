@@ -70,6 +70,32 @@ pub struct EndpointConfig {
     pub certificate_chain_limit: usize,
     /// Octets that each of them may have.
     pub certificate_size_limit: usize,
+    /// Proposals and transforms of an IKE_SA_INIT request, together, above which it is refused
+    /// unseen: what is refused costs the more the more there are, since all of ours are compared
+    /// with them.
+    pub init_transform_limit: usize,
+    /// Initiators that were refused whose requests may come again; of more the oldest are forgotten.
+    pub refused_initiator_limit: usize,
+    /// Octets of the text of one [`crate::reason::Refusal`]; candidates above that are left out, but
+    /// for the nearest.
+    pub refusal_size_limit: usize,
+    /// Old keys of one IKE SA that the peer does not delete; of more the oldest are forgotten.
+    pub old_keys_limit: usize,
+    /// Pairs of prefixes of one Child SA above which it is refused, since each becomes three kernel
+    /// policies; at least [`super::Rule::MAX_PAIRS`], so that every rule can be agreed on whole.
+    pub selector_pair_limit: usize,
+    /// What a peer has begun with additional key exchanges and is to go on with (IKE_FOLLOWUP_KE);
+    /// of more the oldest is forgotten. A peer with a window of one message has use for one.
+    pub followup_ke_limit: usize,
+    /// Other addresses of a MOBIKE peer that are kept; of ours as many are told.
+    pub peer_address_limit: usize,
+    /// Attributes of a CFG_REPLY above which it is refused.
+    pub cfg_attribute_limit: usize,
+    /// Name servers that are kept of a CFG_REPLY.
+    pub name_server_limit: usize,
+    /// SPIs that a peer deletes while it owes us the answer that may make one of them; of more the
+    /// oldest are forgotten.
+    pub deleted_spi_limit: usize,
 }
 
 /// The smallest [`EndpointConfig::fragment_size`] but zero: it leaves room for some octets beside
@@ -121,6 +147,16 @@ impl Default for EndpointConfig {
             reassembly_timeout: Duration::from_secs(60),
             certificate_chain_limit: 7,
             certificate_size_limit: 16_384,
+            init_transform_limit: 512,
+            refused_initiator_limit: 256,
+            refusal_size_limit: 16_384,
+            old_keys_limit: 4,
+            selector_pair_limit: 64,
+            followup_ke_limit: 4,
+            peer_address_limit: 8,
+            cfg_attribute_limit: 64,
+            name_server_limit: 8,
+            deleted_spi_limit: 16,
         }
     }
 }

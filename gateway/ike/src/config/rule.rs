@@ -44,8 +44,8 @@ impl Rule {
     /// The priority of a rule that names none.
     pub const DEFAULT_PRIORITY: u16 = 1000;
 
-    /// A Child SA with more pairs of prefixes than this is refused, since each becomes three kernel
-    /// policies; so a `protect` rule has no more.
+    /// A `protect` rule has no more pairs of prefixes than this, since each becomes three kernel
+    /// policies.
     pub const MAX_PAIRS: usize = 64;
 
     /// Every pair of a local and a remote prefix of the same family.

@@ -10,11 +10,6 @@ use crate::effect::Effect;
 use crate::ike_sa::{IkeSa, Job, State, Wish};
 use crate::io::IkeSaId;
 
-/// Initiators that were refused whose requests may come again; of more the oldest are forgotten.
-const MOST_REFUSED: usize = 256;
-/// Old keys of one IKE SA that wait to be deleted.
-const MOST_REMNANTS: usize = 4;
-
 impl Endpoint {
     /// Does what IKE SAs caused elsewhere, and what that causes in turn.
     pub(super) fn apply_effects(&mut self, now: Instant) {
@@ -62,7 +57,7 @@ impl Endpoint {
             }
             Effect::Refused { ike_sa } => {
                 self.refused.insert(ike_sa);
-                if self.refused.len() > MOST_REFUSED
+                if self.refused.len() > self.shared.config.refused_initiator_limit
                     && let Some(oldest) = self.refused.first().copied()
                 {
                     self.shared.count(Counter::RefusedForgotten);
@@ -103,7 +98,7 @@ impl Endpoint {
         }
         // What a peer can make us keep is bounded: of many the oldest go without a word.
         let present = self.remnants_of(id);
-        let excess = present.len().saturating_sub(MOST_REMNANTS);
+        let excess = present.len().saturating_sub(self.shared.config.old_keys_limit);
         for id in present.into_iter().take(excess) {
             self.shared.count(Counter::OldKeysForgotten);
             self.with_sa(id, |sa, _| sa.state = State::Closed);

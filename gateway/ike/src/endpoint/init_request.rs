@@ -22,9 +22,6 @@ use crate::proposal::Rounds;
 use crate::reason::no_common_ike_proposal;
 use crate::time::after;
 
-/// Proposals and transforms of an IKE_SA_INIT request, together: what is refused costs the more
-/// the more there are, since all of ours are compared with them.
-pub(crate) const MOST_TRANSFORMS: usize = 512;
 /// After more refusals than may be answered cookies are demanded for so long.
 const REFUSING: Duration = Duration::from_secs(30);
 
@@ -77,9 +74,11 @@ impl Endpoint {
         if of_address.shown >= limit {
             return self.shared.count(Counter::HalfOpenAddressLimit);
         }
-        let transforms = payloads.require_sa().map_or(0, count_transforms);
-        if transforms > MOST_TRANSFORMS {
-            return self.refuse_init(now, header, path, &Error::TooManyTransforms(transforms));
+        let found = payloads.require_sa().map_or(0, count_transforms);
+        let limit = self.shared.config.init_transform_limit;
+        if found > limit {
+            let error = Error::TooManyTransforms { found, limit };
+            return self.refuse_init(now, header, path, &error);
         }
         let id = self.sa_id();
         match answer_init(now, &mut self.shared, id, header, path, datagram, &payloads) {
@@ -171,7 +170,7 @@ impl Endpoint {
 
     /// RFC 7296 2.21.1: the answer is not protected and leaves nothing behind.
     fn refuse_init(&mut self, now: Instant, header: &Header, path: Path, error: &Error) {
-        let limited = matches!(error, Error::TooManyTransforms(_));
+        let limited = matches!(error, Error::TooManyTransforms { .. });
         self.shared.count(if limited { Counter::TransformLimit } else { Counter::InvalidInit });
         // The method that we want is, like a cookie, a step on the way and shorter than what it
         // answers: a flood of nonsense must not keep it from those who need it.

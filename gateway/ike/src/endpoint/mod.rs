@@ -21,7 +21,6 @@ use gateway_wire::{ExchangeType, Header, HeaderError, IkeSpi};
 use self::allowance::Allowance;
 use self::contacts::Over;
 use self::half_open::HalfOpenSas;
-pub(crate) use self::init_request::MOST_TRANSFORMS;
 pub(crate) use self::rules::RuleState;
 use self::rules::Rules;
 use crate::config::{EndpointConfig, PeerName, RuleName, Secret};

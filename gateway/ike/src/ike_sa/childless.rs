@@ -83,6 +83,7 @@ impl IkeSa {
     /// the addresses that were asked for.
     pub(super) fn first_child_answered(
         &self,
+        shared: &mut Shared,
         payloads: &Payloads<'_>,
         offered: Option<&ChildOffer>,
         nat: NatDetected,
@@ -90,7 +91,7 @@ impl IkeSa {
         if let Some(offer) = offered {
             // An answer that refuses the Child SA as a whole says nothing of addresses.
             let given = match payloads.sa {
-                Some(_) => self.read_assignment(payloads)?,
+                Some(_) => self.read_assignment(shared, payloads)?,
                 None => Assignment::default(),
             };
             return Ok((Some(offer.check_answer(payloads, nat, given.lease)?), given));
@@ -100,7 +101,7 @@ impl IkeSa {
         }
         match payloads.error() {
             Some(error) => Err(Error::Refused(error.kind)),
-            None => Ok((None, self.read_assignment(payloads)?)),
+            None => Ok((None, self.read_assignment(shared, payloads)?)),
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::IkeSa;
 use super::offer::ChildOffer;
-use crate::assignment::Assignment;
-use crate::config::{PeerConfig, PeerName};
+use crate::assignment::{Assignment, Bounds, ConfigurationFault};
+use crate::config::{EndpointConfig, PeerConfig, PeerName};
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::event::EventKind;
@@ -42,12 +42,26 @@ impl IkeSa {
     }
 
     /// Initiator: what the responder answers to our request for addresses, if there was one.
-    pub(super) fn read_assignment(&self, payloads: &Payloads<'_>) -> Result<Assignment, Error> {
+    pub(super) fn read_assignment(
+        &self,
+        shared: &mut Shared,
+        payloads: &Payloads<'_>,
+    ) -> Result<Assignment, Error> {
         let families = self.peer.as_ref().map(|p| p.request_address).unwrap_or_default();
         if families.is_empty() {
             return Ok(Assignment::default());
         }
-        Ok(Assignment::read(families, payloads.cp)?)
+        let EndpointConfig { cfg_attribute_limit, name_server_limit, .. } = shared.config;
+        let bounds = Bounds { attributes: cfg_attribute_limit, name_servers: name_server_limit };
+        let read = Assignment::read(families, payloads.cp, bounds);
+        if matches!(read, Err(ConfigurationFault::TooManyAttributes { .. })) {
+            shared.count(Counter::CfgAttributeLimit);
+        }
+        let (found, left_out) = read?;
+        if left_out > 0 {
+            shared.count(Counter::NameServersLeftOut);
+        }
+        Ok(found)
     }
 
     /// Initiator: these are our addresses as long as the IKE SA, and its successors by rekeying.

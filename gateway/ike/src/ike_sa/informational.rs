@@ -98,7 +98,8 @@ impl IkeSa {
         {
             let deletes = payloads.deletes.iter().filter(|d| d.protocol == ProtocolId::ESP);
             let spis = deletes.flat_map(|d| d.spis.iter().copied());
-            offer.note_deleted(spis.filter(|spi| !found.iter().any(|(_, known)| known == spi)));
+            let unknown = spis.filter(|spi| !found.iter().any(|(_, known)| known == spi));
+            offer.note_deleted(shared, unknown);
         }
         found
             .into_iter()

@@ -1,5 +1,6 @@
 //! The Child SA that we ask the peer for, and the check of its answer (RFC 7296 1.2, 1.3.1, 2.9).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use gateway_wire::{KeMethod, NotifyType, Payload, TrafficSelector, TrafficSelectors};
@@ -9,6 +10,7 @@ use super::jobs::Wish;
 use super::{IkeSa, notify};
 use crate::algorithms::Group;
 use crate::config::{Action, Mode, Protect, Rule, RuleName, UserName};
+use crate::counters::Counter;
 use crate::error::Error;
 use crate::io::{ChildId, IkeSaId, Selector};
 use crate::leases::Lease;
@@ -18,9 +20,6 @@ use crate::proposal::{self, ChildExchange, EspChoice, Rounds};
 use crate::reason::{Offer, RuleSelectors, bad_choice, no_common_selectors};
 use crate::selector;
 use crate::shared::Shared;
-
-/// SPIs that a peer deletes while it owes us an answer; of more the oldest are forgotten.
-const MOST_DELETED: usize = 16;
 
 /// A Child SA that we ask the peer for.
 #[derive(Debug, Clone)]
@@ -33,10 +32,12 @@ pub(crate) struct ChildOffer {
     pub(super) spi: u32,
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
+    /// Pairs of prefixes that it may have.
+    most_pairs: usize,
     /// What the Child SA that is replaced protects.
     in_use: Vec<(Selector, u32)>,
     /// What the peer has deleted meanwhile that is not known here, by its SPIs: this may be among it.
-    deleted: Vec<u32>,
+    deleted: VecDeque<u32>,
 }
 
 /// The peer's good answer to a [`ChildOffer`].
@@ -82,8 +83,9 @@ impl ChildOffer {
             spi,
             local,
             remote,
+            most_pairs: shared.config.selector_pair_limit,
             in_use: Vec::new(),
-            deleted: Vec::new(),
+            deleted: VecDeque::new(),
         }))
     }
 
@@ -93,11 +95,16 @@ impl ChildOffer {
     }
 
     /// The peer has deleted Child SAs that are not known here. With its answer lost, and perhaps for
-    /// long, that may be the very one that the answer makes.
-    pub(super) fn note_deleted(&mut self, spis: impl Iterator<Item = u32>) {
-        self.deleted.extend(spis);
-        let excess = self.deleted.len().saturating_sub(MOST_DELETED);
-        self.deleted.drain(..excess);
+    /// long, that may be the very one that the answer makes. Of more than may be kept the oldest are
+    /// forgotten.
+    pub(super) fn note_deleted(&mut self, shared: &mut Shared, spis: impl Iterator<Item = u32>) {
+        for spi in spis {
+            self.deleted.push_back(spi);
+            if self.deleted.len() > shared.config.deleted_spi_limit {
+                self.deleted.pop_front();
+                shared.count(Counter::DeletedSpiForgotten);
+            }
+        }
     }
 
     /// Whether the peer has deleted what its answer makes.
@@ -197,8 +204,8 @@ impl ChildOffer {
             return Err(self.other_selectors(local, remote, granted));
         }
         // A peer that does not narrow leaves that to us: nothing but what is assigned passes.
-        let local = selector::assigned(&self.rule, local.to_vec(), ours);
-        let pairs = selector::pairs(&self.rule, &local, remote)
+        let local = selector::assigned(self.most_pairs, &self.rule, local.to_vec(), ours);
+        let pairs = selector::pairs(self.most_pairs, &self.rule, &local, remote)
             .ok_or(Error::BadAnswer("unusable traffic selectors"))?;
         if !selector::cover(&local, remote, &self.in_use) {
             return Err(self.other_selectors(&local, remote, granted));

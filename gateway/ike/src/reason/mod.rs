@@ -33,8 +33,6 @@ const MOST_COMPARED: usize = 64;
 const MOST_VALUES: usize = 8;
 /// Characters of one value.
 const MOST_CHARACTERS: usize = 128;
-/// Octets of the text of one refusal; candidates above that are left out, but for the nearest.
-pub const MOST_OCTETS: usize = 16_384;
 
 /// Why a peer was refused, or refused us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,10 +247,6 @@ impl Refusal {
         candidates.sort_by_key(|c| c.unfit().count()); // Stable: the first of equals stays first.
         let found = candidates.len();
         candidates.truncate(MOST_CANDIDATES);
-        let mut size: usize = candidates.iter().map(Candidate::size).sum();
-        while size > MOST_OCTETS && candidates.len() > 1 {
-            size = size.saturating_sub(candidates.pop().map_or(0, |c| c.size()));
-        }
         let nearest = candidates.first();
         Self {
             cause: nearest.map_or(Cause::Combination, cause),
@@ -260,6 +254,18 @@ impl Refusal {
             left_out: found.saturating_sub(candidates.len()).saturating_add(more),
             candidates,
         }
+    }
+
+    /// Leaves out what is least near, until its text has no more than so many octets or there is but
+    /// the nearest; whether anything was.
+    pub(crate) fn shorten(&mut self, most: usize) -> bool {
+        let before = self.candidates.len();
+        let mut size: usize = self.candidates.iter().map(Candidate::size).sum();
+        while size > most && self.candidates.len() > 1 {
+            size = size.saturating_sub(self.candidates.pop().map_or(0, |c| c.size()));
+            self.left_out = self.left_out.saturating_add(1);
+        }
+        self.candidates.len() < before
     }
 
     /// Without anything to compare.

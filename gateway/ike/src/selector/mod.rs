@@ -29,25 +29,24 @@ fn of_prefix(net: &IpNet, protocol: Option<u8>, ports: &PortRange) -> TrafficSel
 }
 
 /// Of the selectors on our side of a rule those that a Child SA may have, by the addresses that we
-/// are assigned; `None`: the peer has yet to say.
+/// are assigned; `None`: the peer has yet to say. `most` as in [`narrow`].
 pub(crate) fn assigned(
+    most: usize,
     rule: &Rule,
     local: Vec<TrafficSelector>,
     ours: Option<Lease>,
 ) -> Vec<TrafficSelector> {
     match ours {
-        Some(ours) if rule.assigned => narrow(&local, &ours.selectors()),
+        Some(ours) if rule.assigned => narrow(most, &local, &ours.selectors()),
         Some(_) | None => local,
     }
 }
 
-/// Selectors of one side that [`narrow`] finds: with one of the other side each makes a pair.
-const MOST_NARROWED: usize = Rule::MAX_PAIRS;
-
 /// What both sides allow: every non-empty intersection of one of `allowed` with one of
-/// `proposed`, in the order of `proposed`, without repetition. Above [`MOST_NARROWED`] the rest is
-/// left out, which is more than [`pairs`] takes.
+/// `proposed`, in the order of `proposed`, without repetition. Above `most`, with one of the other
+/// side each making a pair, the rest is left out, which is more than [`pairs`] takes.
 pub(crate) fn narrow(
+    most: usize,
     allowed: &[TrafficSelector],
     proposed: &[TrafficSelector],
 ) -> Vec<TrafficSelector> {
@@ -58,7 +57,7 @@ pub(crate) fn narrow(
                 && !narrowed.iter().any(|n| contains(n, &both))
             {
                 // A peer may propose 255, and a rule have as many: each is compared with all.
-                if narrowed.len() > MOST_NARROWED {
+                if narrowed.len() > most {
                     return narrowed;
                 }
                 narrowed.retain(|n| !contains(&both, n));
@@ -103,8 +102,9 @@ fn contains(outer: &TrafficSelector, inner: &TrafficSelector) -> bool {
 }
 
 /// The agreed selectors as pairs of prefixes, each with the rule's precedence for it; `None`
-/// when there are more than [`Rule::MAX_PAIRS`] or none.
+/// when there are more than `most` or none.
 pub(crate) fn pairs(
+    most: usize,
     rule: &Rule,
     local: &[TrafficSelector],
     remote: &[TrafficSelector],
@@ -117,9 +117,9 @@ pub(crate) fn pairs(
                 (p, q) if p == q => p,
                 _ => continue,
             };
-            for local_net in prefixes(l.start, l.end) {
-                for remote_net in prefixes(r.start, r.end) {
-                    if pairs.len() == Rule::MAX_PAIRS {
+            for local_net in prefixes(most, l.start, l.end) {
+                for remote_net in prefixes(most, r.start, r.end) {
+                    if pairs.len() == most {
                         return None;
                     }
                     let selector = Selector {
@@ -153,9 +153,9 @@ pub(crate) fn rule_pairs(rule: &Rule) -> Vec<(Selector, u32)> {
     rule.prefix_pairs().map(selector).collect()
 }
 
-/// The fewest prefixes that cover a range of addresses exactly, one above [`Rule::MAX_PAIRS`] at most.
-fn prefixes(start: IpAddr, end: IpAddr) -> Vec<IpNet> {
-    let most = Rule::MAX_PAIRS.saturating_add(1);
+/// The fewest prefixes that cover a range of addresses exactly, one above `most` at most.
+fn prefixes(most: usize, start: IpAddr, end: IpAddr) -> Vec<IpNet> {
+    let most = most.saturating_add(1);
     match (start, end) {
         (IpAddr::V4(s), IpAddr::V4(e)) => {
             Ipv4Subnets::new(s, e, 0).take(most).map(IpNet::V4).collect()
@@ -169,7 +169,7 @@ fn prefixes(start: IpAddr, end: IpAddr) -> Vec<IpNet> {
 
 /// The addresses of a selector in words: a prefix, or a range.
 pub(crate) fn addresses(s: &TrafficSelector) -> String {
-    match prefixes(s.start, s.end).as_slice() {
+    match prefixes(1, s.start, s.end).as_slice() {
         [net] => net.to_string(),
         _ => format!("{}-{}", s.start, s.end),
     }

@@ -7,6 +7,7 @@
     reason = "a test may panic; clippy knows tests by their attribute and not their helpers"
 )]
 
+mod kept;
 mod peers;
 mod strangers;
 

@@ -263,16 +263,16 @@ fn a_peer_that_keeps_too_much_that_was_deleted_loses_the_ike_sa() {
     simulation.wind_up().unwrap();
 }
 
-#[test]
-fn old_keys_that_nobody_deletes_are_forgotten() {
+/// Rekeys the IKE SA seven times, while all that is said under old keys is lost, such as their Delete.
+fn rekeyed_without_deletes(limit: usize) -> Simulation {
     const CREATE_CHILD_SA: u8 = 36;
-    let mut simulation = pair(&EndpointConfig::default(), 1);
+    let config = EndpointConfig { old_keys_limit: limit, ..EndpointConfig::default() };
+    let mut simulation = pair(&config, 1);
     let mut of_a = policies_of_a(1);
     Arc::make_mut(of_a.peers.values_mut().next().unwrap()).lifetime = 10 * SECOND;
     simulation.configure(0, of_a);
     simulation.acquire(0, "to-b-1");
     simulation.run(SECOND);
-    // New keys again and again, while all that is said under old ones is lost, such as their Delete.
     simulation.network.set_faults(CUT);
     let sent = |simulation: &Simulation, node: usize| simulation.nodes[node].sent.clone();
     let mut old_spis = Vec::new();
@@ -302,12 +302,25 @@ fn old_keys_that_nobody_deletes_are_forgotten() {
     }
     for node in [0, 1] {
         assert_eq!(counter(&simulation, node, Counter::IkeSaRekeyed), 7);
-        assert_eq!(states(&simulation, node).len(), 1 + 4, "node {node}");
         assert_eq!(children(&simulation, node), 1);
     }
-    // The one who is to delete them forgets them as soon as nobody answers.
-    let forgotten = [0, 1].map(|node| counter(&simulation, node, Counter::OldKeysForgotten));
-    assert_eq!(forgotten, [0, 3]);
+    simulation
+}
+
+#[test]
+fn old_keys_that_nobody_deletes_are_forgotten() {
+    for (limit, forgotten) in [(2, 5), (4, 3), (7, 0), (8, 0)] {
+        let simulation = rekeyed_without_deletes(limit);
+        let kept = states(&simulation, 1).len() - 1;
+        let counted = counter(&simulation, 1, Counter::OldKeysForgotten);
+        assert_eq!(counted, forgotten, "{limit}");
+        assert!(kept <= limit && (kept == limit || limit > 4), "{kept} of {limit}");
+        // The one who is to delete them forgets them as soon as nobody answers.
+        assert!(states(&simulation, 0).len() <= 1 + limit);
+        if limit == 4 {
+            assert_eq!(counter(&simulation, 0, Counter::OldKeysForgotten), 0);
+        }
+    }
 }
 
 #[test]

@@ -257,14 +257,19 @@ fn who_never_answers_refusals_demands_no_cookies_for_them() {
 
 #[test]
 fn a_request_that_proposes_too_much_is_refused_unseen() {
-    let (mut simulation, init) = begun(&EndpointConfig::default());
-    let limited = |simulation: &Simulation| counter(simulation, 1, Counter::TransformLimit);
-    request(&mut simulation, &proposing(&init, 2, 255), A, 1, None);
-    assert_eq!((limited(&simulation), counter(&simulation, 1, Counter::NoProposalChosen)), (0, 1));
-    request(&mut simulation, &proposing(&init, 3, 170), A, 2, None);
-    assert_eq!((limited(&simulation), counter(&simulation, 1, Counter::NoProposalChosen)), (1, 1));
+    let config = EndpointConfig { init_transform_limit: 64, ..EndpointConfig::default() };
+    let (mut simulation, init) = begun(&config);
+    let counted = |simulation: &Simulation| {
+        [Counter::TransformLimit, Counter::NoProposalChosen].map(|c| counter(simulation, 1, c))
+    };
+    for (proposals, transforms, expected) in [(3, 20, [0, 1]), (2, 31, [0, 2]), (5, 12, [1, 2])] {
+        let number = proposals.into();
+        request(&mut simulation, &proposing(&init, proposals, transforms), A, number, None);
+        assert_eq!(counted(&simulation), expected, "{proposals}");
+    }
     let said = refusals(&simulation);
-    assert!(said[1].contains("513 proposals and transforms: 512 are the most"), "{said:?}");
+    let words = "65 proposals and transforms, `init-transform-limit` is 64";
+    assert!(said[2].contains(words), "{said:?}");
     let (_, answer) = simulation.nodes[1].sent.last().unwrap();
     let payloads = Message::decode(answer).unwrap().payloads;
     let [Payload::Notify(notify)] = payloads.as_slice() else { panic!("{payloads:?}") };

@@ -123,7 +123,7 @@ impl IkeSa {
             certificate::count_ignored(shared, &payloads.certificates);
             let peer = self.check_responder(now, shared, &channel, &transcript, &payloads, eap)?;
             let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
-            let answer = self.first_child_answered(&payloads, child.as_ref(), nat);
+            let answer = self.first_child_answered(shared, &payloads, child.as_ref(), nat);
             Ok((peer, answer, token, payloads.notifies))
         });
         let (peer, answer, token, notifies) = match checked {

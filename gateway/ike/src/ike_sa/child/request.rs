@@ -230,11 +230,13 @@ fn find_rule(
     wants_transport: bool,
 ) -> Result<(Arc<Rule>, Protect, Narrowed), Error> {
     let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
+    let most = shared.config.selector_pair_limit;
     let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
     for (rule, protect) in rules_of(shared, &peer.name, only) {
         let (local, remote) = shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
-        let (local, remote) = (selector::narrow(&local, ours), selector::narrow(&remote, theirs));
-        let Some(pairs) = selector::pairs(rule, &local, &remote) else { continue };
+        let narrow = |allowed: &[_], proposed: &[_]| selector::narrow(most, allowed, proposed);
+        let (local, remote) = (narrow(&local, ours), narrow(&remote, theirs));
+        let Some(pairs) = selector::pairs(most, rule, &local, &remote) else { continue };
         if (protect.mode == Mode::Transport) != wants_transport {
             // A peer that offers transport mode may be answered with tunnel mode
             // (RFC 7296 1.3.1); one that does not may not be answered with transport mode.

@@ -23,9 +23,6 @@ use crate::time::after;
 
 /// How long the next exchange may take: RFC 9370 2.2.4 calls 5 to 20 seconds appropriate.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Series of a peer that wait for the next exchange; of more the oldest is forgotten. A peer with
-/// a window of one message has use for one.
-const MOST_SERIES: usize = 4;
 
 /// The peer's series: what we keep between two of its exchanges.
 pub(in super::super) struct TheirSeries {
@@ -118,7 +115,8 @@ impl IkeSa {
         self.drop_series(shared, same);
         let State::Established(established) = &mut self.state else { return };
         established.theirs.push(kept);
-        if established.theirs.len() > MOST_SERIES {
+        if established.theirs.len() > shared.config.followup_ke_limit {
+            shared.count(Counter::FollowUpForgotten);
             let oldest = established.theirs.remove(0);
             established.release(shared, oldest);
         }

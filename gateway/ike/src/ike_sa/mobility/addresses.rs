@@ -10,9 +10,6 @@ use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::shared::Shared;
 
-/// Additional addresses that are kept of a peer, and told to one.
-pub(super) const MOST_ADDRESSES: usize = 8;
-
 /// A notification that is to be sent.
 pub(in crate::ike_sa) type Said = (NotifyType, Vec<u8>);
 
@@ -22,7 +19,7 @@ pub(super) fn additional(shared: &Shared, peer: &PeerConfig, local: IpAddr) -> V
         return Vec::new();
     }
     let others = shared.local_addresses.iter().copied().filter(|address| *address != local);
-    others.take(MOST_ADDRESSES).collect()
+    others.take(shared.config.peer_address_limit).collect()
 }
 
 /// What tells the peer these addresses, or that there are none.
@@ -46,8 +43,8 @@ pub(super) struct Told {
     pub(super) too_many: bool,
 }
 
-/// The addresses that the peer tells; `None`: it says nothing of them.
-pub(super) fn told(notifies: &[Notify<'_>]) -> Option<Told> {
+/// The addresses that the peer tells, `most` of them; `None`: it says nothing of them.
+pub(super) fn told(most: usize, notifies: &[Notify<'_>]) -> Option<Told> {
     let mut said = false;
     let mut told = Told::default();
     for notify in notifies {
@@ -65,7 +62,7 @@ pub(super) fn told(notifies: &[Notify<'_>]) -> Option<Told> {
         if told.addresses.contains(&address) {
             continue;
         }
-        if told.addresses.len() < MOST_ADDRESSES {
+        if told.addresses.len() < most {
             told.addresses.push(address);
         } else {
             told.too_many = true;
@@ -141,7 +138,7 @@ mod tests {
             .iter()
             .map(|(kind, data)| Notify { protocol: ProtocolId::NONE, spi: &[], kind: *kind, data })
             .collect();
-        told(&notifies).map(|told| told.addresses)
+        told(8, &notifies).map(|told| told.addresses)
     }
 
     #[test]
@@ -161,7 +158,7 @@ mod tests {
         assert_eq!(parsed(&bad.map(v4)), Some(Vec::new()));
         assert_eq!(parsed(&[v4(&[192, 0, 2, 1]), v4(&[192, 0, 2, 1])]).unwrap().len(), 1);
         let many: Vec<Said> = (1..200).map(|last| v4(&[192, 0, 2, last])).collect();
-        assert_eq!(parsed(&many).unwrap().len(), MOST_ADDRESSES);
+        assert_eq!(parsed(&many).unwrap().len(), 8);
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl IkeSa {
         let detect =
             || natt::detect(self.initiator_spi, self.responder_spi, path, &payloads.notifies);
         let nat = says_nat.then(detect);
-        let told = told(&payloads.notifies);
+        let told = told(shared.config.peer_address_limit, &payloads.notifies);
         if told.as_ref().is_some_and(|told| told.too_many) {
             shared.count(Counter::AddressesLeftOut);
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use gateway_wire::{Notify, NotifyType, Payload};
 
-use super::addresses::{MOST_ADDRESSES, Said, Told, additional, other_paths, said, told};
+use super::addresses::{Said, Told, additional, other_paths, said, told};
 use crate::config::{Mode, PeerConfig};
 use crate::counters::Counter;
 use crate::event::EventKind;
@@ -127,7 +127,8 @@ impl IkeSa {
         if !notifies.iter().any(|n| n.kind == NotifyType::MOBIKE_SUPPORTED) {
             return;
         }
-        let Told { addresses, too_many } = told(notifies).unwrap_or_default();
+        let Told { addresses, too_many } =
+            told(shared.config.peer_address_limit, notifies).unwrap_or_default();
         if too_many {
             shared.count(Counter::AddressesLeftOut);
         }
@@ -202,7 +203,8 @@ impl IkeSa {
             // Where it was it may be again.
             if left != new {
                 mobike.peer_addresses.retain(|address| ![left, new].contains(address));
-                mobike.peer_addresses.truncate(MOST_ADDRESSES.saturating_sub(1));
+                let most = shared.config.peer_address_limit;
+                mobike.peer_addresses.truncate(most.saturating_sub(1));
                 mobike.peer_addresses.push(left);
             }
         }
