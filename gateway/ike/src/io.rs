@@ -83,6 +83,12 @@ pub enum Output {
         /// The SPI in host order.
         spi: u32,
     },
+    /// There will be no SA with this SPI: what has come for it is nobody's. Of one that is installed
+    /// this is not said.
+    ExpectNoMore {
+        /// The SPI in host order.
+        spi: u32,
+    },
     /// Have the kernel do something, and hand in the result.
     Kernel(CommandId, KernelCommand),
     /// Something that an operator may want to read.

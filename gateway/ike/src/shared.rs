@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) effects: Vec<Effect>,
     /// Inbound SPIs in use or reserved, with their owners.
     pub(crate) spis: BTreeMap<u32, (IkeSaId, ChildId)>,
+    /// Those of them by which a peer may send before we can receive.
+    pub(crate) expected: BTreeSet<u32>,
     pub(crate) children: Children,
     pub(crate) reqids: Reqids,
     pub(crate) senders: Senders,
@@ -106,6 +108,7 @@ impl Shared {
             outputs: VecDeque::new(),
             effects: Vec::new(),
             spis: BTreeMap::new(),
+            expected: BTreeSet::new(),
             half_closed: BTreeMap::new(),
             children: Children::default(),
             reqids: Reqids::default(),
@@ -143,8 +146,16 @@ impl Shared {
         self.outputs.extend(message.into_iter().map(|octets| Output::Transmit { path, octets }));
     }
 
+    /// A peer may send by this SPI as soon as it has answered what we are about to send, when we
+    /// cannot receive it yet (RFC 7296 2.8).
     pub(crate) fn expect(&mut self, local: IpAddr, spi: u32) {
+        self.expected.insert(spi);
         self.outputs.push_back(Output::Expect { local, spi });
+    }
+
+    /// What comes by this SPI is received.
+    pub(crate) fn receives(&mut self, spi: u32) {
+        self.expected.remove(&spi);
     }
 
     pub(crate) fn keepalive(&mut self, path: Path) {
@@ -325,6 +336,9 @@ impl Shared {
 
     pub(crate) fn release_spi(&mut self, spi: u32) {
         self.spis.remove(&spi);
+        if self.expected.remove(&spi) {
+            self.outputs.push_back(Output::ExpectNoMore { spi });
+        }
     }
 
     /// The peer is yet to hear that the SA with this inbound SPI is gone.
@@ -344,9 +358,10 @@ impl Shared {
 
     /// What an SA may leave, and whether none has: every SPI is free, the kernel owes no answer, no
     /// peer counts as connected, none counts as sending, and nothing waits to be said or done.
-    pub(crate) fn remains(&self) -> [(&'static str, bool); 7] {
+    pub(crate) fn remains(&self) -> [(&'static str, bool); 8] {
         [
             ("SPIs", self.has_no_spis()),
+            ("expected SPIs", self.expected.is_empty()),
             ("Child SAs", self.children.is_empty()),
             ("commands", self.commands.is_empty()),
             ("contacts", self.contacts.is_empty()),
@@ -413,7 +428,7 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let times: Vec<_> = (0..100).map(|_| shared.jittered_time(hour)).collect();
         assert!(times.iter().all(|t| *t <= hour && *t >= hour * 9 / 10));
-        let different: std::collections::BTreeSet<_> = times.iter().collect();
+        let different: BTreeSet<_> = times.iter().collect();
         assert!(different.len() > 90, "{}", different.len());
         assert_eq!(shared.jittered(0), 0);
     }

@@ -233,6 +233,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                 Output::Transmit { path, octets } => self.transmit(&path, &octets),
                 Output::Keepalive { path } => self.keep_alive(&path),
                 Output::Expect { local, spi } => self.expect(local, spi),
+                Output::ExpectNoMore { spi } => self.early.withdraw(spi),
                 Output::Kernel(id, command) => {
                     let result = self.execute(command).await;
                     self.endpoint.handle(clock::now(), Input::CommandDone(id, result));

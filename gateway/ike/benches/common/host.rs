@@ -60,7 +60,10 @@ impl Host {
                     let done = if local { Done::LocalAddress(self.address) } else { Done::Ok };
                     self.endpoint.handle(now, Input::CommandDone(id, Ok(done)));
                 }
-                Output::Event(_) | Output::Keepalive { .. } | Output::Expect { .. } => {}
+                Output::Event(_)
+                | Output::Keepalive { .. }
+                | Output::Expect { .. }
+                | Output::ExpectNoMore { .. } => {}
             }
         }
         // Whoever hands in asks.

@@ -80,7 +80,6 @@ impl IkeSa {
             return Ok(());
         }
         let nonce: [u8; NONCE_LEN] = shared.octets()?;
-        self.expect(shared, &offer);
         let group = offer.group(group_of_ike_sa);
         let pending = group.map(|g| shared.key_exchange.generate(g)).transpose()?;
         // RFC 7296 1.3.3: the SPI is the one that *we* expect in ESP of the SA replaced.
@@ -105,6 +104,7 @@ impl IkeSa {
         // RFC 7296 1.3.1 gives the order SA, Ni, KEi, TSi, TSr; receivers must take any (2.5),
         // but some old ones do not.
         payloads.sort_by_key(order);
+        self.expect(shared, &offer);
         self.send_request(now, shared, ExchangeType::CREATE_CHILD_SA, &payloads)?;
         let creating = CreatingChild { offer, nonce, pending, collided: None };
         self.set_current(Current::CreateChild(Box::new(creating)));

@@ -48,13 +48,10 @@ pub(super) struct ChildAnswer {
 }
 
 impl IkeSa {
-    /// Where a Child SA takes over from one of another IKE SA, the peer may send by it before we can
-    /// receive (RFC 7296 2.8), and what it would have sent by the old one is lost. One that replaces
-    /// another on the same IKE SA is known to be sent by later.
+    /// What is sent next is the last that the peer needs for a Child SA: it may send by it as soon as
+    /// it has answered, before we can receive (RFC 7296 2.8).
     pub(super) fn expect(&self, shared: &mut Shared, offer: &ChildOffer) {
-        if self.supersedes.is_some() {
-            shared.expect(self.path.local.ip(), offer.spi);
-        }
+        shared.expect(self.path.local.ip(), offer.spi);
     }
 }
 

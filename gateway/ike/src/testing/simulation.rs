@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +11,8 @@ use crate::Endpoint;
 use crate::config::{EndpointConfig, PolicySet, RuleName, Secret};
 use crate::event::Event;
 use crate::io::{
-    ChildSpec, CommandId, Encapsulation, Ends, Input, KernelError, KernelEvent, Output, Path,
+    ChildSpec, CommandId, Done, Encapsulation, Ends, Input, KernelCommand, KernelError,
+    KernelEvent, Output, Path,
 };
 use crate::time::earlier;
 
@@ -44,7 +45,7 @@ pub struct Node {
     /// Commands of which its kernel has said nothing.
     unanswered: Vec<CommandId>,
     /// The SPIs for which ESP may come before their SA is there.
-    pub expected: Vec<u32>,
+    pub expected: BTreeSet<u32>,
 }
 
 /// Some hosts and the network between them.
@@ -78,12 +79,28 @@ impl Node {
             sent: Vec::new(),
             keepalives: Vec::new(),
             unanswered: Vec::new(),
-            expected: Vec::new(),
+            expected: BTreeSet::new(),
         }
     }
 }
 
 impl Node {
+    /// Has its kernel do something; what is received then is expected no more.
+    fn execute(&mut self, command: KernelCommand) -> Option<Result<Done, KernelError>> {
+        let installs = if let KernelCommand::InstallChild(spec)
+        | KernelCommand::InstallInbound(spec) = &command
+        {
+            Some(spec.inbound.spi)
+        } else {
+            None
+        };
+        let result = self.kernel.execute(command);
+        if let (Some(spi), Some(Ok(_))) = (installs, &result) {
+            self.expected.remove(&spi);
+        }
+        result
+    }
+
     /// Whether it has this address.
     fn has(&self, address: IpAddr) -> bool {
         self.address == address || self.others.contains(&address)
@@ -163,8 +180,13 @@ impl Simulation {
                     node.keepalives.push(path);
                     self.network.keep_alive(now, path);
                 }
-                Output::Expect { spi, .. } => node.expected.push(spi),
-                Output::Kernel(id, command) => match node.kernel.execute(command) {
+                Output::Expect { spi, .. } => {
+                    node.expected.insert(spi);
+                }
+                Output::ExpectNoMore { spi } => {
+                    node.expected.remove(&spi);
+                }
+                Output::Kernel(id, command) => match node.execute(command) {
                     Some(result) => node.endpoint.handle(now, Input::CommandDone(id, result)),
                     None => node.unanswered.push(id),
                 },
@@ -300,6 +322,7 @@ impl Simulation {
             ("SAs in the kernel", !node.kernel.children.is_empty()),
             ("SAs in the kernel that send", !node.kernel.outbound.is_empty()),
             ("traps", !node.kernel.traps.is_empty()),
+            ("ESP that is expected", !node.expected.is_empty()),
             ("a deadline", node.endpoint.next_timeout().is_some()),
             ("leases", !node.endpoint.shared().leases.is_empty()),
         ];
@@ -341,6 +364,9 @@ impl Simulation {
             let status = node.endpoint.status(self.now);
             let unlike = node.endpoint.out_of_step();
             violations.extend(unlike.map(|what| format!("node {id}: {what} are out of step")));
+            if node.expected != node.endpoint.shared().expected {
+                violations.push(format!("node {id}: expects {:x?}", node.expected));
+            }
             let owned: Vec<_> = status.ike_sas.iter().flat_map(|sa| &sa.children).collect();
             for child in node.kernel.children.keys() {
                 if !owned.iter().any(|c| c.id == *child) {

@@ -38,7 +38,8 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
             Output::Kernel(..)
             | Output::Event(_)
             | Output::Keepalive { .. }
-            | Output::Expect { .. } => {}
+            | Output::Expect { .. }
+            | Output::ExpectNoMore { .. } => {}
         }
     };
     while b.endpoint.poll_output().is_some() {}
@@ -52,7 +53,10 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
         match output {
             Output::Transmit { .. } => panic!("answered before the kernel has the SA"),
             Output::Kernel(id, command) => commands.push((id, command)),
-            Output::Event(_) | Output::Keepalive { .. } | Output::Expect { .. } => {}
+            Output::Event(_)
+            | Output::Keepalive { .. }
+            | Output::Expect { .. }
+            | Output::ExpectNoMore { .. } => {}
         }
     }
     let [(id, command)] = <[_; 1]>::try_from(commands).unwrap();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "This is test code.")]
 
 mod agreement;
+mod expected;
 mod installation;
 mod life;
 mod unprotected;

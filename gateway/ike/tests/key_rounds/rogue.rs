@@ -116,7 +116,10 @@ fn receive(simulation: &mut Simulation, path: Path, octets: &[u8]) -> Vec<Vec<u8
         match output {
             Output::Transmit { octets, .. } => sent.push(octets),
             Output::Event(event) => b.events.push(event),
-            Output::Kernel(..) | Output::Keepalive { .. } | Output::Expect { .. } => {}
+            Output::Kernel(..)
+            | Output::Keepalive { .. }
+            | Output::Expect { .. }
+            | Output::ExpectNoMore { .. } => {}
         }
     }
     sent

@@ -86,7 +86,10 @@ impl IkeSa {
         payloads.extend(request.iter().map(|r| Payload::Configuration(r.payload())));
         if let Some(offer) = &offer {
             payloads.extend(offer.payloads());
-            self.expect(shared, offer);
+            // With EAP there is more to come before the peer has the Child SA.
+            if ours.is_some() {
+                self.expect(shared, offer);
+            }
         }
         let mut mobility = mobike::announcement(shared, &peer, self.path);
         if peer.mobike {

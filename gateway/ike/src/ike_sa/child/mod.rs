@@ -321,6 +321,7 @@ impl IkeSa {
         match (result, withheld) {
             (Ok(()), withheld) => {
                 established.taken = 0;
+                shared.receives(spi);
                 self.child_stands(now, shared, child);
                 if let Some(mut withheld) = withheld {
                     let words = withheld.child.take().map(|(_, words)| words);

@@ -125,6 +125,10 @@ impl IkeSa {
             Ok(pending) => pending,
             Err(error) => return self.series_failed(now, shared, goal, false, error),
         };
+        // Once more, for the time that the last exchange takes.
+        if let Some(offer) = goal.offer().filter(|_| series.rounds.len() == 1) {
+            self.expect(shared, offer);
+        }
         let (method, public) = (pending.group().id(), pending.public().to_vec());
         self.set_current(Current::FollowUp(Box::new(FollowUp { series, pending, goal })));
         let payloads = [

@@ -116,6 +116,11 @@ impl IkeSa {
                 let method = success.method;
                 eap.success = Some(success);
                 self.event(shared, EventKind::EapSucceeded { user, method });
+                if let State::AwaitAuth(waiting) = &self.state
+                    && let Some(offer) = &waiting.child
+                {
+                    self.expect(shared, offer);
+                }
                 let token = self.crash_token(shared);
                 let mut payloads: Vec<_> = proof.payloads().collect();
                 payloads.extend(token.iter().map(|token| crash::payload(token)));
