@@ -68,8 +68,15 @@ pub enum Error {
     #[error("no rule covers the traffic selectors: {0}")]
     TsUnacceptable(Box<Refusal>),
     /// The peer wants a mode that the rule does not have.
-    #[error("mode: {0}")]
-    Mode(&'static str),
+    #[error("mode: {why}")]
+    Mode {
+        /// What is wrong, in words.
+        why: &'static str,
+        /// The mode that we demand.
+        ours: &'static str,
+        /// What the peer has of it.
+        theirs: &'static str,
+    },
     /// The policy demands more than the IKE SA has.
     #[error("the policy demands a quantum-safe IKE SA, and this one is not: {0}")]
     NotQuantumSafe(IkeSuite),
@@ -297,7 +304,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         // send.
         Error::NoProposalChosen(_)
         | Error::TooManyTransforms { .. }
-        | Error::Mode(_)
+        | Error::Mode { .. }
         | Error::NotQuantumSafe(_)
         | Error::NotChildless(_)
         | Error::Kernel(_)

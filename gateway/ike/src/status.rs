@@ -97,6 +97,9 @@ pub struct ChildStatus {
     pub suite: EspSuite,
     /// The method of its own key exchange (perfect forward secrecy), if it had one.
     pub key_exchange: Option<ChildKeyExchange>,
+    /// Whether what it protects stays secret when there are quantum computers: by that, or by the IKE
+    /// SA that its keys come from.
+    pub quantum_safe: bool,
     /// What it protects.
     pub selectors: Vec<Selector>,
     /// The UDP ports, if ESP travels in UDP.
@@ -206,6 +209,7 @@ fn of_child(now: Instant, child: &ChildSa) -> ChildStatus {
         outbound_spi: child.outbound_spi,
         suite: child.suite,
         key_exchange: child.key_exchange,
+        quantum_safe: child.quantum_safe,
         selectors: child.pairs.iter().map(|(s, _)| s.clone()).collect(),
         encapsulation: child.encapsulation,
         age: now.saturating_duration_since(child.since),

@@ -259,6 +259,14 @@ fn ports_modes_and_absent_rules_are_told_apart() {
     let nearest = refusal.nearest_candidate().unwrap();
     assert_eq!(nearest.rule.as_deref(), Some("to-a"));
     assert_eq!(values(field(nearest, "mode")), (vec!["transport"], vec!["tunnel"]));
+
+    // The peer grants less than was asked for.
+    let simulation = run(|a| of_protect(a, |p| p.mode = Mode::Transport), |_| {});
+    let (_, refusal) = self::refusal(&simulation, 0);
+    assert_eq!(refusal.cause, Cause::Mode);
+    let nearest = refusal.nearest_candidate().unwrap();
+    assert_eq!((nearest.peer.as_deref(), nearest.rule.as_deref()), (Some("b"), Some("to-b")));
+    assert_eq!(values(field(nearest, "mode")), (vec!["transport"], vec!["tunnel"]));
 }
 
 #[test]

@@ -196,6 +196,10 @@ pub struct ChildReport {
     /// those of the IKE SA.
     #[serde(default)]
     pub key_exchange: Option<String>,
+    /// Whether what it protects stays secret when there are quantum computers: by that, or by the IKE
+    /// SA that its keys follow from.
+    #[serde(default)]
+    pub quantum_safe: bool,
     /// What is protected.
     pub selectors: Vec<String>,
     /// Our UDP port and the peer's where ESP travels in UDP.

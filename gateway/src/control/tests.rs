@@ -234,7 +234,7 @@ fn the_report_keeps_the_names_of_its_fields() {
     );
     assert_eq!(
         keys(&value["ike_sas"][0]["children"][0]),
-        "age_seconds bytes_in bytes_out encapsulation id idle_seconds inbound_spi key_exchange mode outbound_spi packets_in packets_out rule selectors state suite"
+        "age_seconds bytes_in bytes_out encapsulation id idle_seconds inbound_spi key_exchange mode outbound_spi packets_in packets_out quantum_safe rule selectors state suite"
     );
     assert_eq!(
         keys(&value["policies"]),

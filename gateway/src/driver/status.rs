@@ -157,6 +157,7 @@ fn child_report(child: &ChildStatus) -> ChildReport {
         outbound_spi: format!("{:08x}", child.outbound_spi),
         suite: child.suite.to_string(),
         key_exchange: child.key_exchange.map(|group| group.to_string()),
+        quantum_safe: child.quantum_safe,
         selectors: child.selectors.iter().map(ToString::to_string).collect(),
         encapsulation: child.encapsulation.map(|e| (e.local_port, e.remote_port)),
         age_seconds: child.age.as_secs(),

@@ -108,6 +108,15 @@ pub struct ChildKeyExchange {
     pub additional: Additional,
 }
 
+impl ChildKeyExchange {
+    /// As [`IkeSuite::is_quantum_safe`].
+    #[must_use]
+    pub fn is_quantum_safe(&self) -> bool {
+        let mut additional = self.additional.iter().map(|(_, group)| group);
+        self.group.is_quantum_safe() || additional.any(Group::is_quantum_safe)
+    }
+}
+
 /// What was negotiated for an IKE SA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IkeSuite {

@@ -55,6 +55,17 @@ impl IkeSa {
     }
 }
 
+const fn mode(transport: bool) -> &'static str {
+    if transport { "transport" } else { "tunnel" }
+}
+
+/// The checksums inside would have to be mended, and the selectors to be translated
+/// (RFC 7296 2.23.1).
+pub(super) const fn behind_nat() -> Error {
+    let why = "transport mode does not pass NAT";
+    Error::Mode { why, ours: "transport without NAT", theirs: "transport behind NAT" }
+}
+
 impl ChildOffer {
     /// An offer for a rule as it is *now*; `None` when there is no such rule any more. `ours`: the
     /// addresses that we are assigned; `None`: we are about to ask.
@@ -192,10 +203,12 @@ impl ChildOffer {
         let (local, remote) = payloads.require_ts()?;
         let granted = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
         if granted != (self.protect.mode == Mode::Transport) {
-            return Err(Error::Mode("the peer does not use the mode that the rule demands"));
+            let why = "the peer does not use the mode that the rule demands";
+            let [ours, theirs] = [!granted, granted].map(mode);
+            return Err(Error::Mode { why, ours, theirs });
         }
         if granted && nat.any() {
-            return Err(Error::Mode("transport mode does not pass NAT"));
+            return Err(behind_nat());
         }
         if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
             return Err(self.other_selectors(local, remote, granted));

@@ -376,7 +376,13 @@ fn of_error(
         Error::NoAdditionalSasOfPeer { present, limit } => {
             Some(too_many(Cause::ChildSasOfPeer, peer, *limit, *present))
         }
-        Error::Mode(_) => Some(Refusal::plain(Cause::Mode)),
+        Error::Mode { ours, theirs, .. } => {
+            let (ours, theirs) = ([(*ours).to_owned()], [(*theirs).to_owned()]);
+            let fields = vec![Field::new(FieldName::Mode, ours, theirs, Some(false))];
+            let peer = peer.map(|p| PeerName::clone(&p.name));
+            let candidate = Candidate { peer, rule: rule.cloned(), fields, ..Candidate::default() };
+            Some(Refusal::nearest(vec![candidate], 0, |_| Cause::Mode))
+        }
         Error::Refused(what @ NotifyType::NO_PROPOSAL_CHOSEN) => Some(match rule {
             None => proposals_refused(peer),
             Some(rule) => {

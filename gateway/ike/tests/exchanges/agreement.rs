@@ -34,6 +34,36 @@ fn without_nat_ports_stay_500_and_behind_nat_they_move_to_4500() {
 }
 
 #[test]
+fn a_child_sa_is_quantum_safe_by_its_own_key_exchange_too() {
+    let rounds = |policies| {
+        with_protect(policies, |protect| {
+            protect.proposals[0].groups = vec![Group::X25519];
+            protect.proposals[0].additional =
+                [(gateway_ike::algorithms::Round::Ke1, vec![Some(Group::MlKem768)])].into();
+        })
+    };
+    let classic = |policies| {
+        with_peer(policies, |peer| {
+            for proposal in &mut peer.proposals {
+                (proposal.groups, proposal.additional) = (vec![Group::X25519], [].into());
+            }
+        })
+    };
+    let (a, b) = (rounds(classic(policies_of_a())), rounds(classic(policies_of_b())));
+    let mut simulation = connect(a, b);
+    let safe = |simulation: &Simulation| {
+        let sa = &simulation.nodes[0].endpoint.status(simulation.now).ike_sas[0];
+        (sa.quantum_safe, sa.children.iter().map(|c| c.quantum_safe).collect::<Vec<_>>())
+    };
+    assert_eq!(safe(&simulation), (Some(false), vec![false]));
+    let child = simulation.nodes[0].kernel.children.values().next().unwrap();
+    let (spi, destination) = (child.inbound.spi, child.inbound.destination);
+    simulation.input(0, Input::Kernel(KernelEvent::Expire { spi, destination, hard: false }));
+    simulation.run(MINUTE);
+    assert_eq!(safe(&simulation), (Some(false), vec![true]));
+}
+
+#[test]
 fn every_suite_is_negotiated_when_both_ends_have_only_it() {
     for encryption in Encryption::ALL {
         for integrity in Integrity::ALL {

@@ -46,6 +46,8 @@ pub(crate) struct ChildSa {
     pub(crate) suite: EspSuite,
     /// Its own key exchange, if it had one.
     pub(crate) key_exchange: Option<ChildKeyExchange>,
+    /// Whether that, or those of the IKE SA whose SK_d its keys come from, withstand quantum computers.
+    pub(crate) quantum_safe: bool,
     pub(crate) pairs: Vec<(Selector, u32)>,
     pub(crate) encapsulation: Option<Encapsulation>,
     pub(crate) since: Instant,
@@ -184,6 +186,8 @@ impl Terms {
             outbound_spi: self.choice.peer_spi,
             suite: self.choice.suite,
             key_exchange: self.choice.key_exchange,
+            quantum_safe: sa.is_quantum_safe() == Some(true)
+                || self.choice.key_exchange.is_some_and(|own| own.is_quantum_safe()),
             pairs: self.narrowed.pairs,
             encapsulation,
             since: sa.begun,

@@ -8,6 +8,7 @@ use gateway_wire::{NotifyType, TrafficSelector};
 
 use super::super::derive::Agreed;
 use super::super::follow_up::{Link, Series};
+use super::super::offer::behind_nat;
 use super::super::{IkeSa, State};
 use super::answer::TermsWords;
 use super::{ChildSa, ChildWords, Narrowed, Terms};
@@ -135,13 +136,12 @@ pub(in crate::ike_sa) fn negotiate(
         return Err(Error::Internal("no IKE SA"));
     };
     let asks_transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
-    // The checksums inside would have to be mended, and the selectors to be translated
-    // (RFC 7296 2.23.1): behind NAT the peer gets tunnel mode or nothing.
+    // Behind NAT the peer gets tunnel mode or nothing.
     let hindered = asks_transport && established.nat.any();
     let only = request.replaces.as_ref().map(|(_, rule)| &rule.name);
     let found = find_rule(shared, sa, only, (ours, theirs), asks_transport && !hindered);
     let (rule, protect, narrowed) = match found {
-        Err(_) if hindered => return Err(Error::Mode("transport mode does not pass NAT")),
+        Err(_) if hindered => return Err(behind_nat()),
         found => found?,
     };
     // RFC 7296 2.9.2: not below what is in use, unless the peer itself asks for less.
