@@ -175,7 +175,11 @@ impl Connection {
         let use_pools =
             if names.is_empty() { String::new() } else { format!("pools = {}", names.join(", ")) };
         let (delay, action) = match self.liveness {
-            Some(seconds) => (format!("dpd_delay = {seconds}s"), "dpd_action = restart"),
+            // It begins anew for as long as nobody answers: a peer that starts may take longer than
+            // its patience for one attempt.
+            Some(seconds) => {
+                (format!("keyingtries = 0\n    dpd_delay = {seconds}s"), "dpd_action = restart")
+            }
             None => (String::new(), ""),
         };
         // Its own margin, a tenth, would be no second at all.

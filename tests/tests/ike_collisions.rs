@@ -27,9 +27,10 @@ const ESP: &str = "aes128gcm16-x25519";
 /// After how many packets we replace the Child SA, at the latest; with a tenth more it ends.
 const PACKETS: u32 = 2000;
 /// When we replace the IKE SA, at the latest; it ends a minute later.
-const LIFETIME: Duration = Duration::from_secs(45);
-/// How long everything is on its way while both ask.
-const SLOW: Duration = Duration::from_secs(3);
+const LIFETIME: Duration = Duration::from_secs(60);
+/// How long everything is on its way while both ask: longer than it takes a slow machine to see that
+/// we have asked and to tell the peer to.
+const SLOW: Duration = Duration::from_secs(6);
 /// Between two packets of a flow.
 const INTERVAL: Duration = Duration::from_millis(100);
 
