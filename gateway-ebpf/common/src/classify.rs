@@ -95,20 +95,21 @@ pub trait Rules {
 #[must_use]
 pub fn classify<R: Rules>(rules: &R, flow: &Flow) -> Option<Match> {
     let tuples = rules.tuples(flow.family)?;
-    let mut best: Option<Match> = None;
+    // Plain numbers: an Option would be one more thing that the verifier tells ways apart by.
+    let mut best = Match { rule: 0, action: 0, precedence: u32::MAX };
     // The constant bound is what lets the kernel's verifier see the end of the loop.
     for (place, tuple) in (0_u32..).zip(&tuples.tuples) {
-        if place >= tuples.count || best.is_some_and(|best| best.precedence <= tuple.best) {
+        if place >= tuples.count || best.precedence <= tuple.best {
             break;
         }
         let key = RuleKey::entry(tuple, flow.local, flow.remote, flow.protocol);
         if let Some(found) = rules.find(&key, flow)
-            && best.is_none_or(|best| found.precedence < best.precedence)
+            && found.precedence < best.precedence
         {
-            best = Some(found);
+            best = found;
         }
     }
-    best
+    (best.precedence != u32::MAX).then_some(best)
 }
 
 impl Entry {
@@ -140,11 +141,15 @@ impl Alternative {
     /// Whether it matches a packet of which this is known.
     #[inline(always)]
     #[must_use]
-    pub const fn matches(&self, ports: &Ports) -> bool {
-        let certain = self.local_low <= ports.local_low
-            && ports.local_high <= self.local_high
-            && self.remote_low <= ports.remote_low
-            && ports.remote_high <= self.remote_high;
+    pub fn matches(&self, ports: &Ports) -> bool {
+        let margin = |low: u16, high: u16| i32::from(high).wrapping_sub(i32::from(low));
+        // One sign for all four comparisons: the verifier follows every way through a program, and
+        // with a branch for each they were most of what there is to follow.
+        let margins = margin(self.local_low, ports.local_low)
+            | margin(ports.local_high, self.local_high)
+            | margin(self.remote_low, ports.remote_low)
+            | margin(ports.remote_high, self.remote_high);
+        let certain = margins >= 0;
         certain || (ports.hidden != 0 && self.action != Action::Bypass.number())
     }
 }

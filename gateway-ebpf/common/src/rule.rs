@@ -115,19 +115,20 @@ impl RuleKey {
     #[inline(always)]
     #[must_use]
     pub fn entry(tuple: &Tuple, local: Address, remote: Address, protocol: u8) -> Self {
-        let exact = tuple.one_protocol != 0;
-        let kind = if exact { KeyKind::OneProtocol } else { KeyKind::AnyProtocol };
         Self {
             local: local.masked(tuple.local_length),
             remote: remote.masked(tuple.remote_length),
             local_length: tuple.local_length,
             remote_length: tuple.remote_length,
-            protocol: if exact { protocol } else { 0 },
-            kind: kind.number(),
+            // All of it or nothing, without a branch: there would be one for each tuple.
+            protocol: protocol & 0_u8.wrapping_sub(tuple.one_protocol),
+            kind: tuple.one_protocol,
             zero: 0,
         }
     }
 }
+
+const _: () = assert!(KeyKind::AnyProtocol.number() == 0 && KeyKind::OneProtocol.number() == 1);
 
 /// One combination of prefix lengths that rules use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,7 +140,7 @@ pub struct Tuple {
     pub local_length: u8,
     /// The bits of the remote prefix.
     pub remote_length: u8,
-    /// 1 if the rules name a protocol, else 0.
+    /// 1 if the rules name a protocol, else 0: the number of their [`KeyKind`].
     pub one_protocol: u8,
     /// Always zero.
     pub zero: u8,
@@ -186,7 +187,7 @@ pub struct Alternative {
     pub remote_low: u16,
     /// The highest remote port.
     pub remote_high: u16,
-    /// Lower wins; no two rules of a generation have the same.
+    /// Lower wins; no two rules of a generation have the same, and none has [`u32::MAX`].
     pub precedence: u32,
     /// The rule's identifier.
     pub rule: u32,
