@@ -286,6 +286,28 @@ fn a_responder_whose_address_changes_is_followed_by_the_initiator() {
     still_the_same(&mut simulation);
 }
 
+/// Else both could go to each other's last place for ever, as seed 30552 of the simulation did.
+#[test]
+fn a_responder_that_says_from_elsewhere_that_it_is_here_too_is_not_followed() {
+    let mut simulation = connected(false, unchanged, &[OTHER_B]);
+    let at_b = Forge::of(&simulation.nodes[1].endpoint).unwrap();
+    let before = sa(&simulation, 0).path;
+    let path = Path { remote: SocketAddr::new(OTHER_B, before.remote.port()), ..before };
+    for (id, also, remote, others) in
+        [(0, B, before.remote, [OTHER_B]), (1, NAT, path.remote, [NAT])]
+    {
+        let IpAddr::V4(also) = also else { unreachable!() };
+        let octets = also.octets();
+        let words: [(NotifyType, &[u8]); 1] = [(NotifyType::ADDITIONAL_IP4_ADDRESS, &octets)];
+        let request =
+            at_b.seal(&at_b.header(ExchangeType::INFORMATIONAL, false, id), &says(&words));
+        simulation.input(0, Input::Datagram { path, octets: &request.unwrap() });
+        let sa = sa(&simulation, 0);
+        assert_eq!(sa.path.remote, remote);
+        assert!(sa.mobike.unwrap().starts_with(&others));
+    }
+}
+
 #[test]
 fn who_decides_stays_so_when_the_other_has_rekeyed() {
     let rekeys = |node: usize, peer: PeerConfig| {

@@ -115,13 +115,21 @@ impl IkeSa {
 
     fn go_by(&mut self, now: Instant, shared: &mut Shared, heard: Heard) {
         let Heard { path, addresses, update, nat } = heard;
+        let (here, there) = (self.path.remote, path.remote);
         if let Some(addresses) = addresses
             && let Some(mobike) = self.mobike_mut()
         {
+            // Who says so from elsewhere, and not that it is here too, is here no more. From where it
+            // says so alone means nothing: it and we may have gone to each other's last place, and
+            // would go on so for ever.
+            let is_lost = here != there && !addresses.contains(&here.ip());
             mobike.peer_addresses = addresses;
-            mobike.peer_addresses.retain(|address| *address != path.remote.ip());
-            // It says so from elsewhere: where it was it is no more.
-            if mobike.decides && path.remote != self.path.remote {
+            if !is_lost && here.ip() != there.ip() {
+                mobike.peer_addresses.push(there.ip());
+            }
+            let now_at = if is_lost { there } else { here };
+            mobike.peer_addresses.retain(|address| *address != now_at.ip());
+            if mobike.decides && is_lost {
                 self.go(now, shared, path, ("the peer has lost its address", false));
             }
         }
