@@ -12,6 +12,7 @@ use gateway_tests::daemon::wait_for;
 use gateway_tests::error::Context as _;
 use gateway_tests::frame::{Kind, Packet, dissect};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
     all_answered, between_gateways, between_sites, capture, encrypted, exercise, exercise_between,
@@ -216,6 +217,71 @@ fn ipv4_in_ipv6_works_through_nat_of_ipv6() -> Result {
 #[test]
 fn a_tunnel_through_nat_works_with_aes_cbc() -> Result {
     tunnel(Between::Nat, V4, V4, "aes256-sha512")
+}
+
+/// RFC 7296 2.24: full ECN support. The outer header is ECN-capable where the inner one is, and a
+/// router that marks the outer one is heard inside, also where XDP has taken the UDP header away.
+fn congestion_is_seen_inside(outer: Family) -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Nat)?;
+    let policy = Policy::of_server(&topology, outer, V4);
+    let server = Gateway::start(&topology.server.gateway, &policy)?;
+    let _client =
+        Gateway::start(&topology.client.gateway, &Policy::of_client(&topology, outer, V4))?;
+    let (from, to) = (&topology.client.host, topology.server.host_address(V4));
+    ping_until_answered(from, to, PATIENCE)?;
+    // Under congestion a router marks what is capable of it, and would drop the rest.
+    let header = if outer == V4 { "ip" } else { "ip6" };
+    topology.middle.nft(&format!(
+        "table inet congestion {{
+            counter marked {{ }}
+            chain forward {{
+                type filter hook forward priority 0
+                iifname \"{}\" {header} ecn {{ ect0, ect1 }} {header} ecn set ce counter name marked
+            }}
+        }}",
+        Topology::CLIENT_PORT
+    ))?;
+    topology.server.host.nft(
+        "table ip congestion {
+            counter seen { }
+            chain input {
+                type filter hook input priority 0
+                icmp type echo-request ip ecn ce counter name seen
+            }
+        }",
+    )?;
+    let packets = |namespace: &Namespace, family: &str, name: &str| -> Result<u64> {
+        let listed = namespace.run("nft", &["list", "counter", family, "congestion", name])?;
+        let mut words = listed.split_whitespace().skip_while(|word| *word != "packets");
+        let packets = words.nth(1).and_then(|word| word.parse().ok());
+        packets.context(format_args!("{listed}"))
+    };
+    let counts = || -> Result<(u64, u64)> {
+        let marked = packets(&topology.middle, "inet", "marked")?;
+        Ok((marked, packets(&topology.server.host, "ip", "seen")?))
+    };
+    // What is not capable, ECT(1), ECT(0).
+    for (ecn, expected) in [("0", (0, 0)), ("1", (2, 2)), ("2", (4, 4))] {
+        let target = to.to_string();
+        let pinged = from.run("ping", &["-n", "-q", "-c", "2", "-W", "5", "-Q", ecn, &target])?;
+        assert!(pinged.contains(" 2 received"), "{pinged}");
+        assert_eq!(counts()?, expected, "ECN {ecn}");
+    }
+    assert!(server.bpf_counter("esp_in_udp_stripped")? > 0);
+    Ok(())
+}
+
+#[test]
+fn congestion_that_is_marked_outside_over_ipv4_is_seen_inside() -> Result {
+    congestion_is_seen_inside(V4)
+}
+
+#[test]
+fn congestion_that_is_marked_outside_over_ipv6_is_seen_inside() -> Result {
+    congestion_is_seen_inside(V6)
 }
 
 /// The policies for transport mode between the gateways themselves: the client's, the server's.
