@@ -33,13 +33,15 @@ macro_rules! hybrid {
 /// What our default comes to, but for the Child SA.
 const HYBRID: Hybrid = hybrid!("x25519-ke1_mlkem768");
 /// Each ML-KEM, and each method that it may stand beside.
-const OTHER_HYBRIDS: [Hybrid; 6] = [
+const OTHER_HYBRIDS: [Hybrid; 8] = [
     hybrid!("x25519-ke1_mlkem512"),
     hybrid!("x25519-ke1_mlkem1024"),
+    hybrid!("ecp256-ke1_mlkem512"),
     hybrid!("ecp256-ke1_mlkem768"),
-    hybrid!("ecp384-ke1_mlkem768"),
     hybrid!("ecp256-ke1_mlkem1024"),
     hybrid!("ecp384-ke1_mlkem512"),
+    hybrid!("ecp384-ke1_mlkem768"),
+    hybrid!("ecp384-ke1_mlkem1024"),
 ];
 
 fn with_ppk(policy: Policy) -> Policy {
