@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "how much is lost is worth knowing")]
 
 use core::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
 
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
@@ -107,6 +108,7 @@ fn a_copy_of_esp_from_elsewhere_moves_nothing() -> Result {
         let spi = u32::from_str_radix(spi, 16).context(spi)?;
         let at = || Ok::<_, Error>(server.established()?.get("remote").cloned());
         let (before, stranger) = (at()?, stranger(&topology)?);
+        let began = Instant::now();
         let ((), flows) = Flowing::during(hosts(&topology, V4), |flowing| {
             for _ in 0..5 {
                 stranger
@@ -123,7 +125,9 @@ fn a_copy_of_esp_from_elsewhere_moves_nothing() -> Result {
         kept(&server, 0)?;
         // He is asked, by one small message a second.
         let asked = all_received(&stranger)?;
-        assert!((1..=4).contains(&asked.len()), "{asked:?}");
+        let most = began.elapsed().as_secs().saturating_add(1);
+        let count = u64::try_from(asked.len()).context("a number")?;
+        assert!((1..=most).contains(&count), "{asked:?}");
         assert!(asked.iter().all(|octets| *octets <= 516), "{asked:?}");
         capture.finish(&[between_sites(&topology, V4)?])?;
     }

@@ -34,6 +34,7 @@ fn an_initiator_that_has_both_addresses_goes_gently_and_renews_its_child_sas() {
     assert_eq!(moves(&simulation, 0), [true], "before it says so");
     simulation.run(5 * SECOND);
     settled(&mut simulation, OTHER_A, 1);
+    assert_eq!(sa(&simulation, 1).mobike, Some(vec![A]), "B knows where A is besides");
     assert!(moves(&simulation, 1).iter().all(|gentle| !gentle), "it sends to another address");
     assert_eq!(specs(&simulation, 0)[0].reached_at, Some(A), "where the peer may send still");
     // The address goes, at last: nothing is left to be done.

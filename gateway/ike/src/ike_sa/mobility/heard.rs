@@ -1,11 +1,10 @@
 //! What the peer says of addresses in an INFORMATIONAL request (RFC 4555 3.5 to 3.9).
 
-use core::net::IpAddr;
 use std::time::Instant;
 
 use gateway_wire::NotifyType;
 
-use super::addresses::{Said, meets_nat, told};
+use super::addresses::{Said, Told, meets_nat, told};
 use crate::counters::Counter;
 use crate::event::EventKind;
 use crate::ike_sa::{IkeSa, Job, State};
@@ -20,7 +19,7 @@ pub(crate) struct Heard {
     /// By which path it has come.
     path: Path,
     /// Where else the peer is, if it says something of that.
-    addresses: Option<Vec<IpAddr>>,
+    told: Option<Told>,
     /// Whether the SAs are to go by this path from now on.
     update: bool,
     /// Who is behind NAT on it, if the request says something of that.
@@ -49,7 +48,7 @@ impl IkeSa {
         if let Some(heard) = heard {
             if let Some(mobike) = self.mobike_mut() {
                 mobike.heard_update |= heard.update;
-                mobike.heard_addresses |= heard.addresses.is_some();
+                mobike.heard_addresses |= heard.told.is_some();
             }
             self.go_by(now, shared, heard);
         }
@@ -98,9 +97,8 @@ impl IkeSa {
         if told.as_ref().is_some_and(|told| told.too_many) {
             shared.count(Counter::AddressesLeftOut);
         }
-        let addresses = told.map(|told| told.addresses);
-        let heard = update || addresses.is_some();
-        (words, heard.then_some(Heard { path, addresses, update, nat }))
+        let heard = update || told.is_some();
+        (words, heard.then_some(Heard { path, told, update, nat }))
     }
 
     /// The peer has said this under keys that have been replaced since: it had not heard of the new
@@ -108,26 +106,27 @@ impl IkeSa {
     pub(crate) fn heard_before(&mut self, now: Instant, shared: &mut Shared, mut heard: Heard) {
         let Some(mobike) = self.mobike() else { return };
         heard.update &= !mobike.heard_update;
-        heard.addresses = heard.addresses.filter(|_| !mobike.heard_addresses);
+        heard.told = heard.told.filter(|_| !mobike.heard_addresses);
         self.go_by(now, shared, heard);
         self.next_job(now, shared);
     }
 
     fn go_by(&mut self, now: Instant, shared: &mut Shared, heard: Heard) {
-        let Heard { path, addresses, update, nat } = heard;
+        let Heard { path, told, update, nat } = heard;
         let (here, there) = (self.path.remote, path.remote);
-        if let Some(addresses) = addresses
+        if let Some(Told { addresses, too_many }) = told
             && let Some(mobike) = self.mobike_mut()
         {
             // Who says so from elsewhere, and not that it is here too, is here no more. From where it
             // says so alone means nothing: it and we may have gone to each other's last place, and
             // would go on so for ever.
-            let is_lost = here != there && !addresses.contains(&here.ip());
+            let is_lost = here != there && !too_many && !addresses.contains(&here.ip());
+            let leaves = is_lost || update;
             mobike.peer_addresses = addresses;
-            if !is_lost && here.ip() != there.ip() {
+            if !leaves && here.ip() != there.ip() {
                 mobike.peer_addresses.push(there.ip());
             }
-            let now_at = if is_lost { there } else { here };
+            let now_at = if leaves { there } else { here };
             mobike.peer_addresses.retain(|address| *address != now_at.ip());
             if mobike.decides && is_lost {
                 self.go(now, shared, path, ("the peer has lost its address", false));

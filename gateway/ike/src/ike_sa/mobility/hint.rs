@@ -92,6 +92,12 @@ impl IkeSa {
         if !follows || established.mobike.as_ref().is_some_and(|mobike| mobike.decides) {
             return;
         }
+        // What it would say from there is refused.
+        if established.mobike.is_some()
+            && self.peer.as_ref().is_some_and(|peer| !peer.may_be_at(path.remote.ip()))
+        {
+            return;
+        }
         let hints = &mut established.hints;
         if hints.current.is_some_and(|hint| hint.remote == path.remote) {
             return;
@@ -110,13 +116,17 @@ impl IkeSa {
             return;
         }
         established.hints.next = Some(after(now, PACE));
+        let under_way = established.channel.is_busy();
+        let request = established.channel.short_request(SMALL);
+        // Behind a long request nothing can be asked, but it ends.
+        if under_way && request.is_none() {
+            return;
+        }
         let Some(left) = hint.left.checked_sub(1) else {
             established.hints.current = None;
             return shared.count(Counter::EspSourceUnanswered);
         };
         let mut hint = Hint { left, ..hint };
-        let under_way = established.channel.is_busy();
-        let request = established.channel.short_request(SMALL);
         hint.asked |= request.is_some();
         established.hints.current = Some(hint);
         if let Some(request) = request {
