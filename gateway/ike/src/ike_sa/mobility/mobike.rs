@@ -38,8 +38,8 @@ pub(crate) struct Mobike {
     pub(crate) peer_addresses: Vec<IpAddr>,
     /// Where else we are, as we have said last.
     pub(super) said: Vec<IpAddr>,
-    /// The hash of our address and port as the peer has seen them last.
-    pub(super) seen_as: Option<Vec<u8>>,
+    /// The hash (SHA-1) of our address and port as the peer has seen them last.
+    pub(super) seen_as: Option<[u8; 20]>,
     /// Between which addresses ESP goes, while that is not where IKE goes: until the peer has shown
     /// that it is where it says, or has heard where we are.
     pub(super) unproven: Option<Ends>,
@@ -167,7 +167,8 @@ impl IkeSa {
 
     /// Whether the peer sees us elsewhere than before, behind our NAT, by the hash that it tells.
     pub(super) fn is_mapped_anew(&self, seen: &[u8]) -> bool {
-        self.negotiated().1.local && self.mobike().and_then(|m| m.seen_as.as_deref()) != Some(seen)
+        let before = self.mobike().and_then(|mobike| mobike.seen_as.as_ref());
+        self.negotiated().1.local && before.is_none_or(|before| before != seen)
     }
 
     pub(super) fn is_ours_to_choose(&self) -> bool {

@@ -235,7 +235,7 @@ impl IkeSa {
             established.nat = natt::detect(spis.0, spis.1, sent, &payloads.notifies);
         }
         if let Some(mobike) = &mut established.mobike {
-            mobike.seen_as = seen_as.map(|hash| hash.data.to_vec());
+            mobike.seen_as = seen_as.and_then(|hash| hash.data.try_into().ok());
             mobike.nats_met = 0;
             if cookie.is_some() {
                 mobike.unproven = None;
