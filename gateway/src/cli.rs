@@ -165,7 +165,7 @@ What the policies protected passes in the clear from then on. SAs and policies i
 touched: the gateway takes its own away when it ends in good order or starts again.
 
 Examples:
-  systemctl disable --now gateway && gateway unguard
+  systemctl disable --now gateway gateway-guard && gateway unguard
   gateway unguard --pin-dir /sys/fs/bpf/gateway-test
 
 Exit status: 0 if there is no guard (any more), 1 if a gateway is running or the guard cannot be

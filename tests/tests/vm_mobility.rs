@@ -30,20 +30,25 @@ fn our_client_finds_out_by_mobike_that_its_nat_maps_anew() -> Result {
     ours_behind_nat(true)
 }
 
+/// A client and a server with a Child SA. Neither asks by itself whether the other lives.
+fn incurious(topology: &Topology, mobike: bool) -> Result<[Gateway<'_>; 2]> {
+    let mut server = Policy::of_server(topology, V4, V4);
+    server.peer_keys = format!("mobike = {mobike}\nliveness = \"1h\"");
+    let server = Gateway::start(&topology.server.gateway, &server)?;
+    let mut client = Policy::of_client(topology, V4, V4);
+    client.peer_keys = "liveness = \"1h\"".to_owned();
+    let client = Gateway::start(&topology.client.gateway, &client)?;
+    ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
+    Ok([client, server])
+}
+
 fn ours_behind_nat(mobike: bool) -> Result {
     if !met(&[Requirement::Esp, Requirement::Gateway])? {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
     let capture = capture(&topology)?;
-    let mut server = Policy::of_server(&topology, V4, V4);
-    server.peer_keys = format!("mobike = {mobike}\nliveness = \"1h\"");
-    let server = Gateway::start(&topology.server.gateway, &server)?;
-    let mut client = Policy::of_client(&topology, V4, V4);
-    // Nobody asks by itself whether the other lives.
-    client.peer_keys = "liveness = \"1h\"".to_owned();
-    let mut client = Gateway::start(&topology.client.gateway, &client)?;
-    ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
+    let [mut client, server] = incurious(&topology, mobike)?;
     for (moves, outside) in REBINDINGS {
         let followed = || server.wait_counter("ike_path_changed", moves);
         rebind_with_traffic(&topology, outside, followed)?;
@@ -96,13 +101,7 @@ fn a_copy_of_esp_from_elsewhere_moves_nothing() -> Result {
     for mobike in [false, true] {
         let topology = Topology::new(Between::Nat)?;
         let capture = capture(&topology)?;
-        let mut server = Policy::of_server(&topology, V4, V4);
-        server.peer_keys = format!("mobike = {mobike}\nliveness = \"1h\"");
-        let server = Gateway::start(&topology.server.gateway, &server)?;
-        let mut client = Policy::of_client(&topology, V4, V4);
-        client.peer_keys = "liveness = \"1h\"".to_owned();
-        let _client = Gateway::start(&topology.client.gateway, &client)?;
-        ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
+        let [_client, server] = incurious(&topology, mobike)?;
         let child = server.wait_child(RULE)?;
         let spi = child.get("inbound_spi").and_then(Value::as_str).context("inbound_spi")?;
         let spi = u32::from_str_radix(spi, 16).context(spi)?;

@@ -12,6 +12,7 @@ mod contradictions;
 mod eap;
 mod examples;
 mod manual;
+mod ranges;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -82,11 +83,11 @@ fn errors_of(dir: &Path) -> String {
     errors.iter().map(|error| format!("{error}\n").replace(&prefix, "")).collect()
 }
 
-pub(super) fn errors(text: &str) -> String {
+fn errors(text: &str) -> String {
     errors_of(directory(&[("x.toml", text.as_bytes())]).path())
 }
 
-pub(super) fn loaded(text: &str) -> Loaded {
+fn loaded(text: &str) -> Loaded {
     load(directory(&[("x.toml", text.as_bytes())]).path()).unwrap()
 }
 

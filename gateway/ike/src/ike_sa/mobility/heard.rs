@@ -114,6 +114,7 @@ impl IkeSa {
     fn go_by(&mut self, now: Instant, shared: &mut Shared, heard: Heard) {
         let Heard { path, told, update, nat } = heard;
         let (here, there) = (self.path.remote, path.remote);
+        let most = shared.config.peer_address_limit;
         if let Some(Told { addresses, too_many }) = told
             && let Some(mobike) = self.mobike_mut()
         {
@@ -123,11 +124,12 @@ impl IkeSa {
             let is_lost = here != there && !too_many && !addresses.contains(&here.ip());
             let leaves = is_lost || update;
             mobike.peer_addresses = addresses;
-            if !leaves && here.ip() != there.ip() {
+            let now_at = if leaves { there } else { here };
+            mobike.peer_addresses.retain(|address| ![now_at.ip(), there.ip()].contains(address));
+            if now_at.ip() != there.ip() {
+                mobike.peer_addresses.truncate(most.saturating_sub(1));
                 mobike.peer_addresses.push(there.ip());
             }
-            let now_at = if leaves { there } else { here };
-            mobike.peer_addresses.retain(|address| *address != now_at.ip());
             if mobike.decides && is_lost {
                 self.go(now, shared, path, ("the peer has lost its address", false));
             }
