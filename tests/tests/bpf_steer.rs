@@ -1,5 +1,5 @@
 //! The TC programs by test-run: a packet in; the verdict and the counters out.
-#![expect(clippy::unwrap_used, reason = "This is test code.")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "this is test code")]
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 #[path = "support/bpf.rs"]
@@ -448,5 +448,30 @@ fn no_packet_sees_half_a_generation() {
         });
         assert!(runs > 0);
         assert_eq!(bpf::counters(&data_path)[&Reason::Protected], runs);
+    });
+}
+
+/// The kernel's verifier refuses what takes it more than a million instructions
+/// (`BPF_COMPLEXITY_LIMIT_INSNS`), counts them otherwise from one version to the next, and spends
+/// the time of each start on them. Only with an XFRM interface is there a way through all the code.
+#[test]
+fn the_verifier_has_room_in_every_kernel() {
+    isolated(|bpffs| {
+        let mut data_path = bpf::load(&bpf::config(bpffs));
+        let tc = [
+            program::STEER_EGRESS,
+            program::STEER_EGRESS_L3,
+            program::GUARD_INGRESS,
+            program::GUARD_INGRESS_L3,
+        ]
+        .map(|name| (name, data_path.classifier(name).unwrap().info()));
+        let name = program::NATT_INGRESS;
+        let xdp = (name, data_path.xdp(name).unwrap().info());
+        for (name, info) in tc.into_iter().chain([xdp]) {
+            let verified = info.unwrap().verified_instruction_count();
+            println!("{name}: {verified:?} instructions verified");
+            let verified = verified.expect("kernels tell since 5.16");
+            assert!(verified < 100_000, "{name}: {verified}");
+        }
     });
 }
