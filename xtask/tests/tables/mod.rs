@@ -11,6 +11,8 @@ pub(crate) enum Cell<'a> {
     Nothing,
     Open(&'a str),
     NotApplicable(&'a str),
+    /// It was decided not to comply.
+    NotKept(&'a str),
     /// Nothing that a peer sends can break the rule: what would make the test that shows it kept fail.
     Own(&'a str),
     Unreadable(&'a str),
@@ -28,6 +30,9 @@ impl<'a> Cell<'a> {
         if let Some(reason) = reason("n/a:") {
             return Self::NotApplicable(reason);
         }
+        if let Some(reason) = reason("not kept:") {
+            return Self::NotKept(reason);
+        }
         if let Some(reason) = reason("own: fails if") {
             return Self::Own(reason);
         }
@@ -39,9 +44,10 @@ impl<'a> Cell<'a> {
     fn names(&self) -> Vec<&'a str> {
         match self {
             Self::Tests(names) => names.clone(),
-            Self::Open(words) | Self::NotApplicable(words) | Self::Own(words) => {
-                words.split('`').skip(1).step_by(2).collect()
-            }
+            Self::Open(words)
+            | Self::NotApplicable(words)
+            | Self::NotKept(words)
+            | Self::Own(words) => words.split('`').skip(1).step_by(2).collect(),
             Self::Nothing | Self::Unreadable(_) => Vec::new(),
         }
     }

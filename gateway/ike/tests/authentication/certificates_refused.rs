@@ -104,7 +104,7 @@ fn name_constraints_of_an_authority_hold() {
 /// address, and for one of a domain name alone. What webpki does not judge, constraints on e-mail
 /// addresses and on distinguished names, refuses every certificate that has such a name.
 #[test]
-fn each_kind_of_name_constraint_permits_and_excludes() {
+fn each_kind_of_name_constraint_permits_and_excludes_or_refuses_all() {
     let net = |text: &str| {
         let net: ipnet::IpNet = text.parse().unwrap();
         GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(net.addr(), net.prefix_len()))
