@@ -20,8 +20,8 @@ const DEMANDED: [(&str, &str); 10] = [
     ("ML-KEM", "NIST"),
     ("Integrity", "RFC 4868"),
     ("All-zero X25519 share", "Wycheproof"),
-    ("Points off the curve", "Wycheproof"),
-    ("Signatures that are not canonical", "Wycheproof"),
+    ("Points off the curve", "SP 800-56A"),
+    ("Signatures that are not canonical", "X.690"),
     ("MSCHAPv2", "RFC 2759"),
     ("implicit rejection", "FIPS 203"),
 ];
