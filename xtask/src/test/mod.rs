@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     environment: Vec<(String, String)>,
 
-    /// Names or parts of names of the tests to run.
+    /// Names or parts of names of the tests to run (of tests, not of test programs); none found is an error.
     #[arg(last = true)]
     filter: Vec<String>,
 }
@@ -117,7 +117,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     report.print();
     let total = report.tally();
     println!("{total}");
+    if let Some(error) = of_nothing(total, &args.filter) {
+        return Err(error);
+    }
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is wrong where tests were asked for and there are none.
+fn of_nothing(total: Tally, filter: &[String]) -> Option<Error> {
+    (total == Tally::default() && !filter.is_empty()).then(|| {
+        Error::new(format!(
+            "there is no such test: what stands behind `--` (`{}`) is looked for in the names of \
+             tests, not of test programs",
+            filter.join(" ")
+        ))
+    })
 }
 
 /// Installs what is missing. What only some tests need may stay so: they say it and are skipped.
@@ -308,6 +322,17 @@ mod tests {
         let row = row("host", |_| Err(Error::new("no such thing")));
         assert_eq!(row.tally, Tally::FAILED);
         assert_eq!(row.failures, ["no such thing"]);
+    }
+
+    #[test]
+    fn a_filter_that_finds_no_test_is_an_error_and_says_what_it_goes_by() {
+        let filter = ["bpf_".to_owned()];
+        let error = of_nothing(Tally::default(), &filter).unwrap().to_string();
+        assert!(error.contains("(`bpf_`)") && error.contains("not of test programs"), "{error}");
+        for some in [Tally::PASSED, Tally::FAILED, Tally::SKIPPED] {
+            assert!(of_nothing(some, &filter).is_none(), "{some}");
+        }
+        assert!(of_nothing(Tally::default(), &[]).is_none());
     }
 
     #[test]
