@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod complaints;
 pub mod control;
 pub mod driver;
 pub mod kernel;

@@ -8,6 +8,9 @@ use gateway_ike::reason::Field;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
+/// How many seconds' worth of lines may come at once, by any of the rates of lines.
+pub const BURST: u32 = 10;
+
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {

@@ -12,12 +12,9 @@ use gateway_ike::event::Event;
 use gateway_ike::reason::{Candidate, Refusal};
 
 use crate::control::{CandidateReport, FieldReport, RefusalReport};
-use crate::log;
+use crate::log::{self, BURST};
 use crate::net::TokenBucket;
 use crate::policy::JournalLimits;
-
-/// How many seconds' worth of lines may come at once.
-const BURST: u32 = 10;
 
 /// Who caused something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -261,6 +258,7 @@ mod tests {
     const LIMITS: JournalLimits = JournalLimits {
         peer_log_rate: 2,
         stranger_log_rate: 1,
+        complaint_log_rate: 1,
         refusals_kept: 8,
         log_line_limit: 1024,
         user_log_limit: MOST_USERS,

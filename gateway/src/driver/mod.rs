@@ -42,11 +42,10 @@ use self::journal::Journal;
 use self::name_servers::NameServers;
 use self::reload::Outcome as ReloadOutcome;
 use crate::clock;
+use crate::complaints::Complaints;
 use crate::control::{Call, KernelReport, Request, Response, Server, StatusReport};
 use crate::kernel::{LinkChange, Notice};
-use crate::net::{
-    Early, Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets, TokenBucket,
-};
+use crate::net::{Early, Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets};
 
 pub use self::error::RunError;
 pub use self::guard::guard;
@@ -78,6 +77,8 @@ pub struct Parts<K, M> {
     pub signals: mpsc::Receiver<Signal>,
     /// The policy files.
     pub reload: Reloader,
+    /// The rate of log lines that the kernel shares, too.
+    pub complaints: Complaints,
 }
 
 /// The event loop.
@@ -91,8 +92,6 @@ pub struct Driver<K, M> {
     /// ESP on the socket for an SPI that is not ours.
     unknown_esp: u64,
     buffer: Vec<u8>,
-    /// Limits how many log lines failed sends can cause.
-    complaints: TokenBucket,
     journal: Journal,
     watchdog: Option<Interval>,
     started: Instant,
@@ -122,7 +121,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let journal = Journal::new(parts.reload.settings().journal);
         let early = parts.reload.settings().early;
         let early = Early::new(early.sa_limit, early.size_limit);
-        let name_servers = NameServers::new(parts.reload.settings().resolv_conf.clone());
+        let name_servers =
+            NameServers::new(parts.reload.settings().resolv_conf.clone(), parts.complaints.clone());
         let watchdog = notify::watchdog_interval().map(|period| {
             let mut ticks = interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -136,7 +136,6 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             name_servers,
             unknown_esp: 0,
             buffer: vec![0; RECEIVE_BUFFER],
-            complaints: TokenBucket::new(1, 5),
             journal,
             watchdog,
             started: clock::now(),
@@ -249,7 +248,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     fn transmit(&mut self, path: &Path, octets: &[u8]) {
         if let Err(error) = self.parts.sockets.send(path, octets)
-            && self.complaints.take(clock::now())
+            && self.parts.complaints.take(clock::now())
         {
             tracing::warn!(%path, octets = octets.len(), %error, "Cannot send an IKE message");
         }
@@ -257,7 +256,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     fn keep_alive(&mut self, path: &Path) {
         if let Err(error) = self.parts.sockets.send_keepalive(path)
-            && self.complaints.take(clock::now())
+            && self.parts.complaints.take(clock::now())
         {
             tracing::warn!(%path, %error, "Cannot send a NAT keepalive");
         }
@@ -265,7 +264,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     fn expect(&mut self, local: IpAddr, spi: u32) {
         if let Err(error) = self.early.expect(clock::now(), local, spi)
-            && self.complaints.take(clock::now())
+            && self.parts.complaints.take(clock::now())
         {
             tracing::warn!(%error, "What the peer sends before its Child SA is there will be lost");
         }
@@ -356,7 +355,9 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     }
 
     async fn resync(&mut self) {
-        tracing::warn!("Events of the kernel were lost: comparing its state with ours");
+        if self.parts.complaints.take(clock::now()) {
+            tracing::warn!("Events of the kernel were lost: comparing its state with ours");
+        }
         for event in self.parts.kernel.resync().await {
             self.handle(Input::Kernel(event)).await;
         }
@@ -445,7 +446,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     async fn report(&mut self) -> StatusReport {
         let now = clock::now();
         let snapshot = self.endpoint.status(now);
-        let Parts { kernel, sockets, reinjector, control, reload, .. } = &mut self.parts;
+        let Parts { kernel, sockets, reinjector, control, reload, complaints, .. } =
+            &mut self.parts;
         let counters = self.endpoint.counters().iter();
         let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
         let counters = counters.chain(self.early.counters()).chain(self.journal.counters());
@@ -453,6 +455,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             ("esp_unknown_spi", self.unknown_esp),
             ("resolv_conf_not_written", self.name_servers.failures()),
             ("control_clients_refused", control.refused()),
+            ("complaints_suppressed", complaints.suppressed()),
         ]);
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),

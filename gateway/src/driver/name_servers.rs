@@ -13,12 +13,14 @@ use gateway_ike::config::PeerName;
 use gateway_ike::io::ChildId;
 
 use super::whole_file::{self, Lasting};
+use crate::clock;
+use crate::complaints::Complaints;
 
 /// Anybody may read it: whose resolver it is for is not known here.
 const MODE: u32 = 0o644;
 
 /// Who has told what, and what of that the file has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NameServers {
     /// `None`: the operator wants no file.
     path: Option<PathBuf>,
@@ -28,12 +30,15 @@ pub(super) struct NameServers {
     /// The file may not have what it should.
     stale: bool,
     failures: u64,
+    /// Peers make and delete Child SAs as they like.
+    complaints: Complaints,
 }
 
 impl NameServers {
     /// Nobody has told us any. Nothing is written yet.
-    pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, ..Self::default() }
+    pub(super) const fn new(path: Option<PathBuf>, complaints: Complaints) -> Self {
+        let of_child = BTreeMap::new();
+        Self { path, of_child, written: None, stale: false, failures: 0, complaints }
     }
 
     /// Writes the file for the first time.
@@ -77,19 +82,25 @@ impl NameServers {
             return;
         }
         let path_shown = path.display();
+        let may_say = self.complaints.take(clock::now());
         match whole_file::put(path, text.as_bytes(), MODE, Lasting::Process) {
             Ok(()) => {
-                let servers = text.lines().filter(|line| line.starts_with("nameserver")).count();
-                tracing::info!(path = %path_shown, servers, "Wrote the name servers that peers tell");
+                if may_say {
+                    let servers = text.lines().filter(|line| line.starts_with("nameserver"));
+                    let servers = servers.count();
+                    tracing::info!(path = %path_shown, servers, "Wrote the name servers that peers tell");
+                }
                 self.written = Some(text);
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
                 self.written = None;
-                tracing::warn!(
-                    path = %path_shown, %error,
-                    "Cannot write the name servers that peers tell: `resolv-conf` must be in a directory that root may write to"
-                );
+                if may_say {
+                    tracing::warn!(
+                        path = %path_shown, %error,
+                        "Cannot write the name servers that peers tell: `resolv-conf` must be in a directory that root may write to"
+                    );
+                }
             }
         }
     }
@@ -131,6 +142,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::testing::lines_of;
 
     const HEAD: &str =
         "# Written by gateway(8) with every change: the name servers that peers tell.\n";
@@ -147,7 +159,7 @@ mod tests {
     }
 
     fn begun(path: &Path) -> NameServers {
-        let mut names = NameServers::new(Some(path.to_owned()));
+        let mut names = NameServers::new(Some(path.to_owned()), Complaints::new(5));
         names.begin();
         names
     }
@@ -221,8 +233,29 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_comes_and_goes_has_the_file_changed_and_few_lines_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("later").join("resolv.conf");
+        for (path, failures) in [(directory.path().join("resolv.conf"), 0), (missing, 2001)] {
+            let (names, lines) = lines_of(|| {
+                let mut names = begun(&path);
+                for _ in 0..1000 {
+                    install(&mut names, 1, "vpn", &["10.1.0.53"]);
+                    remove(&mut names, 1);
+                }
+                names
+            });
+            assert_eq!((names.failures(), lines > 40), (failures, true));
+            let suppressed = usize::try_from(names.complaints.suppressed()).unwrap();
+            assert_eq!(lines + suppressed, 2001, "what is not said is counted");
+            // As many more as are earned while it runs.
+            assert!(lines < 300, "{lines}");
+        }
+    }
+
+    #[test]
     fn without_a_path_nothing_is_kept() {
-        let mut names = NameServers::new(None);
+        let mut names = NameServers::new(None, Complaints::new(5));
         names.begin();
         install(&mut names, 1, "vpn", &["10.1.0.53"]);
         assert!(names.of_child.is_empty());

@@ -191,6 +191,7 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         ("reassembly-limit", endpoint.reassembly_limit != limits.reassembly_limit),
         ("peer-log-rate", journal.peer_log_rate != of_log.peer_log_rate),
         ("stranger-log-rate", journal.stranger_log_rate != of_log.stranger_log_rate),
+        ("complaint-log-rate", journal.complaint_log_rate != of_log.complaint_log_rate),
         ("refusals-kept", journal.refusals_kept != of_log.refusals_kept),
         ("log-line-limit", journal.log_line_limit != of_log.log_line_limit),
         ("user-log-limit", journal.user_log_limit != of_log.user_log_limit),

@@ -12,6 +12,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Driver, Parts, Reloader, RunError, load, privileges, signals, state, underlay};
 use crate::cli::RunArgs;
+use crate::complaints::Complaints;
 use crate::control::Server;
 use crate::kernel::bpf::LogLevel;
 use crate::kernel::{KernelConfig, LinuxKernel};
@@ -44,7 +45,8 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     let Loaded { settings, policies, .. } = loaded;
     let signals = signals::listen().map_err(RunError::Runtime)?;
     let control = Server::bind(&settings.control_socket)?;
-    let config = kernel_config(&settings);
+    let complaints = Complaints::new(settings.journal.complaint_log_rate);
+    let config = KernelConfig { complaints: complaints.clone(), ..kernel_config(&settings) };
     let sockets = Sockets::open(Ports::default(), Some(config.own_mark))?;
     let reinjector = Reinjector::open().map_err(OpenError::Raw)?;
     let (kernel, monitor) = LinuxKernel::open(config, &policies).await?;
@@ -63,7 +65,8 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
         }
     };
     let reload = Reloader::new(directory, settings);
-    let parts = Parts { kernel, monitor, sockets, reinjector, control, signals, reload };
+    let parts =
+        Parts { kernel, monitor, sockets, reinjector, control, signals, reload, complaints };
     let mut driver = Driver::new(endpoint, parts);
     driver.apply(Arc::new(policies)).await;
     // Nothing of the network has been read so far: from the first datagram on, only what is

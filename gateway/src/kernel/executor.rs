@@ -12,6 +12,8 @@ use super::claims::{Change, Claims, Owner};
 use super::network::Network;
 use super::transaction::{Executor, RouteValue, Step, Undo};
 use super::xfrm::{Moved, NetlinkError, PolicyKey, PolicyValue, SaDirection, SaId, SaMove, Xfrm};
+use crate::clock;
+use crate::complaints::Complaints;
 
 /// The kernel's tables that hold something of ours, and what of it is shared between owners.
 pub(super) struct Tables {
@@ -24,6 +26,7 @@ pub(super) struct Tables {
     pub(super) addresses: Claims<IpAddr, ()>,
     /// The index of that interface.
     pub(super) xfrm_interface: u32,
+    pub(super) complaints: Complaints,
 }
 
 impl Executor for Tables {
@@ -43,6 +46,10 @@ impl Executor for Tables {
             Step::Address(address, owner) => self.add_address(*owner, *address).await,
             Step::Route(owner, value) => self.add_route(*owner, *value).await,
         }
+    }
+
+    fn complaints(&self) -> &Complaints {
+        &self.complaints
     }
 
     async fn undo(&mut self, undo: Undo) -> Result<(), KernelError> {
@@ -151,7 +158,9 @@ impl Tables {
             Err(error) => {
                 self.addresses.set(&address, owner, previous);
                 if error.raw_os_error() == Some(libc::EEXIST) {
-                    info!(%address, "The XFRM interface has this address already");
+                    if self.complaints.take(clock::now()) {
+                        info!(%address, "The XFRM interface has this address already");
+                    }
                     return Ok(Undo::Nothing);
                 }
                 Err(KernelError::Refused(format!("cannot add the address {address}: {error}")))
@@ -172,7 +181,10 @@ impl Tables {
     pub(super) async fn restore_addresses(&self) {
         for address in self.addresses.keys() {
             match self.change_address(*address, &Change::Add(())).await {
-                Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
+                Err(error)
+                    if error.raw_os_error() != Some(libc::EEXIST)
+                        && self.complaints.take(clock::now()) =>
+                {
                     warn!(%address, %error, "Cannot give the XFRM interface our address again");
                 }
                 Ok(()) | Err(_) => {}
@@ -191,7 +203,9 @@ impl Tables {
             Err(error) => {
                 self.routes.set(&prefix, owner, previous);
                 if is_new && error.raw_os_error() == Some(libc::EEXIST) {
-                    info!(%prefix, "Another route to this prefix is left as it is");
+                    if self.complaints.take(clock::now()) {
+                        info!(%prefix, "Another route to this prefix is left as it is");
+                    }
                     return Ok(Undo::Nothing);
                 }
                 Err(KernelError::Refused(format!("cannot add {}: {error}", value.route)))
@@ -252,7 +266,9 @@ impl Tables {
             }
         };
         // The route says it all the same, to senders that hear of packets too big.
-        if let Err(error) = mtu {
+        if let Err(error) = mtu
+            && self.complaints.take(clock::now())
+        {
             warn!(%prefix, %error, "TCP's segment sizes are not lowered as far as they could be");
         }
         Ok(())

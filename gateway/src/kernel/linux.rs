@@ -355,7 +355,9 @@ impl LinuxKernel {
                 ours.map(|(_, address)| address).collect()
             }
             Err(error) => {
-                warn!(%error, "Cannot list our addresses");
+                if self.tables.complaints.take(clock::now()) {
+                    warn!(%error, "Cannot list our addresses");
+                }
                 Vec::new()
             }
         }
@@ -375,7 +377,9 @@ impl LinuxKernel {
         let Survey { sas, mut events } = match self.tables.xfrm.survey() {
             Ok(survey) => survey,
             Err(error) => {
-                warn!(%error, "Cannot list the SAs after events were lost");
+                if self.tables.complaints.take(clock::now()) {
+                    warn!(%error, "Cannot list the SAs after events were lost");
+                }
                 return Vec::new();
             }
         };

@@ -31,6 +31,7 @@ use super::linux::{Child, LinuxKernel};
 use super::overhead::overhead;
 use super::transaction::{Step, Undo, entry, policy_source, source_of, take_back};
 use super::xfrm::{PolicyValue, SaDirection, SaEnds, SaId, SaMove};
+use crate::clock;
 
 impl LinuxKernel {
     /// Our address under which the kernel has the inbound SA of a Child SA.
@@ -64,7 +65,9 @@ impl LinuxKernel {
                 Ok(()) => moved.push((id, ends.local)),
                 // It expires, or is replaced: the endpoint has asked for its successor.
                 Err(error) => {
-                    warn!(child = id.0, %error, "A Child SA stays at an address that is gone")
+                    if self.tables.complaints.take(clock::now()) {
+                        warn!(child = id.0, %error, "A Child SA stays at an address that is gone");
+                    }
                 }
             }
         }

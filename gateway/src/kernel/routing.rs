@@ -12,6 +12,7 @@ use super::links::RouteWish;
 use super::linux::LinuxKernel;
 use super::network::{Interface, NextHop, Route};
 use super::transaction::{RouteValue, Undo};
+use crate::clock;
 
 impl LinuxKernel {
     /// The routes that a trap or Child SA in tunnel mode wants. What cannot be found out costs a
@@ -30,7 +31,9 @@ impl LinuxKernel {
         }
         self.links.wish(owner, wish);
         planned.unwrap_or_else(|why| {
-            warn!(%peer, why, "No routes are set for protected prefixes");
+            if self.tables.complaints.take(clock::now()) {
+                warn!(%peer, why, "No routes are set for protected prefixes");
+            }
             Vec::new()
         })
     }
@@ -43,7 +46,9 @@ impl LinuxKernel {
         let RouteWish { peer, overhead, ref selectors, assigned } = *wish;
         let (hop, underlay) = self.way(peer).await?;
         let addresses = self.tables.network.addresses().await.unwrap_or_else(|error| {
-            warn!(%error, "Cannot list our addresses");
+            if self.tables.complaints.take(clock::now()) {
+                warn!(%error, "Cannot list our addresses");
+            }
             Vec::new()
         });
         let mut prefixes = BTreeSet::new();
@@ -153,7 +158,9 @@ impl LinuxKernel {
                 false
             }
             Err(error) => {
-                warn!(%prefix, %error, "Cannot look up the route to a protected prefix");
+                if self.tables.complaints.take(clock::now()) {
+                    warn!(%prefix, %error, "Cannot look up the route to a protected prefix");
+                }
                 false
             }
         }

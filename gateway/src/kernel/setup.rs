@@ -18,6 +18,7 @@ use super::overhead::worst_overhead;
 use super::rules::{RuleIds, class_rules};
 use super::xfrm::Xfrm;
 use super::{Capabilities, LinuxKernel, Monitor, probe};
+use crate::complaints::Complaints;
 
 /// How the kernel is to be set up.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct KernelConfig {
     pub pin_dir: PathBuf,
     /// What the BPF programs log.
     pub bpf_log: LogLevel,
+    /// The rate of log lines about what the kernel refuses.
+    pub complaints: Complaints,
 }
 
 impl Default for KernelConfig {
@@ -50,6 +53,7 @@ impl Default for KernelConfig {
             routes: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
             bpf_log: LogLevel::Off,
+            complaints: Complaints::new(1),
         }
     }
 }
@@ -161,8 +165,17 @@ pub(super) async fn open(
     };
     let (policies, routes) = (Claims::default(), Claims::default());
     let (addresses, xfrm_interface) = (Claims::default(), interface.index);
-    let mut tables =
-        Tables { xfrm, network, data_path, policies, routes, addresses, xfrm_interface };
+    let complaints = config.complaints.clone();
+    let mut tables = Tables {
+        xfrm,
+        network,
+        data_path,
+        policies,
+        routes,
+        addresses,
+        xfrm_interface,
+        complaints,
+    };
     if let Err(error) = tables.data_path.let_go_of_others(&config.interfaces) {
         warn!(%error, "Cannot detach the BPF programs of other interfaces");
     }

@@ -209,6 +209,13 @@ const LIMITS: &[Limit] = &[
         Some("log_lines_suppressed"),
     ),
     limit(
+        "log lines a second about what could not be done",
+        ANYBODY,
+        By("complaint-log-rate"),
+        "they are not written",
+        Some("complaints_suppressed"),
+    ),
+    limit(
         "peers and users with a rate of log lines of their own",
         PEER,
         By("user-log-limit"),

@@ -42,6 +42,8 @@ pub struct JournalLimits {
     /// Log lines a second that all can cause together who have not been authenticated; ten times
     /// as many at once.
     pub stranger_log_rate: u32,
+    /// Log lines a second about what could not be done, whoever causes it; ten times as many at once.
+    pub complaint_log_rate: u32,
     /// Refusals that are kept of peers, and as many of those who have not been authenticated.
     pub refusals_kept: usize,
     /// Characters of the text of a line, and of each of its fields.
@@ -56,6 +58,7 @@ impl Default for JournalLimits {
         Self {
             peer_log_rate: 50,
             stranger_log_rate: 5,
+            complaint_log_rate: 5,
             refusals_kept: 64,
             log_line_limit: 1024,
             user_log_limit: 1024,
@@ -149,6 +152,7 @@ fn read_journal(section: &mut Section<'_>) -> JournalLimits {
     let mut read = JournalLimits::default();
     set(&mut read.peer_log_rate, section.number("peer-log-rate"));
     set(&mut read.stranger_log_rate, section.number("stranger-log-rate"));
+    set(&mut read.complaint_log_rate, section.number("complaint-log-rate"));
     set(&mut read.refusals_kept, section.number("refusals-kept"));
     set(&mut read.log_line_limit, section.number("log-line-limit"));
     set(&mut read.user_log_limit, section.number("user-log-limit"));

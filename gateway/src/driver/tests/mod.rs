@@ -71,6 +71,7 @@ impl Gateway {
                     control: Server::bind(&path.join("control.sock")).unwrap(),
                     signals: receiver,
                     reload: Reloader::new(&path, loaded.settings),
+                    complaints: Complaints::new(5),
                 };
                 let mut driver = Driver::new(Endpoint::new(limits, random, key_exchange), parts);
                 report.send(namespace_of_this_thread()).unwrap();

@@ -17,6 +17,8 @@ use super::network::Route;
 use super::xfrm::{
     PolicyDirection, PolicyKey, PolicyValue, SaDirection, SaId, SaMove, policy_keys,
 };
+use crate::clock;
+use crate::complaints::Complaints;
 
 /// One change, whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +102,9 @@ pub(super) trait Executor {
 
     /// Takes one back. What is gone already is no error.
     async fn undo(&mut self, undo: Undo) -> Result<(), KernelError>;
+
+    /// The rate of log lines about what cannot be taken back.
+    fn complaints(&self) -> &Complaints;
 }
 
 /// Carries out all steps, or none; gives back how to undo them, in the order of the steps.
@@ -129,7 +134,9 @@ pub(super) async fn take_back(
     let mut outcome = Ok(());
     for undo in done.into_iter().rev() {
         if let Err(error) = executor.undo(undo.clone()).await {
-            warn!(?undo, %error, "Cannot undo a change to the kernel");
+            if executor.complaints().take(clock::now()) {
+                warn!(?undo, %error, "Cannot undo a change to the kernel");
+            }
             outcome = outcome.and(Err(error));
         }
     }

@@ -3,6 +3,7 @@ use gateway_ike::io::{ChildSpec, KernelError};
 
 use super::*;
 use crate::kernel::testing::{GCM, child, selector};
+use crate::testing::lines_of;
 
 /// What an [`Executor`] was told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,12 +13,19 @@ enum Call {
 }
 
 /// Writes down what it is told, and fails where it is told to.
-#[derive(Default)]
 struct Recorder {
     calls: Vec<Call>,
     fail_apply: Option<usize>,
     fail_undo: Option<String>,
     applied: usize,
+    complaints: Complaints,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        let complaints = Complaints::new(1);
+        Self { calls: Vec::new(), fail_apply: None, fail_undo: None, applied: 0, complaints }
+    }
 }
 
 fn name(spec: &ChildSpec, direction: SaDirection) -> SaId {
@@ -41,6 +49,10 @@ fn describe(undo: &Undo) -> String {
 }
 
 impl Executor for Recorder {
+    fn complaints(&self) -> &Complaints {
+        &self.complaints
+    }
+
     async fn apply(&mut self, step: &Step<'_>) -> Result<Undo, KernelError> {
         let undo = match step {
             Step::Entry(id, _) => Undo::Entry(*id),
@@ -191,6 +203,20 @@ fn the_first_failure_of_a_removal_is_reported() {
     let error = run(take_back(&mut recorder, vec![Undo::Entry(id), Undo::Sa(id)])).unwrap_err();
     assert_eq!(error, KernelError::Refused("sa 1001 stays".to_owned()));
     assert_eq!(recorder.calls, [undone("sa 1001"), undone("entry 1001")]);
+}
+
+#[test]
+fn removals_that_fail_again_and_again_write_few_lines() {
+    let mut recorder = Recorder { fail_undo: Some("sa 1001".to_owned()), ..Recorder::default() };
+    let id = SaId { destination: "192.0.2.1".parse().unwrap(), spi: 0x1001 };
+    let ((), lines) = lines_of(|| {
+        for _ in 0..1000 {
+            run(take_back(&mut recorder, vec![Undo::Sa(id)])).unwrap_err();
+        }
+    });
+    let suppressed = usize::try_from(recorder.complaints.suppressed()).unwrap();
+    assert_eq!(lines + suppressed, 1000);
+    assert!((10..100).contains(&lines), "{lines}");
 }
 
 #[test]

@@ -184,6 +184,12 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "Log lines a second that all who are not authenticated can cause together; ten times as many at once.",
     ),
     key(
+        "complaint-log-rate",
+        Number(1, 10_000),
+        Default("5"),
+        "Log lines a second about what the gateway could not do, such as sending or setting a route, and about name servers of peers, whoever causes them; ten times as many at once.",
+    ),
+    key(
         "refusals-kept",
         Number(0, 1000),
         Default("64"),

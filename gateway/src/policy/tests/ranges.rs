@@ -74,6 +74,7 @@ name-server-limit = 11
 deleted-spi-limit = 12
 log-line-limit = 300
 user-log-limit = 13
+complaint-log-rate = 15
 early-esp-sa-limit = 14
 early-esp-size-limit = 8_192
 "#,
@@ -100,5 +101,6 @@ early-esp-size-limit = 8_192
     assert_eq!(numbers, [70, 7, 2048, 8, 71, 9, 10, 72, 11, 12]);
     let Settings { journal, early, .. } = loaded.settings;
     assert_eq!((journal.log_line_limit, journal.user_log_limit), (300, 13));
+    assert_eq!(journal.complaint_log_rate, 15);
     assert_eq!((early.sa_limit, early.size_limit), (14, 8192));
 }
