@@ -26,7 +26,8 @@ use gateway_ike::crypto::x509::{
 use gateway_ike::error::{AuthenticationFault, EapFault, Error};
 use gateway_ike::event::EventKind;
 use gateway_ike::reason::{Cause, FieldName};
-use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
+use gateway_ike::testing::{Faults, Forge, Simulation, peer, policies, protect};
+use gateway_wire::{NotifyType, Payload};
 
 use self::certificates::{Authority, CERTIFIABLE, NOW, Subject, key, lists, trust};
 
@@ -263,6 +264,53 @@ fn who_does_not_want_eap_alone_is_not_made_to() {
         matches!(e, EventKind::Failed(Error::Authentication(AuthenticationFault::EapNotAlone)))
     };
     assert!(simulation.nodes[1].events.iter().any(|e| failed(&e.kind)));
+}
+
+/// The mirrored case: AUTH is no substitute for the EAP that is demanded.
+#[test]
+fn who_wants_eap_alone_takes_no_auth_in_its_place() {
+    let root = Authority::new("Root");
+    let end = |name| tls(&root, &Subject::new(name, KeyKind::P256), &root);
+    let [a, _] = configure(end("a.test"), end("b.test"), true);
+    let [_, b] = configure(end("a.test"), end("b.test"), false);
+    let simulation = connect([a, b]);
+    assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
+    let failed = |e: &EventKind| {
+        matches!(e, EventKind::Failed(Error::Authentication(AuthenticationFault::EapDemanded)))
+    };
+    assert!(simulation.nodes[0].events.iter().any(|e| failed(&e.kind)));
+    assert_eq!(simulation.nodes[0].endpoint.counters().refusals(Cause::Method), 1);
+    assert_eq!(simulation.nodes[0].sent.len(), 2, "no answer to the first question");
+}
+
+/// RFC 5998 3: who takes EAP alone says so in the first request of IKE_AUTH; AUTH then comes from
+/// both ends at the end only, and else from the responder in its first answer too.
+#[test]
+fn auth_is_left_out_of_the_first_answer_where_the_request_allows_that() {
+    let root = Authority::new("Root");
+    let end = |name| tls(&root, &Subject::new(name, KeyKind::P256), &root);
+    for alone in [true, false] {
+        let simulation = connect(configure(end("a.test"), end("b.test"), alone));
+        assert!(simulation.has_one_child_each().unwrap());
+        let forge = Forge::of(&simulation.nodes[0].endpoint).unwrap();
+        let said = |node: usize, at: usize| {
+            let (_, datagram) = &simulation.nodes[node].sent[at];
+            let opened = forge.open(datagram).unwrap();
+            let payloads = opened.payloads().unwrap();
+            let only = |p: &Payload<'_>| {
+                let kind = NotifyType::EAP_ONLY_AUTHENTICATION;
+                matches!(p, Payload::Notify(n) if n.kind == kind && n.data.is_empty())
+            };
+            let proves = |p: &Payload<'_>| matches!(p, Payload::Authentication(_));
+            (payloads.iter().any(only), payloads.iter().any(proves))
+        };
+        assert_eq!(said(0, 1), (alone, false));
+        assert_eq!(said(1, 1), (false, !alone));
+        for node in 0..2 {
+            let last = simulation.nodes[node].sent.len() - 1;
+            assert_eq!(said(node, last), (false, true));
+        }
+    }
 }
 
 #[test]

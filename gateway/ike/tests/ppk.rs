@@ -10,11 +10,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway_ike::Input;
 use gateway_ike::algorithms::{Group, Round};
 use gateway_ike::config::{Action, PeerConfig, PolicySet, Ppk, Secret, Start};
 use gateway_ike::counters::Counter;
+use gateway_ike::error::{AuthenticationFault, Error};
 use gateway_ike::event::EventKind;
-use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
+use gateway_ike::io::Path;
+use gateway_ike::testing::{Faults, Forge, Simulation, peer, policies, protect};
 use gateway_wire::{ExchangeType, Header, Message, NotifyType, Payload};
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -150,6 +153,40 @@ fn a_required_ppk_that_the_peer_does_not_have_ends_the_attempt_with_that_reason(
         simulation.run(MINUTE);
         assert!(simulation.nodes.iter().all(|n| n.endpoint.is_empty()));
     }
+}
+
+/// RFC 8784 3: an initiator that requires its PPK does not go on with a responder that answers
+/// without one, though AUTH is right. Such an answer comes from B to an A that can do without: from
+/// one seed it is authentic for the A that cannot.
+#[test]
+fn an_answer_without_the_ppk_that_is_required_ends_the_attempt_though_auth_is_right() {
+    let other = || ppk("key of 2025", 1, false);
+    let without = connect(policies_of_a(good(false)), policies_of_b(other()));
+    assert!(served(&without));
+    let mut simulation = Simulation::new(&[A, B], Faults { loss: 100, ..Faults::default() }, 1);
+    simulation.configure(1, policies_of_b(other()));
+    simulation.configure(0, policies_of_a(good(true)));
+    simulation.acquire(0, "to-b");
+    for (path, octets) in &without.nodes[1].sent {
+        let path = Path { local: path.remote, remote: path.local };
+        simulation.input(0, Input::Datagram { path, octets });
+    }
+    assert_eq!(simulation.nodes[0].sent[0], without.nodes[0].sent[0], "the same IKE_SA_INIT");
+    let failed = |kind: &EventKind| match kind {
+        EventKind::Failed(error) => Some(error.clone()),
+        _ => None,
+    };
+    let failed: Vec<_> =
+        simulation.nodes[0].events.iter().filter_map(|event| failed(&event.kind)).collect();
+    assert_eq!(failed, [Error::Authentication(AuthenticationFault::PpkUnknown)]);
+    assert!(simulation.nodes[0].kernel.children.is_empty());
+    // RFC 7296 2.21.2: B believes that the IKE SA stands, and hears that it does not.
+    let (_, last) = simulation.nodes[0].sent.last().unwrap();
+    let told = Forge::of(&simulation.nodes[0].endpoint).unwrap().open(last).unwrap();
+    assert_eq!(told.header.exchange, ExchangeType::INFORMATIONAL);
+    let payloads = told.payloads().unwrap();
+    let [Payload::Notify(notify)] = payloads.as_slice() else { panic!("{payloads:?}") };
+    assert_eq!(notify.kind, NotifyType::AUTHENTICATION_FAILED);
 }
 
 #[test]

@@ -198,6 +198,54 @@ fn revocation_lists_are_consulted_as_the_policy_says() {
     assert!(matches!(found, CertificateFault::RevocationListExpired { .. }), "{found}");
 }
 
+/// RFC 5280 6.3: each certificate below the root has a list of its own issuer.
+#[test]
+fn revocation_lists_are_consulted_for_every_certificate_of_a_chain() {
+    use Revocation::{IfAvailable, Strict};
+    let root = Authority::new("Root");
+    let middle = root.intermediate("Middle");
+    let (local, _) = certified(&middle, &Subject::new("a.test", KeyKind::P256));
+    let try_with = |revocation, lists: &[&Vec<u8>]| {
+        let lists: Vec<_> = lists.iter().copied().cloned().collect();
+        let trust = Trust { revocation, lists: certificates::lists(&lists), ..trust(&root) };
+        connect(ends((local.clone(), RemoteAuth::Certificate(Arc::new(trust))), psk()))
+    };
+    let fault = |revocation, lists: &[&Vec<u8>]| {
+        let mut simulation = try_with(revocation, lists);
+        assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
+        certificate_fault(&mut simulation, 1)
+    };
+    let (of_middle, of_root) = (middle.revoke(&[], 10), root.revoke(&[], 10));
+    assert!(try_with(Strict, &[&of_middle, &of_root]).has_one_child_each().unwrap());
+    for some in [&of_middle, &of_root] {
+        assert!(try_with(IfAvailable, &[some]).has_one_child_each().unwrap());
+        let found = fault(Strict, &[some]);
+        assert!(matches!(found, CertificateFault::RevocationUnknown(_)), "{found}");
+    }
+    let revoking = root.revoke(&[certificates::INTERMEDIATE], 10);
+    for revocation in [Strict, IfAvailable] {
+        let found = fault(revocation, &[&of_middle, &revoking]);
+        assert!(matches!(found, CertificateFault::Revoked(_)), "{found}");
+    }
+    let found = fault(IfAvailable, &[&revoking]);
+    assert!(matches!(found, CertificateFault::Revoked(_)), "{found}");
+    let expired = root.revoke(&[], -1);
+    let found = fault(Strict, &[&of_middle, &expired]);
+    let CertificateFault::RevocationListExpired { since, .. } = found else { panic!("{found}") };
+    assert_eq!(since.0, NOW.as_secs() - 86_400);
+    assert!(try_with(IfAvailable, &[&of_middle, &expired]).has_one_child_each().unwrap());
+    // The name of an issuer does not make a list its own, whether it revokes anything or not.
+    for impostor in [Authority::new("Root"), Authority::new("Middle")] {
+        for serials in [&[][..], &[7, certificates::INTERMEDIATE]] {
+            let forged = impostor.revoke(serials, 10);
+            for revocation in [Strict, IfAvailable] {
+                let found = fault(revocation, &[&forged, &of_middle, &of_root]);
+                assert!(matches!(found, CertificateFault::Other { .. }), "{found}");
+            }
+        }
+    }
+}
+
 #[test]
 fn chains_that_are_too_long_or_certificates_too_large_are_refused() {
     let limited = |chain, size| {

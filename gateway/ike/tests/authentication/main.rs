@@ -29,7 +29,7 @@ use gateway_ike::config::{
 use gateway_ike::counters::Counter;
 use gateway_ike::crypto::signature::{KeyKind, SigningKey};
 use gateway_ike::crypto::x509::{
-    Certificate, CertificateFault, Credential, Revocation, certificates_from_pem,
+    Certificate, CertificateFault, Credential, Revocation, Trust, certificates_from_pem,
 };
 use gateway_ike::error::{AuthenticationFault, Error};
 use gateway_ike::event::EventKind;
@@ -166,6 +166,7 @@ fn cause_of(fault: &AuthenticationFault) -> Cause {
             F::NameConstraints(_) => Cause::NameConstraints,
             F::Identity { .. } => Cause::IdentityNotInCertificate,
             F::Algorithm { .. } | F::WrongSignature(_) => Cause::CertifiedBy,
+            F::Other { .. } => Cause::OtherCertificate,
             other => panic!("{other}"),
         },
         AuthenticationFault::OtherPublicKey => Cause::PublicKey,

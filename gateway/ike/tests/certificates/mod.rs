@@ -32,6 +32,9 @@ pub(crate) fn key(kind: KeyKind) -> &'static [u8] {
     }
 }
 
+/// The serial number of each certificate of an authority that is no root.
+pub(crate) const INTERMEDIATE: u64 = 1000;
+
 fn key_pair(kind: KeyKind) -> KeyPair {
     KeyPair::from_pem(core::str::from_utf8(key(kind)).unwrap()).unwrap()
 }
@@ -152,7 +155,8 @@ impl Authority {
         self.below(params)
     }
 
-    fn below(&self, params: CertificateParams) -> Self {
+    fn below(&self, mut params: CertificateParams) -> Self {
+        params.serial_number = Some(SerialNumber::from(INTERMEDIATE));
         let key = KeyPair::generate().unwrap();
         let own = params.signed_by(&key, &self.issuer()).unwrap().der().to_vec();
         let chain = core::iter::once(own).chain(self.chain.iter().cloned()).collect();

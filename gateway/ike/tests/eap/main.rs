@@ -1,6 +1,7 @@
 //! EAP in IKE_AUTH: A is the initiator and is authenticated by EAP, B asks.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "This is test code.")]
 
+mod alone;
 mod ppk;
 mod users;
 
@@ -355,19 +356,29 @@ fn eap_of_too_many_messages_fails_at_whichever_end_has_the_limit() {
 
 #[test]
 fn eap_that_stalls_ends_with_its_time() {
-    let mut simulation = pair(&Plan::default(), Faults::default(), 1);
-    simulation.acquire(0, "to-b");
-    // Up to B's first question, and no further.
-    for _ in 0..3 {
-        simulation.step(simulation.now + MINUTE);
+    let second = Duration::from_secs(1);
+    for eap_timeout in [EndpointConfig::default().eap_timeout, 20 * second] {
+        let config = EndpointConfig { eap_timeout, ..EndpointConfig::default() };
+        let mut simulation = Simulation::with_config(&[A, B], &config, Faults::default(), 1);
+        simulation.configure(1, policies_of_b(&Plan::default()));
+        simulation.configure(0, policies_of_a(&Plan::default()));
+        simulation.acquire(0, "to-b");
+        // Up to B's first question, and no further.
+        for _ in 0..3 {
+            simulation.step(simulation.now + MINUTE);
+        }
+        assert_eq!(counter(&simulation, 1, Counter::EapStarted), 1);
+        assert_eq!(simulation.nodes[1].endpoint.status(simulation.now).half_open, 1);
+        simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+        simulation.run(eap_timeout - second);
+        for (time, ended) in [(Duration::ZERO, 0), (2 * second, 1)] {
+            simulation.run(time);
+            for node in 0..2 {
+                assert_eq!(counter(&simulation, node, Counter::EapTimeout), ended);
+                assert_eq!(simulation.nodes[node].endpoint.is_empty(), ended == 1);
+            }
+        }
     }
-    assert_eq!(counter(&simulation, 1, Counter::EapStarted), 1);
-    assert_eq!(simulation.nodes[1].endpoint.status(simulation.now).half_open, 1);
-    simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
-    simulation.run(Duration::from_secs(70));
-    assert_eq!(counter(&simulation, 1, Counter::EapTimeout), 1);
-    assert_eq!(counter(&simulation, 0, Counter::EapTimeout), 1);
-    assert!(simulation.nodes.iter().all(|n| n.endpoint.is_empty()));
 }
 
 #[test]

@@ -126,6 +126,36 @@ fn one_that_is_required_and_not_there_ends_the_attempt_with_that_reason() {
     }
 }
 
+/// RFC 8784 3: an answer to the last request without the PPK, with an AUTH that is right, is not
+/// taken by an A that requires it. It comes from B to an A that can do without, from the same seed.
+#[test]
+fn an_answer_without_the_ppk_that_is_required_ends_the_attempt_though_auth_is_right() {
+    let other = || ppk("key of 2025", 1, false);
+    for method in [EapMethod::MsChapV2, EapMethod::Md5] {
+        let without = connect_with(method, good(false), other());
+        assert!(without.has_one_child_each().unwrap(), "{method}");
+        let plan = Plan { of_a: vec![method], of_b: vec![method], ..Plan::default() };
+        let mut simulation = Simulation::new(&[A, B], Faults { loss: 100, ..Faults::default() }, 1);
+        simulation.configure(1, with(policies_of_b(&plan), other().as_ref()));
+        simulation.configure(0, with(policies_of_a(&plan), good(true).as_ref()));
+        simulation.acquire(0, "to-b");
+        for (path, octets) in &without.nodes[1].sent {
+            assert_eq!(faults(&simulation, 0), [], "{method}");
+            let path = Path { local: path.remote, remote: path.local };
+            simulation.input(0, Input::Datagram { path, octets });
+        }
+        assert_eq!(counter(&simulation, 0, Counter::EapSucceeded), 1, "{method}");
+        assert_eq!(faults(&simulation, 0), [AuthenticationFault::PpkUnknown], "{method}");
+        assert!(simulation.nodes[0].kernel.children.is_empty(), "{method}");
+        let (_, last) = simulation.nodes[0].sent.last().unwrap();
+        let told = Forge::of(&simulation.nodes[0].endpoint).unwrap().open(last).unwrap();
+        let payloads = told.payloads().unwrap();
+        let failed = NotifyType::AUTHENTICATION_FAILED;
+        let refused = |p: &Payload<'_>| matches!(p, Payload::Notify(n) if n.kind == failed);
+        assert!(payloads.len() == 1 && refused(&payloads[0]), "{payloads:?}");
+    }
+}
+
 /// Both go by the same name for two keys: AUTH does not verify, though the password does.
 #[test]
 fn one_of_the_same_name_and_another_value_is_none() {

@@ -1,5 +1,9 @@
 //! What happens to SAs that stand: other rules, lifetimes, silence, and the end.
 
+use std::collections::BTreeSet;
+
+use gateway_ike::config::ChildLifetime;
+
 use super::*;
 
 #[test]
@@ -198,4 +202,28 @@ fn an_ike_sa_that_has_lived_its_time_is_replaced_before_it_goes() {
     assert!(status.ike_sas.iter().any(|sa| sa.state == "established" && sa.id != id));
     simulation.run(Duration::from_secs(1));
     assert!(simulation.nodes.iter().all(|n| !n.kernel.children.is_empty()));
+}
+
+/// Two ends with one limit would otherwise ask for new keys at once, and all Child SAs of a gateway.
+#[test]
+fn soft_limits_of_octets_and_packets_are_jittered_and_never_higher() {
+    let limits = ChildLifetime { time: Duration::ZERO, bytes: 1_000_000, packets: 2000 };
+    let limited = |set| with_protect(set, |protect| protect.lifetime = limits);
+    let mut found = Vec::new();
+    for seed in 1..=20 {
+        let mut simulation = Simulation::new(&[A, B], Faults::default(), seed);
+        simulation.configure(1, limited(policies_of_b()));
+        simulation.configure(0, limited(policies_of_a()));
+        simulation.acquire(0, "to-b");
+        simulation.run(MINUTE);
+        let installed = simulation.nodes.iter().flat_map(|n| n.kernel.children.values());
+        found.extend(installed.map(|child| (child.lifetime.bytes, child.lifetime.packets)));
+    }
+    assert_eq!(found.len(), 40);
+    assert!(found.iter().all(|(bytes, _)| (900_000..=1_000_000).contains(bytes)), "{found:?}");
+    assert!(found.iter().all(|(_, packets)| (1800..=2000).contains(packets)), "{found:?}");
+    // Of each, hardly any two are alike, and both ends of a pair have others.
+    let bytes: BTreeSet<_> = found.iter().map(|(bytes, _)| bytes).collect();
+    let packets: BTreeSet<_> = found.iter().map(|(_, packets)| packets).collect();
+    assert!(bytes.len() > 30 && packets.len() > 20, "{found:?}");
 }

@@ -85,6 +85,22 @@ fn an_address_has_so_many_half_open_ike_sas_and_with_cookies_as_many_again() {
 }
 
 #[test]
+fn from_its_threshold_on_a_cookie_is_demanded() {
+    for threshold in [0_u16, 5, 100] {
+        let config =
+            EndpointConfig { cookie_threshold: threshold.into(), ..EndpointConfig::default() };
+        let (mut simulation, init) = begun(&config);
+        for number in 1..=threshold {
+            assert_eq!(request(&mut simulation, &init, A, number, None), None, "{threshold}");
+        }
+        assert_eq!(half_open(&simulation), usize::from(threshold));
+        let cookie = request(&mut simulation, &init, A, threshold + 1, None);
+        assert!(cookie.is_some(), "{threshold}");
+        assert_eq!(half_open(&simulation), usize::from(threshold));
+    }
+}
+
+#[test]
 fn forged_requests_keep_nobody_out() {
     let config = EndpointConfig { half_open_address_limit: 3, ..EndpointConfig::default() };
     let (mut simulation, init) = begun(&config);
@@ -157,26 +173,34 @@ fn of_size(init: &[u8], size: usize) -> Vec<u8> {
 
 #[test]
 fn a_first_message_has_a_limit_and_what_comes_before_authentication_too() {
-    let (mut simulation, init) = begun(&EndpointConfig::default());
-    let limited = |simulation: &Simulation| counter(simulation, 1, Counter::InitSizeLimit);
-    request(&mut simulation, &of_size(&init, 8193), A, 1, None);
-    assert_eq!((half_open(&simulation), limited(&simulation)), (0, 1));
-    assert!(simulation.nodes[1].sent.is_empty());
-    request(&mut simulation, &of_size(&init, 8192), A, 2, None);
-    assert_eq!((half_open(&simulation), limited(&simulation)), (1, 1));
-    // IKE_AUTH as a whole has that of one in fragments.
-    let (path, answer) = simulation.nodes[1].sent[0].clone();
-    for (size, expected) in [(32_769, Counter::FragmentLimit), (32_768, Counter::NotAuthentic)] {
-        let mut auth = answer.clone();
-        auth.resize(size, 0);
-        // SK, of IKE_AUTH, by the initiator, the second message.
-        auth[16..24].copy_from_slice(&[46, 0x20, 35, 0x08, 0, 0, 0, 1]);
-        auth[24..28].copy_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
-        auth[28..30].copy_from_slice(&[35, 0]);
-        auth[30..32].copy_from_slice(&u16::try_from(size - 28).unwrap().to_be_bytes());
-        let before = counter(&simulation, 1, expected);
-        simulation.input(1, Input::Datagram { path, octets: &auth });
-        assert_eq!(counter(&simulation, 1, expected), before + 1, "{size}");
+    let default = EndpointConfig::default();
+    assert_eq!((default.init_size_limit, default.reassembly_limit), (8192, 32_768));
+    let other = EndpointConfig { init_size_limit: 3000, reassembly_limit: 5000, ..default };
+    for config in [default, other] {
+        let EndpointConfig { init_size_limit: first, reassembly_limit: whole, .. } = config;
+        let (mut simulation, init) = begun(&config);
+        let limited = |simulation: &Simulation| counter(simulation, 1, Counter::InitSizeLimit);
+        request(&mut simulation, &of_size(&init, first + 1), A, 1, None);
+        assert_eq!((half_open(&simulation), limited(&simulation)), (0, 1));
+        assert!(simulation.nodes[1].sent.is_empty());
+        request(&mut simulation, &of_size(&init, first), A, 2, None);
+        assert_eq!((half_open(&simulation), limited(&simulation)), (1, 1));
+        // IKE_AUTH as a whole has that of one in fragments.
+        let (path, answer) = simulation.nodes[1].sent[0].clone();
+        for (size, expected) in
+            [(whole + 1, Counter::FragmentLimit), (whole, Counter::NotAuthentic)]
+        {
+            let mut auth = answer.clone();
+            auth.resize(size, 0);
+            // SK, of IKE_AUTH, by the initiator, the second message.
+            auth[16..24].copy_from_slice(&[46, 0x20, 35, 0x08, 0, 0, 0, 1]);
+            auth[24..28].copy_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
+            auth[28..30].copy_from_slice(&[35, 0]);
+            auth[30..32].copy_from_slice(&u16::try_from(size - 28).unwrap().to_be_bytes());
+            let before = counter(&simulation, 1, expected);
+            simulation.input(1, Input::Datagram { path, octets: &auth });
+            assert_eq!(counter(&simulation, 1, expected), before + 1, "{size}");
+        }
     }
 }
 
