@@ -1,27 +1,27 @@
-//! IKE_FOLLOWUP_KE (RFC 9370 2.2.4): whole, broken off, and by a peer that does it wrong.
+//! IKE_FOLLOWUP_KE (RFC 9370 2.2.4), whole, and what may come in between.
 
 use gateway_ike::algorithms::{AdditionalOffer, Group, Round};
-use gateway_ike::event::EventKind;
 use gateway_ike::io::KernelEvent;
 use gateway_ike::testing::proposals;
 use gateway_wire::{
     KeMethod, KeyExchange, Nonce, Proposal, SecurityAssociation, Transform, TransformType,
 };
 
+use super::broken_off::followed;
 use super::*;
 
-const LIFETIME: Duration = Duration::from_secs(1000);
+pub(super) const LIFETIME: Duration = Duration::from_secs(1000);
 
 /// X25519, and then these.
 fn rounds(groups: &[Group]) -> AdditionalOffer {
     Round::ALL.iter().copied().zip(groups.iter().map(|group| vec![Some(*group)])).collect()
 }
 
-fn with_ike(policies: PolicySet, groups: &[Group]) -> PolicySet {
+pub(super) fn with_ike(policies: PolicySet, groups: &[Group]) -> PolicySet {
     with_peer(policies, |peer| peer.proposals[0].additional = rounds(groups))
 }
 
-fn with_esp(policies: PolicySet, groups: &[Group]) -> PolicySet {
+pub(super) fn with_esp(policies: PolicySet, groups: &[Group]) -> PolicySet {
     with_protect(policies, |protect| {
         protect.proposals[0].groups = vec![Group::X25519];
         protect.proposals[0].additional = rounds(groups);
@@ -29,7 +29,7 @@ fn with_esp(policies: PolicySet, groups: &[Group]) -> PolicySet {
 }
 
 /// The messages that a node has sent since then, each once, whatever it went in.
-fn exchanges(simulation: &Simulation, node: usize, since: usize) -> Vec<ExchangeType> {
+pub(super) fn exchanges(simulation: &Simulation, node: usize, since: usize) -> Vec<ExchangeType> {
     let sent = simulation.nodes[node].sent[since..].iter().map(|(_, octets)| header(octets));
     let mut sent: Vec<_> =
         sent.map(|h| (h.exchange, h.initiator_spi, h.flags, h.message_id)).collect();
@@ -37,19 +37,19 @@ fn exchanges(simulation: &Simulation, node: usize, since: usize) -> Vec<Exchange
     sent.into_iter().filter(|(_, _, flags, _)| !flags.response).map(|(kind, ..)| kind).collect()
 }
 
-fn soft_limit(simulation: &mut Simulation, node: usize) {
+pub(super) fn soft_limit(simulation: &mut Simulation, node: usize) {
     let child = simulation.nodes[node].kernel.children.values().next().unwrap();
     let (spi, destination) = (child.inbound.spi, child.inbound.destination);
     simulation.input(node, Input::Kernel(KernelEvent::Expire { spi, destination, hard: false }));
 }
 
-fn key_exchanges(simulation: &Simulation, node: usize) -> Vec<String> {
+pub(super) fn key_exchanges(simulation: &Simulation, node: usize) -> Vec<String> {
     let status = simulation.nodes[node].endpoint.status(simulation.now);
     let children = status.ike_sas.iter().flat_map(|sa| &sa.children);
     children.filter_map(|c| c.key_exchange).map(|k| k.to_string()).collect()
 }
 
-fn spi_of(simulation: &Simulation) -> String {
+pub(super) fn spi_of(simulation: &Simulation) -> String {
     let sas = simulation.nodes[0].endpoint.status(simulation.now).ike_sas;
     let standing = sas.iter().find(|sa| sa.state == "established").unwrap();
     format!("{} {}", standing.initiator_spi, standing.responder_spi)
@@ -139,162 +139,6 @@ fn an_end_without_additional_key_exchanges_gets_a_successor_without() {
     simulation.run(MINUTE + LIFETIME);
     assert_eq!(counter(&simulation, 0, Counter::IkeSaRekeyed), 1);
     assert_eq!(simulation.mismatches(), Vec::<String>::new());
-}
-
-/// A and B, about to make a successor of their Child SA with a round: A's IKE_FOLLOWUP_KE.
-fn followed() -> (Simulation, Vec<u8>) {
-    let groups = [Group::EcpP384];
-    let mut simulation =
-        connect(with_esp(policies_of_a(), &groups), with_esp(policies_of_b(), &groups));
-    let follow_up = follow(&mut simulation);
-    (simulation, follow_up)
-}
-
-fn follow(simulation: &mut Simulation) -> Vec<u8> {
-    let since = simulation.nodes[0].sent.len();
-    soft_limit(simulation, 0);
-    let request = simulation.nodes[0].sent[since].1.clone();
-    let answer = only(deliver(simulation, 1, &request));
-    let follow_up = only(deliver(simulation, 0, &answer));
-    assert_eq!(header(&follow_up).exchange, ExchangeType::IKE_FOLLOWUP_KE);
-    follow_up
-}
-
-/// Time passes for the responder only, until it forgets.
-fn forget(simulation: &mut Simulation) {
-    simulation.now += Duration::from_secs(21);
-    simulation.input(1, Input::Timeout);
-}
-
-#[test]
-fn a_responder_forgets_what_is_not_gone_on_with_and_says_so() {
-    let (mut simulation, follow_up) = followed();
-    let before = simulation.nodes[0].kernel.children.clone();
-    forget(&mut simulation);
-    assert_eq!(counter(&simulation, 1, Counter::FollowUpTimeout), 1);
-    let answer = only(deliver(&mut simulation, 1, &follow_up));
-    let opened = forge(&simulation, 1).open(&answer).unwrap();
-    let payloads = opened.payloads().unwrap();
-    assert_eq!(payloads, [notification(NotifyType::STATE_NOT_FOUND, &[])]);
-    deliver(&mut simulation, 0, &answer);
-    assert_eq!(simulation.nodes[0].kernel.children, before, "the old one goes on");
-    assert_eq!(states(&simulation, 0), ["established"]);
-    // It is tried again, and not at once.
-    simulation.network.set_faults(Faults::default());
-    simulation.run(MINUTE);
-    for node in 0..2 {
-        assert_eq!(counter(&simulation, node, Counter::ChildSaRekeyed), 1);
-        assert_eq!(children(&simulation, node), 1);
-    }
-    assert_eq!(simulation.mismatches(), Vec::<String>::new());
-}
-
-#[test]
-fn a_responder_that_forgets_again_and_again_loses_the_ike_sa() {
-    let (mut simulation, mut follow_up) = followed();
-    for attempt in 1.. {
-        forget(&mut simulation);
-        let answer = only(deliver(&mut simulation, 1, &follow_up));
-        let sent = deliver(&mut simulation, 0, &answer);
-        if states(&simulation, 0) == ["closing"] {
-            assert_eq!(attempt, 5);
-            assert_eq!(header(&only(sent)).exchange, ExchangeType::INFORMATIONAL, "a Delete");
-            break;
-        }
-        assert!(sent.is_empty(), "not at once");
-        follow_up = follow(&mut simulation);
-    }
-}
-
-#[test]
-fn the_answer_to_the_last_key_exchange_is_given_again() {
-    let (mut simulation, follow_up) = followed();
-    let lost = only(deliver(&mut simulation, 1, &follow_up));
-    let again = only(deliver(&mut simulation, 1, &follow_up));
-    assert_eq!(lost, again);
-    let delete = only(deliver(&mut simulation, 0, &again));
-    assert_eq!(header(&delete).exchange, ExchangeType::INFORMATIONAL);
-    assert_eq!(counter(&simulation, 0, Counter::ChildSaRekeyed), 1);
-}
-
-#[test]
-fn a_link_to_nothing_is_told_so_and_costs_nothing() {
-    let (mut simulation, follow_up) = followed();
-    let value = [4; 96];
-    let ke = Payload::KeyExchange(KeyExchange { method: KeMethod::ECP_384, data: &value });
-    let id = header(&follow_up).message_id.0;
-    let links: [&[u8]; 4] = [b"", b"12345678", b"1234567", &[0; 300]];
-    let with_link =
-        |link| vec![ke.clone(), notification(NotifyType::ADDITIONAL_KEY_EXCHANGE, link)];
-    let requests = links.map(with_link).into_iter().chain([vec![ke.clone()]]);
-    for (n, payloads) in (0..).zip(requests) {
-        let answer = ask(&mut simulation, 0, ExchangeType::IKE_FOLLOWUP_KE, id + n, &payloads);
-        let payloads = answer.payloads().unwrap();
-        assert_eq!(payloads, [notification(NotifyType::STATE_NOT_FOUND, &[])]);
-    }
-    assert_eq!(counter(&simulation, 1, Counter::StateNotFound), 5);
-    assert_eq!((states(&simulation, 1), children(&simulation, 1)), (vec!["established"], 1));
-}
-
-#[test]
-fn a_value_of_another_method_or_none_ends_the_ike_sa() {
-    for other in [Some(KeMethod::ECP_256), None] {
-        let (mut simulation, follow_up) = followed();
-        let wrong = resealed(&simulation, 0, &follow_up, |payloads| match other {
-            None => payloads.retain(|p| !matches!(p, Payload::KeyExchange(_))),
-            Some(method) => {
-                for payload in payloads {
-                    if let Payload::KeyExchange(ke) = payload {
-                        ke.method = method;
-                    }
-                }
-            }
-        });
-        let answer = only(deliver(&mut simulation, 1, &wrong));
-        let answer = forge(&simulation, 1).open(&answer).unwrap();
-        assert_eq!(
-            answer.payloads().unwrap(),
-            [notification(NotifyType::INVALID_SYNTAX, &[])],
-            "as in CREATE_CHILD_SA"
-        );
-        assert_eq!(children(&simulation, 1), 0);
-        assert_eq!(states(&simulation, 1), ["closing"]);
-    }
-}
-
-/// What a responder may do wrong: A is left with its old Child SA, and B hears of it.
-#[test]
-fn an_answer_that_is_none_leaves_the_old_child_sa() {
-    type Change = fn(&mut Vec<Payload<'_>>);
-    let no_link: Change = |p| p.retain(|p| !matches!(p, Payload::Notify(_)));
-    let no_value: Change = |p| p.retain(|p| !matches!(p, Payload::KeyExchange(_)));
-    let other_method: Change = |payloads| {
-        for payload in payloads {
-            if let Payload::KeyExchange(ke) = payload {
-                ke.method = KeMethod::ECP_256;
-            }
-        }
-    };
-    let groups = [Group::EcpP384, Group::EcpP521];
-    let (a, b) = (with_esp(policies_of_a(), &groups), with_esp(policies_of_b(), &groups));
-    for change in [no_link, no_value, other_method] {
-        let mut simulation = connect(a.clone(), b.clone());
-        let follow_up = follow(&mut simulation);
-        let answer = only(deliver(&mut simulation, 1, &follow_up));
-        let wrong = resealed(&simulation, 1, &answer, change);
-        let since = simulation.nodes[0].sent.len();
-        deliver(&mut simulation, 0, &wrong);
-        let sent = exchanges(&simulation, 0, since);
-        assert!(!sent.contains(&ExchangeType::IKE_FOLLOWUP_KE), "{sent:?}");
-        assert_eq!((children(&simulation, 0), states(&simulation, 0).len()), (1, 1));
-        let failed =
-            |e: &gateway_ike::event::Event| matches!(e.kind, EventKind::ChildFailed { .. });
-        assert!(simulation.nodes[0].events.iter().any(failed));
-        simulation.network.set_faults(Faults::default());
-        simulation.run(MINUTE);
-        assert_eq!(counter(&simulation, 0, Counter::ChildSaRekeyed), 1, "tried again");
-        assert_eq!(simulation.mismatches(), Vec::<String>::new());
-    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
 )]
 
 mod auth;
+mod broken_off;
 mod childless;
 mod configuration;
 mod cookies;
