@@ -65,7 +65,11 @@ pub fn of_client_and_ours<P: Peer>(
     start: impl Fn() -> Result<P>,
     end: impl FnOnce(&P) -> Result,
 ) -> Result {
-    let of_server = impatient(Policy::of_server(topology, Family::V4, Family::V4));
+    // That it was killed is told by its INITIAL_CONTACT, and by nothing else.
+    let of_server = Policy {
+        peer_keys: "liveness = \"10m\"".to_owned(),
+        ..Policy::of_server(topology, Family::V4, Family::V4)
+    };
     let mut server = Gateway::start(&topology.server.gateway, &of_server)?;
     let mut client = start()?;
     client.initiate()?;
@@ -75,6 +79,7 @@ pub fn of_client_and_ours<P: Peer>(
     let client = start()?;
     client.initiate()?;
     only_the_second(&server, &before)?;
+    assert_eq!(server.counter("ike_peer_dead")?, 0);
     from_client(topology)?;
 
     // And now we are killed: it asks, gets no answer that it may believe, and begins anew.

@@ -3,7 +3,6 @@
 //! (RFC 6023), so that it has a key exchange too, whoever begins the IKE SA.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
-use gateway_tests::Result;
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::pair::{Pair, Version};
@@ -11,6 +10,7 @@ use gateway_tests::requirements::met;
 use gateway_tests::scenario::{between_sites, both_ways};
 use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::{Context as _, Result};
 
 use Family::V4;
 
@@ -78,8 +78,13 @@ fn every_group(version: Version) -> Result {
     both_ways(hosts)?;
     assert_eq!(gateway.counter("ike_sa_established")?, 2);
     assert_eq!(gateway.counter("child_sa_failed")?, 0);
-    assert!(pair.gateway.daemon().stop(PATIENCE)?.success());
+    // A rule that is taken away takes its Child SA with it, and that the IKE SA: in this order.
+    pair.gateway.reload(&Policy { rules: Vec::new(), ..ours })?;
     pair.strongswan.wait_gone()?;
+    let log = pair.strongswan.log();
+    let last = |words: &str| log.rfind(words).context(words);
+    assert!(last("received DELETE for ESP CHILD_SA")? < last("received DELETE for IKE_SA")?);
+    assert!(pair.gateway.daemon().stop(PATIENCE)?.success());
     pair.finish(&[between_sites(&topology, V4)?])
 }
 

@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use gateway_tests::capture::Mark;
 use gateway_tests::certificates::{Authority, Key, policy};
+use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::libreswan::{Connection, Libreswan};
 use gateway_tests::mobility::{kept, rebind};
@@ -126,6 +127,15 @@ fn we_reach_libreswan_and_either_begins_child_sas_with_each_group() -> Result {
         assert!(has_group(group)?, "{group}, by libreswan");
     }
     assert_eq!(client.counter("ike_sa_established")?, 1, "not on one IKE SA");
+    // A rule that is taken away takes its Child SA with it, and no other.
+    let children = || Result::Ok(server.states()?.matches("ESTABLISHED_CHILD_SA").count());
+    let before = children()?;
+    assert_eq!(before, policy.rules.len(), "{}", server.states()?);
+    policy.rules.pop();
+    client.reload(&policy)?;
+    wait_for("our Delete", PATIENCE, || Ok((children()? < before).then_some(())))?;
+    assert_eq!(children()?, policy.rules.len(), "{}", server.states()?);
+    all_answered(&topology.client.host, topology.server.host_address(V4), &PingOptions::default())?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     assert!(client.daemon().stop(PATIENCE)?.success());
     server.wait_gone()?;

@@ -4,7 +4,6 @@
 
 use core::net::IpAddr;
 
-use gateway_tests::Result;
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::mobility::{kept, rebind, roam, wait_at};
@@ -14,8 +13,12 @@ use gateway_tests::scenario::{between_sites, capture};
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::ping_until_answered;
+use gateway_tests::{Context as _, Result};
 
 use Family::{V4, V6};
+
+/// A notification in strongSwan's log: UPDATE_SA_ADDRESSES (RFC 4555 3.5).
+const SAYS_SO: &str = "N(UPD_SA_ADDR)";
 
 fn can(peer: Requirement) -> Result<bool> {
     met(&[Requirement::Esp, peer, Requirement::Gateway])
@@ -40,9 +43,13 @@ fn we_behind_nat(version: Version) -> Result {
     client.peer_keys = "liveness = \"1s\"".to_owned();
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
-    // Nothing changes at our end: whether the peer has followed is seen by traffic alone.
+    // strongSwan may have followed our ESP already (its kernel tells it); what we say is to be more.
     let (from, to) = (&topology.client.host, topology.server.host_address(V4));
-    rebind(&topology, |_moves| ping_until_answered(from, to, PATIENCE).map(drop))?;
+    let told = || u64::try_from(server.log().matches(SAYS_SO).count()).context("a number");
+    rebind(&topology, |moves| {
+        ping_until_answered(from, to, PATIENCE)?;
+        wait_for("our word of it", PATIENCE, || Ok((told()? >= moves).then_some(())))
+    })?;
     kept(&client, 0)?;
     ours_moves(&topology, &client, V4, 1)?;
     assert!(client.daemon().stop(PATIENCE)?.success());

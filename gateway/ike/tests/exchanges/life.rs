@@ -67,6 +67,10 @@ fn a_rule_that_is_gone_takes_its_child_sa_with_it_at_both_ends() {
         "first the guard, then what it guards"
     );
     assert!(position("remove child") < position("remove trap"));
+    assert!(
+        simulation.nodes.iter().all(|n| n.endpoint.is_empty()),
+        "no rule needs the IKE SA, which goes after its Child SA"
+    );
 }
 
 #[test]

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Endpoint;
-use crate::config::{Action, PeerName, PolicySet, Protect, Rule, RuleName, Start, UserName};
+use crate::config::{
+    Action, PeerConfig, PeerName, PolicySet, Protect, Rule, RuleName, Start, UserName,
+};
 use crate::event::EventKind;
-use crate::ike_sa::IkeSa;
+use crate::ike_sa::{IkeSa, Job};
 use crate::io::{ChildId, IkeSaId, KernelCommand, TrapSpec};
 use crate::policies::Policies;
 use crate::selector;
@@ -123,7 +125,7 @@ impl Endpoint {
     }
 
     /// IKE SAs with peers that have changed end, and so do the Child SAs of rules that are gone
-    /// or select, or protect, something else than before.
+    /// or select, or protect, something else than before; at last the IKE SAs that no rule needs.
     fn end_stale(&mut self, now: Instant, delta: &PolicyDelta, new: &PolicySet) {
         let stale_peer =
             |sa: &&IkeSa| sa.peer.as_ref().is_some_and(|p| delta.stale_peers.contains(&p.name));
@@ -153,14 +155,17 @@ impl Endpoint {
                 sa.delete_child(now, shared, child, "the rule has changed")
             });
         }
-        let idle = self.sas.values().filter(|sa| sa.is_idle()).map(|sa| sa.id).collect::<Vec<_>>();
-        for id in idle {
+        let needed: BTreeSet<&PeerName> = new.rules.values().filter_map(|r| peer_of(r)).collect();
+        let is_unneeded = |sa: &&IkeSa| {
+            let is_needed = |peer: &Arc<PeerConfig>| needed.contains(&peer.name);
+            sa.is_idle() || sa.is_established() && !sa.peer.as_ref().is_some_and(is_needed)
+        };
+        let unneeded: Vec<IkeSaId> =
+            self.sas.values().filter(is_unneeded).map(|sa| sa.id).collect();
+        for id in unneeded {
+            // After what it is at, such as the Delete of a Child SA of a rule that is gone.
             self.with_sa(id, |sa, shared| {
-                sa.add_job(
-                    now,
-                    shared,
-                    crate::ike_sa::Job::DeleteIke { reason: "no rule needs it" },
-                )
+                sa.add_job(now, shared, Job::DeleteIke { reason: "no rule needs it" })
             });
         }
     }
