@@ -186,10 +186,7 @@ fn run_target(target: &str, args: &Args) -> Result<(bool, String)> {
         .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
         // New inputs go to the first directory; the one in the checkout is only read.
         .arg(corpus);
-    let seeds = root().join("tests/fuzz/corpus").join(target);
-    if seeds.is_dir() {
-        command.arg(seeds);
-    }
+    command.arg(root().join("tests/fuzz/corpus").join(target));
     // libFuzzer says everything on standard error, a line for each new input.
     let output = command.stdout(Stdio::null()).output().context(|| target)?;
     let log = String::from_utf8_lossy(&output.stderr);
@@ -205,6 +202,15 @@ fn run_target(target: &str, args: &Args) -> Result<(bool, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_target_begins_with_what_was_found_before() {
+        let fuzz = root().join("tests/fuzz");
+        for target in targets(&fuzz.join("fuzz_targets")).unwrap() {
+            let corpus = fs::read_dir(fuzz.join("corpus").join(&target));
+            assert!(corpus.is_ok_and(|mut files| files.next().is_some()), "{target}");
+        }
+    }
 
     #[test]
     fn targets_are_the_rust_files() {

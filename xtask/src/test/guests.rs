@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -28,63 +29,98 @@ struct Guest {
     programs: Vec<Program>,
 }
 
+/// Kernel series in which everything runs: those of Debian 12 and 13.
+const KERNELS: [&str; 2] = ["6.1", "6.12"];
+
+/// A newer series, in which the verifier and the hooks of eBPF are looked at.
+const NEWEST: &str = "6.18";
+
 /// One guest with each kernel for what each is to show, and one more, with the last kernel, for
-/// what needs only one. `is_wanted` says whether anything of a program is asked for.
-fn guests(built: &Built, kernels: &[String], is_wanted: impl Fn(&Program) -> bool) -> Vec<Guest> {
-    let of = |wanted| {
-        let those = built.programs.iter().filter(|(_, places)| places.guests == wanted);
+/// what needs only one; without a choice of kernels, another for the eBPF programs in a newer one.
+/// `is_wanted` says whether anything of a program is asked for.
+fn guests(built: &Built, chosen: &[String], is_wanted: impl Fn(&Program) -> bool) -> Vec<Guest> {
+    let of = |wanted: &[Guests]| {
+        let those = built.programs.iter().filter(|(_, places)| wanted.contains(&places.guests));
         those.map(|(program, _)| program).filter(|p| is_wanted(p)).cloned().collect()
     };
-    let each = kernels.iter().map(|series| (format!("vm {series}"), series, of(Guests::Each)));
-    let one = kernels.last().map(|series| (format!("vm {series} ike"), series, of(Guests::One)));
-    each.chain(one)
-        .map(|(name, series, programs)| Guest { name, series: series.clone(), programs })
+    let kernels: Vec<&str> = match chosen {
+        [] => KERNELS.to_vec(),
+        chosen => chosen.iter().map(String::as_str).collect(),
+    };
+    let each = [Guests::Each, Guests::EachAndNewest];
+    let mut guests: Vec<(String, &str, Vec<Program>)> =
+        kernels.iter().map(|series| (format!("vm {series}"), *series, of(&each))).collect();
+    let one = kernels.last().map(|last| (format!("vm {last} ike"), *last, of(&[Guests::One])));
+    guests.extend(one);
+    if chosen.is_empty() {
+        guests.push((format!("vm {NEWEST} bpf"), NEWEST, of(&[Guests::EachAndNewest])));
+    }
+    guests
+        .into_iter()
+        .map(|(name, series, programs)| Guest { name, series: series.to_owned(), programs })
         .filter(|guest| !guest.programs.is_empty())
         .collect()
 }
 
+/// A guest that is to run, where it prints, and where its outcome is awaited.
+struct Job<'a> {
+    guest: &'a Guest,
+    fetched: Result,
+    printer: Sender<String>,
+    outcome: Sender<Row>,
+}
+
 /// Runs the guests side by side, three for every two processors: under emulation a guest keeps
-/// one busy, but waits for timers and peers during a third to half of its time. The first prints as
-/// it goes, each other one when those before it have ended.
+/// one busy, but waits for timers and peers during a third to half of its time. When one ends the
+/// next begins. The first prints as it goes, each other one when those before it have ended.
 pub(super) fn run(built: &Built, args: &Args) -> Vec<Row> {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let abreast = processors.saturating_add(processors / 2);
     // Tests that need them say so and are skipped.
     let newer = peers::ensure().inspect_err(|error| say(error.to_string())).ok();
     let newer = newer.as_deref();
-    let mut rows = Vec::new();
     let is_wanted = |program: &Program| {
         // One that cannot be asked is run, and says why.
         names(program, args).map_or(true, |names| !names.is_empty())
     };
     let guests = guests(built, &args.kernels, is_wanted);
-    for group in guests.chunks(abreast) {
+    let mut jobs = Vec::new();
+    let mut awaited = Vec::new();
+    for guest in &guests {
+        let (printer, lines) = channel();
+        let (outcome, row) = channel();
         // One at a time: what is fetched goes to the same places.
-        let fetched: Vec<_> =
-            group.iter().map(|guest| (guest, vm::fetch(&machine(&guest.series)))).collect();
-        thread::scope(|scope| {
-            let running: Vec<_> = fetched
-                .into_iter()
-                .map(|(guest, fetched)| {
-                    let (printer, lines) = channel();
-                    let run = move |reader: &mut Reader| {
-                        fetched?;
-                        run_guest(built, guest, newer, args, reader, &printer)
-                    };
-                    (guest, lines, scope.spawn(move || Row::of(&guest.name, run)))
-                })
-                .collect();
-            for (guest, lines, row) in running {
-                heading(&format!("{}: Debian kernel {}", guest.name, guest.series));
-                lines.iter().for_each(|line: String| println!("{line}"));
-                match row.join() {
-                    Ok(row) => rows.push(row.shown()),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-        });
+        let fetched = vm::fetch(&machine(&guest.series));
+        jobs.push(Job { guest, fetched, printer, outcome });
+        awaited.push((guest, lines, row));
     }
-    rows
+    let jobs = Mutex::new(jobs.into_iter());
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some(Job { guest, fetched, printer, outcome }) = next() {
+            let run = |reader: &mut Reader| {
+                fetched?;
+                run_guest(built, guest, newer, args, reader, &printer)
+            };
+            let row = Row::of(&guest.name, run);
+            drop(printer);
+            // Nobody stops waiting before it has come.
+            drop(outcome.send(row));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..abreast {
+            scope.spawn(work);
+        }
+        let mut rows = Vec::new();
+        for (guest, lines, row) in awaited {
+            heading(&format!("{}: Debian kernel {}", guest.name, guest.series));
+            lines.iter().for_each(|line: String| println!("{line}"));
+            // None comes from a thread that has panicked, which the scope does after it.
+            rows.extend(row.recv().ok().map(Row::shown));
+        }
+        rows
+    })
 }
 
 fn machine(series: &str) -> vm::Machine {
@@ -179,23 +215,32 @@ mod tests {
             let program = Program { name: name.to_owned(), path: name.into() };
             (program, Places { host: false, guests })
         };
-        let all = [("bpf_host", Guests::None), ("ike_a", Guests::One), ("vm_x", Guests::Each)];
+        let all = [
+            ("host_a", Guests::None),
+            ("bpf_a", Guests::EachAndNewest),
+            ("ike_a", Guests::One),
+            ("vm_x", Guests::Each),
+        ];
         let built = Built { gateway: "gateway".into(), programs: all.map(program).to_vec() };
-        let kernels = ["6.1", "6.12"].map(str::to_owned);
-        let found = |wanted: &str| -> Vec<(String, String)> {
-            let guests = guests(&built, &kernels, |program| program.name.starts_with(wanted));
-            let of = |guest: Guest| {
-                guest.programs.into_iter().map(move |p| (guest.name.clone(), p.name))
-            };
-            guests.into_iter().flat_map(of).collect()
+        let found = |chosen: &[&str], wanted: &str| -> Vec<(String, Vec<String>)> {
+            let chosen: Vec<String> = chosen.iter().map(|&series| series.to_owned()).collect();
+            let guests = guests(&built, &chosen, |program| program.name.starts_with(wanted));
+            let names = |guest: Vec<Program>| guest.into_iter().map(|p| p.name).collect();
+            guests.into_iter().map(|guest| (guest.name, names(guest.programs))).collect()
         };
-        let pair = |guest: &str, program: &str| (guest.to_owned(), program.to_owned());
-        let (vm, ike) =
-            ([pair("vm 6.1", "vm_x"), pair("vm 6.12", "vm_x")], [pair("vm 6.12 ike", "ike_a")]);
-        assert_eq!(found(""), [&vm[..], &ike].concat());
-        assert_eq!(
-            (found("vm"), found("ike"), found("other")),
-            (vm.to_vec(), ike.to_vec(), vec![])
-        );
+        let guest = |name: &str, programs: &[&str]| {
+            (name.to_owned(), programs.iter().map(|&name| name.to_owned()).collect())
+        };
+        let usual: Vec<(String, Vec<String>)> = vec![
+            guest("vm 6.1", &["bpf_a", "vm_x"]),
+            guest("vm 6.12", &["bpf_a", "vm_x"]),
+            guest("vm 6.12 ike", &["ike_a"]),
+            guest("vm 6.18 bpf", &["bpf_a"]),
+        ];
+        assert_eq!(found(&[], ""), usual);
+        let one = vec![guest("vm 6.1", &["bpf_a", "vm_x"]), guest("vm 6.1 ike", &["ike_a"])];
+        assert_eq!(found(&["6.1"], ""), one);
+        assert_eq!(found(&[], "ike"), [guest("vm 6.12 ike", &["ike_a"])]);
+        assert_eq!(found(&[], "other"), []);
     }
 }

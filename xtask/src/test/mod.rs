@@ -46,8 +46,9 @@ pub(crate) struct Args {
     /// Run this level only.
     level: Option<Level>,
 
-    /// Kernel series of the level vm (may be repeated).
-    #[arg(short, long = "kernel", value_name = "SERIES", default_values = ["6.1", "6.12"])]
+    /// Kernel series of the level vm (may be repeated); by default 6.1 and 6.12, and 6.18 for what
+    /// depends on the kernel's eBPF alone.
+    #[arg(short, long = "kernel", value_name = "SERIES")]
     kernels: Vec<String>,
 
     /// A variable in the environment of the tests of the levels host and vm (may be repeated).
@@ -104,7 +105,7 @@ impl Report {
             }
         }
         for row in &self.0 {
-            println!("{:<8} {} in {}", row.name, row.tally, seconds(row.took));
+            println!("{:<11} {} in {}", row.name, row.tally, seconds(row.took));
         }
         println!();
     }
