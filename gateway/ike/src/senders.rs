@@ -49,8 +49,9 @@ impl Senders {
     /// From now on this one sends.
     pub(crate) fn begins(&mut self, rule: &RuleName, pairs: &[(Selector, u32)], child: ChildId) {
         let Some(traffic) = traffic(rule, pairs) else { return };
-        let heir = self.0.get(&traffic).and_then(|s| s.heir).filter(|(_, heir)| *heir != child);
-        self.0.insert(traffic, Sender { child, heir });
+        let sender = self.0.entry(traffic).or_insert(Sender { child, heir: None });
+        sender.child = child;
+        sender.heir = sender.heir.filter(|(_, heir)| *heir != child);
     }
 
     /// This one is to send when its peer is known to have it; false: nothing sends meanwhile.

@@ -350,41 +350,51 @@ impl Endpoint {
         }
     }
 
-    /// Lends an IKE SA out, and puts it back in its places unless it is closed.
+    /// Lends an IKE SA out, and brings what is kept of it in step.
     fn with_sa(&mut self, id: IkeSaId, act: impl FnOnce(&mut IkeSa, &mut Shared)) {
-        let Some(mut sa) = self.sas.remove(&id) else { return };
+        let Some(sa) = self.sas.get_mut(&id) else { return };
         let knew_peer = sa.peer.is_some();
-        act(&mut sa, &mut self.shared);
+        act(sa, &mut self.shared);
         if !knew_peer {
-            self.file(&sa);
+            self.file(id);
         }
-        self.put_back(sa);
+        self.settle(id);
     }
 
     /// An IKE SA that has begun.
     fn put_new(&mut self, sa: IkeSa) {
-        self.file(&sa);
-        self.put_back(sa);
+        let id = sa.id;
+        self.sas.insert(id, sa);
+        self.file(id);
+        self.settle(id);
     }
 
     /// Notes with whom an IKE SA is, once that is known, and whose old keys it has.
-    fn file(&mut self, sa: &IkeSa) {
+    fn file(&mut self, id: IkeSaId) {
+        let Some(sa) = self.sas.get(&id) else { return };
         let peer = sa.peer.as_ref().map(|peer| PeerName::clone(&peer.name));
-        self.by_peer.extend(peer.map(|peer| (peer, sa.id)));
-        self.remnants.extend(sa.remnant_of.map(|of| (of, sa.id)));
+        self.by_peer.extend(peer.map(|peer| (peer, id)));
+        self.remnants.extend(sa.remnant_of.map(|of| (of, id)));
     }
 
-    fn put_back(&mut self, sa: IkeSa) {
-        let (id, closed) = (sa.id, sa.is_closed());
+    /// Notes when an IKE SA wants to be called, and forgets one that is closed.
+    fn settle(&mut self, id: IkeSaId) {
+        let Some(sa) = self.sas.get(&id) else { return };
+        let closed = sa.is_closed();
         let deadline = sa.next_timeout(&self.shared).filter(|_| !closed);
-        if let Some(old) = self.deadline_of.remove(&id) {
-            self.deadlines.remove(&(old, id));
+        let known = self.deadline_of.get(&id).copied();
+        if deadline != known {
+            if let Some(old) = known {
+                self.deadlines.remove(&(old, id));
+            }
+            if let Some(at) = deadline {
+                self.deadlines.insert((at, id));
+                self.deadline_of.insert(id, at);
+            } else {
+                self.deadline_of.remove(&id);
+            }
         }
-        if let Some(at) = deadline {
-            self.deadlines.insert((at, id));
-            self.deadline_of.insert(id, at);
-        }
-        let excess = self.over.note(&sa, self.shared.config.peer_ike_sa_limit);
+        let excess = self.over.note(sa, self.shared.config.peer_ike_sa_limit);
         if closed {
             self.refused.remove(&id);
             if let Some(peer) = &sa.peer {
@@ -404,8 +414,7 @@ impl Endpoint {
             {
                 self.answered.remove(&request);
             }
-        } else {
-            self.sas.insert(id, sa);
+            self.sas.remove(&id);
         }
         if let Some(oldest) = excess {
             self.with_sa(oldest, |sa, _| sa.state = State::Closed);

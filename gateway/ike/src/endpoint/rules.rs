@@ -53,8 +53,9 @@ impl Rules {
 
     /// A rule has got its Child SA.
     pub(super) fn served(&mut self, rule: &RuleName) {
-        if self.states.contains_key(rule) {
-            self.begin(rule);
+        let Some(state) = self.states.get_mut(rule) else { return };
+        if let Some(at) = std::mem::take(state).retry_at {
+            self.retries.remove(&(at, RuleName::clone(rule)));
         }
     }
 
