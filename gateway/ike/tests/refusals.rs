@@ -111,7 +111,7 @@ fn a_refused_ike_proposal_names_the_transform_and_the_nearest_of_ours() {
     assert_eq!((refusal.cause, refusal.cause.kind()), (Cause::Prf, Kind::Proposal));
     assert_eq!((refusal.candidates.len(), refusal.said), (2, None));
     let nearest = refusal.nearest_candidate().unwrap();
-    assert_eq!((nearest.peer.as_deref(), nearest.rule.as_deref()), (Some("a"), None));
+    assert_eq!((nearest.peer.as_deref(), nearest.rule.as_deref()), (Some("a"), Some("to-a")));
     assert_eq!((nearest.proposal, nearest.their_proposal), (Some(2), Some(1)));
     let prf = field(nearest, "prf");
     assert_eq!(prf.fits, Some(false));
@@ -124,7 +124,7 @@ fn a_refused_ike_proposal_names_the_transform_and_the_nearest_of_ours() {
     assert_eq!(unfit, ["encryption", "integrity"]);
     let line = event.to_string();
     assert!(line.contains("prf: ours PRF_HMAC_SHA2_512, theirs PRF_HMAC_SHA2_256"), "{line}");
-    assert!(line.ends_with("(nearest: peer a, proposal 2, their proposal 1)"), "{line}");
+    assert!(line.ends_with("(nearest: peer a, rule to-a, proposal 2, their proposal 1)"), "{line}");
     assert!(event.is_of_a_stranger(), "nothing says who sent the request");
     assert!(simulation.nodes[1].endpoint.counters().value(Counter::NoProposalChosen) >= 1);
 
@@ -133,6 +133,7 @@ fn a_refused_ike_proposal_names_the_transform_and_the_nearest_of_ours() {
     assert_eq!(told.cause, Cause::ProposalByPeer);
     assert_eq!(told.said, Some(NotifyType::NO_PROPOSAL_CHOSEN));
     let offered = told.nearest_candidate().unwrap();
+    assert_eq!(offered.rule.as_deref(), Some("to-b"));
     let prf = field(offered, "prf");
     assert_eq!((values(prf), prf.fits), ((vec!["PRF_HMAC_SHA2_256"], vec![]), None));
     assert!(event.is_of_a_stranger(), "anybody could have sent it");
@@ -146,6 +147,7 @@ fn an_address_of_nobody_is_refused_with_what_was_proposed() {
     assert_eq!(refusal.cause, Cause::NoPeer);
     let proposed = refusal.nearest_candidate().unwrap();
     assert_eq!((proposed.peer.as_ref(), proposed.their_proposal), (None, Some(1)));
+    assert_eq!(proposed.rule, None, "nobody has one");
     let (ours, theirs) = values(field(proposed, "encryption"));
     assert!(ours.is_empty() && theirs.len() == 2, "{ours:?} {theirs:?}");
 }
@@ -301,6 +303,57 @@ fn an_unknown_identity_stands_beside_those_that_are_configured() {
     let shown = told.nearest_candidate().unwrap();
     assert_eq!(values(field(shown, "local_identity")).0, ["FQDN c.test"]);
     assert_eq!(values(field(shown, "method")).0, ["psk"]);
+}
+
+#[test]
+fn who_is_refused_is_shown_the_rule_that_is_nearest_to_what_was_asked_for() {
+    let net = |net: &str| net.parse().unwrap();
+    let rules_of_b = |b: &mut PolicySet| {
+        let a_rule = |name: &str, left: &str, right: &str| {
+            let rule = protect(name, "a", net(right), net(left), Start::Respond);
+            (name.into(), Arc::new(rule))
+        };
+        b.rules = [
+            a_rule("1-elsewhere", "10.1.9.0/24", "10.2.9.0/24"),
+            a_rule("2-half", "10.1.0.0/24", "10.2.9.0/24"),
+            a_rule("3-whole", "10.1.0.0/24", "10.2.0.0/24"),
+        ]
+        .into();
+    };
+    let more_of_a = |a: &mut PolicySet| {
+        // By name before the one that traffic has asked for.
+        let more = protect("more", "b", net("10.1.9.0/24"), net("10.2.9.0/24"), Start::OnDemand);
+        a.rules.insert("more".into(), Arc::new(more));
+    };
+    let rule = |simulation: &Simulation, node: usize| {
+        let (_, refusal) = refusal(simulation, node);
+        let nearest = refusal.nearest_candidate().unwrap();
+        let rule = nearest.rule.clone().unwrap().to_string();
+        let peer = nearest.peer.as_deref().unwrap();
+        assert!(refusal.to_string().contains(&format!("nearest: peer {peer}, rule {rule}")));
+        (refusal.cause, rule)
+    };
+    // The identity and its proof come with the selectors; whoever asks knows for which rule.
+    let other = |p: &mut PeerConfig| p.local_auth = LocalAuth::Psk(Secret::new(b"x".to_vec()));
+    let simulation = run(
+        |a| {
+            of_peer(a, other);
+            more_of_a(a);
+        },
+        rules_of_b,
+    );
+    assert_eq!(rule(&simulation, 1), (Cause::SharedKey, "3-whole".to_owned()));
+    assert_eq!(rule(&simulation, 0), (Cause::AuthenticationByPeer, "to-b".to_owned()));
+    let other = |p: &mut PeerConfig| p.local_id = Identity::Fqdn("c.test".to_owned());
+    let simulation = run(|a| of_peer(a, other), rules_of_b);
+    assert_eq!(rule(&simulation, 1), (Cause::UnknownIdentity, "3-whole".to_owned()));
+    // An IKE proposal comes without any: the first.
+    let other = |p: &mut PeerConfig| p.proposals[0].prf = vec![Prf::HmacSha512];
+    let simulation = run(|a| of_peer(a, other), rules_of_b);
+    assert_eq!(rule(&simulation, 1), (Cause::Prf, "1-elsewhere".to_owned()));
+    // One without rules has none to show.
+    let simulation = run(|a| of_peer(a, other), |b| b.rules.clear());
+    assert_eq!(refusal(&simulation, 1).1.nearest_candidate().unwrap().rule, None);
 }
 
 #[test]

@@ -200,11 +200,12 @@ impl Endpoint {
             return;
         }
         self.answer_outside(header, path, &[notify(NotifyType::NO_PROPOSAL_CHOSEN, &[])]);
-        let refusal = no_common_ike_proposal(
+        let mut refusal = no_common_ike_proposal(
             &mut self.shared.policies.candidates(path),
             offered,
             Rounds::of(payloads),
         );
+        refusal.name_rules(&self.shared.policies, None, None);
         let error = Error::NoProposalChosen(Box::new(refusal));
         self.shared.report_stray(header, path, EventKind::InitRefused(error));
     }

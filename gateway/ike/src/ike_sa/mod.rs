@@ -54,7 +54,7 @@ use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::io::{Done, IkeSaId, KernelError, Path};
 use crate::leases::Lease;
-use crate::reason::{self, Claimed};
+use crate::reason::{self, Claimed, Refusal};
 use crate::shared::{Digest, Purpose, Shared};
 
 /// One IKE SA.
@@ -421,7 +421,13 @@ impl IkeSa {
     }
 
     pub(crate) fn event(&self, shared: &mut Shared, kind: EventKind) {
-        let refusal = reason::of_event(shared, self, &kind).map(Box::new);
+        let refusal = reason::of_event(shared, self, &kind);
+        self.event_with(shared, kind, refusal);
+    }
+
+    /// The same with a record that has been made before.
+    fn event_with(&self, shared: &mut Shared, kind: EventKind, refusal: Option<Refusal>) {
+        let refusal = refusal.map(Box::new);
         shared.event(Event {
             ike_sa: Some(self.id),
             spis: Some((self.initiator_spi, self.responder_spi)),

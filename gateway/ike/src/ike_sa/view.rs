@@ -25,6 +25,22 @@ impl IkeSa {
         here || self.jobs.iter().any(wanted)
     }
 
+    /// The rule that it is made for, or that it serves.
+    pub(crate) fn rule(&self) -> Option<&RuleName> {
+        let asked = match &self.state {
+            State::AwaitAuth(waiting) => waiting.child.as_ref().map(|child| &child.wish.rule),
+            State::Established(_)
+            | State::FindingAddress
+            | State::AwaitInit(_)
+            | State::AwaitIntermediate(_)
+            | State::HalfOpen(_)
+            | State::Closing(_)
+            | State::Closed => None,
+        };
+        let wanted = || self.jobs.iter().find_map(Job::rule);
+        asked.or_else(wanted).or_else(|| self.children().next().map(|child| &child.rule.name))
+    }
+
     /// Whether a job given to it will be done: it stands and is to stay, or is being made by us.
     pub(crate) fn takes_jobs(&self) -> bool {
         match &self.state {

@@ -2,7 +2,7 @@
 
 use gateway_wire::{
     AuthMethod, Authentication, ExchangeType, HashAlgorithm, IdType, Identification,
-    SignatureAuthentication,
+    SignatureAuthentication, TrafficSelector,
 };
 
 use super::{Candidate, Cause, Field, FieldName, Refusal};
@@ -18,6 +18,8 @@ use crate::proposal;
 
 /// Octets of a claimed identity that are kept.
 const MOST_OF_IDENTITY: usize = 1024;
+/// Traffic selectors of either side that are kept.
+const MOST_SELECTORS: usize = 8;
 
 /// What a peer says of itself in IKE_AUTH. Nothing of it is proven.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Claimed {
     scheme: Option<String>,
     /// The hashes that it can verify, if it knows RFC 7427.
     hashes: Option<Vec<HashAlgorithm>>,
+    /// Whose traffic a Child SA is to protect: of our side and of the peer's.
+    asked: (Vec<TrafficSelector>, Vec<TrafficSelector>),
 }
 
 impl Claimed {
@@ -43,6 +47,11 @@ impl Claimed {
         let payloads = Payloads::collect(ExchangeType::IKE_AUTH, &inner).ok()?;
         let (id, wanted) =
             if initiator { (payloads.id_i, payloads.id_r) } else { (payloads.id_r, None) };
+        let selectors = |all: Option<Vec<TrafficSelector>>| {
+            all.into_iter().flatten().take(MOST_SELECTORS).collect()
+        };
+        let (ours, theirs) =
+            if initiator { (payloads.ts_r, payloads.ts_i) } else { (payloads.ts_i, payloads.ts_r) };
         let keep = |id: &Identification<'_>| {
             (id.kind, id.data.get(..MOST_OF_IDENTITY).unwrap_or(id.data).to_vec())
         };
@@ -52,7 +61,13 @@ impl Claimed {
             method: payloads.auth.map(|auth| auth.method),
             scheme: payloads.auth.and_then(scheme),
             hashes: hashes.map(<[_]>::to_vec),
+            asked: (selectors(ours), selectors(theirs)),
         }))
+    }
+
+    /// Whose traffic a Child SA is to protect: of our side and of the peer's.
+    pub(super) fn asked(&self) -> (&[TrafficSelector], &[TrafficSelector]) {
+        (&self.asked.0, &self.asked.1)
     }
 }
 

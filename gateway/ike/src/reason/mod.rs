@@ -22,6 +22,7 @@ use crate::config::{Action, PeerConfig, PeerName, RuleName};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::ike_sa::IkeSa;
+use crate::policies::Policies;
 use crate::proposal;
 use crate::shared::Shared;
 
@@ -52,7 +53,7 @@ pub struct Refusal {
 pub struct Candidate {
     /// The peer in the policy files.
     pub peer: Option<PeerName>,
-    /// The rule.
+    /// The rule, or the one that a Child SA with the peer would most likely have served.
     pub rule: Option<RuleName>,
     /// Which of our proposals, from 1.
     pub proposal: Option<usize>,
@@ -268,6 +269,26 @@ impl Refusal {
         self.candidates.len() < before
     }
 
+    /// Names the rule that each candidate would have come to, where what was refused comes before the
+    /// rules: the one that is wanted, if it is the peer's, else the nearest to what the peer asks for.
+    pub(crate) fn name_rules(
+        &mut self,
+        policies: &Policies,
+        wanted: Option<&RuleName>,
+        claimed: Option<&Claimed>,
+    ) {
+        if self.cause.kind() == Kind::Limit {
+            return; // It is met whatever the rule.
+        }
+        for candidate in self.candidates.iter_mut().filter(|c| c.rule.is_none()) {
+            let Some(peer) = &candidate.peer else { continue };
+            let rules = || policies.rules_of(peer).map(|(rule, _)| rule.as_ref());
+            let wanted = wanted.filter(|name| rules().any(|rule| rule.name == **name));
+            let nearest = || selectors::nearest(rules(), claimed.map(Claimed::asked));
+            candidate.rule = wanted.or_else(nearest).cloned();
+        }
+    }
+
     /// Without anything to compare.
     const fn plain(cause: Cause) -> Self {
         Self { cause, said: None, candidates: Vec::new(), left_out: 0 }
@@ -310,8 +331,14 @@ impl fmt::Display for Refusal {
 }
 
 /// The record of a milestone that is a refusal.
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else there may be refuses nothing")]
 pub(crate) fn of_event(shared: &Shared, sa: &IkeSa, kind: &EventKind) -> Option<Refusal> {
+    let mut refusal = of_kind(shared, sa, kind)?;
+    refusal.name_rules(&shared.policies, sa.rule(), sa.claimed.as_deref());
+    Some(refusal)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else there may be refuses nothing")]
+fn of_kind(shared: &Shared, sa: &IkeSa, kind: &EventKind) -> Option<Refusal> {
     let peer = sa.peer.as_deref();
     match kind {
         EventKind::Failed(error) | EventKind::RekeyFailed(error) => {

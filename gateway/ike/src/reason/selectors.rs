@@ -3,7 +3,7 @@
 use gateway_wire::TrafficSelector;
 
 use super::{Candidate, Cause, Field, FieldName, MOST_COMPARED, Refusal};
-use crate::config::{Mode, RuleName};
+use crate::config::{Mode, Rule, RuleName};
 use crate::selector;
 
 /// The selectors of a rule.
@@ -48,6 +48,20 @@ pub(super) fn offered(rule: &RuleSelectors<'_>) -> Refusal {
         field.theirs.clear();
     });
     Refusal::nearest(vec![candidate], 0, |_| Cause::SelectorsByPeer)
+}
+
+/// The rule that is nearest to what the peer asks for, as far as that is known: the first of equals.
+pub(super) fn nearest<'a>(
+    mut rules: impl Iterator<Item = &'a Rule>,
+    asked: Option<(&[TrafficSelector], &[TrafficSelector])>,
+) -> Option<&'a RuleName> {
+    let Some(asked) = asked else { return rules.next().map(|rule| &rule.name) };
+    let unfit = |rule: &&Rule| {
+        let (local, remote) = selector::of_rule(rule);
+        let rule = RuleSelectors { rule: &rule.name, local, remote, mode: Mode::Tunnel };
+        compare(&rule, asked, false).unfit().count()
+    };
+    rules.take(MOST_COMPARED).min_by_key(unfit).map(|rule| &rule.name)
 }
 
 fn compare(

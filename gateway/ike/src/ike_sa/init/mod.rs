@@ -21,6 +21,7 @@ use crate::io::Path;
 use crate::natt;
 use crate::payloads::Payloads;
 use crate::policies::Needs;
+use crate::reason;
 use crate::shared::Shared;
 
 /// The port of IKE.
@@ -39,8 +40,12 @@ impl IkeSa {
         ) {
             shared.count(Counter::AuthenticationFailed);
         }
-        self.abandon(shared, "the IKE SA failed", Some(error.to_string()));
-        self.event(shared, EventKind::Failed(error));
+        let words = error.to_string();
+        let kind = EventKind::Failed(error);
+        // It names the rule that is wanted, which nobody knows any more once all is abandoned.
+        let refusal = reason::of_event(shared, self, &kind);
+        self.abandon(shared, "the IKE SA failed", Some(words));
+        self.event_with(shared, kind, refusal);
         self.enter(shared, State::Closed);
     }
 }
