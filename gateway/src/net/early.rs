@@ -7,7 +7,7 @@
 //! long as the answer takes, and handed back to the stack once the SA is there. What the SA has
 //! received itself by then is refused by its replay window.
 //!
-//! Who answers later than ten seconds after our request was sent first loses what comes until then.
+//! Who answers later than ten seconds after our request was last sent loses what comes until then.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -363,6 +363,7 @@ impl IkeSa {
             None => {}
             Some(Ok(datagrams)) => {
                 shared.count(Counter::Retransmitted);
+                self.expect_again(shared);
                 shared.transmit(path, datagrams);
                 self.sent(now);
                 if path != self.path {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use gateway_wire::{KeMethod, NotifyType, Payload, TrafficSelector, TrafficSelectors};
 
 use super::child::Narrowed;
-use super::jobs::Wish;
-use super::{IkeSa, notify};
+use super::jobs::{Current, Wish};
+use super::{IkeSa, State, notify};
 use crate::algorithms::Group;
 use crate::config::{Action, Mode, Protect, Rule, RuleName, UserName};
 use crate::counters::Counter;
@@ -52,6 +52,26 @@ impl IkeSa {
     /// it has answered, before we can receive (RFC 7296 2.8).
     pub(super) fn expect(&self, shared: &mut Shared, offer: &ChildOffer) {
         shared.expect(self.path.local.ip(), offer.spi);
+    }
+
+    /// The same is sent again: its answer may come that much later.
+    pub(super) fn expect_again(&self, shared: &mut Shared) {
+        let offer = match &self.state {
+            State::AwaitAuth(waiting) => waiting.child.as_ref(),
+            State::Established(established) => {
+                established.current.as_ref().and_then(Current::offer)
+            }
+            State::FindingAddress
+            | State::AwaitInit(_)
+            | State::AwaitIntermediate(_)
+            | State::HalfOpen(_)
+            | State::Closing(_)
+            | State::Closed => None,
+        };
+        // Before the last request of EAP, or of several key exchanges, nothing is expected yet.
+        if let Some(offer) = offer.filter(|offer| shared.expected.contains(&offer.spi)) {
+            self.expect(shared, offer);
+        }
     }
 }
 

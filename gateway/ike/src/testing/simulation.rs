@@ -46,6 +46,8 @@ pub struct Node {
     unanswered: Vec<CommandId>,
     /// The SPIs for which ESP may come before their SA is there.
     pub expected: BTreeSet<u32>,
+    /// How often it was said of one of them.
+    pub times_expected: usize,
 }
 
 /// Some hosts and the network between them.
@@ -80,6 +82,7 @@ impl Node {
             keepalives: Vec::new(),
             unanswered: Vec::new(),
             expected: BTreeSet::new(),
+            times_expected: 0,
         }
     }
 }
@@ -182,6 +185,7 @@ impl Simulation {
                 }
                 Output::Expect { spi, .. } => {
                     node.expected.insert(spi);
+                    node.times_expected = node.times_expected.saturating_add(1);
                 }
                 Output::ExpectNoMore { spi } => {
                     node.expected.remove(&spi);

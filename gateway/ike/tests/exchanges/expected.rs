@@ -122,6 +122,35 @@ fn with_additional_key_exchanges_it_is_until_the_last_is_answered() {
     assert_eq!(expected(&simulation), [BTreeSet::new(), BTreeSet::new()]);
 }
 
+/// How often what a node has sent last is sent again in 20 s, and how often its ESP is expected again: an
+/// answer that comes late has that kept too.
+fn sent_again(simulation: &mut Simulation, node: usize) -> (usize, usize) {
+    let before = (simulation.nodes[node].sent.len(), simulation.nodes[node].times_expected);
+    simulation.run(Duration::from_secs(20));
+    let sent = simulation.nodes[node].sent.len().saturating_sub(before.0);
+    (sent, simulation.nodes[node].times_expected.saturating_sub(before.1))
+}
+
+#[test]
+fn a_request_that_is_sent_again_has_its_esp_expected_again() {
+    let mut simulation = asking(with_two_rules());
+    assert_eq!(sent_again(&mut simulation, 0), (4, 4), "IKE_AUTH");
+    is_expected_until_answered(&mut simulation, 0, "IKE_AUTH");
+    simulation.acquire(0, "more");
+    assert_eq!(sent_again(&mut simulation, 0), (4, 4), "CREATE_CHILD_SA");
+    is_expected_until_answered(&mut simulation, 0, "CREATE_CHILD_SA");
+    let mut simulation = asking(with_two_rules());
+    is_expected_until_answered(&mut simulation, 0, "IKE_AUTH");
+    soft_limit(&mut simulation, 1);
+    assert_eq!(sent_again(&mut simulation, 1), (4, 4), "a successor");
+    // Of what makes no Child SA nothing comes.
+    let [a, b] = with_two_rules();
+    let mut simulation = pair(a, b);
+    simulation.network.set_faults(CUT);
+    simulation.acquire(0, "to-b");
+    assert_eq!(sent_again(&mut simulation, 0), (4, 0), "IKE_SA_INIT");
+}
+
 #[test]
 fn what_comes_to_nothing_is_expected_no_more() {
     // The peer refuses: it has no such rule.
