@@ -395,6 +395,14 @@ fn key(name: &str) -> &'static Key {
     GATEWAY.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("no key {name}"))
 }
 
+/// The keys that say where something ends.
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    LIMITS.iter().filter_map(|limit| match limit.bound {
+        By(key) => Some(key),
+        Fixed { .. } => None,
+    })
+}
+
 /// The table of the manual.
 pub(super) fn manual() -> String {
     let mut text = String::from(

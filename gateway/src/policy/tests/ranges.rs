@@ -1,6 +1,8 @@
 //! Limits and intervals: what a file may say, and that it is taken.
 
+use core::fmt::Debug;
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use super::super::keys::GATEWAY;
 use super::*;
@@ -50,57 +52,66 @@ fn a_chain_limit_that_could_never_be_reached_is_refused() {
     assert!(found.starts_with(expected) && found.contains("1 to 7"), "{found}");
 }
 
+/// A key that is a limit, a value that no other one has and that is no default, and where that must
+/// come out.
+type Taken = (&'static str, &'static str, fn(&Settings) -> &dyn Debug);
+
+/// Every one of them.
+const TAKEN: &[Taken] = &[
+    ("retransmit-tries", "2", |s| &s.endpoint.retransmit_tries),
+    ("cookie-threshold", "3", |s| &s.endpoint.cookie_threshold),
+    ("init-size-limit", "2050", |s| &s.endpoint.init_size_limit),
+    ("half-open-limit", "4", |s| &s.endpoint.half_open_limit),
+    ("half-open-address-limit", "5", |s| &s.endpoint.half_open_address_limit),
+    ("half-open-timeout", "20s", |s| &s.endpoint.half_open_timeout),
+    ("ike-sa-limit", "15", |s| &s.endpoint.ike_sa_limit),
+    ("peer-ike-sa-limit", "6", |s| &s.endpoint.peer_ike_sa_limit),
+    ("unprotected-answer-rate", "0", |s| &s.endpoint.unprotected_answers_per_second),
+    ("child-sa-limit", "16", |s| &s.endpoint.child_sa_limit),
+    ("peer-child-sa-limit", "17", |s| &s.endpoint.peer_child_sa_limit),
+    ("job-limit", "70", |s| &s.endpoint.job_limit),
+    ("certificate-chain-limit", "1", |s| &s.endpoint.certificate_chain_limit),
+    ("certificate-size-limit", "1025", |s| &s.endpoint.certificate_size_limit),
+    ("eap-timeout", "21s", |s| &s.endpoint.eap_timeout),
+    ("eap-round-limit", "18", |s| &s.endpoint.eap_round_limit),
+    ("eap-message-limit", "8193", |s| &s.endpoint.eap_message_limit),
+    ("reassembly-limit", "8194", |s| &s.endpoint.reassembly_limit),
+    ("reassembly-timeout", "120s", |s| &s.endpoint.reassembly_timeout),
+    ("peer-log-rate", "19", |s| &s.journal.peer_log_rate),
+    ("stranger-log-rate", "20", |s| &s.journal.stranger_log_rate),
+    ("complaint-log-rate", "22", |s| &s.journal.complaint_log_rate),
+    ("refusals-kept", "21", |s| &s.journal.refusals_kept),
+    ("refusal-size-limit", "2048", |s| &s.endpoint.refusal_size_limit),
+    ("refused-initiator-limit", "7", |s| &s.endpoint.refused_initiator_limit),
+    ("log-line-limit", "300", |s| &s.journal.log_line_limit),
+    ("user-log-limit", "13", |s| &s.journal.user_log_limit),
+    ("init-transform-limit", "71", |s| &s.endpoint.init_transform_limit),
+    ("old-keys-limit", "8", |s| &s.endpoint.old_keys_limit),
+    ("followup-ke-limit", "9", |s| &s.endpoint.followup_ke_limit),
+    ("selector-pair-limit", "72", |s| &s.endpoint.selector_pair_limit),
+    ("peer-address-limit", "10", |s| &s.endpoint.peer_address_limit),
+    ("cfg-attribute-limit", "73", |s| &s.endpoint.cfg_attribute_limit),
+    ("name-server-limit", "11", |s| &s.endpoint.name_server_limit),
+    ("deleted-spi-limit", "12", |s| &s.endpoint.deleted_spi_limit),
+    ("early-esp-sa-limit", "14", |s| &s.early.sa_limit),
+    ("early-esp-size-limit", "8192", |s| &s.early.size_limit),
+];
+
 #[test]
 fn limits_are_what_the_file_says() {
-    let loaded = loaded(
-        r#"
-[gateway]
-half-open-address-limit = 5
-half-open-timeout = "20s"
-peer-ike-sa-limit = 6
-job-limit = 70
-unprotected-answer-rate = 0
-eap-message-limit = 8_192
-reassembly-timeout = "2m"
-init-transform-limit = 70
-refused-initiator-limit = 7
-refusal-size-limit = 2_048
-old-keys-limit = 8
-selector-pair-limit = 71
-followup-ke-limit = 9
-peer-address-limit = 10
-cfg-attribute-limit = 72
-name-server-limit = 11
-deleted-spi-limit = 12
-log-line-limit = 300
-user-log-limit = 13
-complaint-log-rate = 15
-early-esp-sa-limit = 14
-early-esp-size-limit = 8_192
-"#,
-    );
-    let endpoint = loaded.settings.endpoint;
-    let numbers =
-        [endpoint.half_open_address_limit, endpoint.peer_ike_sa_limit, endpoint.job_limit];
-    assert_eq!(numbers, [5, 6, 70]);
-    assert_eq!((endpoint.unprotected_answers_per_second, endpoint.eap_message_limit), (0, 8192));
-    let times = [endpoint.half_open_timeout, endpoint.reassembly_timeout];
-    assert_eq!(times.map(|time| time.as_secs()), [20, 120]);
-    let numbers = [
-        endpoint.init_transform_limit,
-        endpoint.refused_initiator_limit,
-        endpoint.refusal_size_limit,
-        endpoint.old_keys_limit,
-        endpoint.selector_pair_limit,
-        endpoint.followup_ke_limit,
-        endpoint.peer_address_limit,
-        endpoint.cfg_attribute_limit,
-        endpoint.name_server_limit,
-        endpoint.deleted_spi_limit,
-    ];
-    assert_eq!(numbers, [70, 7, 2048, 8, 71, 9, 10, 72, 11, 12]);
-    let Settings { journal, early, .. } = loaded.settings;
-    assert_eq!((journal.log_line_limit, journal.user_log_limit), (300, 13));
-    assert_eq!(journal.complaint_log_rate, 15);
-    assert_eq!((early.sa_limit, early.size_limit), (14, 8192));
+    let mut text = String::from("[gateway]\n");
+    for (key, value, _) in TAKEN {
+        let quote = if value.ends_with('s') { "\"" } else { "" };
+        writeln!(text, "{key} = {quote}{value}{quote}").unwrap();
+    }
+    let Loaded { settings, .. } = loaded(&text);
+    let default = Settings::default();
+    for (key, value, read) in TAKEN {
+        assert_eq!(format!("{:?}", read(&settings)), *value, "{key}");
+        assert_ne!(format!("{:?}", read(&default)), *value, "{key}: the default shows nothing");
+    }
+    let values: BTreeSet<_> = TAKEN.iter().map(|(_, value, _)| value).collect();
+    assert_eq!(values.len(), TAKEN.len(), "each has a value of its own");
+    let named: BTreeSet<_> = TAKEN.iter().map(|(key, ..)| *key).collect();
+    assert_eq!(named, limits::keys().collect(), "each limit is here");
 }
