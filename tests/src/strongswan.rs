@@ -6,6 +6,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::env;
 use std::fs;
+use std::iter;
 use std::path::PathBuf;
 
 use crate::certificates::{Authority, Issued};
@@ -61,7 +62,7 @@ pub struct Connection {
     pub fragment_size: u16,
     /// The post-quantum pre-shared key: its name, and whether it is required.
     pub ppk: Option<(&'static str, bool)>,
-    /// Whether to ask the peer for an IPv4 address.
+    /// Whether to ask the peer for an address of each family.
     pub virtual_address: bool,
     /// Whether MOBIKE is spoken.
     pub mobike: bool,
@@ -69,6 +70,8 @@ pub struct Connection {
     pub keys: String,
     /// The addresses that the peer may ask for, each pool a prefix.
     pub pools: Vec<&'static str>,
+    /// The name servers that go with the first pool.
+    pub name_servers: &'static str,
     /// After how many seconds without a message it asks whether the peer lives, and begins anew
     /// when there is no answer; `None`: never.
     pub liveness: Option<u32>,
@@ -104,6 +107,7 @@ impl Connection {
             fragment_size: 1280,
             ppk: None,
             virtual_address: false,
+            name_servers: "",
             mobike: false,
             keys: String::new(),
             pools: Vec::new(),
@@ -165,12 +169,18 @@ impl Connection {
                 format!("  ppk-{CHILD} {{\n    id = {id}\n    secret = \"{PPK}\"\n  }}\n"),
             )
         });
-        let vips = if self.virtual_address { "vips = 0.0.0.0" } else { "" };
+        let vips = if self.virtual_address { "vips = 0.0.0.0, ::" } else { "" };
         let (secrets, keys) = (&self.secrets, &self.keys);
         let names: Vec<_> = (0..self.pools.len()).map(|n| format!("pool-{n}")).collect();
-        let pools = names.iter().zip(&self.pools);
-        let pools: Vec<_> =
-            pools.map(|(name, net)| format!("  {name} {{\n    addrs = {net}\n  }}\n")).collect();
+        let name_servers = match self.name_servers {
+            "" => String::new(),
+            addresses => format!("    dns = {addresses}\n"),
+        };
+        let told = iter::once(name_servers.as_str()).chain(iter::repeat(""));
+        let pools = names.iter().zip(&self.pools).zip(told);
+        let pools: Vec<_> = pools
+            .map(|((name, net), dns)| format!("  {name} {{\n    addrs = {net}\n{dns}  }}\n"))
+            .collect();
         let pools = pools.concat();
         let use_pools =
             if names.is_empty() { String::new() } else { format!("pools = {}", names.join(", ")) };
@@ -330,7 +340,7 @@ impl<'a> StrongSwan<'a> {
   make_before_break = yes
   {}
   load = random nonce openssl aes sha2 hmac gcm chapoly curve25519 gmp ml kdf pem pkcs1 pkcs8 x509 revocation \
-                 kernel-netlink socket-default vici eap-identity eap-mschapv2 eap-tls
+                 kernel-netlink socket-default vici eap-identity eap-mschapv2 eap-tls resolve
   journal {{
     default = -1
   }}
@@ -350,13 +360,19 @@ impl<'a> StrongSwan<'a> {
     vici {{
       socket = {vici}
     }}
+    resolve {{
+      file = {}
+    }}
   }}
 }}
 swanctl {{
   load = random openssl aes sha2 hmac pem pkcs1 pkcs8 x509
 }}
 ",
-                connection.fragment_size, connection.settings, connection.log
+                connection.fragment_size,
+                connection.settings,
+                connection.log,
+                directory.join("resolv.conf").display(),
             ),
         )?;
         let mut command = chroot::command(namespace, root.as_deref(), "/usr/sbin/charon-systemd");

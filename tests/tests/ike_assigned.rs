@@ -20,6 +20,8 @@ const V4: &str = "10.99.0.1";
 const V6: &str = "fd00:99::1";
 /// Where the client writes the name servers that it is told.
 const RESOLV_CONF: &str = "/run/gateway/resolv.conf";
+/// What it writes, behind the first line.
+const TOLD: &str = "# other: 10.2.0.53 fd00:2::53\nnameserver 10.2.0.53\nnameserver fd00:2::53";
 
 /// A client with nothing but its underlay: it asks the server for addresses of both families.
 fn client(topology: &Topology, peer_keys: &str) -> Policy {
@@ -93,15 +95,19 @@ fn strongswan_assigns_us_addresses_and_traffic_passes_by_them() -> Result {
         local_ts: format!("{v4},{v6}"),
         remote_ts: "dynamic".to_owned(),
         pools: vec!["10.99.0.0/24", "fd00:99::/64"],
+        name_servers: "10.2.0.53, fd00:2::53",
         ..Connection::of_server(&topology, Family::V4, Family::V4)
     };
-    let client = Gateway::start(&topology.client.gateway, &client(&topology, ""))?;
+    let policy =
+        Policy { settings: format!("resolv-conf = \"{RESOLV_CONF}\""), ..client(&topology, "") };
+    let client = Gateway::start(&topology.client.gateway, &policy)?;
     // Before there is an address nothing leaves, in the clear or otherwise.
     let to = topology.server.host_address(Family::V4);
     let once = PingOptions { count: 1, wait: Duration::from_secs(1), ..PingOptions::default() };
     assert_eq!(ping(&topology.client.gateway, to, &once)?.received, 0);
     let server = StrongSwan::start(&topology.server.gateway, &server)?;
     check_assigned(&client, &topology)?;
+    assert_eq!(resolv_conf(&topology)?, TOLD);
     exercise(&topology)?;
     // Another source is not carried, and does not leave in the clear.
     let inner = topology.client.inner(Family::V4).to_string();
@@ -152,8 +158,7 @@ fn two_of_ours_assign_addresses_that_stay_through_reauthentication() -> Result {
     };
     let mut client = Gateway::start(&topology.client.gateway, &client)?;
     check_assigned(&client, &topology)?;
-    let told = "# other: 10.2.0.53 fd00:2::53\nnameserver 10.2.0.53\nnameserver fd00:2::53";
-    assert_eq!(resolv_conf(&topology)?, told, "name servers");
+    assert_eq!(resolv_conf(&topology)?, TOLD, "name servers");
     exercise(&topology)?;
     let before = client.counter("ike_sa_established")?;
     let interval = Duration::from_millis(200);
@@ -162,7 +167,7 @@ fn two_of_ours_assign_addresses_that_stay_through_reauthentication() -> Result {
     all_answered(&topology.client.gateway, to, &pings)?;
     assert!(client.counter("ike_sa_established")? > before, "no reauthentication");
     check_assigned(&client, &topology)?;
-    assert_eq!(resolv_conf(&topology)?, told, "name servers after reauthentication");
+    assert_eq!(resolv_conf(&topology)?, TOLD, "name servers after reauthentication");
     exercise(&topology)?;
     assert_eq!(client.counter("resolv_conf_not_written")?, 0);
     // Whoever ends takes the address along.

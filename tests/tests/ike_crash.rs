@@ -12,19 +12,20 @@ use gateway_tests::topology::{Between, Family, Topology};
 
 use Family::V4;
 
+/// First the responder, then the initiator, which does not begin anew by itself: what is told is
+/// the token alone.
 #[test]
-fn a_responder_that_was_killed_proves_it_with_the_secret_of_before() -> Result {
+fn either_end_that_was_killed_proves_it_with_the_secret_of_before() -> Result {
     if !met(&[Requirement::Esp, Requirement::Gateway])? {
         return Ok(());
     }
     let topology = Topology::new(Between::Switch)?;
-    let of_server = Policy::of_server(&topology, V4, V4);
+    let peer_keys = "liveness = \"2s\"".to_owned();
+    let of_server = Policy { peer_keys: peer_keys.clone(), ..Policy::of_server(&topology, V4, V4) };
     let mut server = Gateway::start(&topology.server.gateway, &of_server)?;
-    let of_client = Policy {
-        peer_keys: "liveness = \"2s\"".to_owned(),
-        ..Policy::of_client(&topology, V4, V4).with_rules(|rule| rule.start = "always")
-    };
-    let client = Gateway::start(&topology.client.gateway, &of_client)?;
+    let of_client = Policy { peer_keys, ..Policy::of_client(&topology, V4, V4) };
+    let eager = of_client.clone().with_rules(|rule| rule.start = "always");
+    let mut client = Gateway::start(&topology.client.gateway, &eager)?;
     let before = client.wait_child(RULE)?;
 
     kill(server.daemon())?;
@@ -35,6 +36,14 @@ fn a_responder_that_was_killed_proves_it_with_the_secret_of_before() -> Result {
     let after = client.wait_child(RULE)?;
     assert_ne!(after.get("inbound_spi"), before.get("inbound_spi"));
     server.wait_child(RULE)?;
+    from_client(&topology)?;
+
+    kill(client.daemon())?;
+    drop(client);
+    let client = Gateway::start(&topology.client.gateway, &of_client)?;
+    server.wait_counter("ike_peer_crashed", 1)?;
+    assert!(client.counter("ike_crash_token_shown")? > 0);
+    server.wait_gone()?;
     from_client(&topology)
 }
 
