@@ -46,16 +46,16 @@ const UNCHANGED: u32 = 0;
 const LOWERED: u32 = 1;
 const SPOILED: u32 = 2;
 
-/// Lowers the maximum segment size in the options of the TCP header of `length` octets at `start`.
+/// Lowers the maximum segment size in the options of the TCP header of `header` octets at `start`.
 ///
 /// It has a symbol, so the kernel's verifier takes it for a global function: it looks through the
 /// loop once, and not again for every way in which the headers before it can have been read (that
 /// took 30 times as long).
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn lower_mss(context: *mut __sk_buff, start: u32, length: u32, largest: u32) -> u32 {
+extern "C" fn lower_mss(context: *mut __sk_buff, start: u32, header: u32, largest: u32) -> u32 {
     let context = &TcContext::new(context);
-    let end = start.wrapping_add(length);
+    let end = start.wrapping_add(header);
     let mut at = start.wrapping_add(size_of::<Tcp>() as u32);
     for _ in 0..MOST_OPTIONS {
         // No option that ends before has a segment size.

@@ -97,7 +97,9 @@ impl LinuxKernel {
                 }
             }
             Err(error) => {
-                warn!(%error, "Cannot list our routes");
+                if self.tables.complaints.take(clock::now()) {
+                    warn!(%error, "Cannot list our routes");
+                }
                 is_whole = false;
             }
         }

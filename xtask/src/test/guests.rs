@@ -3,9 +3,10 @@
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+use std::vec::IntoIter;
 
 use super::build::{Built, Guests};
 use super::reader::Reader;
@@ -94,9 +95,9 @@ pub(super) fn run(built: &Built, args: &Args) -> Vec<Row> {
         jobs.push(Job { guest, fetched, printer, outcome });
         awaited.push((guest, lines, row));
     }
-    let jobs = Mutex::new(jobs.into_iter());
-    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || {
+    let jobs = Arc::new(Mutex::new(jobs.into_iter()));
+    let work = |jobs: &Mutex<IntoIter<Job<'_>>>| {
+        let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some(Job { guest, fetched, printer, outcome }) = next() {
             let run = |reader: &mut Reader| {
                 fetched?;
@@ -109,9 +110,12 @@ pub(super) fn run(built: &Built, args: &Args) -> Vec<Row> {
         }
     };
     thread::scope(|scope| {
+        // What nobody is left to run, after panics, goes with the last of them: it is not awaited.
         for _ in 0..abreast {
-            scope.spawn(work);
+            let jobs = Arc::clone(&jobs);
+            scope.spawn(move || work(&jobs));
         }
+        drop(jobs);
         let mut rows = Vec::new();
         for (guest, lines, row) in awaited {
             heading(&format!("{}: Debian kernel {}", guest.name, guest.series));

@@ -196,14 +196,6 @@ impl Established {
         let mut live = self.children.values().filter(|c| c.is_live()).peekable();
         !asking && self.later.is_empty() && live.peek().is_some() && !live.any(|c| installing(c))
     }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.children.is_empty()
-            && self.later.is_empty()
-            && self.withheld.is_none()
-            && self.theirs.is_empty()
-            && self.current.as_ref().and_then(Current::offer).is_none()
-    }
 }
 
 impl IkeSa {

@@ -62,11 +62,6 @@ impl IkeSa {
         established.into_iter().flat_map(|e| e.children.values()).map(Box::as_ref)
     }
 
-    /// Whether it stands and serves nothing, and nothing is under way.
-    pub(crate) fn is_idle(&self) -> bool {
-        matches!(&self.state, State::Established(s) if s.is_idle()) && self.jobs.is_empty()
-    }
-
     /// Whether it stood before some moment.
     pub(crate) fn stood_before(&self, moment: Instant) -> bool {
         matches!(&self.state, State::Established(s) if s.since <= moment)

@@ -53,7 +53,8 @@ pub struct Refusal {
 pub struct Candidate {
     /// The peer in the policy files.
     pub peer: Option<PeerName>,
-    /// The rule, or the one that a Child SA with the peer would most likely have served.
+    /// The rule; or, where none was looked for yet, the nearest of the peer's to the selectors that
+    /// are known by then, of equals (as all are while none are known) the first by name.
     pub rule: Option<RuleName>,
     /// Which of our proposals, from 1.
     pub proposal: Option<usize>,
@@ -283,7 +284,11 @@ impl Refusal {
         for candidate in self.candidates.iter_mut().filter(|c| c.rule.is_none()) {
             let Some(peer) = &candidate.peer else { continue };
             let rules = || policies.rules_of(peer).map(|(rule, _)| rule.as_ref());
-            let wanted = wanted.filter(|name| rules().any(|rule| rule.name == **name));
+            let is_with = |name: &&RuleName| {
+                let rule = policies.rules.get(*name).map(|rule| &rule.action);
+                matches!(rule, Some(Action::Protect(protect)) if protect.peer == *peer)
+            };
+            let wanted = wanted.filter(is_with);
             let nearest = || selectors::nearest(rules(), claimed.map(Claimed::asked));
             candidate.rule = wanted.or_else(nearest).cloned();
         }

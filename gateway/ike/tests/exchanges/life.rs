@@ -6,20 +6,30 @@ use gateway_ike::config::ChildLifetime;
 
 use super::*;
 
+/// The policies of both, each with a second rule.
+fn with_more() -> [PolicySet; 2] {
+    let mut both = [policies_of_a(), policies_of_b()];
+    let mut extra = |node: usize, name: &str, peer: &str, local: &str, remote: &str, start| {
+        let rule = protect(name, peer, local.parse().unwrap(), remote.parse().unwrap(), start);
+        both[node].rules.insert(name.into(), std::sync::Arc::new(rule));
+    };
+    extra(0, "more-to-b", "b", "10.10.0.0/24", "10.20.0.0/24", Start::Always);
+    extra(1, "more-to-a", "a", "10.20.0.0/24", "10.10.0.0/24", Start::Respond);
+    both
+}
+
+/// The IKE SAs of a node, by the initiator's SPI.
+fn ike_sas(simulation: &Simulation, node: usize) -> Vec<IkeSpi> {
+    let status = simulation.nodes[node].endpoint.status(simulation.now);
+    status.ike_sas.iter().map(|sa| sa.initiator_spi).collect()
+}
+
 #[test]
 fn a_second_rule_gets_its_child_sa_on_the_same_ike_sa() {
-    let mut a = policies_of_a();
-    let mut b = policies_of_b();
-    let extra =
-        |policies: &mut PolicySet, name: &str, peer: &str, local: &str, remote: &str, start| {
-            let rule = protect(name, peer, local.parse().unwrap(), remote.parse().unwrap(), start);
-            policies.rules.insert(name.into(), std::sync::Arc::new(rule));
-        };
-    let mut simulation = connect(a.clone(), b.clone());
+    let [a, b] = with_more();
+    let mut simulation = connect(policies_of_a(), policies_of_b());
     assert!(simulation.has_one_child_each().unwrap());
     let before = simulation.nodes[0].kernel.children.keys().copied().collect::<Vec<_>>();
-    extra(&mut b, "more-to-a", "a", "10.20.0.0/24", "10.10.0.0/24", Start::Respond);
-    extra(&mut a, "more-to-b", "b", "10.10.0.0/24", "10.20.0.0/24", Start::Always);
     simulation.configure(1, b);
     simulation.configure(0, a);
     simulation.run(MINUTE);
@@ -67,10 +77,47 @@ fn a_rule_that_is_gone_takes_its_child_sa_with_it_at_both_ends() {
         "first the guard, then what it guards"
     );
     assert!(position("remove child") < position("remove trap"));
-    assert!(
-        simulation.nodes.iter().all(|n| n.endpoint.is_empty()),
-        "no rule needs the IKE SA, which goes after its Child SA"
-    );
+}
+
+#[test]
+fn an_ike_sa_ends_with_the_last_rule_that_needs_it() {
+    let [a, b] = with_more();
+    let mut simulation = connect(a.clone(), b);
+    let before = ike_sas(&simulation, 0);
+    assert_eq!(simulation.nodes[0].kernel.children.len(), 2);
+    let mut one = a.clone();
+    one.rules.remove("to-b");
+    simulation.configure(0, one);
+    simulation.run(MINUTE);
+    for (node, host) in simulation.nodes.iter().enumerate() {
+        assert_eq!(host.kernel.children.len(), 1);
+        assert_eq!(ike_sas(&simulation, node), before);
+    }
+    // Two Deletes at once: the second waits for the first, and the IKE SA for both.
+    simulation.configure(0, a.clone());
+    simulation.acquire(0, "to-b");
+    simulation.run(MINUTE);
+    assert_eq!(simulation.nodes[0].kernel.children.len(), 2);
+    simulation.configure(0, PolicySet { rules: std::collections::BTreeMap::new(), ..a });
+    simulation.run(MINUTE);
+    assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
+    assert!(simulation.nodes.iter().all(|n| n.endpoint.is_empty()));
+}
+
+#[test]
+fn a_rule_that_is_changed_is_served_again_on_the_same_ike_sa() {
+    let mut simulation = connect(policies_of_a(), policies_of_b());
+    let before = ike_sas(&simulation, 0);
+    let smaller = with_rule(policies_of_a(), |rule| {
+        rule.remote = vec!["10.2.0.0/25".parse().unwrap()];
+    });
+    simulation.configure(0, smaller);
+    simulation.run(MINUTE);
+    assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
+    simulation.acquire(0, "to-b");
+    simulation.run(MINUTE);
+    assert!(simulation.has_one_child_each().unwrap());
+    assert_eq!(ike_sas(&simulation, 0), before);
 }
 
 #[test]

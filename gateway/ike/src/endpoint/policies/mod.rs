@@ -158,12 +158,12 @@ impl Endpoint {
         let needed: BTreeSet<&PeerName> = new.rules.values().filter_map(|r| peer_of(r)).collect();
         let is_unneeded = |sa: &&IkeSa| {
             let is_needed = |peer: &Arc<PeerConfig>| needed.contains(&peer.name);
-            sa.is_idle() || sa.is_established() && !sa.peer.as_ref().is_some_and(is_needed)
+            sa.is_established() && !sa.peer.as_ref().is_some_and(is_needed)
         };
         let unneeded: Vec<IkeSaId> =
             self.sas.values().filter(is_unneeded).map(|sa| sa.id).collect();
         for id in unneeded {
-            // After what it is at, such as the Delete of a Child SA of a rule that is gone.
+            // After what is under way, such as the Delete of a Child SA of a rule that is gone.
             self.with_sa(id, |sa, shared| {
                 sa.add_job(now, shared, Job::DeleteIke { reason: "no rule needs it" })
             });
