@@ -56,19 +56,29 @@ pub fn impatient(policy: Policy) -> Policy {
     }
 }
 
+/// What tells our server that its client was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// The client's INITIAL_CONTACT, and nothing else.
+    InitialContact,
+    /// That the client does not answer: it says nothing when it begins anew.
+    Silence,
+}
+
 /// The peer is the client: it is killed and begins anew, and then we are. `end` has the last word.
 ///
 /// # Errors
 /// Either does not come back, or what `end` gives.
 pub fn of_client_and_ours<P: Peer>(
     topology: &Topology,
+    told: Told,
     start: impl Fn() -> Result<P>,
     end: impl FnOnce(&P) -> Result,
 ) -> Result {
-    // That it was killed is told by its INITIAL_CONTACT, and by nothing else.
-    let of_server = Policy {
-        peer_keys: "liveness = \"10m\"".to_owned(),
-        ..Policy::of_server(topology, Family::V4, Family::V4)
+    let of_server = Policy::of_server(topology, Family::V4, Family::V4);
+    let of_server = match told {
+        Told::InitialContact => Policy { peer_keys: "liveness = \"10m\"".to_owned(), ..of_server },
+        Told::Silence => impatient(of_server),
     };
     let mut server = Gateway::start(&topology.server.gateway, &of_server)?;
     let mut client = start()?;
@@ -79,7 +89,8 @@ pub fn of_client_and_ours<P: Peer>(
     let client = start()?;
     client.initiate()?;
     only_the_second(&server, &before)?;
-    assert_eq!(server.counter("ike_peer_dead")?, 0);
+    let dead = server.counter("ike_peer_dead")?;
+    assert_eq!(dead, u64::from(told == Told::Silence), "{told:?}");
     from_client(topology)?;
 
     // And now we are killed: it asks, gets no answer that it may believe, and begins anew.

@@ -329,8 +329,10 @@ impl Topology {
     pub fn readdress_client_back(&self) -> Result<IpAddr> {
         let (old, new) = (self.client.other_outer(Family::V4), self.client.outer(Family::V4));
         let server = self.server.outer(Family::V4);
-        self.client.gateway.ip(&format!("route del {server} dev eth0"))?;
-        self.exchange_address(Family::V4, old, new)
+        self.client.gateway.ip(&format!(
+            "route del {server} dev eth0\naddr add {new}/24 dev eth0\naddr del {old}/32 dev eth0"
+        ))?;
+        Ok(new)
     }
 
     fn exchange_address(&self, family: Family, old: IpAddr, new: IpAddr) -> Result<IpAddr> {
@@ -347,7 +349,9 @@ impl Topology {
     }
 
     /// Gives the client's `eth0` the other address beside the one that it has, with the way to the
-    /// server from it, and gives that. The old one serves as before.
+    /// server from it, and gives that. The old one serves as before. The new one is in no prefix: if
+    /// it were the second of one, the kernel would take it away for a moment with the first
+    /// (`__inet_del_ifa`), and what comes then.
     ///
     /// # Errors
     /// `ip` refuses.
@@ -355,7 +359,7 @@ impl Topology {
         let (new, server) = (self.client.other_outer(Family::V4), self.server.outer(Family::V4));
         self.client
             .gateway
-            .ip(&format!("addr add {new}/24 dev eth0\nroute add {server} dev eth0 src {new}"))?;
+            .ip(&format!("addr add {new}/32 dev eth0\nroute add {server} dev eth0 src {new}"))?;
         Ok(new)
     }
 
@@ -364,8 +368,6 @@ impl Topology {
     /// # Errors
     /// `ip` or the kernel refuses.
     pub fn leave_old_address_of_client(&self) -> Result {
-        // Else the second address of a prefix goes with the first.
-        self.client.gateway.sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
         let old = self.client.outer(Family::V4);
         self.client.gateway.ip(&format!("addr del {old}/24 dev eth0"))
     }

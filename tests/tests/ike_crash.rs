@@ -3,12 +3,13 @@
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use gateway_tests::Result;
-use gateway_tests::crash::{self, from_client, kill};
-use gateway_tests::gateway::{Gateway, Policy, RULE};
+use gateway_tests::crash::{self, Told, from_client, kill};
+use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::pair::Version;
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::traffic::ping_until_answered;
 
 use Family::V4;
 
@@ -44,6 +45,8 @@ fn either_end_that_was_killed_proves_it_with_the_secret_of_before() -> Result {
     server.wait_counter("ike_peer_crashed", 1)?;
     assert!(client.counter("ike_crash_token_shown")? > 0);
     server.wait_gone()?;
+    // Traffic brings it back.
+    ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
     from_client(&topology)
 }
 
@@ -55,7 +58,7 @@ fn strongswan_began(version: Version) -> Result {
     let topology = Topology::new(Between::Switch)?;
     let theirs = Connection { liveness: Some(2), ..Connection::of_client(&topology, V4, V4) };
     let start = || version.start(&topology.client.gateway, &theirs);
-    crash::of_client_and_ours(&topology, start, |_client| Ok(()))
+    crash::of_client_and_ours(&topology, Told::InitialContact, start, |_client| Ok(()))
 }
 
 fn strongswan_answered(version: Version) -> Result {

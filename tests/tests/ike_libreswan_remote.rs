@@ -4,7 +4,7 @@
 
 use core::time::Duration;
 
-use gateway_tests::crash;
+use gateway_tests::crash::{self, Told};
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::libreswan::{Connection, Libreswan};
@@ -108,7 +108,7 @@ fn libreswan_that_began_and_was_killed_is_back_and_finds_us_when_we_were() -> Re
     let topology = Topology::new(Between::Switch)?;
     let theirs = Connection::of_client(&topology, V4).impatient();
     let start = || Libreswan::start(&topology.client.gateway, &theirs);
-    crash::of_client_and_ours(&topology, start, Libreswan::terminate)
+    crash::of_client_and_ours(&topology, Told::Silence, start, Libreswan::terminate)
 }
 
 #[test]
