@@ -40,10 +40,11 @@ pub(crate) fn clamp(context: &TcContext, packet: &Packet) -> Result<(), Reason> 
     }
 }
 
-/// What [`lower_mss`] returns when there is nothing to lower, and when it has lowered it; anything
-/// else says that the segment is half changed.
+/// [`lower_mss`] has found nothing to lower.
 const UNCHANGED: u32 = 0;
+/// It has lowered it.
 const LOWERED: u32 = 1;
+/// It has changed half of it: the packet is to be dropped.
 const SPOILED: u32 = 2;
 
 /// Lowers the maximum segment size in the options of the TCP header of `header` octets at `start`.

@@ -252,13 +252,18 @@ fn without_the_time_of_day_no_certificate_is_believed() {
     assert_eq!(fault(&simulation, 1), EapFault::NotConfigured("the time of day"));
 }
 
-#[test]
-fn who_does_not_want_eap_alone_is_not_made_to() {
+/// Either end wants EAP alone, or does not.
+fn connect_wanting(alone: [bool; 2]) -> Simulation {
     let root = Authority::new("Root");
     let end = |name| tls(&root, &Subject::new(name, KeyKind::P256), &root);
-    let [a, _] = configure(end("a.test"), end("b.test"), false);
-    let [_, b] = configure(end("a.test"), end("b.test"), true);
-    let simulation = connect([a, b]);
+    let [a, b] = alone.map(|alone| configure(end("a.test"), end("b.test"), alone));
+    let ([a, _], [_, b]) = (a, b);
+    connect([a, b])
+}
+
+#[test]
+fn who_does_not_want_eap_alone_is_not_made_to() {
+    let simulation = connect_wanting([false, true]);
     assert!(!simulation.has_one_child_each().unwrap());
     let failed = |e: &EventKind| {
         matches!(e, EventKind::Failed(Error::Authentication(AuthenticationFault::EapNotAlone)))
@@ -269,11 +274,7 @@ fn who_does_not_want_eap_alone_is_not_made_to() {
 /// The mirrored case: AUTH is no substitute for the EAP that is demanded.
 #[test]
 fn who_wants_eap_alone_takes_no_auth_in_its_place() {
-    let root = Authority::new("Root");
-    let end = |name| tls(&root, &Subject::new(name, KeyKind::P256), &root);
-    let [a, _] = configure(end("a.test"), end("b.test"), true);
-    let [_, b] = configure(end("a.test"), end("b.test"), false);
-    let simulation = connect([a, b]);
+    let simulation = connect_wanting([true, false]);
     assert!(simulation.nodes.iter().all(|n| n.kernel.children.is_empty()));
     let failed = |e: &EventKind| {
         matches!(e, EventKind::Failed(Error::Authentication(AuthenticationFault::EapDemanded)))

@@ -55,7 +55,8 @@ pub(crate) struct Args {
     #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     environment: Vec<(String, String)>,
 
-    /// Names or parts of names of the tests to run (of tests, not of test programs); none found is an error.
+    /// Names or parts of names of the tests to run (of tests, not of test programs); that none is
+    /// found is an error.
     #[arg(last = true)]
     filter: Vec<String>,
 }

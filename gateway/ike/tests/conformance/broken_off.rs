@@ -1,122 +1,14 @@
 //! IKE_FOLLOWUP_KE (RFC 9370 2.2.4) broken off, and by a peer that does it wrong: for a Child SA, and
 //! for new keys of an IKE SA.
 
-use gateway_ike::Endpoint;
 use gateway_ike::algorithms::Group;
-use gateway_ike::config::EndpointConfig;
-use gateway_ike::crypto::key_exchange::SystemKeyExchange;
 use gateway_ike::event::{Event, EventKind};
 use gateway_ike::io::KernelError;
-use gateway_ike::testing::{Refusal, SeededRandom};
+use gateway_ike::testing::Refusal;
 use gateway_wire::{KeMethod, KeyExchange};
 
-use super::follow_up::{
-    LIFETIME, exchanges, key_exchanges, soft_limit, spi_of, with_esp, with_ike,
-};
+use super::series::{BOTH, Of, exchanges, followed, followed_of, key_exchanges, spi_of};
 use super::*;
-
-/// What a series makes anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Of {
-    ChildSa,
-    IkeSa,
-}
-
-const BOTH: [Of; 2] = [Of::ChildSa, Of::IkeSa];
-
-impl Of {
-    /// The policies of A and of B for series with these.
-    fn policies(self, groups: &[Group]) -> [PolicySet; 2] {
-        let [a, b] = [policies_of_a(), policies_of_b()];
-        match self {
-            Self::ChildSa => [a, b].map(|set| with_esp(set, groups)),
-            Self::IkeSa => {
-                let [a, b] = [a, b].map(|set| with_ike(set, groups));
-                [with_peer(a, |peer| peer.lifetime = LIFETIME), b]
-            }
-        }
-    }
-
-    fn connect(self, groups: &[Group]) -> Simulation {
-        let [a, b] = self.policies(groups);
-        connect(a, b)
-    }
-
-    /// The same with the real key exchanges, which see what is no value of theirs.
-    fn connect_really(self, groups: &[Group]) -> Simulation {
-        let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
-        for (seed, node) in (0..).zip(&mut simulation.nodes) {
-            let random = Box::new(SeededRandom::new(seed));
-            let config = EndpointConfig::default();
-            node.endpoint = Endpoint::new(config, random, Box::new(SystemKeyExchange));
-        }
-        let [a, b] = self.policies(groups);
-        simulation.configure(1, b);
-        simulation.configure(0, a);
-        simulation.acquire(0, "to-b");
-        simulation.run(MINUTE);
-        simulation.network.set_faults(CUT);
-        simulation
-    }
-
-    /// A begins; gives its CREATE_CHILD_SA.
-    fn begin(self, simulation: &mut Simulation) -> Vec<u8> {
-        let since = simulation.nodes[0].sent.len();
-        match self {
-            Self::ChildSa => soft_limit(simulation, 0),
-            Self::IkeSa => {
-                while simulation.nodes[0].sent.len() == since {
-                    let due = simulation.nodes[0].endpoint.next_timeout().unwrap();
-                    simulation.now = simulation.now.max(due);
-                    simulation.input(0, Input::Timeout);
-                }
-            }
-        }
-        let request = simulation.nodes[0].sent[since].1.clone();
-        assert_eq!(header(&request).exchange, ExchangeType::CREATE_CHILD_SA);
-        request
-    }
-
-    /// A begins, and B answers; gives A's IKE_FOLLOWUP_KE.
-    fn follow(self, simulation: &mut Simulation) -> Vec<u8> {
-        let request = self.begin(simulation);
-        let answer = only(deliver(simulation, 1, &request));
-        let follow_up = only(deliver(simulation, 0, &answer));
-        assert_eq!(header(&follow_up).exchange, ExchangeType::IKE_FOLLOWUP_KE);
-        follow_up
-    }
-
-    const fn renewed(self) -> Counter {
-        match self {
-            Self::ChildSa => Counter::ChildSaRekeyed,
-            Self::IkeSa => Counter::IkeSaRekeyed,
-        }
-    }
-
-    /// The network is good again: A tries again, and not at once.
-    fn is_made_later(self, simulation: &mut Simulation) {
-        simulation.network.set_faults(Faults::default());
-        simulation.run(MINUTE);
-        for node in 0..2 {
-            assert_eq!(counter(simulation, node, self.renewed()), 1, "{self:?}");
-            assert_eq!(counter(simulation, node, Counter::IkeSaEstablished), 1, "{self:?}");
-            assert_eq!(children(simulation, node), 1, "{self:?}");
-            assert_eq!(states(simulation, node), ["established"], "{self:?}");
-        }
-        assert_eq!(simulation.mismatches(), Vec::<String>::new());
-    }
-}
-
-/// A and B, about to make a successor of their Child SA with a round: A's IKE_FOLLOWUP_KE.
-pub(super) fn followed() -> (Simulation, Vec<u8>) {
-    followed_of(Of::ChildSa)
-}
-
-fn followed_of(of: Of) -> (Simulation, Vec<u8>) {
-    let mut simulation = of.connect(&[Group::EcpP384]);
-    let follow_up = of.follow(&mut simulation);
-    (simulation, follow_up)
-}
 
 /// Time passes for the responder only, until it forgets.
 fn forget(simulation: &mut Simulation) {

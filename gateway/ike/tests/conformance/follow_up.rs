@@ -1,59 +1,15 @@
 //! IKE_FOLLOWUP_KE (RFC 9370 2.2.4), whole, and what may come in between.
 
-use gateway_ike::algorithms::{AdditionalOffer, Group, Round};
-use gateway_ike::io::KernelEvent;
+use gateway_ike::algorithms::Group;
 use gateway_ike::testing::proposals;
 use gateway_wire::{
     KeMethod, KeyExchange, Nonce, Proposal, SecurityAssociation, Transform, TransformType,
 };
 
-use super::broken_off::followed;
+use super::series::{
+    LIFETIME, exchanges, followed, key_exchanges, rounds, soft_limit, spi_of, with_esp, with_ike,
+};
 use super::*;
-
-pub(super) const LIFETIME: Duration = Duration::from_secs(1000);
-
-/// X25519, and then these.
-fn rounds(groups: &[Group]) -> AdditionalOffer {
-    Round::ALL.iter().copied().zip(groups.iter().map(|group| vec![Some(*group)])).collect()
-}
-
-pub(super) fn with_ike(policies: PolicySet, groups: &[Group]) -> PolicySet {
-    with_peer(policies, |peer| peer.proposals[0].additional = rounds(groups))
-}
-
-pub(super) fn with_esp(policies: PolicySet, groups: &[Group]) -> PolicySet {
-    with_protect(policies, |protect| {
-        protect.proposals[0].groups = vec![Group::X25519];
-        protect.proposals[0].additional = rounds(groups);
-    })
-}
-
-/// The messages that a node has sent since then, each once, whatever it went in.
-pub(super) fn exchanges(simulation: &Simulation, node: usize, since: usize) -> Vec<ExchangeType> {
-    let sent = simulation.nodes[node].sent[since..].iter().map(|(_, octets)| header(octets));
-    let mut sent: Vec<_> =
-        sent.map(|h| (h.exchange, h.initiator_spi, h.flags, h.message_id)).collect();
-    sent.dedup();
-    sent.into_iter().filter(|(_, _, flags, _)| !flags.response).map(|(kind, ..)| kind).collect()
-}
-
-pub(super) fn soft_limit(simulation: &mut Simulation, node: usize) {
-    let child = simulation.nodes[node].kernel.children.values().next().unwrap();
-    let (spi, destination) = (child.inbound.spi, child.inbound.destination);
-    simulation.input(node, Input::Kernel(KernelEvent::Expire { spi, destination, hard: false }));
-}
-
-pub(super) fn key_exchanges(simulation: &Simulation, node: usize) -> Vec<String> {
-    let status = simulation.nodes[node].endpoint.status(simulation.now);
-    let children = status.ike_sas.iter().flat_map(|sa| &sa.children);
-    children.filter_map(|c| c.key_exchange).map(|k| k.to_string()).collect()
-}
-
-pub(super) fn spi_of(simulation: &Simulation) -> String {
-    let sas = simulation.nodes[0].endpoint.status(simulation.now).ike_sas;
-    let standing = sas.iter().find(|sa| sa.state == "established").unwrap();
-    format!("{} {}", standing.initiator_spi, standing.responder_spi)
-}
 
 #[test]
 fn an_ike_sa_with_ml_kem_is_rekeyed_with_ml_kem_by_either_end() {

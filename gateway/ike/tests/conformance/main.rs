@@ -25,6 +25,7 @@ mod outside;
 mod rekey;
 mod renewal;
 mod selectors;
+mod series;
 mod window;
 
 use std::net::{IpAddr, SocketAddr};

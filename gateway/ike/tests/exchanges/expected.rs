@@ -122,8 +122,8 @@ fn with_additional_key_exchanges_it_is_until_the_last_is_answered() {
     assert_eq!(expected(&simulation), [BTreeSet::new(), BTreeSet::new()]);
 }
 
-/// How often what a node has sent last is sent again in 20 s, and how often its ESP is expected again: an
-/// answer that comes late has that kept too.
+/// How often what a node has sent last is sent again in 20 s, and how often its ESP is expected
+/// again: an answer that comes late has that kept too.
 fn sent_again(simulation: &mut Simulation, node: usize) -> (usize, usize) {
     let before = (simulation.nodes[node].sent.len(), simulation.nodes[node].times_expected);
     simulation.run(Duration::from_secs(20));
