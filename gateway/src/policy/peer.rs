@@ -61,20 +61,19 @@ pub(super) fn read<'p>(
         .filter(|_| other_addresses.is_empty() || section.has("remote-id"));
     let authentication =
         authentication::read(section, local_id.as_ref(), remote_id.as_ref(), warnings);
-    let remote_id = match &authentication {
-        // By EAP many may come, each with an IKE identity of its own, or one that means nothing.
-        Some(Authentication { remote: RemoteAuth::Eap(_), .. }) => {
-            remote_id.or_else(|| Some(Identity::KeyId(Vec::new())))
+    // By the word, since the authentication is not known if one of its files cannot be read.
+    let is_by_eap = section.text("remote-auth").or_else(|| section.text("auth")) == Some("eap");
+    let remote_id = if is_by_eap {
+        // Many may come, each with an IKE identity of its own, or one that means nothing.
+        remote_id.or_else(|| Some(Identity::KeyId(Vec::new())))
+    } else {
+        if remote_address == Some(None) {
+            let why = ": a peer with any address is known by its identity alone";
+            section.missing("remote-id", why);
+        } else if !other_addresses.is_empty() {
+            section.missing("remote-id", ": no one of the addresses is who the peer is");
         }
-        Some(_) | None => {
-            if remote_address == Some(None) {
-                let why = ": a peer with any address is known by its identity alone";
-                section.missing("remote-id", why);
-            } else if !other_addresses.is_empty() {
-                section.missing("remote-id", ": no one of the addresses is who the peer is");
-            }
-            remote_id
-        }
+        remote_id
     };
     if remote_address == Some(None)
         && let Some(Authentication { local: LocalAuth::Eap(_), remote, .. }) = &authentication

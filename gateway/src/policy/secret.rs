@@ -47,11 +47,11 @@ pub(super) fn read_psk(path: &Path, name: &str) -> Result<(Secret, Option<Fault>
     let warning = match secret.expose().len() {
         0 => {
             return Err(Fault::new(format!("{name:?} is empty"))
-                .hint("make a key with `openssl rand -base64 32`"));
+                .hint("make a key with `openssl rand -hex 32`"));
         }
         length if length < GUESSABLE => Some(
             Fault::new(format!("the key in {name:?} has {length} octets and can be guessed"))
-                .hint("make one with `openssl rand -base64 32`"),
+                .hint("make one with `openssl rand -hex 32`"),
         ),
         _ => None,
     };

@@ -352,7 +352,7 @@ fn peers_without_rules_and_short_keys_are_warned_of() {
         [
             format!("{path}:2:7: peer.p: no rule names this peer, so nothing is protected with it"),
             format!(
-                "{path}:5:12: peer.p.psk-file: the key in \"short.psk\" has 3 octets and can be guessed: make one with `openssl rand -base64 32`"
+                "{path}:5:12: peer.p.psk-file: the key in \"short.psk\" has 3 octets and can be guessed: make one with `openssl rand -hex 32`"
             ),
         ]
     );
