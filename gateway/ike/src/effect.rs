@@ -30,6 +30,13 @@ pub(crate) enum Effect {
         /// Why, if it was a failure.
         error: Option<String>,
     },
+    /// Nothing comes of a Child SA that was asked for a rule, which is another one by now.
+    RuleChanged {
+        /// The rule.
+        rule: RuleName,
+        /// The acquire that asked for it.
+        acquire_seq: Option<u32>,
+    },
     /// A rule has got its SA.
     RuleServed {
         /// The rule.

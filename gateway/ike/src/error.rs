@@ -142,6 +142,9 @@ pub enum Error {
     /// The peer agreed to a Child SA and deleted it before its answer was here.
     #[error("the peer has deleted it before its answer came")]
     DeletedBefore,
+    /// The policies want something else by the time the peer agrees to a Child SA.
+    #[error("the rule has changed before the answer came")]
+    RuleChanged,
     /// The peer's answer breaks the protocol in a way of its own.
     #[error("bad answer: {0}")]
     BadAnswer(&'static str),
@@ -332,6 +335,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         }
         Error::Refused(_)
         | Error::DeletedBefore
+        | Error::RuleChanged
         | Error::BadAnswer(_)
         | Error::Configuration(_)
         | Error::FollowUpTimeout => None,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use gateway_wire::{HashAlgorithm, Identification};
 
-use crate::config::{Action, PeerConfig, PeerName, PolicySet, Protect, RemoteAuth, Rule};
+use crate::config::{PeerConfig, PeerName, PolicySet, Protect, RemoteAuth, Rule};
 use crate::identity::IdentityKey;
 use crate::ike_sa::Wanted;
 use crate::io::Path;
@@ -110,7 +110,7 @@ impl Policies {
         }
         let mut rules = BTreeMap::<PeerName, Vec<Arc<Rule>>>::new();
         for rule in set.rules.values() {
-            if let Action::Protect(protect) = &rule.action {
+            if let Some(protect) = rule.protect() {
                 rules.entry(PeerName::clone(&protect.peer)).or_default().push(Arc::clone(rule));
             }
         }
@@ -176,14 +176,39 @@ impl Policies {
 
     /// The rules that protect traffic with a peer.
     pub(crate) fn rules_of(&self, peer: &PeerName) -> impl Iterator<Item = (&Arc<Rule>, &Protect)> {
-        self.rules.get(peer).into_iter().flatten().filter_map(|rule| match &rule.action {
-            Action::Protect(protect) => Some((rule, protect)),
-            Action::Bypass | Action::Discard => None,
-        })
+        let rules = self.rules.get(peer).into_iter().flatten();
+        rules.filter_map(|rule| Some((rule, rule.protect()?)))
     }
 }
 
 impl PolicySet {
+    /// Whether a Child SA made for `before` is still what the policies want. When it starts and how
+    /// long it lives concern only its successor.
+    pub(crate) fn still_wants(&self, before: &Rule, is_quantum_safe: bool) -> bool {
+        let Some(now) = self.rules.get(&before.name) else { return false };
+        let traffic = |r: &Rule| {
+            (
+                r.local.clone(),
+                r.assigned,
+                r.remote.clone(),
+                r.protocol,
+                r.local_ports.clone(),
+                r.remote_ports.clone(),
+                r.priority,
+            )
+        };
+        match (before.protect(), now.protect()) {
+            (Some(b), Some(n)) => {
+                traffic(before) == traffic(now)
+                    && b.peer == n.peer
+                    && b.mode == n.mode
+                    && b.proposals == n.proposals
+                    && (is_quantum_safe || !n.quantum_safe)
+            }
+            _ => false,
+        }
+    }
+
     /// The peers that may come to show a certificate of which we do not ask for all authorities,
     /// each with how many, since CERTREQ has no room for them (RFC 7296 3.7). What others need that
     /// may be at the same place comes before them.

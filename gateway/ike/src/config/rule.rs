@@ -48,6 +48,15 @@ impl Rule {
     /// policies.
     pub const MAX_PAIRS: usize = 64;
 
+    /// What protects its traffic; `None` if it bypasses or discards.
+    #[must_use]
+    pub const fn protect(&self) -> Option<&Protect> {
+        match &self.action {
+            Action::Protect(protect) => Some(protect),
+            Action::Bypass | Action::Discard => None,
+        }
+    }
+
     /// Every pair of a local and a remote prefix of the same family.
     pub fn prefix_pairs(&self) -> impl Iterator<Item = (IpNet, IpNet)> + '_ {
         self.local.iter().flat_map(move |l| {

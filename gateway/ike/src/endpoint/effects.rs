@@ -32,6 +32,9 @@ impl Endpoint {
                 }
             }
             Effect::RuleLost { rule, error } => self.rule_lost(now, &rule, error),
+            Effect::RuleChanged { rule, acquire_seq } => {
+                self.start_rule(now, &rule, acquire_seq);
+            }
             Effect::RuleServed { rule } => {
                 self.rules.served(&rule);
             }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::Endpoint;
-use crate::config::{Action, PeerName, RuleName, Start};
+use crate::config::{PeerName, RuleName, Start};
 use crate::ike_sa::{IkeSa, Job, Wish};
 use crate::io::IkeSaId;
 use crate::time::after;
@@ -118,7 +118,7 @@ impl Endpoint {
             return false;
         }
         let Some(rule) = self.shared.policies.rules.get(name) else { return false };
-        let Action::Protect(protect) = &rule.action else { return false };
+        let Some(protect) = rule.protect() else { return false };
         if protect.start == Start::Respond {
             return false;
         }
@@ -153,10 +153,8 @@ impl Endpoint {
 
     /// A rule has lost its Child SA, or did not get one. One that is always up is tried again.
     pub(super) fn rule_lost(&mut self, now: Instant, name: &RuleName, error: Option<String>) {
-        let always =
-            self.shared.policies.rules.get(name).is_some_and(
-                |r| matches!(&r.action, Action::Protect(p) if p.start == Start::Always),
-            );
+        let protect = self.shared.policies.rules.get(name).and_then(|rule| rule.protect());
+        let always = protect.is_some_and(|protect| protect.start == Start::Always);
         self.rules.lost(name, error, (always && !self.shutting_down).then_some(now));
     }
 }

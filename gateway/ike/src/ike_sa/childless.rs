@@ -66,10 +66,7 @@ impl IkeSa {
         while let Some(job) = self.jobs.pop_front() {
             let Job::CreateChild(wish) = job else { continue };
             let again = childless.then(|| wish.clone());
-            let Some(offer) = ChildOffer::new(shared, (self.id, self.user.as_ref()), None, wish)?
-            else {
-                continue;
-            };
+            let Some(offer) = ChildOffer::new(shared, self, None, wish)? else { continue };
             let Some(wish) = again else { return Ok(Some(offer)) };
             // It is offered when the addresses are known that the peer may assign.
             shared.release_spi(offer.spi);

@@ -69,10 +69,7 @@ impl IkeSa {
         }
         let group_of_ike_sa = established.channel.suite.group;
         let ours = Some(self.assignment.lease);
-        let Some(offer) = ChildOffer::new(shared, (self.id, self.user.as_ref()), ours, wish)?
-        else {
-            return Ok(());
-        };
+        let Some(offer) = ChildOffer::new(shared, self, ours, wish)? else { return Ok(()) };
         if offer.protect.quantum_safe && !established.channel.is_quantum_safe() {
             // What the peer would agree to would have to be deleted at once.
             let error = Error::NotQuantumSafe(established.channel.suite);

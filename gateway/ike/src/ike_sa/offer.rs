@@ -9,10 +9,10 @@ use super::child::Narrowed;
 use super::jobs::{Current, Wish};
 use super::{IkeSa, State, notify};
 use crate::algorithms::Group;
-use crate::config::{Action, Mode, Protect, Rule, RuleName, UserName};
+use crate::config::{Mode, Protect, Rule, RuleName};
 use crate::counters::Counter;
 use crate::error::Error;
-use crate::io::{ChildId, IkeSaId, Selector};
+use crate::io::{ChildId, Selector};
 use crate::leases::Lease;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
@@ -87,22 +87,24 @@ pub(super) const fn behind_nat() -> Error {
 }
 
 impl ChildOffer {
-    /// An offer for a rule as it is *now*; `None` when there is no such rule any more. `ours`: the
-    /// addresses that we are assigned; `None`: we are about to ask.
+    /// An offer for a rule as it is *now*; `None` when there is no such rule any more, or it is one
+    /// with another peer. `ours`: the addresses that we are assigned; `None`: we are about to ask.
     pub(super) fn new(
         shared: &mut Shared,
-        (owner, user): (IkeSaId, Option<&UserName>),
+        sa: &IkeSa,
         ours: Option<Lease>,
         wish: Wish,
     ) -> Result<Option<Self>, Error> {
         let Some(rule) = shared.policies.rules.get(&wish.rule).cloned() else { return Ok(None) };
-        let Action::Protect(protect) = rule.action.clone() else { return Ok(None) };
-        let (local, remote) = shared.selectors(&rule, user, ours);
+        let with_peer =
+            |protect: &&Protect| sa.peer.as_ref().is_some_and(|p| p.name == protect.peer);
+        let Some(protect) = rule.protect().filter(with_peer).cloned() else { return Ok(None) };
+        let (local, remote) = shared.selectors(&rule, sa.user.as_ref(), ours);
         if local.is_empty() || remote.is_empty() {
             return Ok(None); // One of us has no address of the rule's.
         }
         let id = shared.child_id();
-        let spi = shared.child_spi(owner, id)?;
+        let spi = shared.child_spi(sa.id, id)?;
         Ok(Some(Self {
             wish,
             rule,

@@ -6,6 +6,7 @@ mod agreement;
 mod expected;
 mod installation;
 mod life;
+mod reload;
 mod unprotected;
 
 use std::net::IpAddr;

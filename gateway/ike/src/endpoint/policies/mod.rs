@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Endpoint;
-use crate::config::{
-    Action, PeerConfig, PeerName, PolicySet, Protect, Rule, RuleName, Start, UserName,
-};
+use crate::config::{PeerConfig, PeerName, PolicySet, Rule, RuleName, Start, UserName};
 use crate::event::EventKind;
 use crate::ike_sa::{IkeSa, Job};
 use crate::io::{ChildId, IkeSaId, KernelCommand, TrapSpec};
@@ -68,15 +66,8 @@ impl PolicyDelta {
     }
 }
 
-fn protect_of(rule: &Rule) -> Option<&Protect> {
-    match &rule.action {
-        Action::Protect(protect) => Some(protect),
-        Action::Bypass | Action::Discard => None,
-    }
-}
-
 fn peer_of(rule: &Rule) -> Option<&PeerName> {
-    protect_of(rule).map(|p| &p.peer)
+    rule.protect().map(|p| &p.peer)
 }
 
 impl Endpoint {
@@ -116,7 +107,7 @@ impl Endpoint {
             let always = new
                 .rules
                 .get(name)
-                .and_then(|r| protect_of(r))
+                .and_then(|r| r.protect())
                 .is_some_and(|p| p.start == Start::Always);
             if always {
                 self.start_rule(now, name, None);
@@ -147,7 +138,7 @@ impl Endpoint {
         let mut stale: Vec<(IkeSaId, ChildId)> = Vec::new();
         for sa in self.sas.values() {
             let is_quantum_safe = sa.is_quantum_safe() == Some(true);
-            let outdated = sa.children().filter(|c| !still_serves(&c.rule, new, is_quantum_safe));
+            let outdated = sa.children().filter(|c| !new.still_wants(&c.rule, is_quantum_safe));
             stale.extend(outdated.map(|c| (sa.id, c.id)));
         }
         for (id, child) in stale {
@@ -182,7 +173,7 @@ impl Endpoint {
     }
 
     fn install_trap(&mut self, rule: &Rule, policies: &PolicySet) {
-        let Some(protect) = protect_of(rule) else {
+        let Some(protect) = rule.protect() else {
             // It may have been a protecting rule before.
             if let Some(reqid) = self.shared.reqids.take(&rule.name) {
                 self.remove_trap(&rule.name, reqid);
@@ -217,33 +208,6 @@ impl Endpoint {
     fn remove_trap(&mut self, name: &RuleName, reqid: u32) {
         let words = format!("removing the policies of rule {name}");
         self.shared.command(Owner::Endpoint(words), KernelCommand::RemoveTrap { reqid });
-    }
-}
-
-/// Whether a Child SA made for `before` is still what the policies want. When it starts and how
-/// long it lives concern only its successor.
-fn still_serves(before: &Rule, policies: &PolicySet, is_quantum_safe: bool) -> bool {
-    let Some(now) = policies.rules.get(&before.name) else { return false };
-    let traffic = |r: &Rule| {
-        (
-            r.local.clone(),
-            r.assigned,
-            r.remote.clone(),
-            r.protocol,
-            r.local_ports.clone(),
-            r.remote_ports.clone(),
-            r.priority,
-        )
-    };
-    match (protect_of(before), protect_of(now)) {
-        (Some(b), Some(n)) => {
-            traffic(before) == traffic(now)
-                && b.peer == n.peer
-                && b.mode == n.mode
-                && b.proposals == n.proposals
-                && (is_quantum_safe || !n.quantum_safe)
-        }
-        _ => false,
     }
 }
 

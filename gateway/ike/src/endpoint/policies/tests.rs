@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{LocalAuth, PeerConfig, Secret};
+use crate::config::{Action, LocalAuth, Secret};
 use crate::testing::{Faults, Simulation, peer, policies, protect};
 
 /// A peer: its key, and whether its address is known.

@@ -159,6 +159,11 @@ impl IkeSa {
             (Some(child), Err(error)) => self.offer_failed(now, shared, child, error),
             (None, Err(error)) => self.childless_answer_failed(now, shared, error),
         }
+        // A reload leaves alone what does not stand yet.
+        let is_needed = shared.policies.rules_of(&peer.peer().name).next().is_some();
+        if !is_needed && self.is_established() {
+            self.add_job(now, shared, Job::DeleteIke { reason: "no rule needs it" });
+        }
         self.next_job(now, shared);
     }
 

@@ -18,7 +18,7 @@ use super::offer::{ChildAnswer, ChildOffer};
 use super::switch::Poll;
 use super::{IkeSa, Job, State, Wish};
 use crate::algorithms::{ChildKeyExchange, EspSuite};
-use crate::config::{Action, ChildLifetime, Mode, PeerName, Protect, Rule};
+use crate::config::{Action, ChildLifetime, Mode, PeerName, Protect, Rule, RuleName};
 use crate::counters::Counter;
 use crate::effect::Effect;
 use crate::error::Error;
@@ -235,6 +235,9 @@ impl IkeSa {
         }
         if offer.is_deleted(&answer) {
             return self.offer_failed(now, shared, offer, Error::DeletedBefore);
+        }
+        if !shared.policies.still_wants(&offer.rule, established.channel.is_quantum_safe()) {
+            return self.offer_failed(now, shared, offer, Error::RuleChanged);
         }
         let keys = agreed.child_keys(&established.channel, answer.choice.suite);
         let terms = Terms {
@@ -504,9 +507,13 @@ impl IkeSa {
         error: Error,
     ) {
         shared.release_spi(offer.spi);
-        let replaces = offer.wish.replaces;
+        let Wish { rule, replaces, acquire_seq, .. } = offer.wish;
+        let changed = shared.policies.rules.get(&rule).is_some_and(|now| *now != offer.rule);
         // A Child SA that should be replaced still serves its rule.
-        self.child_failed(shared, Some(offer.wish.rule), replaces.is_some(), error);
+        self.child_failed(shared, Some(RuleName::clone(&rule)), replaces.is_some(), error);
+        if changed && replaces.is_none() {
+            shared.effects.push(Effect::RuleChanged { rule, acquire_seq });
+        }
         self.rekey_failed(now, shared, replaces);
     }
 }

@@ -246,9 +246,10 @@ impl IkeSa {
     ) -> Result<(Value, Option<Link>), Error> {
         if let TheirGoal::Child(terms) = &*goal {
             // What it was begun for may be gone meanwhile, here or by the peer itself.
-            let rule = shared.policies.rules.get(&terms.rule.name);
+            let is_quantum_safe = self.is_quantum_safe() == Some(true);
+            let is_wanted = shared.policies.still_wants(&terms.rule, is_quantum_safe);
             let old = |old| self.children().any(|c| c.id == old && c.is_live());
-            if rule != Some(&terms.rule) || !terms.replaces.is_none_or(old) {
+            if !is_wanted || !terms.replaces.is_none_or(old) {
                 return Err(Error::StateNotFound);
             }
         }
