@@ -121,8 +121,9 @@ fn libreswan_that_answered_and_was_killed_is_reached_anew_and_takes_us_again() -
     crash::of_server_and_ours(&topology, || Libreswan::start(&topology.server.gateway, &theirs))
 }
 
-/// How long everything is on its way while both ask.
-const SLOW: Duration = Duration::from_secs(2);
+/// How long everything is on its way while both ask: longer than it takes a slow machine to see that
+/// we have asked and to tell libreswan to.
+const SLOW: Duration = Duration::from_secs(6);
 
 /// Both ends replace the Child SA at once: we by time, on a slow wire, and libreswan before it hears
 /// of it. It compares no nonces and would keep both successors. If its own is the one to go, we wait
@@ -136,7 +137,7 @@ fn libreswan_and_we_rekey_a_child_sa_at_once_and_one_is_left() -> Result {
     let theirs = Connection::of_server(&topology, V4).known(&topology, V4);
     let server = Libreswan::start(&topology.server.gateway, &theirs)?;
     let ours = Policy {
-        settings: "retransmit-initial = \"200ms\"\nretransmit-tries = 5".to_owned(),
+        settings: "retransmit-initial = \"200ms\"\nretransmit-tries = 8".to_owned(),
         ..Policy::of_client(&topology, V4, V4).with_rules(|rule| {
             rule.start = "always";
             rule.lifetime = Some("14s".to_owned());

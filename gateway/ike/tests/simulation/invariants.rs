@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 use gateway_ike::Input;
 use gateway_ike::counters::Counter;
 use gateway_ike::io::Path;
-use gateway_ike::testing::Simulation;
+use gateway_ike::testing::{Faults, Simulation};
 use gateway_wire::{ExchangeType, Header, PayloadType};
 
-use crate::STRANGER;
 use crate::plan::Plan;
+use crate::{STRANGER, heap};
 
 /// IKE SAs at one end, with what is left of old ones.
 const MOST_IKE_SAS: usize = 64;
 /// Messages of one end in a second, in however many fragments: no storm.
 const MOST_MESSAGES: usize = 60;
 const SECOND: Duration = Duration::from_secs(1);
+/// Octets of the heap that both ends may keep when all is over: the room of queues that have become
+/// empty, that of outputs above all. That no table has an entry left they say themselves.
+const SLACK: usize = 64 * 1024;
 
 /// What is known of a run so far.
 #[derive(Debug, Default)]
@@ -130,4 +133,24 @@ pub(crate) fn over(plan: &Plan, simulation: &mut Simulation) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// When all is over both ends hold no more memory than two that have seen nothing.
+pub(crate) fn forgotten(plan: &Plan, simulation: &mut Simulation) -> Result<(), String> {
+    let used = held(simulation);
+    let mut fresh = plan.begin(Faults::default());
+    fresh.wind_up()?;
+    let fresh = held(&mut fresh);
+    if used > fresh + SLACK {
+        return Err(format!("{used} octets are left where {fresh} were"));
+    }
+    Ok(())
+}
+
+/// Octets that the endpoints held, which are gone with that.
+fn held(simulation: &mut Simulation) -> usize {
+    let nodes = simulation.nodes.drain(..).map(|node| node.endpoint).collect::<Vec<_>>();
+    let before = heap::in_use();
+    drop(nodes);
+    before.wrapping_sub(heap::in_use())
 }

@@ -14,6 +14,13 @@
 #[expect(dead_code, reason = "It issues certificates of every kind, for other tests too.")]
 mod certificates;
 mod found;
+#[expect(
+    unsafe_code,
+    unreachable_pub,
+    reason = "An allocator is unsafe. The fuzz targets have it too, as a library."
+)]
+#[path = "../../benches/common/heap.rs"]
+mod heap;
 mod invariants;
 mod operations;
 mod plan;
@@ -29,6 +36,9 @@ use gateway_ike::config::{Action, EndpointConfig, PeerConfig, Ppk, Secret, Start
 use gateway_ike::counters::Counter;
 use gateway_ike::io::KernelEvent;
 use gateway_ike::testing::{Faults, NodeId, SeededRandom, Simulation, peer, policies, protect};
+
+#[global_allocator]
+static ALLOCATOR: heap::Counting = heap::Counting;
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));

@@ -352,7 +352,8 @@ impl Run {
             self.operate()?;
         }
         self.come_to_rest()?;
-        invariants::over(&self.plan, &mut self.simulation)
+        invariants::over(&self.plan, &mut self.simulation)?;
+        invariants::forgotten(&self.plan, &mut self.simulation)
     }
 }
 
