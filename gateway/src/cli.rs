@@ -7,7 +7,7 @@ use clap_mangen::Man;
 
 use crate::control::DEFAULT_SOCKET;
 use crate::log;
-use crate::policy::DEFAULT_PIN_DIR;
+use crate::policy::{DEFAULT_PIN_DIR, DEFAULT_STATE_DIR};
 
 /// How the program ends.
 pub mod exit {
@@ -30,12 +30,33 @@ Exit status:
 
 const EXAMPLES: &str = "\
 Examples:
-  gateway check /etc/gateway/policies          is everything in the files right?
-  gateway run --policies /etc/gateway/policies protect what the files select
-  kill -HUP $(pidof gateway)                   load the files again
-  gateway status                               who is connected, what flows, what went wrong
+  gateway check /etc/gateway/policies           is all in the files right?
+  gateway run --policies /etc/gateway/policies  protect what the files select
+  kill -HUP $(pidof gateway)                    load the files again
+  gateway status                                who is connected, what failed
   gateway status --json | jq .ike_sas
-  gateway trace --drops                        which packets are dropped, and why";
+  gateway trace --drops                         what is dropped, and why";
+
+/// What the gateway reads and leaves, and the key of `[gateway]` that puts it elsewhere.
+const FILES: &[(&str, &str)] = &[
+    (
+        "/etc/gateway/policies/*.toml",
+        "The policy files, if `--policies` names that directory. Files that they name lie there too.",
+    ),
+    (
+        DEFAULT_SOCKET,
+        "The control socket, on which `gateway status` asks; root's alone. Key `control-socket`.",
+    ),
+    (
+        DEFAULT_PIN_DIR,
+        "eBPF programs, links and maps, pinned on bpffs: they outlive the gateway. Key `pin-dir`.",
+    ),
+    (DEFAULT_STATE_DIR, "The secret by which peers learn at once of a crash. Key `state-dir`."),
+    (
+        "/run/gateway/resolv.conf",
+        "The name servers that peers tell, if the key `resolv-conf` names such a file.",
+    ),
+];
 
 /// IPsec gateway: IKEv2 with an eBPF data path
 #[derive(Debug, Parser)]
@@ -86,90 +107,96 @@ pub enum Command {
 
 const RUN_HELP: &str = "\
 Signals:
-  SIGHUP           load the policy files again; with an error in them nothing changes
+  SIGHUP           load the policy files again; with an error nothing changes
   SIGTERM, SIGINT  delete all SAs and end; a second one ends at once
 
-What the policies protect stays blocked when the gateway ends: the eBPF guard is pinned.
+What the policies protect stays blocked when the gateway ends: the eBPF guard is
+pinned.
 
 Examples:
   gateway run --policies /etc/gateway/policies
   gateway run --policies ./policies --log debug
-  gateway run --policies ./policies --log info,gateway_ike=debug --log-format json
+  gateway run -p ./policies --log info,gateway_ike=debug --log-format json
 
-Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot start or go on, 2 for a mistake on the
-command line.";
+Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot start or go on, 2 for a
+mistake on the command line.";
 
 const CHECK_HELP: &str = "\
 Examples:
   gateway check ./policies
   gateway check --json ./policies | jq -r '.errors[].message'
 
-Exit status: 0 if the files can be loaded, 1 if there are errors, 2 for a mistake on the command
-line.";
+Exit status: 0 if the files can be loaded, 1 if there are errors, 2 for a
+mistake on the command line.";
 
 const STATUS_HELP: &str = "\
 Examples:
   gateway status
   gateway status --json | jq '.ike_sas[] | {peer, state}'
 
-Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on the command line,
-3 if there is none.";
+Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on
+the command line, 3 if there is none.";
 
 const TRACE_HELP: &str = "\
-Each line is a decision of the eBPF programs: when, on which CPU, interface and hook, the verdict, the
-counter that was raised, the rule, the peer, the SPI, and the packet. XDP shows it as it is after the
-decision. ESP of known SAs that just passes is shown as `passed`. Several of --peer, --rule and --spi
-show what any of them names. A guard without a gateway can be traced too, but not by names.
+Each line is a decision of the eBPF programs: when, on which CPU, interface and
+hook, the verdict, the counter that was raised, the rule, the peer, the SPI, and
+the packet. XDP shows it as it is after the decision. ESP of known SAs that just
+passes is shown as `passed`. Several of --peer, --rule and --spi show what any
+of them names. A guard without a gateway can be traced too, but not by names.
 
-What is above --rate, or faster than it can be shown, is counted, and said at the end.
+What is above --rate, or faster than it can be shown, is counted, and said at
+the end.
 
 Examples:
-  gateway trace                                everything that is decided
-  gateway trace --drops                        what is dropped
-  gateway trace --peer berlin --count 20       the next 20 packets to and from a peer
+  gateway trace                            everything that is decided
+  gateway trace --drops                    what is dropped
+  gateway trace --peer berlin --count 20   the next 20 packets of a peer
   gateway trace --reason ingress_clear --json | jq -r .source
   gateway trace --spi c0ffee01 --write trace.pcapng
-  gateway trace --peer berlin --write trace.pcapng --keys .   and esp_sa to decrypt it with
+  gateway trace --write trace.pcapng --keys .  and esp_sa to decrypt it with
 
-Exit status: 0 after an interrupt or --count decisions, 1 when there is nothing to trace or it cannot
-go on, 2 for a mistake on the command line.";
+Exit status: 0 after an interrupt or --count decisions, 1 when there is nothing
+to trace or it cannot go on, 2 for a mistake on the command line.";
 
 const MTU_HELP: &str = "\
-For each Child SA the MTU of the underlay by which the peer is reached, what encryption adds, and
-what is left. The routes to what is protected have that MTU: local TCP and UDP, and what is
-forwarded, get it by ICMP and ICMPv6 where a packet is too large. A smaller MTU on the way to the peer is
-not known here.
+For each Child SA the MTU of the underlay by which the peer is reached, what
+encryption adds, and what is left. The routes to what is protected have that
+MTU: local TCP and UDP, and what is forwarded, get it by ICMP and ICMPv6 where a
+packet is too large. A smaller MTU on the way to the peer is not known here.
 
 Examples:
   gateway mtu
   gateway mtu --json | jq '.[] | {rule, mtu, mss_v4}'
 
-Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on the command line,
-3 if there is none.";
+Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on
+the command line, 3 if there is none.";
 
 const GUARD_HELP: &str = "\
-The eBPF guard is attached to the interfaces of `interfaces` in the policy files, or, where they name
-none, to all that are hardware. It stays when the command ends. At boot this closes the time until the
-gateway has started, and all the time if it cannot: deploy/gateway-guard.service does that. The gateway
-then keeps the guard on its underlay only. Where a gateway runs already nothing is done.
+The eBPF guard is attached to the interfaces of `interfaces` in the policy
+files, or, where they name none, to all that are hardware. It stays when the
+command ends. At boot this closes the time until the gateway has started, and
+all the time if it cannot: deploy/gateway-guard.service does that. The gateway
+then keeps the guard on its underlay only. Where a gateway runs already nothing
+is done.
 
 Examples:
   gateway guard --policies /etc/gateway/policies
   gateway unguard                              lifts it again
 
-Exit status: 0 if all these interfaces are guarded, 1 if one or all are not, 2 for a mistake on the
-command line.";
+Exit status: 0 if all these interfaces are guarded, 1 if one or all are not, 2
+for a mistake on the command line.";
 
 const UNGUARD_HELP: &str = "\
-What the policies protected passes in the clear from then on. SAs and policies in the kernel are not
-touched: the gateway takes its own away when it ends in good order or starts again.
+What the policies protected passes in the clear from then on. SAs and policies
+in the kernel are not touched: the gateway takes its own away when it ends in
+good order or starts again.
 
 Examples:
   systemctl disable --now gateway gateway-guard && gateway unguard
   gateway unguard --pin-dir /sys/fs/bpf/gateway-test
 
-Exit status: 0 if there is no guard (any more), 1 if a gateway is running or the guard cannot be
-removed, 2 for a mistake on the command line.";
+Exit status: 0 if there is no guard (any more), 1 if a gateway is running or the
+guard cannot be removed, 2 for a mistake on the command line.";
 
 /// Arguments of `gateway run`.
 #[derive(Debug, Args)]
@@ -314,8 +341,23 @@ pub fn manual() -> std::io::Result<Vec<u8>> {
         page.extend_from_slice(section.as_bytes());
         page.extend_from_slice(verbatim(".SS DETAILS", sub).as_bytes());
     }
+    page.extend_from_slice(files().as_bytes());
     page.extend_from_slice(verbatim(".SH \"EXAMPLES AND EXIT STATUS\"", &command).as_bytes());
     Ok(page)
+}
+
+/// The section about files.
+fn files() -> String {
+    let mut section = String::from(".SH FILES\n");
+    for (path, what) in FILES {
+        section.push_str(&format!(".TP\n.I {}\n{}\n", escaped(path), escaped(what)));
+    }
+    section
+}
+
+/// A line of text in troff.
+fn escaped(line: &str) -> String {
+    line.replace('\\', "\\e").replace('-', "\\-")
 }
 
 /// What follows the options in the help, line by line as it stands there.
@@ -327,7 +369,7 @@ fn verbatim(heading: &str, command: &clap::Command) -> String {
     for line in text.lines() {
         // `\&` keeps a leading dot or quote from being a request.
         section.push_str("\\&");
-        section.push_str(&line.replace('\\', "\\e").replace('-', "\\-"));
+        section.push_str(&escaped(line));
         section.push('\n');
     }
     section.push_str(".fi\n");
@@ -398,6 +440,27 @@ mod tests {
             assert!(help.contains("Examples:") && help.contains("Exit status:"), "{help}");
         }
         assert!(!help.contains("troff"), "the manual's command is hidden");
+    }
+
+    #[test]
+    fn what_follows_the_options_fits_into_eighty_columns() {
+        let command = Cli::command();
+        for command in [&command].into_iter().chain(command.get_subcommands()) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+            assert_eq!(long, Vec::<&str>::new(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn the_manual_names_the_files() {
+        let page = String::from_utf8(manual().unwrap()).unwrap();
+        let (_, files) = page.split_once(".SH FILES\n").unwrap();
+        let settings = crate::policy::Settings::default();
+        let places = [settings.control_socket, settings.pin_dir, settings.state_dir];
+        for place in places.iter().map(|path| path.display().to_string()) {
+            assert!(files.contains(&format!(".I {place}\n")), "{place} in\n{files}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_in_result, clippy::unwrap_used, reason = "this is test code")]
 
 use caps::{CapSet, Capability};
+use gateway::complaints::Complaints;
 use gateway::kernel::{KernelConfig, KernelSetupError, LinuxKernel, probe};
 use gateway_ike::config::PolicySet;
 use gateway_tests::error::Result;
@@ -12,7 +13,7 @@ use gateway_tests::requirements::{Requirement, met};
 /// Tries to set the kernel up in the calling thread's namespace.
 fn open(config: KernelConfig) -> core::result::Result<(), KernelSetupError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(LinuxKernel::open(config, &PolicySet::default())).map(drop)
+    runtime.block_on(LinuxKernel::open(config, &PolicySet::default(), Complaints::new(5))).map(drop)
 }
 
 fn config(interfaces: &[&str]) -> KernelConfig {

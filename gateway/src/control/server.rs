@@ -17,6 +17,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{Request, Response};
+use crate::clock;
+use crate::complaints::Complaints;
 
 /// Octets of the longest request.
 const LINE_LIMIT: u64 = 4096;
@@ -76,11 +78,11 @@ pub struct Server {
 impl Server {
     /// Opens the socket, with mode 0600, and begins to accept clients; to be called within a
     /// runtime. The directory is made where there is none. The socket of a daemon that has died
-    /// is replaced.
+    /// is replaced. `complaints`: the rate of log lines about clients that cannot be accepted.
     ///
     /// # Errors
     /// [`BindError`]: a daemon is alive there, or the system refuses.
-    pub fn bind(path: &Path) -> Result<Self, BindError> {
+    pub fn bind(path: &Path, complaints: Complaints) -> Result<Self, BindError> {
         let failed = |what| move |source| BindError::System { what, path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
             DirBuilder::new()
@@ -102,7 +104,7 @@ impl Server {
         let listener = UnixListener::from_std(socket.into()).map_err(failed("listen on"))?;
         let (sender, calls) = mpsc::channel(CLIENT_LIMIT);
         let refused = Arc::default();
-        let accepting = tokio::spawn(accept(listener, sender, Arc::clone(&refused)));
+        let accepting = tokio::spawn(accept(listener, sender, Arc::clone(&refused), complaints));
         Ok(Self { calls, refused, accepting, file })
     }
 
@@ -172,14 +174,21 @@ fn make_way(path: &Path) -> Result<(), BindError> {
     }
 }
 
-async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>, refused: Arc<AtomicU64>) {
+async fn accept(
+    listener: UnixListener,
+    calls: mpsc::Sender<Call>,
+    refused: Arc<AtomicU64>,
+    complaints: Complaints,
+) {
     let clients = Arc::new(Semaphore::new(CLIENT_LIMIT));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: it passes, and must not become a busy loop.
-                tracing::warn!(%error, "Cannot accept a control client");
+                if complaints.take(clock::now()) {
+                    tracing::warn!(%error, "Cannot accept a control client");
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }

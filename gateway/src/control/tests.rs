@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::complaints::Complaints;
 
 /// A server, in a thread of its own, that answers each request with a report.
 struct Running {
@@ -25,7 +26,7 @@ fn start(directory: &Path) -> Running {
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut server = Server::bind(&bind).unwrap();
+            let mut server = Server::bind(&bind, Complaints::new(5)).unwrap();
             ready.send(()).unwrap();
             let answering = async {
                 while let Some(call) = server.next().await {
@@ -164,11 +165,11 @@ fn the_socket_is_for_its_owner_only_and_goes_with_the_server() {
 async fn a_living_daemon_is_not_pushed_aside() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
-    let first = Server::bind(&path).unwrap();
-    let error = Server::bind(&path).unwrap_err();
+    let first = Server::bind(&path, Complaints::new(5)).unwrap();
+    let error = Server::bind(&path, Complaints::new(5)).unwrap_err();
     assert!(error.to_string().starts_with("another gateway is running"), "{error}");
     drop(first);
-    drop(Server::bind(&path).unwrap());
+    drop(Server::bind(&path, Complaints::new(5)).unwrap());
 }
 
 #[tokio::test]
@@ -177,7 +178,7 @@ async fn the_socket_of_a_dead_daemon_is_replaced() {
     let path = directory.path().join("s");
     drop(UnixListener::bind(&path).unwrap()); // leaves its file
     assert!(path.exists());
-    drop(Server::bind(&path).unwrap());
+    drop(Server::bind(&path, Complaints::new(5)).unwrap());
     assert!(!path.exists());
 }
 
@@ -186,7 +187,7 @@ async fn a_file_in_the_way_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     std::fs::write(&path, "precious").unwrap();
-    let error = Server::bind(&path).unwrap_err();
+    let error = Server::bind(&path, Complaints::new(5)).unwrap_err();
     assert!(matches!(error, BindError::NotASocket(_)), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }

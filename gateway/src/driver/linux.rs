@@ -63,17 +63,14 @@ impl Kernel for LinuxKernel {
     }
 
     fn rule_counters(&mut self) -> BTreeMap<String, RulePackets> {
-        let counts = self.data_path().rule_counters().unwrap_or_else(|error| {
-            tracing::warn!(%error, "Cannot read the counters of the rules");
-            Vec::new()
-        });
         let names: BTreeMap<u32, String> =
             self.rule_names().map(|(id, name)| (id, name.to_string())).collect();
         let packets = |count: RuleCount| RulePackets {
             outbound: count.outbound.packets,
             refused: count.refused.packets,
         };
-        let named = counts.into_iter().filter_map(|(id, count)| Some((names.get(&id)?, count)));
+        let named =
+            self.rule_counts().into_iter().filter_map(|(id, count)| Some((names.get(&id)?, count)));
         named.map(|(name, count)| (name.clone(), packets(count))).collect()
     }
 

@@ -44,12 +44,12 @@ pub fn run(args: &RunArgs) -> Result<(), RunError> {
 async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     let Loaded { settings, policies, .. } = loaded;
     let signals = signals::listen().map_err(RunError::Runtime)?;
-    let control = Server::bind(&settings.control_socket)?;
     let complaints = Complaints::new(settings.journal.complaint_log_rate);
-    let config = KernelConfig { complaints: complaints.clone(), ..kernel_config(&settings) };
+    let control = Server::bind(&settings.control_socket, complaints.clone())?;
+    let config = kernel_config(&settings);
     let sockets = Sockets::open(Ports::default(), Some(config.own_mark))?;
     let reinjector = Reinjector::open().map_err(OpenError::Raw)?;
-    let (kernel, monitor) = LinuxKernel::open(config, &policies).await?;
+    let (kernel, monitor) = LinuxKernel::open(config, &policies, complaints.clone()).await?;
     tracing::info!(control = %control.path().display(), "Kernel and sockets are set up");
 
     let mut random = Box::new(SystemSource::default());

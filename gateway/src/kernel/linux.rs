@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use gateway_common::RuleCount;
 use gateway_ike::algorithms::EspSuite;
 use gateway_ike::config::{Mode, PolicySet, RuleName};
 use gateway_ike::io::{
@@ -26,6 +27,7 @@ use super::transaction::{
 use super::xfrm::{SaDirection, SaId, Survey, Usage};
 use super::{Capabilities, Monitor};
 use crate::clock;
+use crate::complaints::Complaints;
 
 /// XFRM, BPF maps and routes, joined: every command changes all of them, or none.
 pub struct LinuxKernel {
@@ -98,15 +100,17 @@ impl LinuxKernel {
     /// attaches them. SAs, policies and routes that an earlier run left are removed; those of
     /// others (other `if_id`, other route protocol) are not touched.
     ///
-    /// Must be called in a tokio runtime, by a thread in the right network namespace.
+    /// Must be called in a tokio runtime, by a thread in the right network namespace. `complaints`:
+    /// the rate of log lines about what the kernel refuses.
     ///
     /// # Errors
     /// What is missing or in the way, in words that say what to do.
     pub async fn open(
         config: KernelConfig,
         policies: &PolicySet,
+        complaints: Complaints,
     ) -> Result<(Self, Monitor), KernelSetupError> {
-        setup::open(config, policies).await
+        setup::open(config, policies, complaints).await
     }
 
     pub(super) fn new(
@@ -155,6 +159,16 @@ impl LinuxKernel {
     /// The BPF programs and their counters.
     pub fn data_path(&mut self) -> &mut DataPath {
         &mut self.tables.data_path
+    }
+
+    /// What they counted, by rule.
+    pub fn rule_counts(&self) -> Vec<(u32, RuleCount)> {
+        self.tables.data_path.rule_counters().unwrap_or_else(|error| {
+            if self.tables.complaints.take(clock::now()) {
+                warn!(%error, "Cannot read the counters of the rules");
+            }
+            Vec::new()
+        })
     }
 
     /// The rules by the numbers under which the BPF programs count them.
@@ -407,7 +421,9 @@ impl LinuxKernel {
                 counters.into_iter().map(|c| (c.reason.name().to_owned(), c.packets)).collect()
             }
             Err(error) => {
-                warn!(%error, "Cannot read the counters of the BPF programs");
+                if self.tables.complaints.take(clock::now()) {
+                    warn!(%error, "Cannot read the counters of the BPF programs");
+                }
                 BTreeMap::new()
             }
         }

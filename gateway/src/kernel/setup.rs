@@ -39,8 +39,6 @@ pub struct KernelConfig {
     pub pin_dir: PathBuf,
     /// What the BPF programs log.
     pub bpf_log: LogLevel,
-    /// The rate of log lines about what the kernel refuses.
-    pub complaints: Complaints,
 }
 
 impl Default for KernelConfig {
@@ -53,7 +51,6 @@ impl Default for KernelConfig {
             routes: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
             bpf_log: LogLevel::Off,
-            complaints: Complaints::new(1),
         }
     }
 }
@@ -125,6 +122,7 @@ pub(super) const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn open(
     config: KernelConfig,
     policies: &PolicySet,
+    complaints: Complaints,
 ) -> Result<(LinuxKernel, Monitor), KernelSetupError> {
     if config.interfaces.is_empty() {
         return Err(KernelSetupError::NoInterfaces);
@@ -165,7 +163,6 @@ pub(super) async fn open(
     };
     let (policies, routes) = (Claims::default(), Claims::default());
     let (addresses, xfrm_interface) = (Claims::default(), interface.index);
-    let complaints = config.complaints.clone();
     let mut tables = Tables {
         xfrm,
         network,

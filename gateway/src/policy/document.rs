@@ -300,6 +300,7 @@ impl<'a> Section<'a> {
             Kind::Number(min, max) => (min, max),
             Kind::Text
             | Kind::Time(..)
+            | Kind::Interval
             | Kind::NumberOrText
             | Kind::Flag
             | Kind::Choice(_)
@@ -319,6 +320,7 @@ impl<'a> Section<'a> {
         let (least, most) = match self.kind(key) {
             Kind::Time(least, most) => (least, most),
             Kind::Text
+            | Kind::Interval
             | Kind::Number(..)
             | Kind::NumberOrText
             | Kind::Flag
@@ -419,7 +421,9 @@ fn scalar<'a>(value: &'a DeValue<'_>, kind: Kind) -> Result<Cow<'a, str>, Fault>
     let flag = || value.as_bool().map(|flag| Cow::Owned(flag.to_string()));
     let (found, expected) = match kind {
         Kind::Flag => (flag(), "true or false"),
-        Kind::Text | Kind::Time(..) | Kind::Choice(_) | Kind::List => (text(), "a string"),
+        Kind::Text | Kind::Time(..) | Kind::Interval | Kind::Choice(_) | Kind::List => {
+            (text(), "a string")
+        }
         Kind::Number(..) => (number(), "a whole number"),
         Kind::NumberOrText => (number().or_else(text), "a string or a whole number"),
         Kind::TextOrList => (text(), "a string or a list of strings"),

@@ -31,4 +31,4 @@ mod tests;
 pub use error::{PolicyError, Position};
 pub use load::{Loaded, load};
 pub use schema::schema;
-pub use settings::{DEFAULT_PIN_DIR, EarlyLimits, JournalLimits, Settings};
+pub use settings::{DEFAULT_PIN_DIR, DEFAULT_STATE_DIR, EarlyLimits, JournalLimits, Settings};

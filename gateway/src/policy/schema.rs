@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::Kind::{Choice, Flag, List, Number, NumberOrText, Text, TextOrList, Time};
+use super::keys::Kind::{
+    Choice, Flag, Interval, List, Number, NumberOrText, Text, TextOrList, Time,
+};
 #[cfg(test)]
 use super::keys::MAX_INTEGER;
 use super::keys::Otherwise::{Default, Required, Words};
@@ -44,7 +46,7 @@ fn table(keys: &[Key]) -> Value {
 
 fn property(key: &Key) -> Value {
     let mut property = match key.kind {
-        Text | Time(..) => json!({ "type": "string" }),
+        Text | Time(..) | Interval => json!({ "type": "string" }),
         Number(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
         NumberOrText => json!({ "type": ["string", "integer"] }),
         Flag => json!({ "type": "boolean" }),
@@ -60,6 +62,9 @@ fn property(key: &Key) -> Value {
         let mut description = key.meaning.to_owned();
         if let Time(least, most) = key.kind {
             description += &format!(" From {least} to {most}.");
+        }
+        if matches!(key.kind, Interval) {
+            description += " From 1s to 365d, or 0s.";
         }
         if let Words(words) = key.otherwise {
             description += &format!(" Without it: {words}.");
@@ -84,6 +89,7 @@ pub(super) fn manual(keys: &[Key]) -> String {
         let kind = match key.kind {
             Text => "string".to_owned(),
             Time(least, most) => format!("duration, `\"{least}\"` to `\"{most}\"`"),
+            Interval => "duration, `\"1s\"` to `\"365d\"`, or `\"0s\"`".to_owned(),
             Number(_, max) if max == MAX_INTEGER => "number".to_owned(),
             Number(min, max) => format!("number, {min} to {max}"),
             NumberOrText => "string or number".to_owned(),

@@ -84,6 +84,9 @@ impl Default for EarlyLimits {
 /// Where programs, links and maps are pinned unless the files say otherwise.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/gateway";
 
+/// Where what outlives a restart is kept unless the files say otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/gateway";
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -92,7 +95,7 @@ impl Default for Settings {
             if_id: 71,
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
-            state_dir: PathBuf::from("/var/lib/gateway"),
+            state_dir: PathBuf::from(DEFAULT_STATE_DIR),
             resolv_conf: None,
             journal: JournalLimits::default(),
             early: EarlyLimits::default(),

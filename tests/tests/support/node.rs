@@ -13,6 +13,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use gateway::complaints::Complaints;
 use gateway::kernel::{
     KernelConfig, KernelSetupError, LinkChange, LinuxKernel, Monitor, Notice, bpf,
 };
@@ -91,7 +92,8 @@ impl Node {
         namespace.enter(|| {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let (kernel, monitor) = runtime.block_on(LinuxKernel::open(config, policies))?;
+            let (kernel, monitor) =
+                runtime.block_on(LinuxKernel::open(config, policies, Complaints::new(5)))?;
             Ok(Self { kernel, monitor, runtime, pin_dir })
         })
     }

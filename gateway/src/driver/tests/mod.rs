@@ -68,7 +68,7 @@ impl Gateway {
                     monitor: FakeMonitor(monitor),
                     sockets: Sockets::open(Ports::default(), None).unwrap(),
                     reinjector: Reinjector::open().unwrap(),
-                    control: Server::bind(&path.join("control.sock")).unwrap(),
+                    control: Server::bind(&path.join("control.sock"), Complaints::new(5)).unwrap(),
                     signals: receiver,
                     reload: Reloader::new(&path, loaded.settings),
                     complaints: Complaints::new(5),

@@ -313,14 +313,12 @@ impl DataPath {
         // The kernel waits here until no program runs that has seen the old map
         // (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
         self.generation.set(0, &new, 0).map_err(failed("the rules cannot be put in force"))?;
-        for rule in known.difference(&wanted) {
-            match self.rule_counters.remove(rule) {
-                Err(error) if !is_absent(&error) => {
-                    let error = chain(&error);
-                    warn!(rule, error, "The counter of a rule that is gone cannot be removed");
-                }
-                Ok(()) | Err(_) => {}
-            }
+        let removed = known.difference(&wanted).map(|rule| self.rule_counters.remove(rule));
+        let failed: Vec<MapError> =
+            removed.filter_map(Result::err).filter(|error| !is_absent(error)).collect();
+        if let Some(error) = failed.first() {
+            let (count, error) = (failed.len(), chain(error));
+            warn!(count, error, "Counters of rules that are gone cannot be removed");
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use super::netlink::{Message, messages};
 use super::network::Interface;
 use super::overhead::Overhead;
 use super::setup;
+use crate::clock;
 
 /// `RTNLGRP_LINK` of linux/rtnetlink.h.
 const RTNLGRP_LINK: u32 = 1;
@@ -315,7 +316,7 @@ impl LinuxKernel {
         if let Some(left) = self.links.looks.checked_sub(1) {
             let is_whole = self.restore_routes().await;
             self.links.looks = if is_whole { 0 } else { left };
-            if !is_whole && left == 0 {
+            if !is_whole && left == 0 && self.tables.complaints.take(clock::now()) {
                 warn!(
                     "There is still no way to some peers: routes of protected prefixes are missing"
                 );
@@ -331,7 +332,9 @@ impl LinuxKernel {
         let found = match self.tables.network.interface(&name).await {
             Ok(found) => found,
             Err(error) => {
-                warn!(interface = %name, %error, "Cannot look up the underlay");
+                if self.tables.complaints.take(clock::now()) {
+                    warn!(interface = %name, %error, "Cannot look up the underlay");
+                }
                 return false;
             }
         };
@@ -401,7 +404,9 @@ impl LinuxKernel {
     }
 
     fn forget(&self, index: u32) {
-        if let Err(error) = self.tables.data_path.forget(index) {
+        if let Err(error) = self.tables.data_path.forget(index)
+            && self.tables.complaints.take(clock::now())
+        {
             warn!(index, %error, "Cannot remove what is pinned of an interface that is gone");
         }
     }
@@ -412,7 +417,9 @@ impl LinuxKernel {
         let found = match self.tables.network.interface(&name).await {
             Ok(found) => found,
             Err(error) => {
-                warn!(interface = %name, %error, "Cannot look up the XFRM interface");
+                if self.tables.complaints.take(clock::now()) {
+                    warn!(interface = %name, %error, "Cannot look up the XFRM interface");
+                }
                 return false;
             }
         };

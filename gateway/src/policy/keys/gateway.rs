@@ -1,6 +1,6 @@
 //! What this gateway does on the whole.
 
-use super::Kind::{List, Number, Text, Time};
+use super::Kind::{Interval, List, Number, Text, Time};
 use super::Otherwise::{Default, Words};
 use super::{Key, key};
 
@@ -149,7 +149,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
     key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
     key(
         "keepalive-interval",
-        Text,
+        Interval,
         Default("\"20s\""),
         "Behind NAT, a keepalive is sent after this long without an IKE message of ours, or by the kernel (6.11 and newer) without a packet of a Child SA; `\"0s\"`: never.",
     ),

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Text,
     /// A duration from the first to the second.
     Time(&'static str, &'static str),
+    /// A duration of a second or more, or zero for never.
+    Interval,
     /// A whole number from the first to the second.
     Number(u64, u64),
     /// A whole number, or a string with a unit or a name.
@@ -50,6 +52,7 @@ impl Kind {
             Self::Number(least, most) => Some((least.to_string(), most.to_string())),
             Self::Time(least, most) => Some((format!("{least:?}"), format!("{most:?}"))),
             Self::Text
+            | Self::Interval
             | Self::NumberOrText
             | Self::Flag
             | Self::Choice(_)

@@ -1,6 +1,6 @@
 //! Where a peer is, who it is and how it proves that.
 
-use super::Kind::{Choice, Flag, List, Text, TextOrList};
+use super::Kind::{Choice, Flag, Interval, List, Text, TextOrList};
 use super::Otherwise::{Default, Required, Words};
 use super::{CHILDLESS, EAP_IDENTITIES, Key, METHODS, PPK_USES, RENEWALS, REVOCATIONS, key};
 
@@ -138,13 +138,13 @@ pub(in crate::policy) const PEER: &[Key] = &[
     ),
     key(
         "liveness",
-        Text,
+        Interval,
         Default("\"30s\""),
         "After this long without a packet from the peer it is asked whether it lives; `\"0s\"`: never.",
     ),
     key(
         "lifetime",
-        Text,
+        Interval,
         Default("\"4h\""),
         "The IKE SA is replaced after this long, less a random part of a tenth; it ends a tenth later, or a minute if that is more. `\"0s\"`: never.",
     ),

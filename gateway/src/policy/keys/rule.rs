@@ -1,6 +1,6 @@
 //! Which traffic, and what becomes of it.
 
-use super::Kind::{Choice, Flag, List, Number, NumberOrText, Text};
+use super::Kind::{Choice, Flag, Interval, List, Number, NumberOrText, Text};
 use super::Otherwise::{Default, Required, Words};
 use super::{ACTIONS, Key, MAX_INTEGER, MODES, STARTS, key};
 
@@ -72,7 +72,7 @@ pub(in crate::policy) const RULE: &[Key] = &[
     ),
     key(
         "lifetime",
-        Text,
+        Interval,
         Default("\"1h\""),
         "The SA is replaced after this long, less a random part of a tenth, as are the two limits below; it ends a tenth later, or a minute if that is more. `\"0s\"`: never.",
     ),

@@ -4,7 +4,7 @@ use core::fmt::Debug;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::super::keys::GATEWAY;
+use super::super::keys::{GATEWAY, Kind, PEER as PEER_KEYS, RULE};
 use super::*;
 
 #[test]
@@ -41,6 +41,42 @@ fn what_has_a_range_is_taken_within_it_only() {
         checked += 1;
     }
     assert!(checked > 20, "{checked}");
+}
+
+#[test]
+fn an_interval_is_a_second_or_more_or_never() {
+    let keys = [("gateway", GATEWAY), ("peer.p", PEER_KEYS), ("rule.r", RULE)];
+    let intervals: Vec<_> = keys
+        .iter()
+        .flat_map(|(table, keys)| keys.iter().map(move |key| (*table, key)))
+        .filter(|(_, key)| matches!(key.kind, Kind::Interval))
+        .map(|(table, key)| (table, key.name))
+        .collect();
+    let expected = [
+        ("gateway", "keepalive-interval"),
+        ("peer.p", "liveness"),
+        ("peer.p", "lifetime"),
+        ("rule.r", "lifetime"),
+    ];
+    assert_eq!(intervals, expected);
+    let rule = "[rule.r]\naction = \"protect\"\npeer = \"p\"\nremote = [\"10.2.0.0/24\"]\n";
+    for (table, name) in intervals {
+        let text = |value: &str| {
+            let line = format!("{name} = {value}\n");
+            let of = |this: &str| if table == this { line.as_str() } else { "" };
+            let (gateway, peer, rule_line) = (of("gateway"), of("peer.p"), of("rule.r"));
+            format!("[gateway]\n{gateway}{PEER}{peer}{rule}local = [\"10.1.0.0/24\"]\n{rule_line}")
+        };
+        for value in ["\"0s\"", "\"1s\"", "\"365d\""] {
+            loaded(&text(value));
+        }
+        for value in ["\"1ms\"", "\"999ms\"", "\"366d\"", "\"8761h\"", "\"soon\"", "30"] {
+            let found = errors(&text(value));
+            let line = text(value).lines().position(|l| l.starts_with(name)).unwrap() + 1;
+            let place = format!("x.toml:{line}:{}: {table}.{name}: ", name.len() + 4);
+            assert!(found.starts_with(&place), "{value}: {found}");
+        }
+    }
 }
 
 /// More could not be followed to a root (webpki), whatever the file says.
