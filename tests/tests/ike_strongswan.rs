@@ -3,15 +3,17 @@
 
 use std::fs;
 
-use gateway_tests::gateway::{Gateway, Policy};
+use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::pair::{Pair, Version};
 use gateway_tests::reach::{strongswan_reaches_us, we_reach_strongswan};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
-    between_gateways, between_sites, capture, carries, exercise_between, quantum_safe,
+    between_gateways, between_sites, capture, carries, exercise_between, none_answered,
+    quantum_safe,
 };
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
+use gateway_tests::traffic::ping_until_answered;
 use gateway_tests::{Context as _, Result};
 
 use Family::{V4, V6};
@@ -111,6 +113,46 @@ fn we_reach_strongswan_through_nat() -> Result {
 #[test]
 fn we_reach_strongswan_through_nat_of_ipv6() -> Result {
     we_initiate(Between::Nat, V6, GCM)
+}
+
+/// It is named first in what we ask for. strongSwan takes the whole rule with it, or as much as it
+/// has; what it leaves is asked for in vain, once for each packet that waits.
+#[test]
+fn a_packet_has_us_reach_strongswan_for_all_that_it_protects() -> Result {
+    if !met(&Pair::needed(Version::Installed))? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let (host, ours) = (topology.server.host_address(V4), Policy::of_client(&topology, V4, V4));
+    let theirs = Connection::of_server(&topology, V4, V4);
+    let server = Version::Installed.start(&topology.server.gateway, &theirs)?;
+    let mut client = Gateway::start(&topology.client.gateway, &ours)?;
+    ping_until_answered(&topology.client.host, host, PATIENCE)?;
+    server.wait_installed()?;
+    let selectors = |client: &Gateway<'_>| {
+        let children = client.children(RULE)?;
+        Result::Ok(children.iter().map(|child| child["selectors"].to_string()).collect::<Vec<_>>())
+    };
+    let whole = selectors(&client)?;
+    assert!(whole.len() == 1 && whole[0].contains(&topology.server.prefix(V4)), "{whole:?}");
+    carries(&topology, &capture, V4)?;
+    assert!(client.daemon().stop(PATIENCE)?.success());
+    server.wait_gone()?;
+
+    let only = Connection { local_ts: format!("{host}/32"), ..theirs };
+    server.load(&only)?;
+    topology.server.host.ip("addr add 10.2.0.77/24 dev eth0")?;
+    let mut client = Gateway::start(&topology.client.gateway, &ours)?;
+    ping_until_answered(&topology.client.host, host, PATIENCE)?;
+    none_answered(&topology.client.host, [10, 2, 0, 77].into())?;
+    client.wait_counter("child_sa_failed", 1)?;
+    let narrowed = selectors(&client)?;
+    assert!(narrowed.len() == 1 && narrowed[0].contains(&format!("{host}/32")), "{narrowed:?}");
+    carries(&topology, &capture, V4)?;
+    assert!(client.daemon().stop(PATIENCE)?.success());
+    server.wait_gone()?;
+    capture.finish(&[between_sites(&topology, V4)?])
 }
 
 /// By a shared key, and a post-quantum one with it.

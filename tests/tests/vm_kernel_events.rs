@@ -53,6 +53,32 @@ fn traffic_raises_an_acquire_and_passes_once_it_is_answered() -> Result {
     two.end()
 }
 
+/// A peer may narrow to less than the trap has: the rest asks for another SA, and goes by none.
+#[test]
+fn what_a_narrowed_sa_leaves_of_a_trap_raises_an_acquire_of_its_own() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let [a, b] = machines()?;
+    let mut spec = child(GCM, Mode::Tunnel, false);
+    let [mut one, mut two] = Node::ends([&a, &b], &spec)?;
+    one.execute(trap(&spec)).context("trap")?;
+    spec.selectors = vec![(selector("10.1.0.0/16", "10.2.0.1/32"), 100)];
+    two.install(&mirrored(&spec)).context("b")?;
+    one.install(&spec).context("a")?;
+    ping(&a, "10.2.0.1", SIZES)?;
+    let (_, before, _) = one.used(&spec);
+    a.run("ping", &["-c", "1", "-W", "1", "10.2.0.7"]).unwrap_err();
+    let Notice::Event(KernelEvent::Acquire { reqid, destination, .. }) = one.notice() else {
+        panic!("no acquire");
+    };
+    assert_eq!((reqid, destination.to_string().as_str()), (spec.reqid, "10.2.0.7"));
+    assert_eq!(one.used(&spec).1, before, "nothing of the rest went by it");
+    ping(&a, "10.2.0.1", SIZES)?;
+    one.end()?;
+    two.end()
+}
+
 #[test]
 fn a_trap_that_is_installed_again_changes_in_place() -> Result {
     if !met(&[Requirement::Esp])? {

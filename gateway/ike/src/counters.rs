@@ -192,9 +192,9 @@ counters! {
     FollowUpTimeout => "ike_followup_ke_timeout",
     /// Something was not done on an IKE SA, since too much waits there already.
     JobLimit => "ike_job_limit",
-    /// A Child SA was refused because the peer has as many as it may have.
+    /// A Child SA was refused, or not asked for, because the peer has as many as it may have.
     NoAdditionalSas => "ike_no_additional_sas",
-    /// A Child SA was refused because the peer has as many on all its IKE SAs as it may have.
+    /// The same because the peer has as many on all its IKE SAs as it may have.
     PeerChildSaLimit => "ike_peer_child_sa_limit",
     /// The kernel has an SA of somebody else with the SPI that we chose: another was taken.
     SpiTaken => "child_sa_spi_taken",

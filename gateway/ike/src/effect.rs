@@ -5,7 +5,7 @@ use std::time::Instant;
 use gateway_wire::IkeSpi;
 
 use crate::config::{PeerName, RuleName};
-use crate::ike_sa::{Heard, IkeSa, Saying};
+use crate::ike_sa::{Heard, IkeSa, Saying, Wish};
 use crate::io::{IkeSaId, KernelCommand, Path};
 use crate::leases::Holder;
 use crate::senders::OfIkeSa;
@@ -32,24 +32,22 @@ pub(crate) enum Effect {
     },
     /// Nothing comes of a Child SA that was asked for a rule, which is another one by now.
     RuleChanged {
-        /// The rule.
-        rule: RuleName,
-        /// The acquire that asked for it.
-        acquire_seq: Option<u32>,
+        /// What was asked for.
+        wish: Wish,
     },
     /// A rule has got its SA.
     RuleServed {
         /// The rule.
         rule: RuleName,
     },
-    /// An IKE SA has lived its time: its rules are to get another one.
+    /// An IKE SA has lived its time: what it protects is to get another one.
     Reauthenticate {
         /// The old one.
         ike_sa: IkeSaId,
         /// The peer.
         peer: PeerName,
-        /// The rules that it serves.
-        rules: Vec<RuleName>,
+        /// The Child SAs that are to take the place of those that it has.
+        wishes: Vec<Wish>,
     },
     /// An IKE SA goes on with new keys and SPIs.
     Rekeyed {

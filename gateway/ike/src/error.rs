@@ -145,6 +145,9 @@ pub enum Error {
     /// The policies want something else by the time the peer agrees to a Child SA.
     #[error("the rule has changed before the answer came")]
     RuleChanged,
+    /// The peer narrows a Child SA to what another one protects already.
+    #[error("the peer narrows it to what is protected already, and not to the packet that waits")]
+    NothingNew,
     /// The peer's answer breaks the protocol in a way of its own.
     #[error("bad answer: {0}")]
     BadAnswer(&'static str),
@@ -336,6 +339,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         Error::Refused(_)
         | Error::DeletedBefore
         | Error::RuleChanged
+        | Error::NothingNew
         | Error::BadAnswer(_)
         | Error::Configuration(_)
         | Error::FollowUpTimeout => None,

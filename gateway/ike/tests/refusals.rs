@@ -216,7 +216,7 @@ fn refused_selectors_stand_beside_those_of_each_rule_the_nearest_first() {
     let other = &refusal.candidates[1];
     assert_eq!(other.rule.as_deref(), Some("to-a"));
     let local = field(other, "local_addresses");
-    assert_eq!(values(local), (vec!["172.16.0.0/12"], vec!["10.2.0.0/24"]));
+    assert_eq!(values(local), (vec!["172.16.0.0/12"], vec!["10.2.0.0/32", "10.2.0.0/24"]));
     assert_eq!(local.fits, Some(false));
     assert_eq!(field(other, "remote_addresses").fits, Some(false));
     let line = event.to_string();
@@ -246,14 +246,17 @@ fn ports_modes_and_absent_rules_are_told_apart() {
     let (_, refusal) = refusal(&simulation, 1);
     assert_eq!(refusal.cause, Cause::Ports);
     let nearest = refusal.nearest_candidate().unwrap();
-    assert_eq!(values(field(nearest, "local_ports")), (vec!["11-20"], vec!["1-10"]));
+    assert_eq!(values(field(nearest, "local_ports")), (vec!["11-20"], vec!["1", "1-10"]));
 
     let simulation = run(|_| {}, |b| b.rules.clear());
     let (_, refusal) = self::refusal(&simulation, 1);
     assert_eq!(refusal.cause, Cause::NoRule);
     let asked = refusal.nearest_candidate().unwrap();
     assert_eq!(asked.rule, None);
-    assert_eq!(values(field(asked, "local_addresses")), (vec![], vec!["10.2.0.0/24"]));
+    assert_eq!(
+        values(field(asked, "local_addresses")),
+        (vec![], vec!["10.2.0.0/32", "10.2.0.0/24"])
+    );
 
     let simulation = run(|_| {}, |b| of_protect(b, |p| p.mode = Mode::Transport));
     let (_, refusal) = self::refusal(&simulation, 1);

@@ -266,16 +266,16 @@ const LIMITS: &[Limit] = &[
     ),
     limit(
         "Child SAs on one IKE SA, with those that wait to be deleted; to replace them, as many again",
-        PEER,
+        "a peer, traffic",
         By("child-sa-limit"),
-        "NO_ADDITIONAL_SAS",
+        "NO_ADDITIONAL_SAS; for a packet none is asked for",
         Some("ike_no_additional_sas"),
     ),
     limit(
         "Child SAs on all IKE SAs of one identity; to replace them, there or on a new IKE SA, as many again",
-        PEER,
+        "a peer, traffic",
         By("peer-child-sa-limit"),
-        "NO_ADDITIONAL_SAS",
+        "NO_ADDITIONAL_SAS; for a packet none is asked for",
         Some("ike_peer_child_sa_limit"),
     ),
     limit(

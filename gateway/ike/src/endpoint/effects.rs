@@ -7,7 +7,7 @@ use gateway_wire::IkeSpi;
 use super::Endpoint;
 use crate::counters::Counter;
 use crate::effect::Effect;
-use crate::ike_sa::{IkeSa, Job, State, Wish};
+use crate::ike_sa::{IkeSa, Job, State};
 use crate::io::IkeSaId;
 
 impl Endpoint {
@@ -32,15 +32,15 @@ impl Endpoint {
                 }
             }
             Effect::RuleLost { rule, error } => self.rule_lost(now, &rule, error),
-            Effect::RuleChanged { rule, acquire_seq } => {
-                self.start_rule(now, &rule, acquire_seq);
+            Effect::RuleChanged { wish } => {
+                self.start_rule(now, wish);
             }
             Effect::RuleServed { rule } => {
                 self.rules.served(&rule);
             }
-            Effect::Reauthenticate { ike_sa, peer, rules } => {
-                let wish = |rule| Job::CreateChild(Wish::new(rule));
-                self.initiate(now, &peer, rules.into_iter().map(wish).collect(), Some(ike_sa));
+            Effect::Reauthenticate { ike_sa, peer, wishes } => {
+                let jobs = wishes.into_iter().map(Job::CreateChild).collect();
+                self.initiate(now, &peer, jobs, Some(ike_sa));
             }
             Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
             Effect::SayUnderOldKeys { ike_sa, saying } => {

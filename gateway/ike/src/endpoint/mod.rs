@@ -28,9 +28,10 @@ use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
 use crate::crypto::key_exchange::KeyExchange;
 use crate::event::EventKind;
-use crate::ike_sa::{IkeSa, Job, State};
+use crate::ike_sa::{IkeSa, Job, State, Wish};
 use crate::io::{ChildId, CommandId, Done, IkeSaId, Input, KernelError, KernelEvent, Output, Path};
 use crate::random::Random;
+use crate::selector::{self, Sides};
 use crate::shared::{Digest, Owner, Shared};
 use crate::time::earlier;
 
@@ -231,7 +232,19 @@ impl Endpoint {
 
     fn handle_kernel(&mut self, now: Instant, event: KernelEvent) {
         match event {
-            KernelEvent::Acquire { reqid, seq, .. } => self.acquire(now, reqid, seq),
+            KernelEvent::Acquire {
+                reqid,
+                seq,
+                source,
+                destination,
+                protocol,
+                source_port,
+                destination_port,
+            } => {
+                let ours = selector::of_packet(protocol, source, source_port);
+                let theirs = selector::of_packet(protocol, destination, destination_port);
+                self.acquire(now, reqid, seq, (ours, theirs));
+            }
             KernelEvent::Expire { spi, destination, hard } => {
                 // The event names either direction; a Child SA expires as a whole.
                 if let Some((sa, child)) = self.find_child(spi, destination) {
@@ -267,10 +280,11 @@ impl Endpoint {
     }
 
     /// The kernel wants an SA for traffic that met a trap.
-    fn acquire(&mut self, now: Instant, reqid: u32, seq: u32) {
+    fn acquire(&mut self, now: Instant, reqid: u32, seq: u32, packet: Sides) {
         self.shared.count(Counter::Acquire);
         let rule = self.shared.reqids.rule(reqid).map(RuleName::clone);
-        let started = rule.is_some_and(|rule| self.start_rule(now, &rule, Some(seq)));
+        let wish = |rule| Wish { acquire_seq: Some(seq), first: Some(packet), ..Wish::new(rule) };
+        let started = rule.is_some_and(|rule| self.start_rule(now, wish(rule)));
         if !started {
             self.shared.count(Counter::AcquireIgnored);
         }
@@ -346,7 +360,7 @@ impl Endpoint {
             }
         }
         for rule in self.rules.take_due(now) {
-            self.start_rule(now, &rule, None);
+            self.start_rule(now, Wish::new(rule));
         }
     }
 

@@ -108,25 +108,22 @@ impl Rules {
 
 impl Endpoint {
     /// Sees to it that a rule gets a Child SA; `false` if it cannot have one, or will anyway.
-    pub(super) fn start_rule(
-        &mut self,
-        now: Instant,
-        name: &RuleName,
-        acquire_seq: Option<u32>,
-    ) -> bool {
+    pub(super) fn start_rule(&mut self, now: Instant, wish: Wish) -> bool {
         if self.shutting_down {
             return false;
         }
-        let Some(rule) = self.shared.policies.rules.get(name) else { return false };
+        let Some(rule) = self.shared.policies.rules.get(&wish.rule) else { return false };
         let Some(protect) = rule.protect() else { return false };
         if protect.start == Start::Respond {
             return false;
         }
         let peer = PeerName::clone(&protect.peer);
-        if self.with_peer(&peer).any(|sa| sa.will_serve(name)) {
+        let serves = |of| self.with_peer(&peer).any(|sa| sa.will_serve(&wish.rule, of));
+        if serves(wish.first.as_ref()) {
             return false;
         }
-        let wish = Wish { acquire_seq, ..Wish::new(RuleName::clone(name)) };
+        // The peer has narrowed what the rule has: this is one more, of which there may be many.
+        let is_more = serves(None);
         // An IKE SA that stands, or else one that is being made by us.
         let best = self
             .with_peer(&peer)
@@ -135,13 +132,17 @@ impl Endpoint {
             .map(|sa| sa.id);
         match best {
             Some(id) => {
-                self.with_sa(id, |sa, shared| sa.add_job(now, shared, Job::CreateChild(wish)))
+                let mut has_room = true;
+                self.with_sa(id, |sa, shared| {
+                    has_room = !is_more || sa.has_room_for_more(shared);
+                    if has_room {
+                        sa.add_job(now, shared, Job::CreateChild(wish));
+                    }
+                });
+                has_room
             }
-            None => {
-                return self.initiate(now, &peer, VecDeque::from([Job::CreateChild(wish)]), None);
-            }
+            None => self.initiate(now, &peer, VecDeque::from([Job::CreateChild(wish)]), None),
         }
-        true
     }
 
     /// The IKE SAs with a peer, whatever has become of them, by their numbers.

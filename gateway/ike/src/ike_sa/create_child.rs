@@ -70,6 +70,10 @@ impl IkeSa {
         let group_of_ike_sa = established.channel.suite.group;
         let ours = Some(self.assignment.lease);
         let Some(offer) = ChildOffer::new(shared, self, ours, wish)? else { return Ok(()) };
+        if self.is_needless(&offer) {
+            shared.release_spi(offer.spi);
+            return Ok(());
+        }
         if offer.protect.quantum_safe && !established.channel.is_quantum_safe() {
             // What the peer would agree to would have to be deleted at once.
             let error = Error::NotQuantumSafe(established.channel.suite);
@@ -106,6 +110,14 @@ impl IkeSa {
         let creating = CreatingChild { offer, nonce, pending, collided: None };
         self.set_current(Current::CreateChild(Box::new(creating)));
         Ok(())
+    }
+
+    /// Whether a Child SA of the rule protects by now what one is wanted for, or no other would.
+    fn is_needless(&self, offer: &ChildOffer) -> bool {
+        let Wish { first, replaces, .. } = &offer.wish;
+        let (Some(first), None) = (first, replaces) else { return false };
+        let mut others = self.children().filter(|c| c.is_live() && c.rule.name == offer.rule.name);
+        others.any(|c| c.protects(Some(first)) || !offer.names_first())
     }
 
     fn child(&self, id: Option<ChildId>) -> Option<&super::ChildSa> {
@@ -172,7 +184,7 @@ impl IkeSa {
             collided.is_some_and(|theirs| self.yields(now, shared, &theirs, agreed.lowest_nonce()));
         let rule = Arc::clone(&offer.wish.rule);
         self.install_answered(now, shared, offer, answer, agreed, redundant);
-        if redundant && !self.will_serve(&rule) {
+        if redundant && !self.will_serve(&rule, None) {
             shared.effects.push(Effect::RuleLost { rule, error: None });
         }
     }
@@ -243,16 +255,16 @@ impl IkeSa {
     pub(super) fn reauthenticate(&mut self, shared: &mut Shared) {
         let State::Established(established) = &mut self.state else { return };
         let live = established.children.values().filter(|c| c.is_live());
-        let mut rules: Vec<_> = live.map(|c| Arc::clone(&c.rule.name)).collect();
-        rules.sort();
-        rules.dedup();
+        let mut wishes: Vec<_> = live.map(|c| Wish::like(c)).collect();
+        wishes.sort_by(|a, b| a.rule.cmp(&b.rule));
+        wishes.dedup();
         if let Some(peer) = &self.peer
-            && !rules.is_empty()
+            && !wishes.is_empty()
             && !established.replaced
         {
             established.replaced = true;
             let peer = Arc::clone(&peer.name);
-            shared.effects.push(Effect::Reauthenticate { ike_sa: self.id, peer, rules });
+            shared.effects.push(Effect::Reauthenticate { ike_sa: self.id, peer, wishes });
         }
     }
 

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Done, KernelCommand, KernelError};
 use crate::natt::NatDetected;
+use crate::selector::Sides;
 use crate::shared::{Owner, Purpose, Shared};
 use crate::time::{after, earlier};
 
@@ -180,13 +181,14 @@ impl Established {
         quiet.then(|| after(self.last_inbound, interval))
     }
 
-    pub(super) fn serves(&self, rule: &RuleName) -> bool {
+    /// As [`IkeSa::will_serve`].
+    pub(super) fn serves(&self, rule: &RuleName, of: Option<&Sides>) -> bool {
         if self.later.iter().any(|(_, wish)| wish.rule == *rule) {
             return true;
         }
         let under_way = self.current.as_ref().and_then(Current::offer);
         under_way.is_some_and(|offer| offer.serves(rule))
-            || self.children.values().any(|c| c.rule.name == *rule && c.is_live())
+            || self.children.values().any(|c| c.rule.name == *rule && c.is_live() && c.protects(of))
     }
 
     /// Whether it has Child SAs, and none is still to come of those that we have asked for.

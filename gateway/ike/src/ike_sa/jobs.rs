@@ -10,7 +10,7 @@ use super::follow_up::{FollowUp, TheirSeries};
 use super::mobility::{Updating, mobike::COOKIE_LEN};
 use super::offer::ChildOffer;
 use super::rekey_ike::RekeyingIke;
-use super::{Closing, Established, IkeSa, State};
+use super::{ChildSa, Closing, Established, IkeSa, State};
 use crate::algorithms::Group;
 use crate::channel::Opened;
 use crate::config::RuleName;
@@ -18,6 +18,7 @@ use crate::counters::Counter;
 use crate::crash;
 use crate::effect::Effect;
 use crate::io::{ChildId, Path};
+use crate::selector::{self, Sides};
 use crate::shared::Shared;
 
 /// A Child SA that is wanted.
@@ -27,6 +28,9 @@ pub(crate) struct Wish {
     pub(crate) rule: RuleName,
     /// The acquire that asked for it.
     pub(crate) acquire_seq: Option<u32>,
+    /// What it is to protect in any case, if that is less than the rule says: a packet that waits,
+    /// or what the Child SA protects in whose place it is to be. Ours and the peer's.
+    pub(crate) first: Option<Sides>,
     /// The Child SA whose successor it is.
     pub(crate) replaces: Option<ChildId>,
     /// The key exchange method that the peer has asked for, and how often it did.
@@ -39,7 +43,14 @@ pub(crate) struct Wish {
 impl Wish {
     /// For a rule, with no more to it.
     pub(crate) const fn new(rule: RuleName) -> Self {
-        Self { rule, acquire_seq: None, replaces: None, group: None, tries: 0, failures: 0 }
+        let (acquire_seq, first, replaces, group) = (None, None, None, None);
+        Self { rule, acquire_seq, first, replaces, group, tries: 0, failures: 0 }
+    }
+
+    /// For what a Child SA protects, to be in its place.
+    pub(crate) fn like(child: &ChildSa) -> Self {
+        let first = child.pairs.first().map(|(first, _)| selector::sides(first));
+        Self { first, ..Self::new(RuleName::clone(&child.rule.name)) }
     }
 }
 

@@ -18,8 +18,11 @@ use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::proposal::{self, ChildExchange, EspChoice, Rounds};
 use crate::reason::{Offer, RuleSelectors, bad_choice, no_common_selectors};
-use crate::selector;
+use crate::selector::{self, Sides};
 use crate::shared::Shared;
+
+/// Selectors that one payload has room for: their number is one octet (RFC 7296 3.13).
+const MOST_SELECTORS: usize = 255;
 
 /// A Child SA that we ask the peer for.
 #[derive(Debug, Clone)]
@@ -32,6 +35,8 @@ pub(crate) struct ChildOffer {
     pub(super) spi: u32,
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
+    /// What is named before them, and lies within.
+    first: Option<Sides>,
     /// Pairs of prefixes that it may have.
     most_pairs: usize,
     /// What the Child SA that is replaced protects.
@@ -86,6 +91,13 @@ pub(super) const fn behind_nat() -> Error {
     Error::Mode { why, ours: "transport without NAT", theirs: "transport behind NAT" }
 }
 
+/// Selectors with one before them that they contain, which a peer that must choose is to choose
+/// (RFC 7296 2.9).
+fn led_by(first: Option<TrafficSelector>, all: &[TrafficSelector]) -> TrafficSelectors {
+    let others = all.iter().copied().filter(|selector| Some(*selector) != first);
+    TrafficSelectors::new(first.into_iter().chain(others).collect())
+}
+
 impl ChildOffer {
     /// An offer for a rule as it is *now*; `None` when there is no such rule any more, or it is one
     /// with another peer. `ours`: the addresses that we are assigned; `None`: we are about to ask.
@@ -103,6 +115,14 @@ impl ChildOffer {
         if local.is_empty() || remote.is_empty() {
             return Ok(None); // One of us has no address of the rule's.
         }
+        let first = wish.first.filter(|first| {
+            // With which address we come is not known before the peer has assigned it.
+            let known = ours.is_some() || !rule.assigned;
+            let has_room = |all: &[_]| all.len() < MOST_SELECTORS;
+            let is_within =
+                selector::within(&[first.0], &local) && selector::within(&[first.1], &remote);
+            known && is_within && has_room(&local) && has_room(&remote)
+        });
         let id = shared.child_id();
         let spi = shared.child_spi(sa.id, id)?;
         Ok(Some(Self {
@@ -113,6 +133,7 @@ impl ChildOffer {
             spi,
             local,
             remote,
+            first,
             most_pairs: shared.config.selector_pair_limit,
             in_use: Vec::new(),
             deleted: VecDeque::new(),
@@ -142,6 +163,11 @@ impl ChildOffer {
         self.deleted.contains(&answer.choice.peer_spi)
     }
 
+    /// Whether it names what is wanted in any case, which the rule may not select for this peer.
+    pub(super) const fn names_first(&self) -> bool {
+        self.first.is_some()
+    }
+
     pub(super) fn serves(&self, rule: &RuleName) -> bool {
         self.wish.rule == *rule && self.wish.replaces.is_none()
     }
@@ -157,12 +183,13 @@ impl ChildOffer {
         let sa = proposal::offer_esp(&self.protect.proposals, self.spi, pfs);
         let transport = (self.protect.mode == Mode::Transport)
             .then(|| notify(NotifyType::USE_TRANSPORT_MODE, &[]));
+        let (ours, theirs) = self.first.unzip();
         transport
             .into_iter()
             .chain([
                 Payload::SecurityAssociation(sa),
-                Payload::TsInitiator(TrafficSelectors::new(self.local.clone())),
-                Payload::TsResponder(TrafficSelectors::new(self.remote.clone())),
+                Payload::TsInitiator(led_by(ours, &self.local)),
+                Payload::TsResponder(led_by(theirs, &self.remote)),
             ])
             .collect()
     }
@@ -235,14 +262,16 @@ impl ChildOffer {
         if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
             return Err(self.other_selectors(local, remote, granted));
         }
+        // What was named first may be named again, beside what contains it.
+        let (local, remote) = (selector::outermost(local), selector::outermost(remote));
         // A peer that does not narrow leaves that to us: nothing but what is assigned passes.
-        let local = selector::assigned(self.most_pairs, &self.rule, local.to_vec(), ours);
-        let pairs = selector::pairs(self.most_pairs, &self.rule, &local, remote)
+        let local = selector::assigned(self.most_pairs, &self.rule, local, ours);
+        let pairs = selector::pairs(self.most_pairs, &self.rule, &local, &remote)
             .ok_or(Error::BadAnswer("unusable traffic selectors"))?;
-        if !selector::cover(&local, remote, &self.in_use) {
-            return Err(self.other_selectors(&local, remote, granted));
+        if !selector::cover(&local, &remote, &self.in_use) {
+            return Err(self.other_selectors(&local, &remote, granted));
         }
-        let narrowed = Narrowed { local, remote: remote.to_vec(), pairs };
+        let narrowed = Narrowed { local, remote, pairs };
         Ok(ChildAnswer { choice, narrowed })
     }
 

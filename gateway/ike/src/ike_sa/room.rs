@@ -1,10 +1,25 @@
 //! How many Child SAs a peer may have, on one IKE SA and on all of them.
 
 use super::{IkeSa, Job, State};
+use crate::counters::Counter;
 use crate::error::Error;
 use crate::shared::Shared;
 
 impl IkeSa {
+    /// Whether we may ask for one more Child SA of a rule that has one: a peer that narrows each to
+    /// the packet that asks for it has us make them, and they are as many as it may have itself.
+    pub(crate) fn has_room_for_more(&self, shared: &mut Shared) -> bool {
+        if self.check_room(shared, false).is_err() {
+            shared.count(Counter::NoAdditionalSas);
+            return false;
+        }
+        if self.check_room_of_peer(shared, false).is_err() {
+            shared.count(Counter::PeerChildSaLimit);
+            return false;
+        }
+        true
+    }
+
     /// What the peer can make us keep on an IKE SA is bounded. What is gone here but not there
     /// takes room too, or a peer that keeps us from deleting it could have any number of them.
     pub(super) fn check_room(&self, shared: &Shared, successor: bool) -> Result<(), Error> {

@@ -22,6 +22,7 @@ use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Done, KernelCommand, KernelError};
+use crate::selector;
 use crate::shared::{Owner, Purpose, Shared};
 use crate::time::{after, earlier};
 
@@ -248,7 +249,12 @@ impl IkeSa {
             matches!(&established.current, Some(Current::DeleteChild { spi: s, .. }) if *s == spi);
         let rule = Arc::clone(&old.rule.name);
         let mut others = established.children.values().filter(|c| c.id != child);
-        if !others.any(|c| c.is_live() && c.rule.name == rule) {
+        // Others of the rule may protect something else, if the peer has narrowed all of them.
+        let does_the_same = |c: &ChildSa| {
+            c.replaces == Some(child)
+                || c.rule.name == rule && selector::protect_all(&c.pairs, &old.pairs)
+        };
+        if !others.any(|c| c.is_live() && does_the_same(c)) {
             self.remove_child(shared, child, "deleted by the peer");
             return Some(spi);
         }
@@ -388,7 +394,7 @@ impl IkeSa {
         let State::Established(established) = &mut self.state else { return };
         let begins = established.channel.initiator;
         let Some(expired) = established.children.get_mut(&child) else { return };
-        let rule = Arc::clone(&expired.rule.name);
+        let again = Wish::like(expired);
         if hard {
             if !expired.is_live() {
                 return self.remove_child(shared, child, "expired");
@@ -402,8 +408,8 @@ impl IkeSa {
                 matches!(&expired.rule.action, Action::Protect(p) if p.start != Start::Respond);
             self.delete_child(now, shared, child, "expired before it had a successor");
             // One end begins, lest there be two; the other one finds out soon enough if it does not.
-            if begins && by_us && !self.will_serve(&rule) {
-                self.add_job(now, shared, Job::CreateChild(Wish::new(rule)));
+            if begins && by_us {
+                self.ask_again(now, shared, again);
             }
             return;
         }
@@ -412,7 +418,7 @@ impl IkeSa {
         }
         if expired.is_live() && !expired.successor_wanted {
             expired.successor_wanted = true;
-            let wish = Wish { replaces: Some(child), ..Wish::new(rule) };
+            let wish = Wish { replaces: Some(child), ..again };
             self.add_job(now, shared, Job::CreateChild(wish));
         }
     }
@@ -430,7 +436,7 @@ impl IkeSa {
         });
         if let Some(stays) = stays.filter(|stays| !stays.successor_wanted) {
             stays.successor_wanted = true;
-            let wish = Wish { replaces: Some(stays.id), ..Wish::new(rule) };
+            let wish = Wish { replaces: Some(stays.id), ..Wish::like(stays) };
             self.add_job(now, shared, Job::CreateChild(wish));
         }
         self.retire_and_delete(now, shared, child);
@@ -462,11 +468,9 @@ impl IkeSa {
     ) {
         let State::Established(established) = &self.state else { return };
         let Some(old) = established.children.get(&child).filter(|c| c.is_live()) else { return };
-        let rule = Arc::clone(&old.rule.name);
+        let again = Wish::like(old);
         self.event(shared, EventKind::PutOff(Error::ChildSaNotFound(old.inbound_spi)));
         self.remove_child(shared, child, "the peer does not have it");
-        if !self.will_serve(&rule) {
-            self.add_job(now, shared, Job::CreateChild(Wish::new(rule)));
-        }
+        self.ask_again(now, shared, again);
     }
 }

@@ -7,14 +7,16 @@ use crate::algorithms::IkeSuite;
 use crate::config::{PeerName, RuleName};
 use crate::leases::Holder;
 use crate::natt::NatDetected;
+use crate::selector::Sides;
 
 impl IkeSa {
-    /// Whether a rule has a Child SA here, or will get one: one more would be too many.
-    pub(crate) fn will_serve(&self, rule: &RuleName) -> bool {
+    /// Whether a rule has a Child SA here, or will get one: one more would be too many. A peer may
+    /// have narrowed the one that there is: `of` the rule's traffic it must protect this.
+    pub(crate) fn will_serve(&self, rule: &RuleName, of: Option<&Sides>) -> bool {
         let wanted = |job: &Job| matches!(job, Job::CreateChild(wish) if wish.rule == *rule && wish.replaces.is_none());
         let here = match &self.state {
             State::AwaitAuth(s) => s.child.as_ref().is_some_and(|child| child.serves(rule)),
-            State::Established(s) => s.serves(rule),
+            State::Established(s) => s.serves(rule, of),
             State::FindingAddress
             | State::AwaitInit(_)
             | State::AwaitIntermediate(_)

@@ -10,6 +10,9 @@ use crate::config::{PortRange, Rule};
 use crate::io::Selector;
 use crate::leases::Lease;
 
+/// One selector of ours and one of the peer's.
+pub(crate) type Sides = (TrafficSelector, TrafficSelector);
+
 /// The selectors of a rule: ours and the peer's.
 pub(crate) fn of_rule(rule: &Rule) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
     let side = |nets: &[IpNet], ports: &PortRange| {
@@ -26,6 +29,43 @@ fn of_prefix(net: &IpNet, protocol: Option<u8>, ports: &PortRange) -> TrafficSel
         start: net.network(),
         end: net.broadcast(),
     }
+}
+
+/// One side of a packet; of a protocol without ports, port 0.
+pub(crate) const fn of_packet(protocol: u8, address: IpAddr, port: u16) -> TrafficSelector {
+    let (start_port, end_port) = if port == 0 { (0, u16::MAX) } else { (port, port) };
+    TrafficSelector { protocol, start_port, end_port, start: address, end: address }
+}
+
+/// What a pair of prefixes selects.
+pub(crate) fn sides(pair: &Selector) -> Sides {
+    let side = |net, ports| of_prefix(net, pair.protocol, ports);
+    (side(&pair.local, &pair.local_ports), side(&pair.remote, &pair.remote_ports))
+}
+
+/// Whether one of some pairs protects all of this.
+pub(crate) fn protect(pairs: &[(Selector, u32)], (local, remote): &Sides) -> bool {
+    pairs
+        .iter()
+        .map(|(pair, _)| sides(pair))
+        .any(|(l, r)| contains(&l, local) && contains(&r, remote))
+}
+
+/// Whether some pairs protect all that others do.
+pub(crate) fn protect_all(pairs: &[(Selector, u32)], others: &[(Selector, u32)]) -> bool {
+    others.iter().all(|(other, _)| protect(pairs, &sides(other)))
+}
+
+/// Those that none of the others contains, in their order, once.
+pub(crate) fn outermost(selectors: &[TrafficSelector]) -> Vec<TrafficSelector> {
+    let mut outermost: Vec<TrafficSelector> = Vec::new();
+    for selector in selectors {
+        if !outermost.iter().any(|outer| contains(outer, selector)) {
+            outermost.retain(|inner| !contains(selector, inner));
+            outermost.push(*selector);
+        }
+    }
+    outermost
 }
 
 /// Of the selectors on our side of a rule those that a Child SA may have, by the addresses that we
@@ -79,11 +119,8 @@ pub(crate) fn cover(
     remote: &[TrafficSelector],
     in_use: &[(Selector, u32)],
 ) -> bool {
-    let side = |net: &IpNet, pair: &Selector, ports| of_prefix(net, pair.protocol, ports);
-    in_use.iter().all(|(pair, _)| {
-        within(&[side(&pair.local, pair, &pair.local_ports)], local)
-            && within(&[side(&pair.remote, pair, &pair.remote_ports)], remote)
-    })
+    let mut in_use = in_use.iter().map(|(pair, _)| sides(pair));
+    in_use.all(|(ours, theirs)| within(&[ours], local) && within(&[theirs], remote))
 }
 
 fn intersect(a: &TrafficSelector, b: &TrafficSelector) -> Option<TrafficSelector> {

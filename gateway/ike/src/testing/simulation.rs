@@ -204,27 +204,47 @@ impl Simulation {
         self.input(node, Input::Policies(Arc::new(policies)));
     }
 
-    /// Traffic meets the trap of a rule.
+    /// Traffic meets the trap of a rule: between the first addresses and ports of either side, of
+    /// ICMP if the rule has no protocol.
     pub fn acquire(&mut self, node: NodeId, rule: &str) {
-        let reqid = self
-            .nodes
-            .get(node)
-            .and_then(|n| n.kernel.traps.values().find(|t| &*t.rule == rule).map(|t| t.reqid));
-        let (source, destination) = (IpAddr::from([10, 1, 0, 1]), IpAddr::from([10, 2, 0, 1]));
-        if let Some(reqid) = reqid {
-            self.input(
-                node,
-                Input::Kernel(KernelEvent::Acquire {
-                    reqid,
-                    seq: 1,
-                    source,
-                    destination,
-                    protocol: 1,
-                    source_port: 0,
-                    destination_port: 0,
-                }),
-            );
+        let mut traps = self.nodes.get(node).into_iter().flat_map(|n| n.kernel.traps.values());
+        let Some(trap) = traps.find(|trap| &*trap.rule == rule) else { return };
+        let Some((selector, _)) = trap.selectors.first() else { return };
+        let event = KernelEvent::Acquire {
+            reqid: trap.reqid,
+            seq: 1,
+            source: selector.local.network(),
+            destination: selector.remote.network(),
+            protocol: selector.protocol.unwrap_or(1),
+            source_port: *selector.local_ports.start(),
+            destination_port: *selector.remote_ports.start(),
+        };
+        self.input(node, Input::Kernel(event));
+    }
+
+    /// A segment of TCP to port 443 meets the trap of a rule, unless a Child SA there protects it.
+    /// Gives whether it did.
+    pub fn send(&mut self, node: NodeId, rule: &str, from: IpAddr, to: IpAddr) -> bool {
+        let Some(kernel) = self.nodes.get(node).map(|node| &node.kernel) else { return false };
+        let sending = kernel.outbound.iter().filter_map(|child| kernel.children.get(child));
+        let mut pairs = sending.flat_map(|child| &child.selectors);
+        let Some(trap) = kernel.traps.values().find(|trap| &*trap.rule == rule) else {
+            return false;
+        };
+        if pairs.any(|(pair, _)| pair.local.contains(&from) && pair.remote.contains(&to)) {
+            return false;
         }
+        let event = KernelEvent::Acquire {
+            reqid: trap.reqid,
+            seq: 1,
+            source: from,
+            destination: to,
+            protocol: 6,
+            source_port: 40_000,
+            destination_port: 443,
+        };
+        self.input(node, Input::Kernel(event));
+        true
     }
 
     /// Does the next thing that happens within `limit`; `false` when there is none.

@@ -230,6 +230,26 @@ fn a_narrower_answer_is_taken() {
     assert_eq!(child.selectors[0].0.remote, "10.2.0.64/26".parse().unwrap());
 }
 
+/// Some peers name what we have named first beside what contains it.
+#[test]
+fn what_contains_the_first_selector_is_installed_alone() {
+    let (mut simulation, auth) = half_open();
+    let answer = only(deliver(&mut simulation, 1, &auth));
+    let named_twice = resealed(&simulation, 1, &answer, |payloads| {
+        for payload in payloads.iter_mut() {
+            match payload {
+                Payload::TsInitiator(ts) => ts.entries = known(&["10.1.0.0/32", "10.1.0.0/24"]),
+                Payload::TsResponder(ts) => ts.entries = known(&["10.2.0.0/24", "10.2.0.0/32"]),
+                _ => {}
+            }
+        }
+    });
+    deliver(&mut simulation, 0, &named_twice);
+    let child = simulation.nodes[0].kernel.children.values().next().unwrap();
+    let pairs: Vec<_> = child.selectors.iter().map(|(s, _)| (s.local, s.remote)).collect();
+    assert_eq!(pairs, [("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap())]);
+}
+
 #[test]
 fn any_ports_are_0_to_65535() {
     let simulation = connected();
@@ -237,7 +257,8 @@ fn any_ports_are_0_to_65535() {
     for payload in opened.payloads().unwrap() {
         if let Payload::TsInitiator(ts) | Payload::TsResponder(ts) = payload {
             assert!(ts.known().all(|s| (s.start_port, s.end_port) == (0, u16::MAX)));
-            assert_eq!(ts.known().count(), 1);
+            // The packet that waits, of ICMP here, and the rule.
+            assert_eq!(ts.known().map(|s| s.protocol).collect::<Vec<_>>(), [1, 0]);
         }
     }
 }

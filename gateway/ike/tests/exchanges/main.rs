@@ -6,6 +6,7 @@ mod agreement;
 mod expected;
 mod installation;
 mod life;
+mod packet;
 mod reload;
 mod unprotected;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Endpoint;
 use crate::config::{PeerConfig, PeerName, PolicySet, Rule, RuleName, Start, UserName};
 use crate::event::EventKind;
-use crate::ike_sa::{IkeSa, Job};
+use crate::ike_sa::{IkeSa, Job, Wish};
 use crate::io::{ChildId, IkeSaId, KernelCommand, TrapSpec};
 use crate::policies::Policies;
 use crate::selector;
@@ -110,7 +110,7 @@ impl Endpoint {
                 .and_then(|r| r.protect())
                 .is_some_and(|p| p.start == Start::Always);
             if always {
-                self.start_rule(now, name, None);
+                self.start_rule(now, Wish::new(RuleName::clone(name)));
             }
         }
     }

@@ -28,7 +28,7 @@ use crate::io::{
 };
 use crate::keys::ChildKeys;
 use crate::proposal::EspChoice;
-use crate::selector;
+use crate::selector::{self, Sides};
 use crate::shared::{Owner, Purpose, Shared};
 use crate::time::after;
 
@@ -73,6 +73,11 @@ impl ChildSa {
     /// Whether it is to stay: it carries traffic, or will.
     pub(super) fn is_live(&self) -> bool {
         self.state != ChildState::Retiring && !self.redundant
+    }
+
+    /// Whether it protects this; `None`: whatever it does.
+    pub(super) fn protects(&self, traffic: Option<&Sides>) -> bool {
+        traffic.is_none_or(|traffic| selector::protect(&self.pairs, traffic))
     }
 
     /// Whether the kernel sends keepalives as long as this one sends.
@@ -239,6 +244,9 @@ impl IkeSa {
         if !shared.policies.still_wants(&offer.rule, established.channel.is_quantum_safe()) {
             return self.offer_failed(now, shared, offer, Error::RuleChanged);
         }
+        if offer.wish.first.is_some_and(|first| self.is_known(&offer.rule.name, &first, &answer)) {
+            return self.offer_failed(now, shared, offer, Error::NothingNew);
+        }
         let keys = agreed.child_keys(&established.channel, answer.choice.suite);
         let terms = Terms {
             rule: offer.rule,
@@ -253,6 +261,15 @@ impl IkeSa {
         let (mut child, spec) = terms.into_child(shared, self, &keys, true);
         child.redundant = redundant;
         self.install(now, shared, child, spec);
+    }
+
+    /// Whether a peer has narrowed what we asked for to something else than was named first, which
+    /// another Child SA protects already: there would be one more with each packet that waits.
+    fn is_known(&self, rule: &RuleName, first: &Sides, answer: &ChildAnswer) -> bool {
+        let pairs = &answer.narrowed.pairs;
+        let mut others = self.children().filter(|c| c.rule.name == *rule && c.is_live());
+        !selector::protect(pairs, first)
+            && others.any(|other| selector::protect_all(&other.pairs, pairs))
     }
 
     /// Responder: the kernel gets the Child SA; the answer waits for it.
@@ -411,9 +428,13 @@ impl IkeSa {
         if failed.replaces.is_some() || established.taken > MOST_TAKEN {
             return;
         }
-        let rule = Arc::clone(&failed.rule.name);
-        if !self.will_serve(&rule) {
-            self.add_job(now, shared, Job::CreateChild(Wish::new(rule)));
+        self.ask_again(now, shared, Wish::like(failed));
+    }
+
+    /// Asks for a Child SA in the place of one that is gone, unless another does what it did.
+    pub(super) fn ask_again(&mut self, now: Instant, shared: &mut Shared, wish: Wish) {
+        if !self.will_serve(&wish.rule, wish.first.as_ref()) {
+            self.add_job(now, shared, Job::CreateChild(wish));
         }
     }
 
@@ -507,12 +528,13 @@ impl IkeSa {
         error: Error,
     ) {
         shared.release_spi(offer.spi);
-        let Wish { rule, replaces, acquire_seq, .. } = offer.wish;
+        let Wish { rule, replaces, acquire_seq, first, .. } = offer.wish;
         let changed = shared.policies.rules.get(&rule).is_some_and(|now| *now != offer.rule);
         // A Child SA that should be replaced still serves its rule.
         self.child_failed(shared, Some(RuleName::clone(&rule)), replaces.is_some(), error);
         if changed && replaces.is_none() {
-            shared.effects.push(Effect::RuleChanged { rule, acquire_seq });
+            let wish = Wish { acquire_seq, first, ..Wish::new(rule) };
+            shared.effects.push(Effect::RuleChanged { wish });
         }
         self.rekey_failed(now, shared, replaces);
     }
