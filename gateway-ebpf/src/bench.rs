@@ -31,7 +31,43 @@ pub fn decapsulate_and_restore(context: &XdpContext, subject: &mut Subject) -> R
     decided
 }
 
-/// Does only what the one above does beside decapsulating, with the move that undoes it.
+/// Octets of the answer to an IKE_SA_INIT request over IPv4, in its frame, and in words.
+const ANSWER: usize = 90;
+const ANSWER_WORDS: usize = ANSWER / 2;
+
+/// Answers with a cookie, and puts the request back as far as it is looked at. What was decided.
+#[inline(always)]
+pub fn answer_and_restore(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason> {
+    let Some(before) = packet::at::<[u16; ANSWER_WORDS]>(context, 0).copied() else {
+        return Ok(());
+    };
+    let length = packet::length(context);
+    let decided = natt::ingress(context, subject);
+    if decided == Err(Reason::IkeCookieAnswered) && !put_back(context, before, length) {
+        return Err(Reason::IkeCookieNotAnswered);
+    }
+    decided
+}
+
+/// Does only what the one above does beside answering, with the cut that undoes it.
+#[inline(always)]
+pub fn cut_and_restore(context: &XdpContext) -> Result<(), Reason> {
+    let Some(before) = packet::at::<[u16; ANSWER_WORDS]>(context, 0).copied() else {
+        return Ok(());
+    };
+    let length = packet::length(context);
+    if !packet::cut(context, ANSWER as u64) || !put_back(context, before, length) {
+        return Err(Reason::IkeCookieNotAnswered);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn put_back(context: &XdpContext, before: [u16; ANSWER_WORDS], length: u64) -> bool {
+    packet::grow(context, length) && packet::replace(context, before)
+}
+
+/// Does only what the first does beside decapsulating, with the move that undoes it.
 #[inline(always)]
 pub fn restore(context: &XdpContext) -> Result<(), Reason> {
     let Some(headers) = packet::at::<Headers>(context, 0).copied() else { return Ok(()) };

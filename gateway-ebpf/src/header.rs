@@ -105,6 +105,56 @@ pub struct Udp {
     pub checksum: [u8; 2],
 }
 
+/// IKE (RFC 7296 3.1).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct IkeHeader {
+    /// The initiator's SPI.
+    pub initiator_spi: [u16; 4],
+    /// The responder's SPI.
+    pub responder_spi: [u16; 4],
+    /// The type of the first payload.
+    pub next: u8,
+    /// The major version, and the minor one.
+    pub version: u8,
+    /// The exchange type.
+    pub exchange: u8,
+    /// The flags.
+    pub flags: u8,
+    /// The message ID.
+    pub message_id: [u16; 2],
+    /// The length of the message.
+    pub length: [u16; 2],
+}
+
+impl IkeHeader {
+    /// The flag of a response.
+    pub const RESPONSE: u8 = 0x20;
+    const INITIATOR: u8 = 0x08;
+
+    /// Whether it is a response.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_response(&self) -> bool {
+        self.flags & Self::RESPONSE != 0
+    }
+
+    /// Whether the original initiator has sent it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_initiator(&self) -> bool {
+        self.flags & Self::INITIATOR != 0
+    }
+
+    /// The length of the message.
+    #[inline(always)]
+    #[must_use]
+    pub const fn length(&self) -> u32 {
+        let [high, low] = self.length;
+        (u16::from_be(high) as u32) << 16 | u16::from_be(low) as u32
+    }
+}
+
 /// TCP (RFC 9293 3.1), without options.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -151,6 +201,7 @@ const _: () = assert!(size_of::<Tcp>() == 20);
 const _: () = assert!(size_of::<Ethernet>() == 14 && size_of::<Vlan>() == 4);
 const _: () = assert!(size_of::<Ipv4InPlace>() == 20 && size_of::<Ipv4Copied>() == 20);
 const _: () = assert!(size_of::<Ipv6InPlace>() == 40 && size_of::<Ipv6Copied>() == 40);
+const _: () = assert!(size_of::<IkeHeader>() == 28);
 const _: () = assert!(size_of::<Udp>() == 8 && size_of::<Ipv6Fragment>() == 8);
 
 impl<A> Ipv4<A> {

@@ -1,6 +1,7 @@
 //! The XDP and TC programs of the gateway.
 //!
-//! - [`natt`]: XDP, takes the UDP header off ESP of a known SA; [`endpoint`] notes from where it came.
+//! - [`natt`]: XDP, takes the UDP header off ESP of a known SA; [`endpoint`] notes from where it
+//!   came; [`ike`] protects the daemon's ports.
 //! - [`steer`]: TC egress, sends selected traffic into the XFRM interface; [`mss`] lowers the
 //!   segment size of its TCP connections.
 //! - [`guard`]: TC ingress, drops clear packets that should have been encrypted.
@@ -26,6 +27,7 @@ pub mod decide;
 pub mod endpoint;
 pub mod guard;
 pub mod header;
+pub mod ike;
 pub mod maps;
 pub mod mss;
 pub mod natt;

@@ -4,7 +4,7 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -29,6 +29,21 @@ fn pass(_context: XdpContext) -> u32 {
 #[xdp]
 fn natt_and_restore(context: XdpContext) -> u32 {
     finish_xdp(&context, bench::decapsulate_and_restore)
+}
+
+/// XDP that answers with a cookie and puts the request back, for the bench.
+#[xdp]
+fn cookie_and_restore(context: XdpContext) -> u32 {
+    finish_xdp(&context, bench::answer_and_restore)
+}
+
+/// XDP that cuts and puts the request back and nothing else, for the bench.
+#[xdp]
+fn cut_and_restore(context: XdpContext) -> u32 {
+    match bench::cut_and_restore(&context) {
+        Ok(()) => XDP_PASS,
+        Err(_reason) => XDP_DROP,
+    }
 }
 
 /// XDP that puts the headers back and nothing else, for the bench.
@@ -74,6 +89,7 @@ fn finish_xdp(
     let place = Place { hook: Hook::Xdp, ethernet: true };
     match count::verdict(context, place, decided, octets, &subject) {
         Verdict::Drop => XDP_DROP,
+        Verdict::Answer => XDP_TX,
         Verdict::Pass | Verdict::Redirect => XDP_PASS,
     }
 }
@@ -90,7 +106,8 @@ fn finish<const ETHERNET: bool>(
     let place = Place { hook, ethernet: ETHERNET };
     match count::verdict(context, place, decided, u64::from(context.len()), &subject) {
         Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Drop => TC_ACT_SHOT,
+        // No reason of TC answers.
+        Verdict::Drop | Verdict::Answer => TC_ACT_SHOT,
         Verdict::Redirect => steer::redirect(),
     }
 }

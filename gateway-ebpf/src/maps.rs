@@ -7,12 +7,13 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf,
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use aya_ebpf::macros::btf_map;
 use gateway_common::{
-    Address, Count, Entry, Family, Flow, Match, Reason, RuleCount, RuleKey, Rules, SaKey, SaValue,
-    Source, SourceChange, TraceCount, TraceKey, TraceSettings, Tuples,
+    Address, Count, Entry, Family, Flow, IkeProtection, Match, Reason, Requester, RuleCount,
+    RuleKey, Rules, SaKey, SaValue, Source, SourceChange, TraceCount, TraceKey, TraceSettings,
+    Tuples, load,
 };
 
 /// Memory is taken entry by entry, and what a program holds is freed only after it has ended.
@@ -71,6 +72,25 @@ pub static TRACE_COUNTS: PerCpuArray<TraceCount, 1> = PerCpuArray::new();
 /// What is told: an event and the packet.
 #[btf_map]
 pub static TRACE_EVENTS: RingBuf<Traced, { 1 << 20 }> = RingBuf::new();
+/// Our own addresses: of a host with a few thousand containers or services, too.
+#[btf_map]
+pub static LOCAL: HashMap<Address, u32, 65_536, ON_DEMAND> = HashMap::new();
+
+/// How IKE is protected. An entry of a hash map is replaced whole: no packet sees half of a new one.
+#[btf_map]
+pub static IKE: HashMap<u32, IkeProtection, 1, ON_DEMAND> = HashMap::new();
+
+/// How much IKE comes.
+#[btf_map]
+pub static IKE_LOAD: Array<u64, { load::COUNT }> = Array::new();
+
+/// Who asked for an IKE SA lately. Who was forgotten begins anew.
+#[btf_map]
+pub static REQUESTERS: LruHashMap<Requester, u64, 65_536> = LruHashMap::new();
+
+/// The interfaces on which what XDP sends back is lost.
+#[btf_map]
+pub static NO_ANSWER: HashMap<u32, u32, 4096, ON_DEMAND> = HashMap::new();
 
 /// The index of the XFRM interface; 0 while there is none.
 #[unsafe(no_mangle)]
@@ -202,4 +222,28 @@ pub fn elsewhere(key: &SaKey) -> Option<Address> {
     // SAFETY: the map is not preallocated: the value outlives the program's run, and the loader
     // puts another in its place rather than writing to it.
     unsafe { found.as_ref() }.copied()
+}
+
+/// Whether an address is one of ours.
+#[inline(always)]
+#[must_use]
+pub fn is_local(address: &Address) -> bool {
+    LOCAL.get_ptr(address).is_some()
+}
+
+/// How IKE is protected, if it is.
+#[inline(always)]
+#[must_use]
+pub fn ike() -> Option<&'static IkeProtection> {
+    let found = IKE.get_ptr(0)?;
+    // SAFETY: the map is not preallocated: the value outlives the program's run, and the loader
+    // puts another in its place rather than writing to it.
+    unsafe { found.as_ref() }
+}
+
+/// Whether what XDP sends back on an interface goes out.
+#[inline(always)]
+#[must_use]
+pub fn can_answer(interface: u32) -> bool {
+    NO_ANSWER.get_ptr(interface).is_none()
 }

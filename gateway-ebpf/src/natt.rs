@@ -4,13 +4,14 @@
 //! by its destination, too, but two SAs with one key would each have a replay window, and who
 //! repeats a packet to the other address would get it in twice. So there is one.
 //!
-//! Only packets of an SA in the map are touched, so that everything else meets the kernel, and the
-//! daemon's socket, as it came. The UDP checksum is not looked at: ESP authenticates its content.
+//! Only packets of an SA in the map are touched, so that everything else but IKE to us ([`ike`])
+//! meets the kernel as it came. The UDP checksum is not looked at: ESP authenticates its content.
 
 use aya_ebpf::programs::XdpContext;
 use gateway_common::{Address, Reason, SaKey, SaValue, Source, Subject};
 
 use crate::header::{Ethernet, Ipv4InPlace, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol};
+use crate::ike::{self, Datagram, Internet};
 use crate::{checksum, endpoint, maps, packet};
 
 /// What a UDP header takes.
@@ -89,9 +90,10 @@ fn ipv4<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
     if ip.protocol != protocol::UDP {
         return Ok(());
     }
-    let payload = u32::from(total).wrapping_sub(size_of::<Ipv4InPlace>() as u32);
+    let payload = u32::from(total).saturating_sub(size_of::<Ipv4InPlace>() as u32);
     let ends = (address_v4(ip.source), destination);
-    let Some(sa) = to_strip(context, start, fragment, payload, ends, subject)? else {
+    let udp = Datagram { start, payload, is_fragment: fragment };
+    let Some(sa) = to_strip::<Ipv4InPlace>(context, udp, ends, subject)? else {
         return Ok(());
     };
     let mut head = *head;
@@ -128,7 +130,8 @@ fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
         return Ok(());
     }
     let ends = (address_v6(ip.source), destination);
-    let Some(sa) = to_strip(context, start, false, u32::from(payload), ends, subject)? else {
+    let udp = Datagram { start, payload: u32::from(payload), is_fragment: false };
+    let Some(sa) = to_strip::<Ipv6InPlace>(context, udp, ends, subject)? else {
         return Ok(());
     };
     let mut head = *head;
@@ -141,26 +144,26 @@ fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
 }
 
 #[inline(always)]
-fn address_v4([ab, cd]: [u16; 2]) -> Address {
+pub(crate) fn address_v4([ab, cd]: [u16; 2]) -> Address {
     let ([a, b], [c, d]) = (ab.to_ne_bytes(), cd.to_ne_bytes());
     Address::v4([a, b, c, d])
 }
 
 #[inline(always)]
-fn address_v6([a, b, c, d, e, f, g, h]: [u16; 8]) -> Address {
+pub(crate) fn address_v6([a, b, c, d, e, f, g, h]: [u16; 8]) -> Address {
     Address::from_words([word([a, b, c, d]), word([e, f, g, h])])
 }
 
 /// The word that has these octets.
 #[inline(always)]
-fn word(halves: [u16; 4]) -> u64 {
+pub(crate) fn word(halves: [u16; 4]) -> u64 {
     let [[a, b], [c, d], [e, f], [g, h]] = halves.map(u16::to_ne_bytes);
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The halves of a word, as they lie in a packet.
 #[inline(always)]
-fn halves(word: u64) -> [u16; 4] {
+pub(crate) fn halves(word: u64) -> [u16; 4] {
     let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
     [[a, b], [c, d], [e, f], [g, h]].map(u16::from_ne_bytes)
 }
@@ -227,36 +230,44 @@ fn finish(done: bool) -> Result<(), Reason> {
     Err(if done { Reason::Stripped } else { Reason::NotStripped })
 }
 
-/// The SA of the datagram whose header is at `start`, if that is ESP to strip. Then all its lengths
-/// agree: the IP payload is the datagram, and the frame holds all of it.
+/// The SA of a datagram, if that is ESP to strip. Then all its lengths agree: the IP payload is the
+/// datagram, and the frame holds all of it. What becomes of IKE to us is said by [`ike`].
 #[inline(always)]
-fn to_strip(
+fn to_strip<Ip: Internet>(
     context: &XdpContext,
-    start: usize,
-    is_fragment: bool,
-    payload: u32,
+    datagram: Datagram,
     (source, destination): (Address, Address),
     subject: &mut Subject,
 ) -> Result<Option<Known>, Reason> {
+    let Datagram { start, payload, is_fragment } = datagram;
     let Some(udp) = packet::at::<Udp>(context, start) else { return Ok(None) };
-    if u16::from_be_bytes(udp.destination) != port::NAT_TRAVERSAL {
-        return Ok(None);
-    }
-    if is_fragment {
-        return Err(Reason::OuterFragment);
+    match u16::from_be_bytes(udp.destination) {
+        port::IKE if maps::is_local(&destination) => {
+            return Err(ike::judge::<Ip>(context, datagram, UDP));
+        }
+        port::NAT_TRAVERSAL => {}
+        _ => return Ok(None),
     }
     let length = u16::from_be_bytes(udp.length);
     let content = start.wrapping_add(UDP);
+    let spi = packet::at::<[u8; 4]>(context, content);
+    if is_fragment && spi != Some(&NON_ESP_MARKER) {
+        return Err(Reason::OuterFragment);
+    }
     // RFC 3948 2.3. A short frame is padded by the link, so the header says how long it is.
     if length == KEEPALIVE_LENGTH && packet::at(context, content) == Some(&[0xff_u8]) {
         return Err(Reason::Keepalive);
     }
-    let Some(spi) = packet::at::<[u8; 4]>(context, content) else { return Err(Reason::TooShort) };
+    let Some(spi) = spi else { return Err(Reason::TooShort) };
     if length < MARKER_LENGTH {
         return Err(Reason::TooShort);
     }
     if *spi == NON_ESP_MARKER {
-        return Err(Reason::IkeOn4500);
+        if !maps::is_local(&destination) {
+            return Err(Reason::IkeOn4500);
+        }
+        let before = UDP.wrapping_add(size_of_val(&NON_ESP_MARKER));
+        return Err(ike::judge::<Ip>(context, datagram, before));
     }
     if length < ESP_LENGTH {
         return Err(Reason::TooShort);

@@ -1,8 +1,11 @@
 //! The only place where an offset becomes a reference, or octets of a packet become a value.
 
+use core::hint::black_box;
 use core::mem::offset_of;
 
-use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_xdp_adjust_head};
+use aya_ebpf::helpers::{
+    bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
 use crate::header::Tcp;
@@ -20,6 +23,37 @@ pub fn at<T: Copy>(context: &XdpContext, offset: usize) -> Option<&T> {
     // SAFETY: the whole of it lies in the frame, at an even address since frames begin at one and
     // the offsets of headers are even, and any content is good.
     Some(unsafe { &*(context.data().wrapping_add(offset) as *const T) })
+}
+
+/// Octets of a frame among which [`within`] finds something.
+const HEADERS: u32 = 128;
+
+/// As [`at`], for an even offset that is known only as the program runs, of less than 128; and it
+/// may be changed. No other reference to the same octets may be in use.
+///
+/// Where it leads to is hidden from the compiler, which would reckon the end and the place apart:
+/// the verifier would not see that the latter is what was compared. And the frame's ends are read
+/// each time: kept aside they would be numbers of 32 bits, which the verifier takes for no pointer.
+#[expect(clippy::mut_from_ref, reason = "the frame is no part of the context")]
+#[inline(always)]
+#[must_use]
+pub fn within<T: Copy>(context: &XdpContext, offset: u32) -> Option<&mut T> {
+    const { assert!(align_of::<T>() <= 2) };
+    // SAFETY: the context is the kernel's; the verifier knows the field.
+    let data = unsafe { &raw const (*context.ctx).data };
+    // SAFETY: as above.
+    let end = unsafe { &raw const (*context.ctx).data_end };
+    // SAFETY: as above.
+    let data = unsafe { data.read_volatile() };
+    let offset = offset & HEADERS.wrapping_sub(1);
+    let place = black_box((data as usize).wrapping_add(offset as usize));
+    // SAFETY: as above.
+    let end = unsafe { end.read_volatile() };
+    if place.wrapping_add(size_of::<T>()) > end as usize {
+        return None;
+    }
+    // SAFETY: the whole of it lies in the frame, at an even address, and any content is good.
+    Some(unsafe { &mut *(place as *mut T) })
 }
 
 /// Whether an XDP frame has at least `length` octets.
@@ -80,6 +114,26 @@ pub fn lengthen<T: Copy, const N: usize>(context: &XdpContext, head: T) -> bool 
     // SAFETY: the whole of it lies in the frame, at an even address.
     unsafe { (context.data() as *mut T).write(head) };
     true
+}
+
+/// Lets an XDP frame end after `length` octets. Whether it had as many, and it was done.
+#[inline(always)]
+#[must_use]
+pub fn cut(context: &XdpContext, length: u64) -> bool {
+    // Hidden, or the compiler adds `length` to a pointer, which the verifier refuses.
+    let excess = black_box(self::length(context)).wrapping_sub(length) as i32;
+    // SAFETY: the context is the kernel's.
+    excess >= 0 && unsafe { bpf_xdp_adjust_tail(context.ctx, excess.wrapping_neg()) } == 0
+}
+
+/// Lets an XDP frame that was cut end after `length` octets again. Whether it was done.
+#[inline(always)]
+#[must_use]
+pub fn grow(context: &XdpContext, length: u64) -> bool {
+    // As in `cut`.
+    let missing = length.wrapping_sub(black_box(self::length(context))) as i32;
+    // SAFETY: the context is the kernel's.
+    missing >= 0 && unsafe { bpf_xdp_adjust_tail(context.ctx, missing) } == 0
 }
 
 /// The `T` at an offset of a packet at TC, wherever the kernel keeps these octets.

@@ -185,8 +185,9 @@ fn length(octets: usize) -> [u8; 2] {
     u16::try_from(octets).unwrap_or(u16::MAX).to_be_bytes()
 }
 
-/// RFC 1071.
-fn checksum(header: &[u8]) -> [u8; 2] {
+/// The checksum of RFC 1071.
+#[must_use]
+pub fn checksum(header: &[u8]) -> [u8; 2] {
     let words = header.chunks(2).map(|pair| match *pair {
         [high, low] => u32::from(u16::from_be_bytes([high, low])),
         _ => 0,

@@ -59,7 +59,8 @@ fn guard(data_path: &mut DataPath, frame: &[u8]) -> Outcome {
 fn outcome(frame: &[u8], reason: Option<Reason>) -> Outcome {
     let verdict = match reason.map(Reason::verdict) {
         None | Some(gateway_common::Verdict::Pass) => TC_NEXT,
-        Some(gateway_common::Verdict::Drop) => TC_DROP,
+        // No reason of TC answers.
+        Some(gateway_common::Verdict::Drop | gateway_common::Verdict::Answer) => TC_DROP,
         Some(gateway_common::Verdict::Redirect) => TC_REDIRECT,
     };
     let counted = reason.into_iter().map(|reason| (reason, 1)).collect();

@@ -17,7 +17,9 @@
 
 mod address;
 mod classify;
+mod cookie;
 mod count;
+mod ike;
 mod mtu;
 mod reason;
 mod rule;
@@ -30,7 +32,9 @@ use aya as _;
 
 pub use address::{Address, Family};
 pub use classify::{Flow, Match, Ports, Rules, classify};
+pub use cookie::{Cookie, CookieSecret, Initiator};
 pub use count::{Count, RuleCount};
+pub use ike::{IkeProtection, Rate, Requester, load};
 pub use mtu::largest_segment;
 pub use reason::{Reason, Verdict};
 pub use rule::{Action, Alternative, Entry, KeyKind, RuleKey, Tuple, Tuples};
@@ -67,6 +71,17 @@ pub mod map {
     pub const TRACE_COUNTS: &str = "TRACE_COUNTS";
     /// The ring of [`TraceEvent`](crate::TraceEvent)s.
     pub const TRACE_EVENTS: &str = "TRACE_EVENTS";
+    /// Our own unicast [`Address`](crate::Address)es; the value is 1.
+    pub const LOCAL: &str = "LOCAL";
+    /// How IKE is protected: one [`IkeProtection`](crate::IkeProtection) under 0.
+    pub const IKE: &str = "IKE";
+    /// How much IKE comes: a number of 64 bits for each place of [`load`](crate::load).
+    pub const IKE_LOAD: &str = "IKE_LOAD";
+    /// The state of [`IkeProtection::prefix`](crate::IkeProtection::prefix) for each
+    /// [`Requester`](crate::Requester) that was seen lately.
+    pub const REQUESTERS: &str = "REQUESTERS";
+    /// The indices of interfaces on which what XDP sends back is lost; the value is 1.
+    pub const NO_ANSWER: &str = "NO_ANSWER";
 }
 
 /// The names of the programs' settings, which the loader fills in.
@@ -95,6 +110,10 @@ pub mod program {
     pub const PASS: &str = "pass";
     /// XDP: decapsulates and puts the headers back, so that the bench can repeat it.
     pub const NATT_AND_RESTORE: &str = "natt_and_restore";
+    /// XDP: answers with a cookie and puts the request back, so that the bench can repeat it.
+    pub const COOKIE_AND_RESTORE: &str = "cookie_and_restore";
+    /// XDP: only cuts as the answer does, and puts the request back.
+    pub const CUT_AND_RESTORE: &str = "cut_and_restore";
     /// XDP: only puts the headers back.
     pub const RESTORE: &str = "restore";
 }

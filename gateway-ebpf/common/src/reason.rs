@@ -9,6 +9,8 @@ pub enum Verdict {
     Drop,
     /// It goes into the XFRM interface.
     Redirect,
+    /// What it has become goes back to where it came from.
+    Answer,
 }
 
 macro_rules! reasons {
@@ -94,6 +96,32 @@ reasons! {
     SourceChangeHeldBack = "esp_source_change_held_back" => Pass,
     /// The same, but the ring to the daemon is full.
     SourceChangeLost = "esp_source_change_lost" => Pass,
+    /// XDP: an IKE message to us on port 500.
+    IkeOn500 = "ike_on_500" => Pass,
+    /// XDP: an IKE_SA_INIT request to us without a cookie.
+    IkeInit = "ike_init" => Pass,
+    /// XDP: an IKE_SA_INIT request to us with a cookie of ours.
+    IkeInitWithCookie = "ike_init_with_cookie" => Pass,
+    /// XDP: an IKE_SA_INIT request to us without a cookie of ours, answered with one.
+    IkeCookieAnswered = "ike_cookie_answered" => Answer,
+    /// XDP: the same, but no cookie could be put in its place.
+    IkeCookieNotAnswered = "ike_cookie_not_answered" => Drop,
+    /// XDP: an IKE_SA_INIT request with a cookie of ours, of a prefix of which there are too many.
+    IkePrefixLimited = "ike_init_prefix_limited" => Drop,
+    /// XDP: a datagram to an IKE port of ours that is shorter than an IKE header.
+    IkeTooShort = "ike_too_short" => Drop,
+    /// XDP: an IKE message to us whose length is not that of the datagram.
+    IkeBadLength = "ike_bad_length" => Drop,
+    /// XDP: an IKE message to us of another major version that is not to be answered.
+    IkeBadVersion = "ike_bad_version" => Drop,
+    /// XDP: an IKE message to us of another major version, of which there are too many.
+    IkeVersionLimited = "ike_version_limited" => Drop,
+    /// XDP: an IKE message to us in which an SPI is zero that must not be.
+    IkeZeroSpi = "ike_zero_spi" => Drop,
+    /// XDP: an IKE message to us that has no payload.
+    IkeEmpty = "ike_empty" => Drop,
+    /// XDP: an IKE_SA_INIT message to us whose flags, SPIs and message ID contradict each other.
+    IkeBadInit = "ike_init_contradictory" => Drop,
 }
 
 impl Reason {

@@ -1,28 +1,42 @@
 //! Stateless cookies for IKE_SA_INIT (RFC 7296 2.6): proof that the initiator receives what we
-//! send to its address, before we spend memory or a key exchange on it.
+//! send to its address, before we spend memory or a key exchange on it. What a cookie is, and what
+//! it proves, is said in [`gateway_common::CookieSecret`]: a program in front of us may make the
+//! same ones.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::time::Instant;
 
+use gateway_common::{Address, Cookie, CookieSecret, Initiator};
 use gateway_wire::IkeSpi;
 use zeroize::Zeroizing;
 
-use crate::algorithms::Prf;
-use crate::crypto::prf::{equal, prf};
+use crate::crypto::prf::equal;
 use crate::random::{Random, RandomFailed};
 use crate::time::after;
 
 /// How long a secret makes cookies; it accepts them for as long again.
 const ROTATION: Duration = Duration::from_secs(60);
-/// Octets of a cookie: the version of the secret and a truncated MAC.
-const LENGTH: usize = 1 + 16;
 
 /// A secret with its version.
 struct Secret {
-    version: u8,
-    key: Zeroizing<[u8; 32]>,
+    version: u32,
+    key: Zeroizing<[u64; 2]>,
     until: Instant,
+}
+
+impl Secret {
+    fn cookie(&self, spi: IkeSpi, from: SocketAddr) -> [u8; Cookie::LENGTH] {
+        let address = match from.ip() {
+            IpAddr::V4(ip) => Address::v4(ip.octets()),
+            IpAddr::V6(ip) => Address::v6(ip.octets()),
+        };
+        self.shared().cookie(&Initiator::new(address, from.port(), spi.0)).octets()
+    }
+
+    fn shared(&self) -> CookieSecret {
+        CookieSecret { key: *self.key, version: self.version, zero: 0 }
+    }
 }
 
 /// The current secret and the one before.
@@ -42,18 +56,44 @@ impl Cookies {
         now: Instant,
         random: &mut dyn Random,
         spi: IkeSpi,
-        nonce: &[u8],
         from: SocketAddr,
-    ) -> Result<[u8; LENGTH], RandomFailed> {
-        let expired = self.current.as_ref().is_none_or(|s| s.until <= now);
-        if expired {
-            let mut key = Zeroizing::new([0; 32]);
-            random.fill(key.as_mut())?;
-            let version = self.current.as_ref().map_or(0, |s| s.version.wrapping_add(1));
-            let fresh = Secret { version, key, until: after(now, ROTATION) };
-            self.previous = self.current.replace(fresh);
+    ) -> Result<[u8; Cookie::LENGTH], RandomFailed> {
+        self.renew(now, random)?;
+        self.current.as_ref().map(|s| s.cookie(spi, from)).ok_or(RandomFailed)
+    }
+
+    /// Makes a secret if one is due.
+    ///
+    /// # Errors
+    /// [`RandomFailed`]; the old one stays.
+    pub(crate) fn renew(
+        &mut self,
+        now: Instant,
+        random: &mut dyn Random,
+    ) -> Result<(), RandomFailed> {
+        if self.due().is_some_and(|due| now < due) {
+            return Ok(());
         }
-        self.current.as_ref().map(|s| cookie(s, spi, nonce, from)).ok_or(RandomFailed)
+        let mut halves = Zeroizing::new([[0; 8]; 2]);
+        halves.iter_mut().try_for_each(|half| random.fill(half))?;
+        let key = Zeroizing::new(halves.map(u64::from_ne_bytes));
+        // Zero is no version.
+        let version = self.current.as_ref().map_or(1, |s| s.version.wrapping_add(1).max(1));
+        let fresh = Secret { version, key, until: after(now, ROTATION) };
+        self.previous = self.current.replace(fresh);
+        Ok(())
+    }
+
+    /// When the next secret is due; `None` while there is none.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.current.as_ref().map(|secret| secret.until)
+    }
+
+    /// The secrets for somebody else who makes and accepts the same cookies, the current one first;
+    /// `None` while there is none.
+    pub(crate) fn shared(&self) -> Option<[CookieSecret; 2]> {
+        let current = self.current.as_ref()?.shared();
+        Some([current, self.previous.as_ref().map(Secret::shared).unwrap_or_default()])
     }
 
     /// Whether a returned cookie is one of ours for this very initiator, and recent.
@@ -62,36 +102,15 @@ impl Cookies {
         now: Instant,
         returned: &[u8],
         spi: IkeSpi,
-        nonce: &[u8],
         from: SocketAddr,
     ) -> bool {
         let recent = |s: &&Secret| now < after(s.until, ROTATION);
-        let version = returned.first().copied();
         [&self.current, &self.previous]
             .into_iter()
             .flatten()
             .filter(recent)
-            .filter(|s| Some(s.version) == version)
-            .any(|s| equal(&cookie(s, spi, nonce, from), returned))
+            .any(|s| equal(&s.cookie(spi, from), returned))
     }
-}
-
-/// `version | HMAC(secret, Ni | IPi | porti | SPIi)`.
-fn cookie(secret: &Secret, spi: IkeSpi, nonce: &[u8], from: SocketAddr) -> [u8; LENGTH] {
-    let address = match from.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
-    };
-    let mac = prf(
-        Prf::HmacSha256,
-        secret.key.as_ref(),
-        &[nonce, &address, &from.port().to_be_bytes(), &spi.0],
-    );
-    let mut cookie = [secret.version; LENGTH];
-    for (to, from) in cookie.iter_mut().skip(1).zip(mac.iter()) {
-        *to = *from;
-    }
-    cookie
 }
 
 #[cfg(test)]
@@ -101,12 +120,12 @@ mod tests {
     use crate::time::start;
 
     const SPI: IkeSpi = IkeSpi([3; 8]);
-    const NONCE: &[u8] = &[4; 32];
+    const LENGTH: usize = Cookie::LENGTH;
 
     /// Cookies whose first secret is made now, with a cookie of it.
     fn first_cookie(now: Instant) -> (Cookies, SeededRandom, [u8; LENGTH]) {
         let (mut cookies, mut random) = (Cookies::default(), SeededRandom::new(1));
-        let cookie = cookies.make(now, &mut random, SPI, NONCE, from()).unwrap();
+        let cookie = cookies.make(now, &mut random, SPI, from()).unwrap();
         (cookies, random, cookie)
     }
 
@@ -118,10 +137,10 @@ mod tests {
     fn the_right_cookie_is_accepted() {
         let now = start();
         let (cookies, _, cookie) = first_cookie(now);
-        assert!(cookies.check(now, &cookie, SPI, NONCE, from()));
+        assert!(cookies.check(now, &cookie, SPI, from()));
         // The mapped form of an address is the address itself, as sockets of both kinds show it.
         let mapped = "[::ffff:192.0.2.1]:500".parse().unwrap();
-        assert!(cookies.check(now, &cookie, SPI, NONCE, mapped));
+        assert!(cookies.check(now, &cookie, SPI, mapped));
     }
 
     #[test]
@@ -131,11 +150,11 @@ mod tests {
         for at in 0..LENGTH {
             let mut wrong = cookie;
             wrong[at] ^= 0x80;
-            assert!(!cookies.check(now, &wrong, SPI, NONCE, from()), "octet {at}");
+            assert!(!cookies.check(now, &wrong, SPI, from()), "octet {at}");
         }
         let longer = [cookie.as_slice(), &[0]].concat();
         for wrong in [&[][..], &cookie[..1], &cookie[..LENGTH - 1], &longer] {
-            assert!(!cookies.check(now, wrong, SPI, NONCE, from()));
+            assert!(!cookies.check(now, wrong, SPI, from()));
         }
     }
 
@@ -144,12 +163,10 @@ mod tests {
         let now = start();
         let (cookies, _, cookie) = first_cookie(now);
         let other = |text: &str| text.parse::<SocketAddr>().unwrap();
-        assert!(!cookies.check(now, &cookie, IkeSpi([9; 8]), NONCE, from()));
-        assert!(!cookies.check(now, &cookie, SPI, &[5; 32], from()));
-        assert!(!cookies.check(now, &cookie, SPI, &[4; 31], from()));
-        assert!(!cookies.check(now, &cookie, SPI, NONCE, other("192.0.2.1:501")));
-        assert!(!cookies.check(now, &cookie, SPI, NONCE, other("192.0.2.2:500")));
-        assert!(!cookies.check(now, &cookie, SPI, NONCE, other("[2001:db8::1]:500")));
+        assert!(!cookies.check(now, &cookie, IkeSpi([9; 8]), from()));
+        assert!(!cookies.check(now, &cookie, SPI, other("192.0.2.1:501")));
+        assert!(!cookies.check(now, &cookie, SPI, other("192.0.2.2:500")));
+        assert!(!cookies.check(now, &cookie, SPI, other("[2001:db8::1]:500")));
     }
 
     #[test]
@@ -157,21 +174,21 @@ mod tests {
         let begin = start();
         let (mut cookies, mut random, cookie) = first_cookie(begin);
         let mut renewed_at = |cookies: &mut Cookies, after_start| {
-            cookies.make(begin + after_start, &mut random, SPI, NONCE, from()).unwrap()
+            cookies.make(begin + after_start, &mut random, SPI, from()).unwrap()
         };
         let later = begin + ROTATION;
         let second = renewed_at(&mut cookies, ROTATION);
         assert_ne!(second, cookie);
-        assert!(cookies.check(later, &cookie, SPI, NONCE, from()));
-        assert!(cookies.check(later, &second, SPI, NONCE, from()));
+        assert!(cookies.check(later, &cookie, SPI, from()));
+        assert!(cookies.check(later, &second, SPI, from()));
         let third = renewed_at(&mut cookies, ROTATION * 2);
         let later = begin + ROTATION * 2;
         // Told apart by the secret, not only by the clock.
         for at in [begin, later] {
-            assert!(!cookies.check(at, &cookie, SPI, NONCE, from()));
+            assert!(!cookies.check(at, &cookie, SPI, from()));
         }
-        assert!(cookies.check(later, &second, SPI, NONCE, from()));
-        assert!(cookies.check(later, &third, SPI, NONCE, from()));
+        assert!(cookies.check(later, &second, SPI, from()));
+        assert!(cookies.check(later, &third, SPI, from()));
     }
 
     #[test]
@@ -179,7 +196,7 @@ mod tests {
         let begin = start();
         let (mut cookies, mut random, cookie) = first_cookie(begin);
         let last = begin + ROTATION - Duration::from_nanos(1);
-        assert_eq!(cookies.make(last, &mut random, SPI, NONCE, from()), Ok(cookie));
+        assert_eq!(cookies.make(last, &mut random, SPI, from()), Ok(cookie));
     }
 
     #[test]
@@ -187,12 +204,30 @@ mod tests {
         let begin = start();
         let (cookies, _, cookie) = first_cookie(begin);
         let end = begin + ROTATION * 2;
-        assert!(cookies.check(end - Duration::from_nanos(1), &cookie, SPI, NONCE, from()));
-        assert!(!cookies.check(end, &cookie, SPI, NONCE, from()));
+        assert!(cookies.check(end - Duration::from_nanos(1), &cookie, SPI, from()));
+        assert!(!cookies.check(end, &cookie, SPI, from()));
     }
 
     #[test]
     fn without_a_secret_no_cookie_is_right() {
-        assert!(!Cookies::default().check(start(), &[0; LENGTH], SPI, NONCE, from()));
+        assert!(!Cookies::default().check(start(), &[0; LENGTH], SPI, from()));
+    }
+
+    #[test]
+    fn who_shares_the_secrets_makes_and_accepts_the_same_cookies() {
+        let now = start();
+        assert_eq!(Cookies::default().shared(), None);
+        let (mut cookies, mut random, cookie) = first_cookie(now);
+        let initiator = Initiator::new(Address::v4([192, 0, 2, 1]), 500, SPI.0);
+        let theirs = |secret: CookieSecret| secret.cookie(&initiator).octets();
+        let [first, none] = cookies.shared().unwrap();
+        assert_eq!((theirs(first), none.version), (cookie, 0));
+        let later = now + ROTATION;
+        assert_eq!(cookies.due(), Some(later));
+        cookies.renew(later, &mut random).unwrap();
+        let [second, before] = cookies.shared().unwrap();
+        assert_eq!((before, second.version), (first, 2));
+        assert!(cookies.check(later, &theirs(second), SPI, from()));
+        assert!(cookies.check(later, &theirs(before), SPI, from()));
     }
 }

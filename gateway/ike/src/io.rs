@@ -7,6 +7,7 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::sync::Arc;
 
+use gateway_common::CookieSecret;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
@@ -91,8 +92,20 @@ pub enum Output {
     },
     /// Have the kernel do something, and hand in the result.
     Kernel(CommandId, KernelCommand),
+    /// Have what is in front of us make and accept these cookies from now on; only with
+    /// [`EndpointConfig::shares_cookies`](crate::config::EndpointConfig::shares_cookies).
+    Cookies(SharedCookies),
     /// Something that an operator may want to read.
     Event(Event),
+}
+
+/// How IKE_SA_INIT requests show that their initiators are where they say (RFC 7296 2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedCookies {
+    /// The secret whose cookies are made, and the one whose cookies are accepted too.
+    pub secrets: [CookieSecret; 2],
+    /// Whether everybody must return a cookie.
+    pub demand: bool,
 }
 
 /// Our number for an IKE SA: never reused, in every log line.

@@ -148,6 +148,10 @@ impl Shared {
 
     /// A peer may send by this SPI as soon as it has answered what we are about to send, when we
     /// cannot receive it yet (RFC 7296 2.8).
+    pub(crate) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
     pub(crate) fn expect(&mut self, local: IpAddr, spi: u32) {
         self.expected.insert(spi);
         self.outputs.push_back(Output::Expect { local, spi });

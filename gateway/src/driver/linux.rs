@@ -5,7 +5,8 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use gateway_common::RuleCount;
-use gateway_ike::io::{ChildId, Done, KernelCommand, KernelError, KernelEvent};
+use gateway_ike::config::InitLimits;
+use gateway_ike::io::{ChildId, Done, KernelCommand, KernelError, KernelEvent, SharedCookies};
 
 use super::seam::{Kernel, Monitor, RulePackets};
 use crate::control::{CapabilityReport, InterfaceReport};
@@ -38,6 +39,14 @@ impl Kernel for LinuxKernel {
 
     async fn child_mtu(&self, child: ChildId) -> Result<ChildMtu, String> {
         Self::child_mtu(self, child).await
+    }
+
+    fn limit_init(&mut self, limits: InitLimits) {
+        Self::limit_init(self, limits);
+    }
+
+    fn share_cookies(&mut self, cookies: &SharedCookies) {
+        Self::share_cookies(self, cookies);
     }
 
     fn interfaces(&self) -> Vec<InterfaceReport> {

@@ -237,6 +237,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                     let result = self.execute(command).await;
                     self.endpoint.handle(clock::now(), Input::CommandDone(id, result));
                 }
+                Output::Cookies(cookies) => self.parts.kernel.share_cookies(&cookies),
                 Output::Event(event) => {
                     self.journal.note(clock::now(), clock::unix_seconds(), &event);
                 }
@@ -405,6 +406,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     async fn finish_reload(&mut self, outcome: ReloadOutcome) {
         let policies = self.parts.reload.conclude(outcome);
         if let Some(policies) = policies.filter(|_| self.ending.is_none()) {
+            self.parts.kernel.limit_init(self.parts.reload.settings().ike);
             self.apply(policies).await;
         }
         if !self.parts.reload.is_running() && self.ending.is_none() {

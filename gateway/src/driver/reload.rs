@@ -112,6 +112,8 @@ impl Reloader {
                     let settings = report.needs_restart.join(", ");
                     tracing::warn!(settings, "Changed settings wait for a restart of the gateway");
                 }
+                // These are in force with the policies.
+                self.settings.ike = loaded.settings.ike;
                 self.report.generation = self.report.generation.saturating_add(1);
                 self.report.applied_at = report.at;
                 Some(Arc::new(loaded.policies))
@@ -130,7 +132,7 @@ impl Reloader {
     }
 }
 
-/// The keys of `[gateway]` that differ. None of them can change while the gateway runs.
+/// The keys of `[gateway]` that differ and cannot change while the gateway runs.
 fn changed(old: &Settings, new: &Settings) -> Vec<String> {
     let Settings {
         interfaces,
@@ -143,6 +145,8 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         journal,
         early,
         endpoint,
+        // A reload changes it.
+        ike: _,
     } = old;
     let limits = &new.endpoint;
     let of_log = &new.journal;

@@ -6,7 +6,8 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use gateway_ike::io::{ChildId, Done, KernelCommand, KernelError, KernelEvent};
+use gateway_ike::config::InitLimits;
+use gateway_ike::io::{ChildId, Done, KernelCommand, KernelError, KernelEvent, SharedCookies};
 
 use crate::control::{CapabilityReport, InterfaceReport};
 use crate::kernel::{ChildMtu, LinkChange, Notice};
@@ -43,6 +44,12 @@ pub trait Kernel {
     /// # Errors
     /// In words: it is not there, or there is no way to the peer.
     fn child_mtu(&self, child: ChildId) -> impl Future<Output = Result<ChildMtu, String>>;
+
+    /// Has the XDP program keep to other limits.
+    fn limit_init(&mut self, limits: InitLimits);
+
+    /// Has the XDP program demand and accept these cookies.
+    fn share_cookies(&mut self, cookies: &SharedCookies);
 
     /// The interfaces as they are now, for status.
     fn interfaces(&self) -> Vec<InterfaceReport>;

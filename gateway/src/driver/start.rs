@@ -55,7 +55,12 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     let mut random = Box::new(SystemSource::default());
     let secret = state::crash_secret(&settings.state_dir, random.as_mut());
     let kernel_keepalives = kernel.capabilities().nat_keepalive;
-    let config = EndpointConfig { kernel_keepalives, ..settings.endpoint.clone() };
+    let config = EndpointConfig {
+        kernel_keepalives,
+        // The XDP program, which makes and accepts them too.
+        shares_cookies: true,
+        ..settings.endpoint.clone()
+    };
     let endpoint = Endpoint::new(config, random, Box::new(SystemKeyExchange));
     let endpoint = match secret {
         Ok(secret) => endpoint.with_crash_secret(secret),
@@ -92,6 +97,7 @@ pub(super) fn kernel_config(settings: &Settings) -> KernelConfig {
         xfrm_interface: settings.xfrm_interface.clone(),
         if_id: settings.if_id,
         pin_dir: settings.pin_dir.clone(),
+        ike: settings.ike,
         bpf_log: if LevelFilter::current() == LevelFilter::TRACE {
             LogLevel::Trace
         } else {

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 use std::io;
 
 use futures_util::TryStreamExt as _;
@@ -156,6 +157,13 @@ impl Network {
             .filter(|message| message.header.scope == AddressScope::Universe)
             .filter_map(|message| Some((message.header.index, own_address(message)?)))
             .collect())
+    }
+
+    /// Every address of this host, whatever its scope.
+    pub(super) async fn own_addresses(&self) -> io::Result<BTreeSet<IpAddr>> {
+        let answers = self.handle.address().get().execute();
+        let messages: Vec<_> = answers.try_collect().await.map_err(io_error)?;
+        Ok(messages.iter().filter_map(own_address).collect())
     }
 
     /// Gives an interface an address of a host of its own, marked as ours.

@@ -1,11 +1,13 @@
 //! From nothing, or from what an earlier run left, to a kernel that can take commands.
 
+use core::net::IpAddr;
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::{fs, io};
 
 use caps::{CapSet, Capability};
-use gateway_ike::config::{Mode, PolicySet};
+use gateway_ike::config::{InitLimits, Mode, PolicySet};
 use netlink_packet_route::link::InfoKind;
 use tracing::{info, warn};
 
@@ -37,6 +39,8 @@ pub struct KernelConfig {
     pub routes: bool,
     /// Where the BPF programs and maps are pinned: a directory on a bpffs, or to be made there.
     pub pin_dir: PathBuf,
+    /// From what on the XDP program keeps IKE_SA_INIT requests from the sockets.
+    pub ike: InitLimits,
     /// What the BPF programs log.
     pub bpf_log: LogLevel,
 }
@@ -50,6 +54,7 @@ impl Default for KernelConfig {
             own_mark: 0x6777,
             routes: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
+            ike: InitLimits::default(),
             bpf_log: LogLevel::Off,
         }
     }
@@ -151,7 +156,16 @@ pub(super) async fn open(
     let mtu = xfrm_mtu(smallest.ok_or(KernelSetupError::NoInterfaces)?);
     let (interface, is_new) = xfrm_interface(&network, &config, mtu, None).await?;
     xfrm.set_state_direction(capabilities.state_direction);
-    let guard = guard(&config, &interface, policies).await;
+    let local = network.own_addresses().await.map_err(cannot("list our addresses"));
+    let guard = match local {
+        Ok(local) => guard(&config, &interface, policies, &local).await,
+        Err(error) => {
+            if is_new {
+                remove(&network, &interface).await;
+            }
+            return Err(error);
+        }
+    };
     let (claim, data_path, rule_ids, attached) = match guard {
         Ok(guard) => guard,
         Err(error) => {
@@ -192,6 +206,7 @@ async fn guard(
     config: &KernelConfig,
     xfrm: &Interface,
     policies: &PolicySet,
+    local: &BTreeSet<IpAddr>,
 ) -> Result<(Claim, DataPath, RuleIds, Vec<Attached>), BpfError> {
     let claim = Claim::take(&config.pin_dir, CLAIM_PATIENCE).await?;
     let outcome = DataPath::load(&DataPathConfig {
@@ -201,7 +216,7 @@ async fn guard(
         own_mark: config.own_mark,
         log: config.bpf_log,
     })
-    .and_then(|mut data_path| match attach(&mut data_path, config, policies) {
+    .and_then(|mut data_path| match attach(&mut data_path, config, policies, local) {
         Ok((rule_ids, attached)) => Ok((data_path, rule_ids, attached)),
         Err(error) => {
             data_path.take_back();
@@ -221,7 +236,9 @@ fn attach(
     data_path: &mut DataPath,
     config: &KernelConfig,
     policies: &PolicySet,
+    local: &BTreeSet<IpAddr>,
 ) -> Result<(RuleIds, Vec<Attached>), BpfError> {
+    data_path.set_local(local)?;
     // The rules stand before the first packet is looked at.
     let mut rule_ids = RuleIds::default();
     data_path.classify(&class_rules(policies, &mut rule_ids))?;

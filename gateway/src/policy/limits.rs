@@ -53,6 +53,20 @@ const fn limit(
 /// All of them.
 const LIMITS: &[Limit] = &[
     limit(
+        "IKE_SA_INIT requests a second, where XDP is attached",
+        ANYBODY,
+        By("init-rate"),
+        "an initiator must return a cookie, for 10 s after the last one too many",
+        Some("ike_cookie_answered"),
+    ),
+    limit(
+        "IKE_SA_INIT requests a second of one prefix, where XDP is attached; with a cookie returned, as many again",
+        ANYBODY,
+        By("init-prefix-rate"),
+        "its initiators must return a cookie; with one, requests are dropped",
+        Some("ike_init_prefix_limited"),
+    ),
+    limit(
         "half-open IKE SAs",
         ANYBODY,
         By("cookie-threshold"),

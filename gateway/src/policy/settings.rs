@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gateway_ike::config::{EndpointConfig, SMALLEST_FRAGMENT};
+use gateway_ike::config::{EndpointConfig, InitLimits, SMALLEST_FRAGMENT};
 
 use super::document::Section;
 use super::error::{Fault, PolicyError};
@@ -32,6 +32,8 @@ pub struct Settings {
     pub early: EarlyLimits,
     /// Limits of the IKE endpoint.
     pub endpoint: EndpointConfig,
+    /// What the XDP program keeps from it.
+    pub ike: InitLimits,
 }
 
 /// How much others can make the gateway write and keep.
@@ -100,6 +102,7 @@ impl Default for Settings {
             journal: JournalLimits::default(),
             early: EarlyLimits::default(),
             endpoint: EndpointConfig::default(),
+            ike: InitLimits::default(),
         }
     }
 }
@@ -107,7 +110,7 @@ impl Default for Settings {
 /// Reads `[gateway]`.
 pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -> Settings {
     let default = Settings::default();
-    let settings = Settings {
+    let mut settings = Settings {
         interfaces: section.list("interfaces", value::interface).unwrap_or_default(),
         xfrm_interface: section
             .optional("xfrm-interface", value::interface)
@@ -125,7 +128,10 @@ pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -
             size_limit: section.number("early-esp-size-limit").unwrap_or(default.early.size_limit),
         },
         endpoint: read_endpoint(section),
+        ike: read_init_limits(section),
     };
+    // What the endpoint would not answer need not reach it.
+    settings.ike.other_version_rate = settings.endpoint.unprotected_answers_per_second.max(1);
     if settings.interfaces.contains(&settings.xfrm_interface) {
         let message =
             format!("the XFRM interface {:?} is among `interfaces`", settings.xfrm_interface);
@@ -197,6 +203,16 @@ fn read_endpoint(section: &mut Section<'_>) -> EndpointConfig {
     set(&mut read.cfg_attribute_limit, section.number("cfg-attribute-limit"));
     set(&mut read.name_server_limit, section.number("name-server-limit"));
     set(&mut read.deleted_spi_limit, section.number("deleted-spi-limit"));
+    read
+}
+
+fn read_init_limits(section: &mut Section<'_>) -> InitLimits {
+    let mut read = InitLimits::default();
+    set(&mut read.init_rate, section.number("init-rate"));
+    set(&mut read.prefix_rate, section.number("init-prefix-rate"));
+    set(&mut read.prefix_burst, section.number("init-prefix-burst"));
+    set(&mut read.prefix_v4, section.number("init-prefix-v4"));
+    set(&mut read.prefix_v6, section.number("init-prefix-v6"));
     read
 }
 

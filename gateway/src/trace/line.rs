@@ -24,7 +24,7 @@ pub(super) struct Line {
     interface: String,
     /// `xdp`, `ingress` or `egress`.
     hook: &'static str,
-    /// `pass`, `drop` or `redirect`.
+    /// `pass`, `drop`, `redirect` or `answer`.
     verdict: &'static str,
     /// The counter's name; `passed` for what is not counted.
     reason: &'static str,
@@ -67,6 +67,7 @@ impl Line {
                 Verdict::Pass => "pass",
                 Verdict::Drop => "drop",
                 Verdict::Redirect => "redirect",
+                Verdict::Answer => "answer",
             },
             reason: decided.reason.map_or("passed", gateway_common::Reason::name),
             peer: peer.map(str::to_owned),

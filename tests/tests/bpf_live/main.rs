@@ -10,6 +10,7 @@
 #[path = "../support/bpf.rs"]
 mod bpf;
 
+mod cookies;
 mod refusals;
 mod taking_over;
 

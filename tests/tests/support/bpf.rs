@@ -30,6 +30,7 @@ pub(crate) const MARK: u32 = 0x1f;
 
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
+pub(crate) const XDP_TX: u32 = 3;
 /// `TC_ACT_UNSPEC`: the next program decides.
 pub(crate) const TC_NEXT: u32 = u32::MAX;
 pub(crate) const TC_DROP: u32 = 2;
@@ -65,6 +66,12 @@ pub(crate) fn config(bpffs: &Path) -> DataPathConfig {
 /// Loads the programs, or panics with the loader's own words.
 pub(crate) fn load(config: &DataPathConfig) -> DataPath {
     DataPath::load(config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Tells the programs which addresses are ours.
+pub(crate) fn serve_at(data_path: &mut DataPath, addresses: &[&str]) {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    data_path.set_local(&addresses).unwrap();
 }
 
 /// What a program did with a packet.

@@ -63,7 +63,8 @@ impl Host {
                 Output::Event(_)
                 | Output::Keepalive { .. }
                 | Output::Expect { .. }
-                | Output::ExpectNoMore { .. } => {}
+                | Output::ExpectNoMore { .. }
+                | Output::Cookies(_) => {}
             }
         }
         // Whoever hands in asks.

@@ -17,6 +17,8 @@ pub struct EndpointConfig {
     pub init_size_limit: usize,
     /// Half-open IKE SAs above which an initiator must return a cookie (RFC 7296 2.6).
     pub cookie_threshold: usize,
+    /// Whether somebody in front of us demands cookies in our stead, and is to be told the secrets.
+    pub shares_cookies: bool,
     /// Half-open IKE SAs above which who has returned a cookie takes the place of another: of the
     /// oldest of the address, or /48 of IPv6, that has most.
     pub half_open_limit: usize,
@@ -126,6 +128,7 @@ impl Default for EndpointConfig {
             half_open_timeout: Duration::from_secs(30),
             init_size_limit: 8192,
             cookie_threshold: 64,
+            shares_cookies: false,
             half_open_limit: 4096,
             half_open_address_limit: 256,
             eap_timeout: Duration::from_secs(60),
@@ -157,6 +160,39 @@ impl Default for EndpointConfig {
             cfg_attribute_limit: 64,
             name_server_limit: 8,
             deleted_spi_limit: 16,
+        }
+    }
+}
+
+/// From what on somebody in front of an endpoint keeps IKE_SA_INIT requests, and what is no IKEv2,
+/// from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitLimits {
+    /// IKE_SA_INIT requests a second, of all, above which each must return a cookie; as many at
+    /// once. 0: no limit.
+    pub init_rate: u32,
+    /// IKE_SA_INIT requests a second of one prefix above which each must return a cookie; and those
+    /// that do, above which they are dropped. 0: no limit.
+    pub prefix_rate: u32,
+    /// How many of them may come at once.
+    pub prefix_burst: u32,
+    /// The bits of such a prefix of IPv4.
+    pub prefix_v4: u8,
+    /// The bits of such a prefix of IPv6.
+    pub prefix_v6: u8,
+    /// Messages of other versions a second that pass; as many at once. Not 0.
+    pub other_version_rate: u32,
+}
+
+impl Default for InitLimits {
+    fn default() -> Self {
+        Self {
+            init_rate: 200,
+            prefix_rate: 100,
+            prefix_burst: 200,
+            prefix_v4: 24,
+            prefix_v6: 56,
+            other_version_rate: 100,
         }
     }
 }

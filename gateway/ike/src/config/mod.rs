@@ -10,7 +10,7 @@ mod rule;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use self::limits::{EndpointConfig, SMALLEST_FRAGMENT};
+pub use self::limits::{EndpointConfig, InitLimits, SMALLEST_FRAGMENT};
 pub use self::peer::{
     Childless, Families, Identity, LocalAuth, PeerConfig, Pool, Ppk, RemoteAuth, Renewal, Secret,
 };

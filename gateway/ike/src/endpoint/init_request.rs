@@ -124,10 +124,9 @@ impl Endpoint {
         payloads: &Payloads<'_>,
     ) -> bool {
         let returned = payloads.notify(NotifyType::COOKIE).map(|cookie| cookie.data);
-        let (Some(returned), Ok(nonce)) = (returned, payloads.require_nonce()) else {
-            return false;
-        };
-        self.cookies.check(now, returned, header.initiator_spi, nonce, path.remote)
+        returned.is_some_and(|returned| {
+            self.cookies.check(now, returned, header.initiator_spi, path.remote)
+        })
     }
 
     /// Sends the initiator a cookie, and forgets it.
@@ -138,14 +137,15 @@ impl Endpoint {
         path: Path,
         payloads: &Payloads<'_>,
     ) {
-        let Ok(nonce) = payloads.require_nonce() else {
+        // Else it is no request that could lead on.
+        if payloads.require_nonce().is_err() {
             return self.shared.count(Counter::InvalidInit);
-        };
+        }
         if payloads.notify(NotifyType::COOKIE).is_some() {
             self.shared.count(Counter::CookieInvalid);
         }
         let (spi, from) = (header.initiator_spi, path.remote);
-        if let Ok(cookie) = self.cookies.make(now, self.shared.random.as_mut(), spi, nonce, from) {
+        if let Ok(cookie) = self.cookies.make(now, self.shared.random.as_mut(), spi, from) {
             self.shared.count(Counter::CookieDemanded);
             self.answer_outside(header, path, &[notify(NotifyType::COOKIE, &cookie)]);
         }

@@ -3,6 +3,7 @@
 
 mod allowance;
 mod contacts;
+mod cookies;
 mod effects;
 mod half_open;
 #[cfg(any(test, feature = "testing"))]
@@ -20,6 +21,7 @@ use gateway_wire::{ExchangeType, Header, HeaderError, IkeSpi};
 
 use self::allowance::Allowance;
 use self::contacts::Over;
+use self::cookies::Sharing;
 use self::half_open::HalfOpenSas;
 pub(crate) use self::rules::RuleState;
 use self::rules::Rules;
@@ -60,6 +62,7 @@ pub struct Endpoint {
     deadline_of: BTreeMap<IkeSaId, Instant>,
     rules: Rules,
     cookies: Cookies,
+    sharing: Sharing,
     demanding_cookies: bool,
     /// Until when cookies are demanded because too many requests were refused.
     refusing_until: Option<Instant>,
@@ -91,6 +94,7 @@ impl Endpoint {
             deadline_of: BTreeMap::new(),
             rules: Rules::default(),
             cookies: Cookies::default(),
+            sharing: Sharing::default(),
             demanding_cookies: false,
             refusing_until: None,
             unprotected: Allowance::default(),
@@ -120,6 +124,7 @@ impl Endpoint {
             Input::Timeout => self.handle_timeout(now),
         }
         self.apply_effects(now);
+        self.share_cookies(now);
     }
 
     /// The next thing to do, in order.
@@ -130,7 +135,8 @@ impl Endpoint {
     /// When to hand in [`Input::Timeout`] at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        earlier(self.deadlines.first().map(|(at, _)| *at), self.rules.next_retry())
+        let own = earlier(self.deadlines.first().map(|(at, _)| *at), self.rules.next_retry());
+        earlier(own, self.sharing.due())
     }
 
     /// What happened how often.

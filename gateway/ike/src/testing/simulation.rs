@@ -12,7 +12,7 @@ use crate::config::{EndpointConfig, PolicySet, RuleName, Secret};
 use crate::event::Event;
 use crate::io::{
     ChildSpec, CommandId, Done, Encapsulation, Ends, Input, KernelCommand, KernelError,
-    KernelEvent, Output, Path,
+    KernelEvent, Output, Path, SharedCookies,
 };
 use crate::time::earlier;
 
@@ -48,6 +48,8 @@ pub struct Node {
     pub expected: BTreeSet<u32>,
     /// How often it was said of one of them.
     pub times_expected: usize,
+    /// The cookies that who is in front of it was told of.
+    pub cookies: Vec<SharedCookies>,
 }
 
 /// Some hosts and the network between them.
@@ -83,6 +85,7 @@ impl Node {
             unanswered: Vec::new(),
             expected: BTreeSet::new(),
             times_expected: 0,
+            cookies: Vec::new(),
         }
     }
 }
@@ -194,6 +197,7 @@ impl Simulation {
                     Some(result) => node.endpoint.handle(now, Input::CommandDone(id, result)),
                     None => node.unanswered.push(id),
                 },
+                Output::Cookies(cookies) => node.cookies.push(cookies),
                 Output::Event(event) => node.events.push(event),
             }
         }

@@ -39,7 +39,8 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
             | Output::Event(_)
             | Output::Keepalive { .. }
             | Output::Expect { .. }
-            | Output::ExpectNoMore { .. } => {}
+            | Output::ExpectNoMore { .. }
+            | Output::Cookies(_) => {}
         }
     };
     while b.endpoint.poll_output().is_some() {}
@@ -56,7 +57,8 @@ fn no_answer_leaves_before_the_kernel_has_spoken() {
             Output::Event(_)
             | Output::Keepalive { .. }
             | Output::Expect { .. }
-            | Output::ExpectNoMore { .. } => {}
+            | Output::ExpectNoMore { .. }
+            | Output::Cookies(_) => {}
         }
     }
     let [(id, command)] = <[_; 1]>::try_from(commands).unwrap();

@@ -119,7 +119,8 @@ fn receive(simulation: &mut Simulation, path: Path, octets: &[u8]) -> Vec<Vec<u8
             Output::Kernel(..)
             | Output::Keepalive { .. }
             | Output::Expect { .. }
-            | Output::ExpectNoMore { .. } => {}
+            | Output::ExpectNoMore { .. }
+            | Output::Cookies(_) => {}
         }
     }
     sent

@@ -299,3 +299,40 @@ fn a_request_that_proposes_too_much_is_refused_unseen() {
     let [Payload::Notify(notify)] = payloads.as_slice() else { panic!("{payloads:?}") };
     assert_eq!(notify.kind, NotifyType::NO_PROPOSAL_CHOSEN);
 }
+
+#[test]
+fn who_is_in_front_of_us_is_told_of_secrets_in_time_and_of_the_mode() {
+    let config =
+        EndpointConfig { shares_cookies: true, cookie_threshold: 3, ..EndpointConfig::default() };
+    let (mut simulation, init) = begun(&config);
+    let told = |simulation: &Simulation| simulation.nodes[1].cookies.clone();
+    let [first] = told(&simulation)[..] else { panic!("{:?}", told(&simulation)) };
+    assert!(!first.demand);
+    assert_eq!((first.secrets[0].version, first.secrets[1].version), (1, 0));
+
+    for number in 1..=3 {
+        assert_eq!(request(&mut simulation, &init, A, number, None), None, "no cookie yet");
+    }
+    assert!(told(&simulation).last().unwrap().demand);
+    // A cookie that we have not made ourselves, and the same one as ours.
+    let spi = [&9_u16.to_be_bytes()[..], &init[2..8]].concat();
+    let IpAddr::V4(address) = A else { panic!("{A}") };
+    let address = gateway_common::Address::v4(address.octets());
+    let initiator = gateway_common::Initiator::new(address, 500, spi.try_into().unwrap());
+    let theirs = first.secrets[0].cookie(&initiator).octets();
+    let ours = request(&mut simulation, &init, A, 9, None);
+    assert_eq!(ours.as_deref(), Some(&theirs[..]));
+    assert_eq!(request(&mut simulation, &init, A, 9, Some(&theirs)), None);
+
+    simulation.run(Duration::from_secs(60));
+    let later = told(&simulation);
+    let last = later.last().unwrap();
+    assert_eq!(last.secrets[1], first.secrets[0], "and cookies of the first are still good");
+    assert_eq!(last.secrets[0].version, 2);
+    // That the others have been forgotten is seen with the next request.
+    assert_eq!(request(&mut simulation, &init, A, 10, Some(&theirs)), None);
+    assert!(!told(&simulation).last().unwrap().demand);
+    // Who shares them with nobody says nothing.
+    let (quiet, _) = begun(&EndpointConfig::default());
+    assert!(quiet.nodes[1].cookies.is_empty());
+}

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use gateway_ike::io::{ChildId, ChildSpec};
+use gateway_ike::config::InitLimits;
+use gateway_ike::io::{ChildId, ChildSpec, SharedCookies};
 
 use super::*;
 use crate::control::{CapabilityReport, InterfaceReport};
@@ -17,6 +18,10 @@ pub(super) struct Record {
     pub(super) lost: Vec<KernelEvent>,
     /// What was told about interfaces.
     pub(super) links: Vec<LinkChange>,
+    /// How much IKE_SA_INIT may come.
+    pub(super) limits: Vec<InitLimits>,
+    /// The cookies that are good.
+    pub(super) cookies: Vec<SharedCookies>,
 }
 
 impl Record {
@@ -81,6 +86,14 @@ impl Kernel for FakeKernel {
 
     async fn child_mtu(&self, _child: ChildId) -> Result<ChildMtu, String> {
         Err("it has no links".to_owned())
+    }
+
+    fn limit_init(&mut self, limits: InitLimits) {
+        self.record.lock().unwrap().limits.push(limits);
+    }
+
+    fn share_cookies(&mut self, cookies: &SharedCookies) {
+        self.record.lock().unwrap().cookies.push(*cookies);
     }
 
     fn interfaces(&self) -> Vec<InterfaceReport> {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 
+use gateway_ike::config::EndpointConfig;
 use gateway_ike::crypto::key_exchange::SystemKeyExchange;
 use gateway_ike::io::KernelEvent;
 use gateway_ike::random::SystemSource;
@@ -62,7 +63,8 @@ impl Gateway {
                 let loaded = policy::load(&path).unwrap();
                 let random = Box::new(SystemSource::default());
                 let key_exchange = Box::new(SystemKeyExchange);
-                let limits = loaded.settings.endpoint.clone();
+                let limits =
+                    EndpointConfig { shares_cookies: true, ..loaded.settings.endpoint.clone() };
                 let parts = Parts {
                     kernel,
                     monitor: FakeMonitor(monitor),
@@ -220,6 +222,8 @@ fn two_gateways_agree_on_a_child_sa_and_take_it_down_again() {
     second.wait();
     let record = second.record.lock().unwrap();
     assert!(record.cleaned_up);
+    // The XDP program has known from the start which cookies are good.
+    assert_eq!(record.cookies.iter().map(|c| c.secrets[0].version).min(), Some(1));
     assert!(record.commands.iter().any(|c| matches!(c, KernelCommand::RemoveChild { .. })));
     drop(record);
     // A closing SA stays for a while, to answer a repeated request.
@@ -287,10 +291,15 @@ fn a_broken_file_changes_nothing_and_a_mended_one_is_applied() {
     assert!(error.contains("a.toml:12:1"), "{error}");
     assert_eq!((report.policies.generation, report.rules.len()), (1, 1));
 
-    fs::write(&file, good.replace("rule.net", "rule.renamed")).unwrap();
+    let mended = good.replace("rule.net", "rule.renamed");
+    fs::write(&file, format!("[gateway]\ninit-rate = 77\n\n{mended}")).unwrap();
     gateway.signal(Signal::Reload);
     let report = gateway.until("applied", |report| report.policies.generation == 2);
     assert_eq!(report.rules[0].name, "renamed");
+    // The XDP program keeps to the new limits at once.
+    assert_eq!(report.policies.last_reload.unwrap().needs_restart, [""; 0]);
+    let limits = gateway.record.lock().unwrap().limits.last().copied();
+    assert_eq!(limits.map(|limits| limits.init_rate), Some(77));
     gateway.signal(Signal::End);
     gateway.wait();
 }

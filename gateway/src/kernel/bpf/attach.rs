@@ -145,8 +145,39 @@ const TCX_INGRESS: &str = "tcx-ingress";
 
 /// The `ARPHRD_*` number of an interface in this thread's network namespace.
 fn link_type(name: &str) -> Option<u16> {
-    let family = AddressFamily::Unix;
-    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    let mut request = request(name);
+    ask(libc::SIOCGIFHWADDR, &mut request)?;
+    // SAFETY: it is the member that this call sets.
+    Some(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+}
+
+/// `ETHTOOL_GDRVINFO` of linux/ethtool.h.
+const ETHTOOL_GDRVINFO: u32 = 3;
+
+/// `struct ethtool_drvinfo`.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    /// What nobody asks for here.
+    other: [u8; 160],
+}
+
+const _: () = assert!(size_of::<DriverInfo>() == 196);
+
+/// The name of an interface's driver.
+fn driver(name: &str) -> Option<String> {
+    let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], other: [0; 160] };
+    let mut request = request(name);
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    ask(libc::SIOCETHTOOL, &mut request)?;
+    let DriverInfo { driver, .. } = info;
+    let end = driver.iter().position(|octet| *octet == 0)?;
+    String::from_utf8(driver.get(..end)?.to_vec()).ok()
+}
+
+/// What asks about an interface.
+fn request(name: &str) -> libc::ifreq {
     // SAFETY: all of it is numbers, for which zero is good.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The last octet stays zero.
@@ -154,13 +185,17 @@ fn link_type(name: &str) -> Option<u16> {
     for (place, octet) in room.zip(name.bytes()) {
         *place = libc::c_char::from_ne_bytes([octet]);
     }
-    // SAFETY: the kernel reads and writes the request, which is one for this call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &mut request) };
-    if done != 0 {
-        return None;
-    }
-    // SAFETY: it is the member that this call sets.
-    Some(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+    request
+}
+
+/// Asks the kernel about an interface in this thread's network namespace.
+fn ask(what: libc::c_ulong, request: &mut libc::ifreq) -> Option<()> {
+    let family = AddressFamily::Unix;
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    // SAFETY: the kernel reads and writes the request and what it points to, which are there for
+    // this call and large enough for what is asked.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), what, request) };
+    (done == 0).then_some(())
 }
 
 /// `ARPHRD_IP6GRE` of linux/if_arp.h.
@@ -201,6 +236,17 @@ pub(super) fn xdp(
         }
     }
     Err(refused.unwrap_or(BpfError::NotInObject(program::NATT_INGRESS)))
+}
+
+/// Whether what the XDP program sends back by itself goes out. In the driver of veth it is lost
+/// unless the other end of the pair has an XDP program or GRO (`veth_xdp_xmit`), which cannot be
+/// seen from here.
+pub(super) fn can_answer(interface: &str, mode: XdpMode) -> bool {
+    match mode {
+        XdpMode::Driver => driver(interface).is_some_and(|driver| driver != "veth"),
+        XdpMode::Generic => true,
+        XdpMode::None => false,
+    }
 }
 
 const XDP_MODES: [(XdpMode, aya::programs::XdpMode, &str); 2] = [

@@ -8,6 +8,7 @@
 mod attach;
 mod claim;
 mod error;
+mod ike;
 mod log;
 mod mtus;
 mod outer;
@@ -29,7 +30,8 @@ use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use caps::{CapSet, Capability};
 use gateway_common::{
-    Address, Count, Entry, Reason, RuleCount, SaKey, SaValue, Tuples, global, map, program,
+    Address, Count, Entry, IkeProtection, Reason, RuleCount, SaKey, SaValue, Tuples, global, map,
+    program,
 };
 use tracing::warn;
 
@@ -126,6 +128,9 @@ pub struct DataPath {
     counters: PerCpuArray<MapData, Count>,
     rule_counters: PerCpuHashMap<MapData, u32, RuleCount>,
     mtus: LpmTrie<MapData, Address, u32>,
+    local: HashMap<MapData, Address, u32>,
+    ike: HashMap<MapData, u32, IkeProtection>,
+    no_answer: HashMap<MapData, u32, u32>,
     log: Option<BpfLog>,
     /// How it was loaded.
     config: DataPathConfig,
@@ -177,6 +182,9 @@ impl DataPath {
             counters: typed(&mut ebpf, map::COUNTERS)?,
             rule_counters: typed(&mut ebpf, map::RULE_COUNTERS)?,
             mtus: typed(&mut ebpf, map::MTUS)?,
+            local: typed(&mut ebpf, map::LOCAL)?,
+            ike: typed(&mut ebpf, map::IKE)?,
+            no_answer: typed(&mut ebpf, map::NO_ANSWER)?,
             log,
             ebpf,
             config: config.clone(),
@@ -199,7 +207,10 @@ impl DataPath {
         let tc = self.attach_tc(&interface)?;
         let xdp = if interface.ethernet {
             let links = self.links.clone();
+            // First that it cannot answer, then whether it can.
+            self.set_answering(interface.index, false)?;
             let (xdp, made) = attach::xdp(self.xdp(program::NATT_INGRESS)?, &interface, &links)?;
+            self.set_answering(interface.index, attach::can_answer(&interface.name, xdp))?;
             self.made.extend(made);
             xdp
         } else {

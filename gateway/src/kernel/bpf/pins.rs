@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{MapData, MapInfo};
 use gateway_common::{
-    Address, Count, Reason, RuleCount, SaKey, SaValue, TraceCount, TraceKey, TraceSettings, map,
+    Address, Count, IkeProtection, Reason, Requester, RuleCount, SaKey, SaValue, TraceCount,
+    TraceKey, TraceSettings, map,
 };
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -15,7 +16,7 @@ use super::claim::Claim;
 use super::error::BpfError;
 
 /// The maps that are pinned, with the sizes of key and value.
-pub(super) const MAPS: [(&str, usize, usize); 11] = [
+pub(super) const MAPS: [(&str, usize, usize); 16] = [
     (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
     (map::ELSEWHERE, size_of::<SaKey>(), size_of::<Address>()),
     // A ring has neither keys nor values.
@@ -28,6 +29,11 @@ pub(super) const MAPS: [(&str, usize, usize); 11] = [
     (map::TRACE_WANTED, size_of::<TraceKey>(), size_of::<u8>()),
     (map::TRACE_COUNTS, size_of::<u32>(), size_of::<TraceCount>()),
     (map::TRACE_EVENTS, 0, 0),
+    (map::LOCAL, size_of::<Address>(), size_of::<u32>()),
+    (map::IKE, size_of::<u32>(), size_of::<IkeProtection>()),
+    (map::IKE_LOAD, size_of::<u32>(), size_of::<u64>()),
+    (map::REQUESTERS, size_of::<Requester>(), size_of::<u64>()),
+    (map::NO_ANSWER, size_of::<u32>(), size_of::<u32>()),
 ];
 
 /// The directory of the links, in the pin directory.

@@ -305,6 +305,7 @@ impl LinuxKernel {
     /// the XFRM interface anew if it is gone, and sets the routes again that went with either.
     /// Gives the time after which to do so again, because something is still missing.
     pub async fn check_links(&mut self, change: &LinkChange) -> Option<Duration> {
+        self.tell_local().await;
         let mut has_changed = false;
         for place in 0..self.links.underlays.len() {
             has_changed |= self.check_underlay(place, change).await;
@@ -323,6 +324,19 @@ impl LinuxKernel {
             }
         }
         (self.links.looks > 0 || self.links.problem.is_some()).then_some(LOOK_AGAIN)
+    }
+
+    /// Tells the programs which addresses are ours.
+    async fn tell_local(&mut self) {
+        let told = match self.tables.network.own_addresses().await {
+            Ok(local) => self.tables.data_path.set_local(&local).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = told
+            && self.tables.complaints.take(clock::now())
+        {
+            warn!(error, "The XDP program does not protect IKE at an address that is new");
+        }
     }
 
     /// Whether routes may be missing now.

@@ -62,6 +62,26 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "Half-open IKE SAs above which an initiator must return a cookie.",
     ),
     key(
+        "init-rate",
+        Number(0, 1_000_000),
+        Default("200"),
+        "IKE_SA_INIT requests a second, and at once, above which each must return a cookie, which the XDP program demands until there are less for 10 s; 0: no limit.",
+    ),
+    key(
+        "init-prefix-rate",
+        Number(0, 1_000_000),
+        Default("100"),
+        "The same for one prefix; of requests that return a cookie, which are counted apart, those above it are dropped. 0: no limit.",
+    ),
+    key(
+        "init-prefix-burst",
+        Number(1, 1_000_000),
+        Default("200"),
+        "So many of one prefix may come at once.",
+    ),
+    key("init-prefix-v4", Number(8, 32), Default("24"), "Bits of such a prefix of IPv4."),
+    key("init-prefix-v6", Number(16, 128), Default("56"), "Bits of such a prefix of IPv6."),
+    key(
         "init-size-limit",
         Number(2048, 65_535),
         Default("8192"),

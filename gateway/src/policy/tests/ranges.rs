@@ -97,6 +97,8 @@ const TAKEN: &[Taken] = &[
     ("retransmit-tries", "2", |s| &s.endpoint.retransmit_tries),
     ("cookie-threshold", "3", |s| &s.endpoint.cookie_threshold),
     ("init-size-limit", "2050", |s| &s.endpoint.init_size_limit),
+    ("init-rate", "23", |s| &s.ike.init_rate),
+    ("init-prefix-rate", "24", |s| &s.ike.prefix_rate),
     ("half-open-limit", "4", |s| &s.endpoint.half_open_limit),
     ("half-open-address-limit", "5", |s| &s.endpoint.half_open_address_limit),
     ("half-open-timeout", "20s", |s| &s.endpoint.half_open_timeout),
