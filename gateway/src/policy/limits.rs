@@ -126,6 +126,18 @@ const LIMITS: &[Limit] = &[
         Some("esp_source_change_lost"),
     ),
     limit(
+        "packets of ESP a second that came in outer fragments and are handed back to the stack",
+        ANYBODY,
+        Fixed {
+            value: "20000",
+            file: "src/net/reinject.rs",
+            line: "const RATE: u32 = 20_000;",
+            why: "work, nothing is kept",
+        },
+        "they are dropped",
+        Some("esp_reinjection_limited"),
+    ),
+    limit(
         "questions whether the peer is where only its ESP has come from, one a second for an IKE SA",
         ANYBODY,
         Fixed {
@@ -446,6 +458,7 @@ fn every_limit_names_a_counter_that_there_is() {
         include_str!("../driver/mod.rs"),
         include_str!("../driver/journal.rs"),
         include_str!("../net/early.rs"),
+        include_str!("../net/reinject.rs"),
     ];
     for counter in LIMITS.iter().filter_map(|limit| limit.counter) {
         let line = format!("(\"{counter}\", ");

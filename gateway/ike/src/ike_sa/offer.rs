@@ -84,7 +84,7 @@ const fn mode(transport: bool) -> &'static str {
     if transport { "transport" } else { "tunnel" }
 }
 
-/// The checksums inside would have to be mended, and the selectors to be translated
+/// The selectors would have to be translated, and the kernel told not to check the checksums inside
 /// (RFC 7296 2.23.1).
 pub(super) const fn behind_nat() -> Error {
     let why = "transport mode does not pass NAT";
