@@ -37,6 +37,9 @@ use crate::selector::{self, Sides};
 use crate::shared::{Digest, Owner, Shared};
 use crate::time::earlier;
 
+/// Outputs for which the empty queue keeps room: more than one message leads to.
+const OUTPUTS_KEPT: usize = 16;
+
 /// IKEv2 for one host: every IKE SA of it.
 ///
 /// Everything goes in by [`Self::handle`] and comes out by [`Self::poll_output`], which must be
@@ -129,7 +132,12 @@ impl Endpoint {
 
     /// The next thing to do, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.shared.outputs.pop_front()
+        let output = self.shared.outputs.pop_front();
+        if output.is_none() {
+            // What a reload of many rules took is given back.
+            self.shared.outputs.shrink_to(OUTPUTS_KEPT);
+        }
+        output
     }
 
     /// When to hand in [`Input::Timeout`] at the latest.
