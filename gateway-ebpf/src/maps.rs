@@ -72,7 +72,8 @@ pub static TRACE_COUNTS: PerCpuArray<TraceCount, 1> = PerCpuArray::new();
 /// What is told: an event and the packet.
 #[btf_map]
 pub static TRACE_EVENTS: RingBuf<Traced, { 1 << 20 }> = RingBuf::new();
-/// Our own addresses: of a host with a few thousand containers or services, too.
+/// Our own addresses, each with the index of its interface: of a host with a few thousand containers
+/// or services, too.
 #[btf_map]
 pub static LOCAL: HashMap<Address, u32, 65_536, ON_DEMAND> = HashMap::new();
 
@@ -231,6 +232,15 @@ pub fn is_local(address: &Address) -> bool {
     LOCAL.get_ptr(address).is_some()
 }
 
+/// Whether an address is one of this interface.
+#[inline(always)]
+#[must_use]
+fn is_of(address: &Address, interface: u32) -> bool {
+    let Some(of) = LOCAL.get_ptr(address) else { return false };
+    // SAFETY: the map is not preallocated: the value outlives the program's run.
+    unsafe { *of == interface }
+}
+
 /// How IKE is protected, if it is.
 #[inline(always)]
 #[must_use]
@@ -241,9 +251,11 @@ pub fn ike() -> Option<&'static IkeProtection> {
     unsafe { found.as_ref() }
 }
 
-/// Whether what XDP sends back on an interface goes out.
+/// Whether what XDP sends back from an address by an interface arrives. From that of another
+/// interface it may not: a network card that takes VLAN tags off shows none to the program, and what
+/// the program sends has none.
 #[inline(always)]
 #[must_use]
-pub fn can_answer(interface: u32) -> bool {
-    NO_ANSWER.get_ptr(interface).is_none()
+pub fn can_answer(from: &Address, interface: u32) -> bool {
+    is_of(from, interface) && NO_ANSWER.get_ptr(interface).is_none()
 }

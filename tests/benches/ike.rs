@@ -145,7 +145,7 @@ fn main() {
         }
         let mut criterion = Criterion::default().configure_from_args();
         let mut data_path = bpf::load(&bpf::config(bpffs));
-        bpf::serve_at(&mut data_path, &[US]);
+        bpf::serve_at(&mut data_path, bpf::TEST_RUN, &[US]);
         let secret = CookieSecret { key: [1, 2], version: 1, zero: 0 };
         let cookies = SharedCookies { secrets: [secret; 2], demand: true };
         data_path.protect_ike(&InitLimits::default(), &cookies).unwrap();

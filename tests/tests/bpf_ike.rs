@@ -45,7 +45,7 @@ const MESSAGE_ID: usize = 20;
 fn protected(limits: &InitLimits, demand: bool, test: impl FnOnce(&mut DataPath) + Send) {
     isolated(|bpffs| {
         let mut data_path = bpf::load(&bpf::config(bpffs));
-        bpf::serve_at(&mut data_path, &ENDS.map(|(_, us)| us));
+        bpf::serve_at(&mut data_path, bpf::TEST_RUN, &ENDS.map(|(_, us)| us));
         protect(&mut data_path, limits, demand);
         test(&mut data_path);
     });
@@ -231,7 +231,6 @@ fn what_is_no_ike_that_anybody_could_want_an_answer_to_ends_there() {
             ("length of one more", with(&init, 24, &one_more), IkeBadLength),
             ("length of much more", with(&init, 24, &[1, 0, 0, 0]), IkeBadLength),
             ("version 0", with(&init, VERSION, &[0]), IkeBadVersion),
-            ("version 1 under way", with(&known, VERSION, &[0x10]), IkeBadVersion),
             ("a response of version 3", with(&answer, VERSION, &[0x30]), IkeBadVersion),
             ("no initiator", with(&known, 0, &[0; 8]), IkeZeroSpi),
             ("no initiator at first", with(&init, 0, &[0; 8]), IkeZeroSpi),
@@ -405,7 +404,7 @@ fn ike_of_others_is_none_of_its_business() {
 fn requests_pass_until_a_cookie_is_known() {
     isolated(|bpffs| {
         let mut data_path = bpf::load(&bpf::config(bpffs));
-        bpf::serve_at(&mut data_path, &ENDS.map(|(_, us)| us));
+        bpf::serve_at(&mut data_path, bpf::TEST_RUN, &ENDS.map(|(_, us)| us));
         let (from, us) = ENDS[0];
         let frame = ethernet(&datagram(from, us, 500, &init()));
         for _ in 0..1000 {
@@ -436,6 +435,11 @@ fn flood(data_path: &mut DataPath, frame: &[u8], count: usize) -> [usize; 3] {
     verdicts
 }
 
+/// Whether one of two packets meets this: a second may pass before the first.
+fn soon(data_path: &mut DataPath, frame: &[u8], verdict: u32) -> bool {
+    (0..2).any(|_| through_xdp(data_path, frame).verdict == verdict)
+}
+
 #[test]
 fn too_many_requests_of_all_make_everybody_return_a_cookie() {
     // One a second in the long run; it takes two at least until cookies are no longer demanded.
@@ -445,7 +449,8 @@ fn too_many_requests_of_all_make_everybody_return_a_cookie() {
         let frame = ethernet(&datagram(from, us, 500, &init()));
         assert_eq!(through_xdp(data_path, &frame), passed(&frame, Reason::IkeInit));
         let [passed_on, answered, _] = flood(data_path, &frame, 20);
-        assert_eq!((passed_on, answered), (0, 20));
+        // A second may pass before the second request.
+        assert!(passed_on <= 1 && passed_on + answered == 20, "{passed_on} {answered}");
         for (from, us) in ENDS {
             let other = ethernet(&datagram(from, us, 4500, &init()));
             assert_eq!(through_xdp(data_path, &other).verdict, XDP_TX);
@@ -460,7 +465,7 @@ fn too_many_requests_of_all_make_everybody_return_a_cookie() {
         let unlimited = InitLimits { init_rate: 0, prefix_rate: 0, ..InitLimits::default() };
         isolated(|bpffs| {
             let mut data_path = bpf::load(&bpf::config(bpffs));
-            bpf::serve_at(&mut data_path, &[us]);
+            bpf::serve_at(&mut data_path, bpf::TEST_RUN, &[us]);
             protect(&mut data_path, &unlimited, false);
             assert_eq!(flood(&mut data_path, &frame, 500), [500, 0, 0]);
         });
@@ -479,11 +484,7 @@ fn too_many_requests_of_a_prefix_make_it_return_cookies_and_too_many_of_those_ar
             // A token may come back meanwhile.
             assert!((5..10).contains(&passed_on) && answered >= 30, "{passed_on} {answered}");
             assert_eq!(lost, 0);
-            assert_eq!(
-                through_xdp(data_path, &frame(within)).verdict,
-                XDP_TX,
-                "of the same prefix"
-            );
+            assert!(soon(data_path, &frame(within), XDP_TX), "of the same prefix");
             assert_eq!(through_xdp(data_path, &frame(beyond)).verdict, XDP_PASS, "of another one");
             // Who has a cookie is counted apart: whatever was sent in the name of the prefix.
             let good = cookie(CURRENT, from, THEIR_PORT, SPI);
@@ -493,7 +494,13 @@ fn too_many_requests_of_a_prefix_make_it_return_cookies_and_too_many_of_those_ar
             let [passed_on, answered, lost] = flood(data_path, &frame, 40);
             assert!((4..10).contains(&passed_on) && lost >= 30, "{passed_on} {lost}");
             assert_eq!(answered, 0);
-            assert_eq!(through_xdp(data_path, &frame), dropped(&frame, Reason::IkePrefixLimited));
+            assert!(soon(data_path, &frame, XDP_DROP));
+            assert!(bpf::counters(data_path)[&Reason::IkePrefixLimited] > 30);
+            // And nobody else of the prefix suffers.
+            let good = cookie(CURRENT, within, THEIR_PORT, SPI);
+            let frame = ethernet(&datagram(within, us, 500, &init_with(&good)));
+            let expected = passed(&frame, Reason::IkeInitWithCookie);
+            assert_eq!(through_xdp(data_path, &frame), expected, "{within}");
         }
     });
 }
@@ -505,7 +512,29 @@ fn messages_of_other_versions_pass_at_a_rate() {
         let (from, us) = ENDS[0];
         let frame = ethernet(&datagram(from, us, 500, &with(&init(), VERSION, &[0x10])));
         assert_eq!(through_xdp(data_path, &frame), passed(&frame, Reason::IkeOn500));
-        assert_eq!(through_xdp(data_path, &frame), dropped(&frame, Reason::IkeVersionLimited));
+        assert!(soon(data_path, &frame, XDP_DROP));
+        assert!(bpf::counters(data_path)[&Reason::IkeVersionLimited] >= 1);
+        // What IKEv1 goes on with may be for a host behind us.
+        let known = with(&message([7; 8], 46, 37, 0x08, &[0; 40]), VERSION, &[0x10]);
+        let frame = ethernet(&datagram(from, us, 500, &known));
+        assert_eq!(through_xdp(data_path, &frame), passed(&frame, Reason::IkeOn500));
+        assert!(soon(data_path, &frame, XDP_DROP));
+    });
+}
+
+#[test]
+fn a_request_to_the_address_of_another_interface_is_left_to_the_daemon() {
+    protected(&InitLimits::default(), true, |data_path| {
+        let (from, us) = ENDS[0];
+        let frame = ethernet(&datagram(from, us, 500, &init()));
+        assert_eq!(through_xdp(data_path, &frame).verdict, XDP_TX);
+        // It may have come with a VLAN tag that the network card has taken off.
+        bpf::serve_at(data_path, bpf::TEST_RUN + 1, &[us]);
+        assert_eq!(through_xdp(data_path, &frame), passed(&frame, Reason::IkeInit));
+        // And once it is not ours any more it is none of our business.
+        bpf::serve_at(data_path, bpf::TEST_RUN, &[]);
+        let untouched = Outcome { verdict: XDP_PASS, packet: frame.clone(), counted: Vec::new() };
+        assert_eq!(through_xdp(data_path, &frame), untouched);
     });
 }
 

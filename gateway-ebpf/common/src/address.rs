@@ -3,7 +3,7 @@
 /// An IPv6 address, or an IPv4 address mapped into one (RFC 4291 2.5.5.2), so that one map serves
 /// both families. The octets are in network order; they are kept as two words, since BPF handles
 /// octets one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Address([u64; 2]);
 

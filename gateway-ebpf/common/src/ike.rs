@@ -36,8 +36,11 @@ impl Rate {
             return Some(now);
         }
         let on_time = if state > now { state } else { now };
-        if on_time.wrapping_sub(now) > self.tolerance {
-            return None;
+        let early = on_time.wrapping_sub(now);
+        if early > self.tolerance {
+            // What this rate cannot have left behind is of another one, which allowed more at once.
+            let most = self.tolerance.saturating_add(self.interval.saturating_mul(2));
+            return if early > most { Some(now.wrapping_add(self.tolerance)) } else { None };
         }
         Some(on_time.wrapping_add(self.interval))
     }
@@ -51,9 +54,10 @@ pub struct IkeProtection {
     pub secrets: [CookieSecret; 2],
     /// IKE_SA_INIT requests without a cookie of ours, of all.
     pub all: Rate,
-    /// The same of one prefix; and in a count of their own those with a cookie.
+    /// The same of one prefix; and in a count of their own those with a cookie, of one address.
     pub prefix: Rate,
-    /// Messages of other versions that may be answered.
+    /// Messages of other versions that may be answered; and in a count of their own those of IKEv1
+    /// that go on with something.
     pub other_version: Rate,
     /// For so long after [`Self::all`] was exceeded cookies are demanded, in nanoseconds.
     pub hold: u64,
@@ -69,11 +73,12 @@ pub struct IkeProtection {
 
 const _: () = assert!(size_of::<IkeProtection>() == 112);
 
-/// Who is counted: a prefix, whose requests with a cookie are apart, since those are its own.
+/// Who is counted: a prefix; and apart an address (IPv6: a /64) with its cookies, which nobody else
+/// can send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Requester {
-    /// The prefix, the other bits zero.
+    /// The prefix or the address, the other bits zero.
     pub prefix: Address,
     /// 1 with a cookie, else 0.
     pub shown: u32,
@@ -91,8 +96,10 @@ pub mod load {
     pub const DEMAND_UNTIL: u32 = 1;
     /// The state of [`IkeProtection::other_version`](super::IkeProtection::other_version).
     pub const OTHER_VERSION: u32 = 2;
+    /// The same for messages of IKEv1 that go on with something.
+    pub const IKEV1: u32 = 3;
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 #[cfg(feature = "user")]
@@ -127,9 +134,19 @@ mod tests {
         assert_eq!(through(rate, &mut state, start + 99_999_999, 9), 0);
         assert_eq!(through(rate, &mut state, start + 100_000_000, 9), 1);
         // A long pause fills no more than the burst.
-        assert_eq!(through(rate, &mut state, start + 3_600_000_000_000, 9), 3);
-        // A clock behind the others' earns nothing.
-        assert_eq!(through(rate, &mut state, start, 9), 0);
+        let later = start + 3_600_000_000_000;
+        assert_eq!(through(rate, &mut state, later, 9), 3);
+        // A clock a little behind the others' earns nothing.
+        assert_eq!(through(rate, &mut state, later - 1_000_000, 9), 0);
+    }
+
+    #[test]
+    fn what_a_larger_burst_has_left_behind_keeps_nobody_out() {
+        let (mut state, start) = (0, 5_000_000_000);
+        assert_eq!(through(Rate::per_second(10, 1000), &mut state, start, 2000), 1000);
+        let rate = Rate::per_second(10, 3);
+        assert_eq!(through(rate, &mut state, start, 9), 2, "one for the change, one of the burst");
+        assert_eq!(through(rate, &mut state, start + 100_000_000, 9), 1);
     }
 
     #[test]

@@ -112,6 +112,9 @@ pub(crate) trait Internet: Copy {
     /// The source.
     fn source(&self) -> Address;
 
+    /// The destination.
+    fn destination(&self) -> Address;
+
     /// Whether the source can be that of a packet from one host: what is answered goes there.
     fn is_from_unicast(&self) -> bool;
 
@@ -131,6 +134,11 @@ impl Internet for Ipv4InPlace {
     #[inline(always)]
     fn source(&self) -> Address {
         natt::address_v4(self.source)
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> Address {
+        natt::address_v4(self.destination)
     }
 
     #[inline(always)]
@@ -165,6 +173,11 @@ impl Internet for Ipv6InPlace {
     #[inline(always)]
     fn source(&self) -> Address {
         natt::address_v6(self.source)
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> Address {
+        natt::address_v6(self.destination)
     }
 
     #[inline(always)]

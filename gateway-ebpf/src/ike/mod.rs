@@ -3,11 +3,11 @@
 //! - What no MUST wants an answer to, and what no IKE SA can come of, ends here: messages that are
 //!   too short, whose length lies, without SPIs or payloads, or with flags that contradict each
 //!   other (3.1). Messages of other versions are answered by the daemon (2.5), but not more often
-//!   than it would.
+//!   than it would; and those of IKEv1 may be for a host behind us whose address is translated.
 //! - IKE_SA_INIT requests cost the daemon most, and anybody can send them in any name. While there
 //!   are few they pass. Once there are more, of all or of one prefix, or when the daemon says so,
 //!   each must return a cookie (2.6), which [`answer`] makes out of the request in its place. What
-//!   returns one has shown where it is, and passes while there are few of its prefix; what forgers
+//!   returns one has shown where it is, and passes while there are few of its address; what forgers
 //!   send in the name of a prefix counts apart, so that they cannot take its place.
 //!
 //! Requests in frames that [`natt`](crate::natt) leaves alone reach the daemon, which does the same
@@ -18,7 +18,9 @@ mod answer;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::XdpContext;
-use gateway_common::{CookieSecret, IkeProtection, Initiator, Rate, Reason, Requester, load};
+use gateway_common::{
+    Address, CookieSecret, IkeProtection, Initiator, Rate, Reason, Requester, load,
+};
 
 use self::answer::CookiePayload;
 pub(crate) use self::answer::Internet;
@@ -141,6 +143,7 @@ fn protect<Ip: Internet>(context: &XdpContext, start: u32, before: u32, payload:
     let spi = natt::word(header.initiator_spi).to_ne_bytes();
     let request = Request {
         from: Initiator::new(ip.source(), u16::from_be_bytes(udp.source), spi),
+        to: ip.destination(),
         returned: returned(context, header, at),
     };
     match request.decide::<Ip>(context.ingress_ifindex() as u32) {
@@ -154,15 +157,13 @@ fn protect<Ip: Internet>(context: &XdpContext, start: u32, before: u32, payload:
 #[inline(always)]
 fn other_version(header: &IkeHeader) -> Option<Reason> {
     // IKEv1 has no response flag; its first message has no responder cookie (RFC 2408 3.1).
-    let is_answered = match header.version >> 4 {
-        0 => false,
-        1 => header.responder_spi == [0; 4],
-        _ => !header.is_response(),
+    let place = match header.version >> 4 {
+        1 if header.responder_spi != [0; 4] => load::IKEV1,
+        0 => return Some(Reason::IkeBadVersion),
+        2.. if header.is_response() => return Some(Reason::IkeBadVersion),
+        _ => load::OTHER_VERSION,
     };
-    if !is_answered {
-        return Some(Reason::IkeBadVersion);
-    }
-    let (protection, state) = (maps::ike()?, Number::of_all(load::OTHER_VERSION)?);
+    let (protection, state) = (maps::ike()?, Number::of_all(place)?);
     if take(protection.other_version, state, now()) {
         None
     } else {
@@ -173,6 +174,8 @@ fn other_version(header: &IkeHeader) -> Option<Reason> {
 /// What is known of an IKE_SA_INIT request.
 struct Request {
     from: Initiator,
+    /// Our address.
+    to: Address,
     /// The version and the MAC of the cookie that it begins with, if it does.
     returned: Option<(u32, u64)>,
 }
@@ -187,6 +190,8 @@ impl Request {
         let bits = if Ip::IS_V4 { protection.prefix_v4 } else { protection.prefix_v6 };
         let mut requester = Requester { prefix: self.from.address.masked(bits), shown: 0, zero: 0 };
         if self.is_shown(protection) {
+            let bits = if Ip::IS_V4 { 128 } else { 64 };
+            requester.prefix = self.from.address.masked(bits);
             requester.shown = 1;
             let may = may_request(&requester, protection.prefix, now);
             return Err(if may { Reason::IkeInitWithCookie } else { Reason::IkePrefixLimited });
@@ -195,7 +200,7 @@ impl Request {
             || is_overloaded(protection, now)
             || !may_request(&requester, protection.prefix, now);
         // Where no answer goes out the daemon demands it.
-        if !demanded || !maps::can_answer(interface) {
+        if !demanded || !maps::can_answer(&self.to, interface) {
             return Err(Reason::IkeInit);
         }
         let [secret, _] = &protection.secrets;

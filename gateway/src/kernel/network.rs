@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 
 use futures_util::TryStreamExt as _;
@@ -159,11 +159,12 @@ impl Network {
             .collect())
     }
 
-    /// Every address of this host, whatever its scope.
-    pub(super) async fn own_addresses(&self) -> io::Result<BTreeSet<IpAddr>> {
+    /// Every address of this host, whatever its scope, with the index of its interface.
+    pub(super) async fn own_addresses(&self) -> io::Result<BTreeMap<IpAddr, u32>> {
         let answers = self.handle.address().get().execute();
         let messages: Vec<_> = answers.try_collect().await.map_err(io_error)?;
-        Ok(messages.iter().filter_map(own_address).collect())
+        let own = |message| Some((own_address(message)?, message.header.index));
+        Ok(messages.iter().filter_map(own).collect())
     }
 
     /// Gives an interface an address of a host of its own, marked as ours.

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::{fs, io};
 
@@ -206,7 +206,7 @@ async fn guard(
     config: &KernelConfig,
     xfrm: &Interface,
     policies: &PolicySet,
-    local: &BTreeSet<IpAddr>,
+    local: &BTreeMap<IpAddr, u32>,
 ) -> Result<(Claim, DataPath, RuleIds, Vec<Attached>), BpfError> {
     let claim = Claim::take(&config.pin_dir, CLAIM_PATIENCE).await?;
     let outcome = DataPath::load(&DataPathConfig {
@@ -236,9 +236,12 @@ fn attach(
     data_path: &mut DataPath,
     config: &KernelConfig,
     policies: &PolicySet,
-    local: &BTreeSet<IpAddr>,
+    local: &BTreeMap<IpAddr, u32>,
 ) -> Result<(RuleIds, Vec<Attached>), BpfError> {
-    data_path.set_local(local)?;
+    // Without it IKE is not protected there, and everything else is.
+    if let Err(error) = data_path.set_local(local) {
+        warn!(%error, "The XDP program does not protect IKE");
+    }
     // The rules stand before the first packet is looked at.
     let mut rule_ids = RuleIds::default();
     data_path.classify(&class_rules(policies, &mut rule_ids))?;

@@ -60,7 +60,7 @@ const LIMITS: &[Limit] = &[
         Some("ike_cookie_answered"),
     ),
     limit(
-        "IKE_SA_INIT requests a second of one prefix, where XDP is attached; with a cookie returned, as many again",
+        "IKE_SA_INIT requests a second of one prefix, where XDP is attached; with a cookie returned, as many of one address (IPv6: of one /64)",
         ANYBODY,
         By("init-prefix-rate"),
         "its initiators must return a cookie; with one, requests are dropped",

@@ -27,7 +27,7 @@ fn a_request_is_answered_by_the_program_only_where_that_goes_out() {
             let change = format!("link set eth0 mtu {mtu}");
             wait_for("the MTU", SOON, || Ok(wire.peer.ip(&change).ok())).unwrap();
             let mut data_path = loaded(wire, bpffs);
-            bpf::serve_at(&mut data_path, &[US, US_V6]);
+            bpf::serve_at(&mut data_path, wire.index("eth0"), &[US, US_V6]);
             data_path.protect_ike(&InitLimits::default(), &cookies).unwrap();
             assert_eq!(attach(wire, &mut data_path).xdp, mode);
             for (us, peer) in [(US, PEER), (US_V6, PEER_V6)] {

@@ -68,9 +68,12 @@ pub(crate) fn load(config: &DataPathConfig) -> DataPath {
     DataPath::load(config).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Tells the programs which addresses are ours.
-pub(crate) fn serve_at(data_path: &mut DataPath, addresses: &[&str]) {
-    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+/// The interface by which a packet of a test-run comes: the loopback interface.
+pub(crate) const TEST_RUN: u32 = 1;
+
+/// Tells the programs which addresses are ours, all of one interface.
+pub(crate) fn serve_at(data_path: &mut DataPath, interface: u32, addresses: &[&str]) {
+    let addresses = addresses.iter().map(|address| (address.parse().unwrap(), interface)).collect();
     data_path.set_local(&addresses).unwrap();
 }
 

@@ -171,8 +171,8 @@ pub struct InitLimits {
     /// IKE_SA_INIT requests a second, of all, above which each must return a cookie; as many at
     /// once. 0: no limit.
     pub init_rate: u32,
-    /// IKE_SA_INIT requests a second of one prefix above which each must return a cookie; and those
-    /// that do, above which they are dropped. 0: no limit.
+    /// IKE_SA_INIT requests a second of one prefix above which each must return a cookie; and of one
+    /// address (IPv6: of one /64) those that do, above which they are dropped. 0: no limit.
     pub prefix_rate: u32,
     /// How many of them may come at once.
     pub prefix_burst: u32,

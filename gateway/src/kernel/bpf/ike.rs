@@ -1,7 +1,7 @@
 //! What the XDP program knows of IKE: at which addresses we speak it, how much may come, and which
 //! cookies are good.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,23 +16,28 @@ use super::{BpfError, DataPath, is_absent};
 const HOLD: Duration = Duration::from_secs(10);
 
 impl DataPath {
-    /// Tells the program which addresses are ours, all of them: IKE to others is none of its
-    /// business.
+    /// Tells the program which addresses are ours, all of them, and by their indices of which
+    /// interfaces: IKE to others is none of its business, and it answers only on that interface.
     ///
     /// # Errors
     /// The kernel refuses, for want of memory or because the map is full.
-    pub fn set_local(&mut self, local: &BTreeSet<IpAddr>) -> Result<(), BpfError> {
+    pub fn set_local(&mut self, local: &BTreeMap<IpAddr, u32>) -> Result<(), BpfError> {
         let failed =
             |error| BpfError::kernel("our addresses cannot be told to the programs", &error);
-        let wanted: Vec<Address> = local.iter().copied().map(address).collect();
-        for address in &wanted {
-            self.local.insert(address, 1, 0).map_err(failed)?;
-        }
-        let known: Vec<Address> = self.local.keys().collect::<Result<_, _>>().map_err(failed)?;
-        for address in known.iter().filter(|address| !wanted.contains(address)) {
+        let wanted: BTreeMap<Address, u32> =
+            local.iter().map(|(ip, interface)| (address(*ip), *interface)).collect();
+        let known: BTreeMap<Address, u32> =
+            self.local.iter().collect::<Result<_, _>>().map_err(failed)?;
+        // What is gone makes room.
+        for address in known.keys().filter(|address| !wanted.contains_key(address)) {
             match self.local.remove(address) {
                 Err(error) if !is_absent(&error) => return Err(failed(error)),
                 Ok(()) | Err(_) => {}
+            }
+        }
+        for (address, interface) in &wanted {
+            if known.get(address) != Some(interface) {
+                self.local.insert(address, interface, 0).map_err(failed)?;
             }
         }
         Ok(())

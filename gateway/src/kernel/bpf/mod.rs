@@ -268,7 +268,8 @@ impl DataPath {
     ///
     /// # Errors
     /// A pin cannot be removed.
-    pub fn forget(&self, index: u32) -> Result<(), BpfError> {
+    pub fn forget(&mut self, index: u32) -> Result<(), BpfError> {
+        self.set_answering(index, true)?;
         attach::forget(index, &self.links)
     }
 

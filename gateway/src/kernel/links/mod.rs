@@ -400,7 +400,7 @@ impl LinuxKernel {
     }
 
     /// Says that an underlay is gone.
-    async fn lost(&self, name: &str, index: u32) {
+    async fn lost(&mut self, name: &str, index: u32) {
         if let Ok(Some(other)) = self.tables.network.interface_at(index).await {
             error!(
                 interface = %name, now = %other.name,
@@ -417,7 +417,7 @@ impl LinuxKernel {
         );
     }
 
-    fn forget(&self, index: u32) {
+    fn forget(&mut self, index: u32) {
         if let Err(error) = self.tables.data_path.forget(index)
             && self.tables.complaints.take(clock::now())
         {

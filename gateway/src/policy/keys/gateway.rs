@@ -71,7 +71,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "init-prefix-rate",
         Number(0, 1_000_000),
         Default("100"),
-        "The same for one prefix; of requests that return a cookie, which are counted apart, those above it are dropped. 0: no limit.",
+        "The same for one prefix; of requests that return a cookie, which are counted apart, those of one address (IPv6: of one /64) above it are dropped. 0: no limit.",
     ),
     key(
         "init-prefix-burst",
