@@ -16,6 +16,7 @@
 
 #[path = "../tests/support/bpf.rs"]
 mod bpf;
+mod support;
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -29,6 +30,7 @@ use gateway_ike::config::InitLimits;
 use gateway_ike::io::SharedCookies;
 use gateway_tests::packet::{Ip, UDP, ethernet, udp};
 use socket2::Socket;
+use support::{change, time};
 
 const US: &str = "192.0.2.1";
 const PEER: &str = "192.0.2.2";
@@ -51,14 +53,6 @@ fn frame(port: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The time of so many packets in a program. The kernel gives the mean in whole nanoseconds.
-fn time(data_path: &mut DataPath, name: &'static str, packet: &[u8], packets: u64) -> Duration {
-    let repeat = u32::try_from(packets).unwrap_or(u32::MAX);
-    let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::default() };
-    let program = data_path.xdp(name).unwrap_or_else(|error| panic!("{error}"));
-    program.test_run(options).unwrap().duration.saturating_mul(repeat)
-}
-
 fn cookies(criterion: &mut Criterion, data_path: &mut DataPath) {
     let request = frame(500, &request());
     let mut group = criterion.benchmark_group("cookie");
@@ -75,10 +69,8 @@ fn cookies(criterion: &mut Criterion, data_path: &mut DataPath) {
     }
     group.bench_function("answer", |bencher| {
         bencher.iter_custom(|packets| {
-            let both = time(data_path, program::COOKIE_AND_RESTORE, &request, packets);
-            let restore = time(data_path, program::CUT_AND_RESTORE, &request, packets);
-            let floor = time(data_path, program::PASS, &request, packets);
-            both.saturating_sub(restore).saturating_add(floor)
+            let programs = [program::COOKIE_AND_RESTORE, program::CUT_AND_RESTORE];
+            change(data_path, programs, &request, packets)
         });
     });
     group.finish();

@@ -8,27 +8,20 @@
 
 #[path = "../tests/support/bpf.rs"]
 mod bpf;
+mod support;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use aya::programs::{TestRun as _, TestRunOptions};
 use criterion::Criterion;
 use gateway::kernel::bpf::{DataPath, Sa, SaDirection};
 use gateway_common::program;
 use gateway_tests::packet::{Ip, TCP, UDP, esp, ethernet, tcp, udp};
+use support::{change, time};
 
 const SPI: u32 = 0xc123_4567;
 const US: &str = "192.0.2.1";
 const PEER: &str = "192.0.2.2";
-
-/// The time of so many packets in a program. The kernel gives the mean in whole nanoseconds.
-fn time(data_path: &mut DataPath, name: &'static str, packet: &[u8], packets: u64) -> Duration {
-    let repeat = u32::try_from(packets).unwrap_or(u32::MAX);
-    let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::default() };
-    let program = data_path.xdp(name).unwrap_or_else(|error| panic!("{error}"));
-    program.test_run(options).unwrap().duration.saturating_mul(repeat)
-}
 
 fn measure(criterion: &mut Criterion, data_path: &mut DataPath) {
     let encapsulated = Ip::new(PEER, US, UDP).packet(&udp(31_000, 4500, &esp(SPI, 1356)));
@@ -52,10 +45,8 @@ fn measure(criterion: &mut Criterion, data_path: &mut DataPath) {
     }
     group.bench_function("decapsulate", |bencher| {
         bencher.iter_custom(|packets| {
-            let both = time(data_path, program::NATT_AND_RESTORE, &encapsulated, packets);
-            let restore = time(data_path, program::RESTORE, &encapsulated, packets);
-            let floor = time(data_path, program::PASS, &encapsulated, packets);
-            both.saturating_sub(restore).saturating_add(floor)
+            let programs = [program::NATT_AND_RESTORE, program::RESTORE];
+            change(data_path, programs, &encapsulated, packets)
         });
     });
     group.finish();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use gateway_common::RuleCount;
 use gateway_ike::algorithms::EspSuite;
-use gateway_ike::config::{InitLimits, Mode, PolicySet, RuleName};
+use gateway_ike::config::{Mode, PolicySet, RuleName};
 use gateway_ike::io::{
     ChildId, ChildSpec, Done, Ends, KernelCommand, KernelError, KernelEvent, SharedCookies,
     TrapSpec,
@@ -42,7 +42,7 @@ pub struct LinuxKernel {
     pub(super) traps: BTreeMap<u32, Vec<Undo>>,
     pub(super) links: Links,
     /// The cookies that the XDP program was told of last.
-    cookies: Option<SharedCookies>,
+    pub(super) cookies: Option<SharedCookies>,
     /// Passes on what the BPF programs log.
     log: Option<JoinHandle<()>>,
 }
@@ -416,26 +416,6 @@ impl LinuxKernel {
         self.children.clear();
         self.traps.clear();
         self.tables.remove_all().await;
-    }
-
-    /// Has the XDP program keep to other limits.
-    pub fn limit_init(&mut self, limits: InitLimits) {
-        self.config.ike = limits;
-        if let Some(cookies) = self.cookies.take() {
-            self.share_cookies(&cookies);
-        }
-    }
-
-    /// Has the XDP program demand and accept these cookies. Until it can, it goes on with those
-    /// that it knows.
-    pub fn share_cookies(&mut self, cookies: &SharedCookies) {
-        self.cookies = Some(*cookies);
-        let told = self.tables.data_path.protect_ike(&self.config.ike, cookies);
-        if let Err(error) = told
-            && self.tables.complaints.take(clock::now())
-        {
-            warn!(%error, "The XDP program does not learn which cookies are good");
-        }
     }
 
     /// What the BPF programs counted, by reason.

@@ -9,6 +9,7 @@ pub mod bpf;
 mod claims;
 mod executor;
 mod guard;
+mod ike;
 mod limits;
 mod links;
 mod linux;

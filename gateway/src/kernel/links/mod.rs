@@ -326,19 +326,6 @@ impl LinuxKernel {
         (self.links.looks > 0 || self.links.problem.is_some()).then_some(LOOK_AGAIN)
     }
 
-    /// Tells the programs which addresses are ours.
-    async fn tell_local(&mut self) {
-        let told = match self.tables.network.own_addresses().await {
-            Ok(local) => self.tables.data_path.set_local(&local).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = told
-            && self.tables.complaints.take(clock::now())
-        {
-            warn!(error, "The XDP program does not protect IKE at an address that is new");
-        }
-    }
-
     /// Whether routes may be missing now.
     async fn check_underlay(&mut self, place: usize, change: &LinkChange) -> bool {
         let Some(Underlay { name, state }) = self.links.underlays.get(place) else { return false };

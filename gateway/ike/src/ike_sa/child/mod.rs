@@ -1,15 +1,17 @@
-//! Child SAs: what we know of one, and how the kernel gets it (RFC 7296 1.2, 1.3.1, 2.17). What a responder agrees to
-//! is in `request`, how it answers in `answer`. The exchange that carries them, IKE_AUTH or CREATE_CHILD_SA, makes no
+//! Child SAs: what we know of one, and how the kernel gets it (RFC 7296 1.2, 1.3.1, 2.17). What a
+//! responder agrees to is in `request`, how it answers in `answer`, what follows if nothing comes of
+//! one in `failure`. The exchange that carries them, IKE_AUTH or CREATE_CHILD_SA, makes no
 //! difference here.
 
 mod answer;
+mod failure;
 mod request;
 
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use gateway_wire::{NotifyType, TrafficSelector};
+use gateway_wire::TrafficSelector;
 
 pub(super) use self::answer::{ChildWords, Withheld};
 pub(super) use self::request::{ChildRequest, Negotiated, negotiate};
@@ -473,69 +475,5 @@ impl IkeSa {
         } else if whole && let Some(old) = replaces {
             self.retire_and_delete(now, shared, old);
         }
-    }
-
-    /// A Child SA could not be made: counted and logged. `served`: another one serves the rule,
-    /// which else is told.
-    pub(super) fn child_failed(
-        &self,
-        shared: &mut Shared,
-        rule: Option<Arc<str>>,
-        served: bool,
-        error: Error,
-    ) {
-        shared.count(Counter::ChildSaFailed);
-        if matches!(
-            error,
-            Error::NoProposalChosen(_) | Error::Refused(NotifyType::NO_PROPOSAL_CHOSEN)
-        ) {
-            shared.count(Counter::NoProposalChosen);
-        }
-        if matches!(error, Error::TsUnacceptable(_) | Error::Refused(NotifyType::TS_UNACCEPTABLE)) {
-            shared.count(Counter::TsUnacceptable);
-        }
-        if let Some(rule) = rule.as_ref().filter(|_| !served) {
-            shared
-                .effects
-                .push(Effect::RuleLost { rule: Arc::clone(rule), error: Some(error.to_string()) });
-        }
-        self.event(shared, EventKind::ChildFailed { rule, error });
-    }
-
-    /// Initiator: our offer came to nothing.
-    pub(super) fn offer_failed(
-        &mut self,
-        now: Instant,
-        shared: &mut Shared,
-        offer: ChildOffer,
-        error: Error,
-    ) {
-        let spi = offer.spi;
-        // Unless the peer itself refused or deleted it, it believes that the Child SA stands.
-        let stands = !matches!(error, Error::Refused(_) | Error::DeletedBefore);
-        self.give_up(now, shared, offer, error);
-        if stands {
-            self.add_job(now, shared, Job::DeleteChild { spi, peer_spi: 0 });
-        }
-    }
-
-    /// Nothing comes of a Child SA that the peer has none of either.
-    pub(super) fn give_up(
-        &mut self,
-        now: Instant,
-        shared: &mut Shared,
-        offer: ChildOffer,
-        error: Error,
-    ) {
-        shared.release_spi(offer.spi);
-        let Wish { rule, replaces, acquire_seq, first, .. } = offer.wish;
-        let changed = shared.policies.rules.get(&rule).is_some_and(|now| *now != offer.rule);
-        // A Child SA that should be replaced still serves its rule.
-        self.child_failed(shared, Some(RuleName::clone(&rule)), replaces.is_some(), error);
-        if changed && replaces.is_none() {
-            let wish = Wish { acquire_seq, first, ..Wish::new(rule) };
-            shared.effects.push(Effect::RuleChanged { wish });
-        }
-        self.rekey_failed(now, shared, replaces);
     }
 }
