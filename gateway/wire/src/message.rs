@@ -49,6 +49,11 @@ pub fn decode_chain(first: PayloadType, octets: &[u8]) -> Result<Vec<Payload<'_>
     walk(first, octets, Place::Decrypted)
 }
 
+/// Octets that the payloads of most messages fit in, but for certificates.
+const CHAIN_ROOM: usize = 512;
+/// Payloads that most messages do not have more of.
+const PAYLOADS_ROOM: usize = 12;
+
 /// Where a chain stands.
 #[derive(Clone, Copy)]
 enum Place {
@@ -59,7 +64,7 @@ enum Place {
 }
 
 fn walk(first: PayloadType, octets: &[u8], place: Place) -> Result<Vec<Payload<'_>>, ChainError> {
-    let mut payloads = Vec::new();
+    let mut payloads = Vec::with_capacity(PAYLOADS_ROOM);
     let mut refused = None;
     let mut reader = Reader::new("payload chain", octets);
     let mut next = first;
@@ -122,10 +127,10 @@ fn encrypted<'a>(
 /// # Errors
 /// When a payload does not fit its length field or holds what no decoder accepts.
 pub fn encode_message(header: &Header, payloads: &[Payload<'_>]) -> Result<Vec<u8>, EncodeError> {
-    let mut chain = Writer::default();
+    let mut chain = Writer::with_capacity(CHAIN_ROOM);
     let first = write_chain(&mut chain, payloads)?;
     let chain = chain.finish();
-    let mut message = Writer::default();
+    let mut message = Writer::with_capacity(Header::LEN.saturating_add(chain.len()));
     message.octets(&header.encode(first, message_len(chain.len())?));
     message.octets(&chain);
     Ok(message.finish())
@@ -140,7 +145,7 @@ pub fn encode_chain(payloads: &[Payload<'_>]) -> Result<(PayloadType, Vec<u8>), 
     if payloads.iter().any(|p| p.inside().is_some()) {
         return Err(EncodeError::bad_value("Encrypted payload"));
     }
-    let mut chain = Writer::default();
+    let mut chain = Writer::with_capacity(CHAIN_ROOM);
     let first = write_chain(&mut chain, payloads)?;
     Ok((first, chain.finish()))
 }
@@ -191,8 +196,10 @@ fn prefix(
         .checked_add(fields.len())
         .and_then(|len| len.checked_add(GENERIC_LEN))
         .ok_or(too_long)?;
-    let mut message = Writer::default();
-    message.octets(&header.encode(kind, message_len(payload_len)?));
+    // With room for the body, which the caller appends.
+    let len = message_len(payload_len)?;
+    let mut message = Writer::with_capacity(Header::LEN.saturating_add(payload_len));
+    message.octets(&header.encode(kind, len));
     message.octets(&[first_inner.0, 0]);
     message.count_u16("Encrypted payload", payload_len)?;
     message.octets(fields);

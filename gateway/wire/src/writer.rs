@@ -11,6 +11,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// With room for so many octets, so that they need not move while they are written.
+    pub(crate) fn with_capacity(octets: usize) -> Self {
+        Self { octets: Vec::with_capacity(octets) }
+    }
+
     pub(crate) fn octets(&mut self, octets: &[u8]) {
         self.octets.extend_from_slice(octets);
     }

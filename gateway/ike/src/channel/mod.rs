@@ -367,7 +367,7 @@ fn decrypt(
     datagram: &[u8],
     offset: usize,
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    let mut copy = datagram.to_vec();
+    let mut copy = Zeroizing::new(datagram.to_vec());
     let plaintext = opener.open(&mut copy, offset)?.to_vec();
     Ok(Zeroizing::new(plaintext))
 }

@@ -268,8 +268,8 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(a) => write!(f, "{a}"),
-            Self::Fqdn(s) | Self::Email(s) => f.write_str(&s.escape_default().to_string()),
-            Self::Dn(name) => f.write_str(&name.to_string().escape_default().to_string()),
+            Self::Fqdn(s) | Self::Email(s) => write!(f, "{}", s.escape_default()),
+            Self::Dn(name) => write!(f, "{}", name.to_string().escape_default()),
             Self::KeyId(octets) => {
                 f.write_str("keyid:")?;
                 octets.iter().try_for_each(|o| write!(f, "{o:02x}"))

@@ -19,17 +19,43 @@ pub type Key = Zeroizing<Vec<u8>>;
 /// initiator, `r` to the responder; `d` begets the keys of Child SAs. Debug prints no octet.
 #[derive(Clone)]
 pub struct IkeKeys {
-    sk_d: Key,
-    sk_ai: Key,
-    sk_ar: Key,
-    sk_ei: Key,
-    sk_er: Key,
-    sk_pi: Key,
-    sk_pr: Key,
+    /// All seven, one after the other in the order of RFC 7296 2.14.
+    octets: Key,
+    lengths: Lengths,
     /// Whether a PPK went into them.
     ppk: bool,
     /// Whether anything that withstands quantum computers went into them.
     quantum_safe: bool,
+}
+
+/// Octets of the keys of an IKE SA.
+#[derive(Clone, Copy)]
+struct Lengths {
+    /// Of SK_d and SK_p.
+    prf: usize,
+    /// Of SK_a; 0 with an AEAD.
+    integrity: usize,
+    /// Of SK_e, with the salt.
+    encryption: usize,
+}
+
+impl Lengths {
+    const fn of(suite: IkeSuite) -> Self {
+        Self {
+            prf: suite.prf.output_len(),
+            integrity: match suite.integrity {
+                Some(integrity) => integrity.key_len(),
+                None => 0,
+            },
+            encryption: suite.encryption.key_len().saturating_add(suite.encryption.salt_len()),
+        }
+    }
+
+    /// In the order of RFC 7296 2.14.
+    const fn in_order(self) -> [usize; 7] {
+        let Self { prf, integrity, encryption } = self;
+        [prf, integrity, integrity, encryption, encryption, prf, prf]
+    }
 }
 
 impl IkeKeys {
@@ -67,7 +93,7 @@ impl IkeKeys {
         spi_i: IkeSpi,
         spi_r: IkeSpi,
     ) -> Self {
-        let skeyseed = prf(old_prf, &self.sk_d, &[shared, ni, nr, additional]);
+        let skeyseed = prf(old_prf, self.sk_d(), &[shared, ni, nr, additional]);
         let keys = Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r);
         let quantum_safe = self.quantum_safe || keys.quantum_safe;
         Self { ppk: self.ppk, quantum_safe, ..keys }
@@ -77,15 +103,15 @@ impl IkeKeys {
     /// protects the messages of this IKE SA stays (RFC 8784 3).
     #[must_use]
     pub fn with_ppk(&self, algorithm: Prf, ppk: &[u8]) -> Self {
-        let mix = |key: &Key| prf_plus(algorithm, ppk, &[key], key.len());
-        Self {
-            sk_d: mix(&self.sk_d),
-            sk_pi: mix(&self.sk_pi),
-            sk_pr: mix(&self.sk_pr),
-            ppk: true,
-            quantum_safe: true,
-            ..self.clone()
+        let mix = |key: &[u8]| prf_plus(algorithm, ppk, &[key], key.len());
+        let (sk_d, sk_pi, sk_pr) = (mix(self.sk_d()), mix(self.sk_pi()), mix(self.sk_pr()));
+        let kept = [self.sk_ai(), self.sk_ar(), self.sk_ei(), self.sk_er()];
+        // Room for all of it: growing would leave copies of key material behind.
+        let mut octets = Zeroizing::new(Vec::with_capacity(self.octets.len()));
+        for key in [sk_d.as_slice()].into_iter().chain(kept).chain([&**sk_pi, &**sk_pr]) {
+            octets.extend_from_slice(key);
         }
+        Self { octets, lengths: self.lengths, ppk: true, quantum_safe: true }
     }
 
     /// Whether a PPK went into them, or into those that they come from.
@@ -109,74 +135,63 @@ impl IkeKeys {
         spi_i: IkeSpi,
         spi_r: IkeSpi,
     ) -> Self {
-        let prf_len = suite.prf.output_len();
-        let integrity_len = suite.integrity.map_or(0, |a| a.key_len());
-        let encryption_len = suite.encryption.key_len().saturating_add(suite.encryption.salt_len());
-        let lengths = [
-            prf_len,
-            integrity_len,
-            integrity_len,
-            encryption_len,
-            encryption_len,
-            prf_len,
-            prf_len,
-        ];
-        let seed: [&[u8]; 4] = [ni, nr, &spi_i.0, &spi_r.0];
-        let [sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr] =
-            keys(suite.prf, skeyseed, &seed, lengths);
-        Self {
-            sk_d,
-            sk_ai,
-            sk_ar,
-            sk_ei,
-            sk_er,
-            sk_pi,
-            sk_pr,
-            ppk: false,
-            quantum_safe: suite.is_quantum_safe(),
+        let lengths = Lengths::of(suite);
+        let total = lengths.in_order().iter().fold(0, |sum: usize, len| sum.saturating_add(*len));
+        let octets = prf_plus(suite.prf, skeyseed, &[ni, nr, &spi_i.0, &spi_r.0], total);
+        Self { octets, lengths, ppk: false, quantum_safe: suite.is_quantum_safe() }
+    }
+
+    /// The key at a place of RFC 7296 2.14. One that came out too short is refused by whoever
+    /// uses it.
+    fn key(&self, place: usize) -> &[u8] {
+        let mut octets = self.octets.as_slice();
+        for length in self.lengths.in_order().into_iter().take(place) {
+            octets = octets.get(length..).unwrap_or_default();
         }
+        let length = self.lengths.in_order().get(place).copied().unwrap_or_default();
+        octets.get(..length).unwrap_or(octets)
     }
 
     /// Begets the keys of Child SAs and of the next IKE SA.
     #[must_use]
     pub fn sk_d(&self) -> &[u8] {
-        &self.sk_d
+        self.key(0)
     }
 
     /// Authenticates the initiator's messages; empty with an AEAD.
     #[must_use]
     pub fn sk_ai(&self) -> &[u8] {
-        &self.sk_ai
+        self.key(1)
     }
 
     /// Authenticates the responder's messages; empty with an AEAD.
     #[must_use]
     pub fn sk_ar(&self) -> &[u8] {
-        &self.sk_ar
+        self.key(2)
     }
 
     /// Encrypts the initiator's messages: the cipher's key, then its salt.
     #[must_use]
     pub fn sk_ei(&self) -> &[u8] {
-        &self.sk_ei
+        self.key(3)
     }
 
     /// Encrypts the responder's messages: the cipher's key, then its salt.
     #[must_use]
     pub fn sk_er(&self) -> &[u8] {
-        &self.sk_er
+        self.key(4)
     }
 
     /// Enters the initiator's AUTH.
     #[must_use]
     pub fn sk_pi(&self) -> &[u8] {
-        &self.sk_pi
+        self.key(5)
     }
 
     /// Enters the responder's AUTH.
     #[must_use]
     pub fn sk_pr(&self) -> &[u8] {
-        &self.sk_pr
+        self.key(6)
     }
 }
 

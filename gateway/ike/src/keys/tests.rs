@@ -30,13 +30,13 @@ impl IkeKeys {
 
     fn lengths(&self) -> [usize; 7] {
         [
-            self.sk_d.len(),
-            self.sk_ai.len(),
-            self.sk_ar.len(),
-            self.sk_ei.len(),
-            self.sk_er.len(),
-            self.sk_pi.len(),
-            self.sk_pr.len(),
+            self.sk_d().len(),
+            self.sk_ai().len(),
+            self.sk_ar().len(),
+            self.sk_ei().len(),
+            self.sk_er().len(),
+            self.sk_pi().len(),
+            self.sk_pr().len(),
         ]
     }
 }

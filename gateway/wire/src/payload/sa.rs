@@ -80,7 +80,7 @@ impl Proposal {
     fn decode(body: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let [number, protocol, spi_size, count] = body.array()?;
         let spi = body.take(usize::from(spi_size))?.to_vec();
-        let mut transforms = Vec::new();
+        let mut transforms = Vec::with_capacity(usize::from(count));
         for left in (0..count).rev() {
             let ([more, _reserved], mut transform) = body.framed("transform")?;
             transform.require(more == if left == 0 { LAST } else { MORE_TRANSFORMS })?;
