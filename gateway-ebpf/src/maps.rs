@@ -13,7 +13,7 @@ use aya_ebpf::macros::btf_map;
 use gateway_common::{
     Address, Count, Entry, Family, Flow, IkeProtection, Match, Reason, Requester, RuleCount,
     RuleKey, Rules, SaKey, SaValue, Source, SourceChange, TraceCount, TraceKey, TraceSettings,
-    Tuples, load,
+    Tuples, load, room,
 };
 
 /// Memory is taken entry by entry, and what a program holds is freed only after it has ended.
@@ -27,11 +27,11 @@ pub type Generation = HashMap<RuleKey, Entry, 1, ON_DEMAND>;
 
 /// The SAs that the programs know.
 #[btf_map]
-pub static SAS: HashMap<SaKey, SaValue, 262_144, ON_DEMAND> = HashMap::new();
+pub static SAS: HashMap<SaKey, SaValue, { room::SAS }, ON_DEMAND> = HashMap::new();
 
 /// Where the kernel has an SA that is reached at another address of ours too.
 #[btf_map]
-pub static ELSEWHERE: HashMap<SaKey, Address, 262_144, ON_DEMAND> = HashMap::new();
+pub static ELSEWHERE: HashMap<SaKey, Address, { room::SAS }, ON_DEMAND> = HashMap::new();
 
 /// Octets of what the daemon has been told of where ESP comes from, and has not read: some thousand
 /// events.
@@ -55,7 +55,7 @@ pub static RULE_COUNTERS: PerCpuHashMap<u32, RuleCount, 131_072, ON_DEMAND> = Pe
 
 /// How large a packet may be before encryption, by its destination, in octets.
 #[btf_map]
-pub static MTUS: LpmTrie<Address, u32, 131_072> = LpmTrie::new();
+pub static MTUS: LpmTrie<Address, u32, { room::MTUS }> = LpmTrie::new();
 
 /// What is to be traced.
 #[btf_map]

@@ -6,6 +6,7 @@ use gateway_tests::gateway::{Gateway, Policy};
 use gateway_tests::pair::{Pair, Version};
 use gateway_tests::requirements::met;
 use gateway_tests::scenario::between_sites;
+use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::{Context as _, Result};
 
@@ -69,6 +70,30 @@ fn rsa_certificates_agree_with_strongswan_in_both_roles() -> Result {
 #[test]
 fn ecdsa_certificates_agree_with_strongswan_in_both_roles() -> Result {
     both_roles(Version::Installed, &[ECDSA])
+}
+
+/// Who names no hashes in IKE_SA_INIT knows no Digital Signature (RFC 7427 3): it is shown, and shows,
+/// an ECDSA signature by the method of its curve (RFC 4754 3).
+#[test]
+fn strongswan_without_digital_signatures_agrees_by_the_older_ecdsa_in_both_roles() -> Result {
+    let version = Version::Installed;
+    if !met(&Pair::needed(version))? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let authority = Authority::new(Key::P256)?;
+    let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
+    let theirs = Pair::connection(&topology).certified(&authority, &server, ["pubkey"; 2]);
+    let theirs = Connection { settings: "signature_authentication = no", ..theirs };
+    let mut ours = Policy::of_client(&topology, V4, V4);
+    ours.authentication = policy(&authority, &client);
+    let pair = Pair::start(&topology, version, &theirs, &ours)?;
+    pair.either_begins(pair.hosts(), |ours| proven(&pair.gateway, ours, "ecdsa"))?;
+    let log = pair.strongswan.log();
+    let proofs = log.lines().filter(|line| line.contains("with ECDSA-256 signature successful"));
+    // Each of the two times strongSwan's own proof, and ours.
+    assert_eq!(proofs.count(), 4, "{log}");
+    pair.finish(&[between_sites(&topology, V4)?])
 }
 
 #[test]

@@ -84,6 +84,15 @@ pub mod map {
     pub const NO_ANSWER: &str = "NO_ANSWER";
 }
 
+/// How many entries the maps have room for that grow by what peers do.
+pub mod room {
+    /// Of [`SAS`](crate::map::SAS), and of [`ELSEWHERE`](crate::map::ELSEWHERE): a Child SA takes
+    /// two, and four while it is rekeyed.
+    pub const SAS: usize = 262_144;
+    /// Of [`MTUS`](crate::map::MTUS): a Child SA takes one for each remote prefix.
+    pub const MTUS: usize = 131_072;
+}
+
 /// The names of the programs' settings, which the loader fills in.
 pub mod global {
     /// `u32`: the index of the XFRM interface; 0 while there is none.

@@ -34,9 +34,32 @@ enum Operation {
     DeleteChild,
     RekeyIke,
     DeleteIke,
+    /// Of a second Child SA, which stands beside the first then.
+    RekeySecond,
+    /// The same.
+    DeleteSecond,
 }
 
-use Operation::{CreateChild, DeleteChild, DeleteIke, Nothing, RekeyChild, RekeyIke};
+use Operation::{
+    CreateChild, DeleteChild, DeleteIke, DeleteSecond, Nothing, RekeyChild, RekeyIke, RekeySecond,
+};
+
+impl Operation {
+    const fn of_second(self) -> bool {
+        matches!(self, RekeySecond | DeleteSecond)
+    }
+
+    /// Whether whoever does it may lose packets of a rule.
+    fn loses(self, rule: &str) -> bool {
+        match self {
+            DeleteChild => rule == "rule-0",
+            // The responder has a new Child SA first: what it sends at once may come too early.
+            DeleteSecond | CreateChild => rule == "rule-1",
+            DeleteIke => true,
+            Nothing | RekeyChild | RekeyIke | RekeySecond => false,
+        }
+    }
+}
 
 const ALL: [Operation; 6] = [Nothing, CreateChild, RekeyChild, DeleteChild, RekeyIke, DeleteIke];
 
@@ -99,7 +122,7 @@ fn end(
     policies(vec![peer], vec![rule(0, Start::OnDemand), rule(1, Start::OnDemand)])
 }
 
-/// Two ends with one IKE SA and one Child SA; those that are to rekey the IKE SA are about to.
+/// Two ends with one IKE SA and one Child SA, or with two if one does something with a second; those that are to rekey the IKE SA are about to.
 fn pair(operations: [Operation; 2], keys: Keys, seed: u64) -> Simulation {
     let mut simulation = Simulation::new(&[A, B], Faults::default(), seed);
     let lifetime = |n: usize| if operations[n] == RekeyIke { HOUR } else { Duration::ZERO };
@@ -108,22 +131,29 @@ fn pair(operations: [Operation; 2], keys: Keys, seed: u64) -> Simulation {
     simulation.configure(0, end("a", "b", B, lifetime(0), keys));
     simulation.acquire(0, "rule-0");
     simulation.run(Duration::from_secs(10));
+    let second = operations.iter().any(|operation| operation.of_second());
+    if second {
+        simulation.acquire(0, "rule-1");
+        simulation.run(Duration::from_secs(10));
+    }
     for node in &simulation.nodes {
-        assert_eq!(node.kernel.children.len(), 1);
+        assert_eq!(node.kernel.children.len(), 1 + usize::from(second));
     }
     simulation.now += HOUR;
     simulation
 }
 
 fn begin(simulation: &mut Simulation, node: usize, operation: Operation) {
-    let child = simulation.nodes[node].kernel.children.values().next().cloned();
+    let rule = if operation.of_second() { "rule-1" } else { "rule-0" };
+    let mut children = simulation.nodes[node].kernel.children.values();
+    let child = children.find(|child| &*child.rule == rule).cloned();
     match (operation, child) {
-        (RekeyChild, Some(child)) => {
+        (RekeyChild | RekeySecond, Some(child)) => {
             let destination = child.inbound.destination;
             let expire = KernelEvent::Expire { spi: child.inbound.spi, destination, hard: false };
             simulation.input(node, Input::Kernel(expire));
         }
-        (DeleteChild, Some(child)) => {
+        (DeleteChild | DeleteSecond, Some(child)) => {
             let vanished = KernelEvent::Vanished { child: child.child };
             simulation.input(node, Input::Kernel(vanished));
         }
@@ -142,18 +172,16 @@ fn run(
     course: &Course,
 ) -> Result<usize, String> {
     let mut simulation = pair(operations, keys, seed);
-    // Whoever loses an SA on purpose may lose packets.
-    let lossless = !operations.iter().any(|o| matches!(o, DeleteChild | DeleteIke));
+    let may_lose = |rule: &str| operations.iter().any(|operation| operation.loses(rule));
     let check = |simulation: &mut Simulation| {
         let violations = simulation.violations();
         if !violations.is_empty() {
             return Err(violations.join("\n"));
         }
-        // The responder has a new Child SA first: what it sends at once may come too early.
         let lost = simulation.exchange_traffic();
-        match lost.iter().find(|(_, rule)| &**rule == "rule-0") {
-            Some((node, _)) if lossless => Err(format!("a packet of node {node} is lost")),
-            _ => Ok(()),
+        match lost.iter().find(|(_, rule)| !may_lose(rule)) {
+            Some((node, rule)) => Err(format!("a packet of node {node} for {rule} is lost")),
+            None => Ok(()),
         }
     };
     begin(&mut simulation, 0, operations[0]);
@@ -177,8 +205,10 @@ fn at_rest(simulation: &Simulation, operations: [Operation; 2]) -> Result<(), St
     let status = simulation.nodes.iter().map(|n| n.endpoint.status(simulation.now));
     let status: Vec<_> = status.collect();
     // An IKE SA whose time has come and that serves nobody is not rekeyed but ends.
+    let second = operations.iter().any(|operation| operation.of_second());
     let unused = operations.contains(&RekeyIke)
         && operations.contains(&DeleteChild)
+        && !second
         && status.iter().any(|s| s.ike_sas.is_empty());
     let ended = operations.contains(&DeleteIke) || unused;
     for (node, status) in status.iter().enumerate() {
@@ -193,22 +223,29 @@ fn at_rest(simulation: &Simulation, operations: [Operation; 2]) -> Result<(), St
             return Err(format!("node {node} has not one IKE SA: {:#?}", status.ike_sas));
         };
         let of_rule = |rule: &str| kernel.children.values().filter(|c| &*c.rule == rule).count();
-        let first = usize::from(!operations.contains(&DeleteChild));
-        // Two ends that create the same at once have two: nobody asked them to agree.
-        let most = operations.iter().filter(|o| **o == CreateChild).count();
+        let has = |operation| operations.contains(&operation);
         let (zero, one) = (of_rule("rule-0"), of_rule("rule-1"));
         // A Child SA that is replaced at one end and deleted at the other may live on.
-        let revived = operations.contains(&RekeyChild) && operations.contains(&DeleteChild);
-        if zero != first && !revived || zero > 1 || one > most || (most > 0 && one == 0) {
+        let revived = has(RekeyChild) && has(DeleteChild);
+        let first_is_right = zero == usize::from(!has(DeleteChild)) || revived && zero == 1;
+        // Two ends that create the same at once have two: nobody asked them to agree.
+        let created = operations.iter().filter(|o| **o == CreateChild).count();
+        let second_is_right = if second {
+            one == usize::from(!has(DeleteSecond)) || has(RekeySecond) && one == 1
+        } else {
+            (created.min(1)..=created).contains(&one)
+        };
+        if !first_is_right || !second_is_right {
             return Err(format!("node {node}: {zero} and {one} Child SAs: {:#?}", sa.children));
         }
         let counters = simulation.nodes[node].endpoint.counters();
         let rekeyed = counters.value(Counter::IkeSaRekeyed) > 0;
-        if rekeyed != operations.contains(&RekeyIke) {
+        if rekeyed != has(RekeyIke) {
             return Err(format!("node {node}: the IKE SA was rekeyed: {rekeyed}"));
         }
         let successor = counters.value(Counter::ChildSaRekeyed) > 0;
-        if operations.contains(&RekeyChild) && !successor && !revived {
+        let replaced = has(RekeyChild) && !revived || has(RekeySecond) && !has(DeleteSecond);
+        if replaced && !successor {
             return Err(format!("node {node}: the Child SA has no successor"));
         }
     }
@@ -256,14 +293,32 @@ fn every_pair_of_operations_in_every_order_of_arrival_leaves_both_ends_agreed() 
 
 #[test]
 fn additional_key_exchanges_collide_with_every_operation_in_every_order_and_both_ends_agree() {
-    let runs = every_pair_in_every_order(Hybrid, 4, &[0, 3]);
+    let runs = every_pair_in_every_order(Hybrid, 4, &[0, 1, 2, 3, 5]);
     assert!(runs > 500, "{runs} different courses");
 }
 
 #[test]
 fn ends_that_choose_differently_collide_in_every_order_and_agree() {
-    let runs = every_pair_in_every_order(Mixed, 2, &[0, 3]);
+    let runs = every_pair_in_every_order(Mixed, 2, &[0, 1, 2, 3]);
     assert!(runs > 250, "{runs} different courses");
+}
+
+/// What one end does with one Child SA is no collision with what the other does with another.
+#[test]
+fn operations_on_two_child_sas_meet_in_every_order_and_leave_both_ends_agreed() {
+    let mut runs = 0;
+    for second in [RekeySecond, DeleteSecond] {
+        for other in [RekeyChild, DeleteChild, RekeyIke, DeleteIke, RekeySecond, DeleteSecond] {
+            for operations in [[second, other], [other, second]] {
+                for (keys, seed) in [(Classic, 0), (Classic, 1), (Hybrid, 0), (Mixed, 0)] {
+                    for delay in [0, 1, 2, 3] {
+                        runs += every_order(operations, keys, seed, delay);
+                    }
+                }
+            }
+        }
+    }
+    assert!(runs > 500, "{runs} different courses");
 }
 
 #[test]

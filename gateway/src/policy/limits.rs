@@ -404,6 +404,30 @@ const LIMITS: &[Limit] = &[
         None,
     ),
     limit(
+        "addresses with SPIs that the BPF programs know, two of each Child SA and four while it is rekeyed",
+        PEER,
+        Fixed {
+            value: "262144",
+            file: "../gateway-ebpf/common/src/lib.rs",
+            line: "pub const SAS: usize = 262_144;",
+            why: "four for each of the 65536 IKE SAs of the default",
+        },
+        "no further Child SA is installed, with the map's name as the reason",
+        Some("child_sa_failed"),
+    ),
+    limit(
+        "remote prefixes that TCP's segment sizes are lowered for",
+        PEER,
+        Fixed {
+            value: "131072",
+            file: "../gateway-ebpf/common/src/lib.rs",
+            line: "pub const MTUS: usize = 131_072;",
+            why: "two for each of them",
+        },
+        "no further Child SA is installed, with the map's name as the reason",
+        Some("child_sa_failed"),
+    ),
+    limit(
         "connections to the control socket",
         "who may open it",
         Fixed {

@@ -28,7 +28,7 @@ use gateway::kernel::bpf::{
     self as data_path, Attached, BpfError, Claim, DataPath, DataPathConfig, LogLevel, Sa,
     SaDirection, TcMode, XdpMode,
 };
-use gateway_common::{Action, Reason};
+use gateway_common::{Action, Reason, room};
 use gateway_tests::namespace::Namespace;
 use gateway_tests::packet::esp;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};

@@ -1,5 +1,9 @@
 //! What keeps the programs from being loaded or attached has words that say what to do.
 
+use std::net::Ipv4Addr;
+
+use ipnet::IpNet;
+
 use super::*;
 
 #[test]
@@ -89,6 +93,36 @@ fn sas_of_a_build_that_knows_less_of_them_give_way() {
         let before = number();
         drop(bpf::load(&config));
         assert_eq!(number(), before);
+    });
+}
+
+#[test]
+fn what_the_programs_have_no_room_for_is_named() {
+    isolated(|bpffs| {
+        let mut data_path = bpf::load(&bpf::config(bpffs));
+        let sa = |number: usize| Sa {
+            destination: Ipv4Addr::new(10, 0, 0, 1).into(),
+            spi: u32::try_from(number).unwrap(),
+            direction: SaDirection::Outbound,
+        };
+        let prefix = |number: usize| IpNet::from(IpAddr::from(Ipv4Addr::from_bits(sa(number).spi)));
+        (0..room::SAS).for_each(|number| data_path.insert_sa(&sa(number)).unwrap());
+        (0..room::MTUS).for_each(|number| data_path.set_mtu(prefix(number), 1400).unwrap());
+        let refused = data_path.insert_sa(&sa(room::SAS)).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "an SA cannot be told to the programs: the BPF map SAS is full, it has room for 262144"
+        );
+        let refused = data_path.set_mtu(prefix(room::MTUS), 1400).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "an MTU cannot be told to the programs: the BPF map MTUS is full, it has room for 131072"
+        );
+        // What one gives back another may have.
+        assert!(data_path.remove_sa(sa(0).destination, 0).unwrap());
+        data_path.insert_sa(&sa(room::SAS)).unwrap();
+        data_path.forget_mtu(prefix(0)).unwrap();
+        data_path.set_mtu(prefix(room::MTUS), 1400).unwrap();
     });
 }
 

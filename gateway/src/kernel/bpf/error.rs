@@ -5,7 +5,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use aya::maps::MapError;
 use aya::programs::ProgramError;
+use aya::sys::SyscallError;
 use gateway_common::{Entry, Family, Tuples};
 
 /// Why the data path could not be loaded, attached or changed.
@@ -113,6 +115,17 @@ pub enum BpfError {
         why: String,
     },
 
+    /// There is more than the programs have room for.
+    #[error("{what}: the BPF map {map} is full, it has room for {room}")]
+    Full {
+        /// What was being done.
+        what: &'static str,
+        /// The map.
+        map: &'static str,
+        /// How many entries it has room for.
+        room: usize,
+    },
+
     /// The kernel refused something else.
     #[error("{what}: {why}")]
     Kernel {
@@ -167,6 +180,23 @@ const fn name(family: Family) -> &'static str {
 }
 
 impl BpfError {
+    /// What it means that a map with so much room took no entry.
+    pub(super) fn insertion(
+        what: &'static str,
+        map: &'static str,
+        room: usize,
+        error: &MapError,
+    ) -> Self {
+        // htab_map_update_elem() says E2BIG, trie_update_elem() ENOSPC.
+        let MapError::SyscallError(SyscallError { io_error, .. }) = error else {
+            return Self::kernel(what, error);
+        };
+        match io_error.raw_os_error() {
+            Some(libc::E2BIG | libc::ENOSPC) => Self::Full { what, map, room },
+            _ => Self::kernel(what, error),
+        }
+    }
+
     /// An error of aya, with what caused it: its own texts leave that out.
     pub(crate) fn kernel(what: &'static str, error: &dyn Error) -> Self {
         Self::Kernel { what, why: chain(error) }

@@ -1,7 +1,7 @@
 //! How large packets may be before encryption, which the programs lower TCP's segment sizes by.
 
 use aya::maps::lpm_trie::Key;
-use gateway_common::Address;
+use gateway_common::{Address, map, room};
 use ipnet::IpNet;
 
 use super::rules::address;
@@ -12,11 +12,12 @@ impl DataPath {
     /// Until then it is the MTU of the XFRM interface.
     ///
     /// # Errors
-    /// The kernel refuses, for want of memory or because the map is full.
+    /// [`BpfError::Full`], or the kernel refuses, for want of memory.
     pub fn set_mtu(&mut self, prefix: IpNet, mtu: u32) -> Result<(), BpfError> {
+        const WHAT: &str = "an MTU cannot be told to the programs";
         self.mtus
             .insert(&key(prefix), mtu, 0)
-            .map_err(|error| BpfError::kernel("an MTU cannot be added to the BPF map", &error))
+            .map_err(|error| BpfError::insertion(WHAT, map::MTUS, room::MTUS, &error))
     }
 
     /// Makes the programs forget it again.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::MapError;
-use gateway_common::{Address, SaKey, SaValue, Source};
+use gateway_common::{Address, SaKey, SaValue, Source, map, room};
 
 use super::error::BpfError;
 use super::rules::address;
@@ -15,7 +15,7 @@ impl DataPath {
     /// the kernel sends with them: until then their packets look like clear traffic.
     ///
     /// # Errors
-    /// The kernel refuses, for want of memory or because the map is full.
+    /// [`BpfError::Full`], or the kernel refuses, for want of memory.
     pub fn insert_sa(&mut self, sa: &Sa) -> Result<(), BpfError> {
         let value = match sa.direction {
             SaDirection::Inbound { strip, from } => {
@@ -26,7 +26,7 @@ impl DataPath {
         };
         self.sas
             .insert(sa_key(sa.destination, sa.spi), value, 0)
-            .map_err(|error| BpfError::kernel("an SA cannot be added to the BPF map", &error))?;
+            .map_err(|error| insertion("an SA cannot be told to the programs", map::SAS, &error))?;
         self.forget_elsewhere(sa.destination, sa.spi)
     }
 
@@ -35,8 +35,8 @@ impl DataPath {
     /// if it had been sent to `to`, where the kernel has the SA.
     ///
     /// # Errors
-    /// The addresses are of two families; or the kernel refuses, for want of memory or because the
-    /// map is full.
+    /// The addresses are of two families, [`BpfError::Full`], or the kernel refuses, for want of
+    /// memory.
     pub fn reach_sa_at(
         &mut self,
         at: IpAddr,
@@ -47,14 +47,16 @@ impl DataPath {
         if at.is_ipv4() != to.is_ipv4() {
             return Err(BpfError::OtherFamily { at, to });
         }
-        let failed = |error: MapError| {
-            BpfError::kernel("an SA's other address cannot be added to a BPF map", &error)
+        let failed = |map| {
+            move |error| {
+                insertion("an SA's other address cannot be told to the programs", map, &error)
+            }
         };
         let key = sa_key(at, spi);
         let flags = SaValue::INBOUND | SaValue::STRIP | SaValue::ELSEWHERE;
         // What says where it is first: without that a packet would go on as it is.
-        self.elsewhere.insert(key, address(to), 0).map_err(failed)?;
-        self.sas.insert(key, SaValue::new(flags, source(from)), 0).map_err(failed)
+        self.elsewhere.insert(key, address(to), 0).map_err(failed(map::ELSEWHERE))?;
+        self.sas.insert(key, SaValue::new(flags, source(from)), 0).map_err(failed(map::SAS))
     }
 
     fn forget_elsewhere(&mut self, destination: IpAddr, spi: u32) -> Result<(), BpfError> {
@@ -97,6 +99,10 @@ impl DataPath {
         sas.sort_unstable();
         Ok(sas)
     }
+}
+
+fn insertion(what: &'static str, map: &'static str, error: &MapError) -> BpfError {
+    BpfError::insertion(what, map, room::SAS, error)
 }
 
 fn sa_key(destination: IpAddr, spi: u32) -> SaKey {
