@@ -56,6 +56,8 @@ pub(crate) enum Purpose {
     Poll(ChildId),
     /// When a Child SA was used last.
     QueryUse(ChildId),
+    /// Whether a Child SA has been used at all.
+    Idle(ChildId),
 }
 
 /// See the module.

@@ -298,6 +298,18 @@ const LIMITS: &[Limit] = &[
         Some("ike_no_additional_sas"),
     ),
     limit(
+        "percent of that for Child SAs beside the first of their rules, which we ask for where a peer narrows each to a packet",
+        "traffic",
+        Fixed {
+            value: "50",
+            file: "ike/src/ike_sa/room.rs",
+            line: "const SHARE_PERCENT: usize = 50;",
+            why: "a share of a key",
+        },
+        "for a packet none is asked for",
+        Some("ike_rule_child_sa_limit"),
+    ),
+    limit(
         "Child SAs on all IKE SAs of one identity; to replace them, there or on a new IKE SA, as many again",
         "a peer, traffic",
         By("peer-child-sa-limit"),

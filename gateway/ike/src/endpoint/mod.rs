@@ -297,7 +297,8 @@ impl Endpoint {
     fn acquire(&mut self, now: Instant, reqid: u32, seq: u32, packet: Sides) {
         self.shared.count(Counter::Acquire);
         let rule = self.shared.reqids.rule(reqid).map(RuleName::clone);
-        let wish = |rule| Wish { acquire_seq: Some(seq), first: Some(packet), ..Wish::new(rule) };
+        let (acquire_seq, first) = (Some(seq), Some(packet));
+        let wish = |rule| Wish { acquire_seq, first, for_packet: true, ..Wish::new(rule) };
         let started = rule.is_some_and(|rule| self.start_rule(now, wish(rule)));
         if !started {
             self.shared.count(Counter::AcquireIgnored);

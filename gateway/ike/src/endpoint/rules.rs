@@ -134,7 +134,7 @@ impl Endpoint {
             Some(id) => {
                 let mut has_room = true;
                 self.with_sa(id, |sa, shared| {
-                    has_room = !is_more || sa.has_room_for_more(shared);
+                    has_room = !is_more || sa.has_room_for_more(now, shared, &wish.rule);
                     if has_room {
                         sa.add_job(now, shared, Job::CreateChild(wish));
                     }

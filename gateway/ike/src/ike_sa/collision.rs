@@ -178,6 +178,7 @@ impl IkeSa {
         let Some(child) = established.children.get_mut(&child) else { return };
         if child.state != ChildState::Retiring {
             child.redundant = true;
+            child.why = "redundant";
             (child.waiting, child.poll) = (None, None);
             child.rekey_at = Some(after(now, shared.config.patience()));
         }

@@ -31,6 +31,8 @@ pub(crate) struct Wish {
     /// What it is to protect in any case, if that is less than the rule says: a packet that waits,
     /// or what the Child SA protects in whose place it is to be. Ours and the peer's.
     pub(crate) first: Option<Sides>,
+    /// Whether it is for a packet, or for what was asked for because of one.
+    pub(crate) for_packet: bool,
     /// The Child SA whose successor it is.
     pub(crate) replaces: Option<ChildId>,
     /// The key exchange method that the peer has asked for, and how often it did.
@@ -44,13 +46,13 @@ impl Wish {
     /// For a rule, with no more to it.
     pub(crate) const fn new(rule: RuleName) -> Self {
         let (acquire_seq, first, replaces, group) = (None, None, None, None);
-        Self { rule, acquire_seq, first, replaces, group, tries: 0, failures: 0 }
+        Self { rule, acquire_seq, first, for_packet: false, replaces, group, tries: 0, failures: 0 }
     }
 
     /// For what a Child SA protects, to be in its place.
     pub(crate) fn like(child: &ChildSa) -> Self {
         let first = child.pairs.first().map(|(first, _)| selector::sides(first));
-        Self { first, ..Self::new(RuleName::clone(&child.rule.name)) }
+        Self { first, for_packet: child.for_packet, ..Self::new(RuleName::clone(&child.rule.name)) }
     }
 }
 

@@ -26,6 +26,7 @@ mod put_off;
 mod rekey_ike;
 mod room;
 mod successor;
+mod surplus;
 mod switch;
 mod view;
 
@@ -299,6 +300,7 @@ impl IkeSa {
             Purpose::NewAddress(remote) => self.new_address(now, shared, remote, result),
             Purpose::Poll(child) => self.poll_answered(now, shared, child, result),
             Purpose::QueryUse(child) => self.use_reported(now, shared, child, result),
+            Purpose::Idle(child) => self.idle_reported(now, shared, child, &result),
         }
     }
 

@@ -21,8 +21,9 @@ use crate::reason::{Offer, RuleSelectors, bad_choice, no_common_selectors};
 use crate::selector::{self, Sides};
 use crate::shared::Shared;
 
-/// Selectors that one payload has room for: their number is one octet (RFC 7296 3.13).
-const MOST_SELECTORS: usize = 255;
+/// Selectors in a payload that libreswan takes; with one more it refuses the whole request. A rule
+/// with more is none for libreswan, and none has as many as a payload has room for (RFC 7296 3.13).
+const MOST_OF_LIBRESWAN: usize = 16;
 
 /// A Child SA that we ask the peer for.
 #[derive(Debug, Clone)]
@@ -118,10 +119,10 @@ impl ChildOffer {
         let first = wish.first.filter(|first| {
             // With which address we come is not known before the peer has assigned it.
             let known = ours.is_some() || !rule.assigned;
-            let has_room = |all: &[_]| all.len() < MOST_SELECTORS;
+            let has_room = |all: &[_], first| all.len() != MOST_OF_LIBRESWAN || all.contains(first);
             let is_within =
                 selector::within(&[first.0], &local) && selector::within(&[first.1], &remote);
-            known && is_within && has_room(&local) && has_room(&remote)
+            known && is_within && has_room(&local, &first.0) && has_room(&remote, &first.1)
         });
         let id = shared.child_id();
         let spi = shared.child_spi(sa.id, id)?;

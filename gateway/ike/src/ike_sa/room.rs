@@ -1,14 +1,36 @@
 //! How many Child SAs a peer may have, on one IKE SA and on all of them.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use super::{IkeSa, Job, State};
+use crate::config::RuleName;
 use crate::counters::Counter;
 use crate::error::Error;
 use crate::shared::Shared;
 
+/// What those beside the first of their rules may be of what a peer may have, in percent.
+const SHARE_PERCENT: usize = 50;
+
 impl IkeSa {
     /// Whether we may ask for one more Child SA of a rule that has one: a peer that narrows each to
-    /// the packet that asks for it has us make them, and they are as many as it may have itself.
-    pub(crate) fn has_room_for_more(&self, shared: &mut Shared) -> bool {
+    /// the packet that asks for it has us make them. A share of what it may have is left to other rules.
+    pub(crate) fn has_room_for_more(
+        &self,
+        now: Instant,
+        shared: &mut Shared,
+        rule: &RuleName,
+    ) -> bool {
+        if self.children().any(|c| c.rule.name == *rule && c.alone_until.is_some_and(|t| t > now)) {
+            return false;
+        }
+        let rules: BTreeSet<&RuleName> = self.children().map(|c| &c.rule.name).collect();
+        let more = self.children().count().saturating_sub(rules.len()).saturating_add(1);
+        let share = shared.config.child_sa_limit.saturating_mul(SHARE_PERCENT);
+        if more.saturating_mul(100) > share {
+            shared.count(Counter::RuleChildSaLimit);
+            return false;
+        }
         if self.check_room(shared, false).is_err() {
             shared.count(Counter::NoAdditionalSas);
             return false;

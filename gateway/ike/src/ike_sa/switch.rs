@@ -183,10 +183,17 @@ impl IkeSa {
     }
 
     /// Initiator: the old Child SA, or our redundant new one, goes at both ends.
-    pub(super) fn retire_and_delete(&mut self, now: Instant, shared: &mut Shared, child: ChildId) {
+    pub(super) fn retire_and_delete(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+        why: &'static str,
+    ) {
         self.retire(shared, child);
-        let State::Established(established) = &self.state else { return };
-        let Some(old) = established.children.get(&child) else { return };
+        let State::Established(established) = &mut self.state else { return };
+        let Some(old) = established.children.get_mut(&child) else { return };
+        old.why = why;
         // Deleted by the peer already: it is being watched.
         if old.poll.is_none() {
             let (spi, peer_spi) = (old.inbound_spi, old.outbound_spi);
@@ -249,10 +256,11 @@ impl IkeSa {
             matches!(&established.current, Some(Current::DeleteChild { spi: s, .. }) if *s == spi);
         let rule = Arc::clone(&old.rule.name);
         let mut others = established.children.values().filter(|c| c.id != child);
-        // Others of the rule may protect something else, if the peer has narrowed all of them.
+        // Others of the rule may protect something else, if the peer has narrowed all of them. As
+        // for `Senders` the first of the selectors decides: a peer may delete many at once.
+        let first = old.pairs.first().map(|(pair, _)| selector::sides(pair));
         let does_the_same = |c: &ChildSa| {
-            c.replaces == Some(child)
-                || c.rule.name == rule && selector::protect_all(&c.pairs, &old.pairs)
+            c.replaces == Some(child) || c.rule.name == rule && c.protects(first.as_ref())
         };
         if !others.any(|c| c.is_live() && does_the_same(c)) {
             self.remove_child(shared, child, "deleted by the peer");
@@ -373,8 +381,8 @@ impl IkeSa {
             // The peer has all of them until it is told that the IKE SA goes.
             ChildState::Retiring if superseded => self.wind_up(now, shared),
             ChildState::Retiring if silent => {
-                let reason = if polled.redundant { "redundant" } else { "replaced" };
-                self.remove_child(shared, child, reason);
+                let why = polled.why;
+                self.remove_child(shared, child, why);
             }
             ChildState::Installing
             | ChildState::Receiving
@@ -383,7 +391,7 @@ impl IkeSa {
         }
     }
 
-    /// A soft limit was reached, or a hard one: the Child SA gets a successor.
+    /// A soft limit was reached, or a hard one: the Child SA gets a successor, or goes.
     pub(crate) fn child_expired(
         &mut self,
         now: Instant,
@@ -416,30 +424,34 @@ impl IkeSa {
         if expired.redundant {
             return self.end_redundant(now, shared, child);
         }
-        if expired.is_live() && !expired.successor_wanted {
-            expired.successor_wanted = true;
-            let wish = Wish { replaces: Some(child), ..again };
-            self.add_job(now, shared, Job::CreateChild(wish));
-        }
+        self.renew_child(now, shared, child);
+    }
+
+    /// A Child SA gets a successor.
+    pub(super) fn want_successor(&mut self, now: Instant, shared: &mut Shared, child: ChildId) {
+        let State::Established(established) = &mut self.state else { return };
+        let old = established.children.get_mut(&child);
+        let Some(old) = old.filter(|c| c.is_live() && !c.successor_wanted) else { return };
+        old.successor_wanted = true;
+        let wish = Wish { replaces: Some(child), ..Wish::like(old) };
+        self.add_job(now, shared, Job::CreateChild(wish));
     }
 
     /// The peer has left it to us to delete the successor that it made and that the nonces are
     /// against: so it has compared none, and takes that one, which is its newest, for the one in use.
     /// libreswan sends nothing any more when that goes. So it gets a newer one first.
     fn end_redundant(&mut self, now: Instant, shared: &mut Shared, child: ChildId) {
-        let State::Established(established) = &mut self.state else { return };
+        let State::Established(established) = &self.state else { return };
         let Some(redundant) = established.children.get(&child) else { return };
         let (rule, pairs) = (Arc::clone(&redundant.rule.name), redundant.pairs.clone());
-        let stays = established.children.values_mut().find(|c| {
+        let stays = established.children.values().find(|c| {
             let same = c.pairs.iter().map(|(s, _)| s).eq(pairs.iter().map(|(s, _)| s));
             c.is_live() && c.rule.name == rule && same
         });
-        if let Some(stays) = stays.filter(|stays| !stays.successor_wanted) {
-            stays.successor_wanted = true;
-            let wish = Wish { replaces: Some(stays.id), ..Wish::like(stays) };
-            self.add_job(now, shared, Job::CreateChild(wish));
+        if let Some(stays) = stays.map(|stays| stays.id) {
+            self.want_successor(now, shared, stays);
         }
-        self.retire_and_delete(now, shared, child);
+        self.retire_and_delete(now, shared, child, "redundant");
     }
 
     /// A Child SA did not get its successor: it is tried again, until the hard limit ends it.

@@ -29,6 +29,8 @@ pub struct FakeKernel {
     pub outbound: Vec<ChildId>,
     /// Packets that have come in.
     pub received: BTreeMap<ChildId, u64>,
+    /// Packets that have gone out.
+    pub sent: BTreeMap<ChildId, u64>,
     /// Traps by request ID.
     pub traps: BTreeMap<u32, TrapSpec>,
     /// The rules that the classifier has.
@@ -50,6 +52,7 @@ impl FakeKernel {
             children: BTreeMap::new(),
             outbound: Vec::new(),
             received: BTreeMap::new(),
+            sent: BTreeMap::new(),
             traps: BTreeMap::new(),
             classified: None,
             refusals: VecDeque::new(),
@@ -125,6 +128,7 @@ impl FakeKernel {
                 self.history.push(format!("remove child {}", child.0));
                 self.children.remove(&child);
                 self.received.remove(&child);
+                self.sent.remove(&child);
                 self.outbound.retain(|c| *c != child);
                 Ok(Done::Ok)
             }
@@ -143,7 +147,7 @@ impl FakeKernel {
                     bytes_in: 0,
                     bytes_out: 0,
                     packets_in: self.received.get(&child).copied().unwrap_or(0),
-                    packets_out: 0,
+                    packets_out: self.sent.get(&child).copied().unwrap_or(0),
                 })
             }
         }

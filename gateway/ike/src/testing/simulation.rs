@@ -226,20 +226,26 @@ impl Simulation {
         self.input(node, Input::Kernel(event));
     }
 
-    /// A segment of TCP to port 443 meets the trap of a rule, unless a Child SA there protects it.
-    /// Gives whether it did.
+    /// A segment of TCP to port 443 goes by a Child SA that protects it, or meets the trap of a rule.
+    /// Gives whether it did that.
     pub fn send(&mut self, node: NodeId, rule: &str, from: IpAddr, to: IpAddr) -> bool {
-        let Some(kernel) = self.nodes.get(node).map(|node| &node.kernel) else { return false };
-        let sending = kernel.outbound.iter().filter_map(|child| kernel.children.get(child));
-        let mut pairs = sending.flat_map(|child| &child.selectors);
-        let Some(trap) = kernel.traps.values().find(|trap| &*trap.rule == rule) else {
+        let Some(kernel) = self.nodes.get_mut(node).map(|node| &mut node.kernel) else {
             return false;
         };
-        if pairs.any(|(pair, _)| pair.local.contains(&from) && pair.remote.contains(&to)) {
+        let trap = kernel.traps.values().find(|trap| &*trap.rule == rule);
+        let Some(reqid) = trap.map(|trap| trap.reqid) else { return false };
+        let mut sending = kernel.outbound.iter().filter_map(|child| kernel.children.get(child));
+        let protecting = sending.find(|child| {
+            let mut pairs = child.selectors.iter();
+            pairs.any(|(pair, _)| pair.local.contains(&from) && pair.remote.contains(&to))
+        });
+        if let Some(child) = protecting.map(|child| child.child) {
+            let sent = kernel.sent.entry(child).or_default();
+            *sent = sent.saturating_add(1);
             return false;
         }
         let event = KernelEvent::Acquire {
-            reqid: trap.reqid,
+            reqid,
             seq: 1,
             source: from,
             destination: to,
@@ -436,6 +442,10 @@ impl Simulation {
             }
             let used: Vec<ChildSpec> = used.into_values().cloned().collect();
             for sent_by in used {
+                if let Some(node) = self.nodes.get_mut(from) {
+                    let sent = node.kernel.sent.entry(sent_by.child).or_default();
+                    *sent = sent.saturating_add(1);
+                }
                 let port =
                     |of: fn(&Encapsulation) -> u16| sent_by.encapsulation.map_or(0, |e| of(&e));
                 let source = SocketAddr::new(sent_by.outbound.source, port(|e| e.local_port));

@@ -8,6 +8,7 @@ mod installation;
 mod life;
 mod packet;
 mod reload;
+mod surplus;
 mod unprotected;
 
 use std::net::IpAddr;

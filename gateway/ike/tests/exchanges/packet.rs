@@ -4,20 +4,21 @@
 use std::collections::BTreeSet;
 
 use gateway_ike::config::EndpointConfig;
+use gateway_ike::io::ChildSpec;
 use gateway_ike::testing::Forge;
 use gateway_wire::TrafficSelector;
 
 use super::*;
 
-const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 9));
+pub(super) const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 9));
 
 /// A host of B's network.
-fn host(number: u8) -> IpAddr {
+pub(super) fn host(number: u8) -> IpAddr {
     IpAddr::from([10, 2, 0, number])
 }
 
 /// B has a rule for each of these hosts, and none for all of the network.
-fn narrowing(hosts: &[u8]) -> PolicySet {
+pub(super) fn narrowing(hosts: &[u8]) -> PolicySet {
     let rule = |number: &u8| {
         let (local, remote) = (host(*number).into(), "10.1.0.0/24".parse().unwrap());
         protect(&format!("host-{number}"), "a", local, remote, Start::Respond)
@@ -26,7 +27,7 @@ fn narrowing(hosts: &[u8]) -> PolicySet {
 }
 
 /// A has a Child SA for each of these hosts of B's, which has no more.
-fn narrowed(hosts: &[u8]) -> Simulation {
+pub(super) fn narrowed(hosts: &[u8]) -> Simulation {
     let mut simulation = pair(policies_of_a(), narrowing(hosts));
     for number in hosts {
         assert!(simulation.send(0, "to-b", HOST, host(*number)), "it waits");
@@ -37,7 +38,7 @@ fn narrowed(hosts: &[u8]) -> Simulation {
 }
 
 /// The hosts of B's that A has a Child SA with, each but one; both ends agree.
-fn protected(simulation: &Simulation) -> BTreeSet<IpAddr> {
+pub(super) fn protected(simulation: &Simulation) -> BTreeSet<IpAddr> {
     assert_eq!(simulation.violations(), Vec::<String>::new());
     assert_eq!(simulation.mismatches(), Vec::<String>::new());
     let children = simulation.nodes[0].kernel.children.values();
@@ -53,7 +54,7 @@ fn protected(simulation: &Simulation) -> BTreeSet<IpAddr> {
 }
 
 /// The selectors that A has sent last: TSi and TSr.
-fn asked(simulation: &Simulation) -> [Vec<TrafficSelector>; 2] {
+pub(super) fn asked(simulation: &Simulation) -> [Vec<TrafficSelector>; 2] {
     let forge = Forge::of(&simulation.nodes[0].endpoint).unwrap();
     let opened = forge.open(&simulation.nodes[0].sent.last().unwrap().1).unwrap();
     let mut found = [Vec::new(), Vec::new()];
@@ -69,7 +70,7 @@ fn asked(simulation: &Simulation) -> [Vec<TrafficSelector>; 2] {
 }
 
 /// Addresses of TCP with a port, or of anything.
-fn selector(net: &str, port: Option<u16>) -> TrafficSelector {
+pub(super) fn selector(net: &str, port: Option<u16>) -> TrafficSelector {
     let net: ipnet::IpNet = net.parse().unwrap();
     TrafficSelector {
         protocol: if port.is_some() { 6 } else { 0 },
@@ -80,11 +81,15 @@ fn selector(net: &str, port: Option<u16>) -> TrafficSelector {
     }
 }
 
-fn expire(simulation: &mut Simulation, remote: IpAddr, hard: bool) {
-    let mut children = simulation.nodes[0].kernel.children.values();
-    let of = |c: &&gateway_ike::io::ChildSpec| c.selectors[0].0.remote.network() == remote;
-    let spi = children.find(of).unwrap().inbound.spi;
+pub(super) fn expire(simulation: &mut Simulation, remote: IpAddr, hard: bool) {
+    let spi = with(simulation, remote).inbound.spi;
     simulation.input(0, Input::Kernel(KernelEvent::Expire { spi, destination: A, hard }));
+}
+
+/// What A's kernel has for this address of B's, or for the network that begins with it.
+pub(super) fn with(simulation: &Simulation, remote: IpAddr) -> &ChildSpec {
+    let mut children = simulation.nodes[0].kernel.children.values();
+    children.find(|child| child.selectors[0].0.remote.network() == remote).unwrap()
 }
 
 #[test]
@@ -153,7 +158,7 @@ fn where_the_peer_narrows_to_the_packet_the_next_one_gets_a_child_sa_of_its_own(
 
 /// Else there would be one more with each packet that the peer does not want.
 #[test]
-fn what_the_peer_narrows_to_what_is_there_already_is_deleted_again() {
+fn what_the_peer_narrows_to_what_is_there_already_is_not_there_twice() {
     let mut simulation = narrowed(&[5, 6]);
     for _ in 0..3 {
         assert!(simulation.send(0, "to-b", HOST, host(7)));
@@ -171,6 +176,7 @@ fn what_is_narrowed_is_renewed_each_by_itself() {
         simulation.nodes[0].kernel.children.values().map(|c| c.inbound.spi).collect()
     };
     // In place, which names first what is to stay.
+    assert!(!simulation.send(0, "to-b", HOST, host(6)), "it is in use");
     let before = spis(&simulation);
     expire(&mut simulation, host(6), false);
     let [_, tsr] = asked(&simulation);
@@ -228,7 +234,7 @@ fn those_that_are_made_for_packets_are_as_many_as_a_peer_may_have() {
         config
     };
     for (config, counted) in [
-        (limit(|c| c.child_sa_limit = 2), Counter::NoAdditionalSas),
+        (limit(|c| c.child_sa_limit = 3), Counter::RuleChildSaLimit),
         (limit(|c| c.peer_child_sa_limit = 2), Counter::PeerChildSaLimit),
     ] {
         let mut simulation = Simulation::with_config(&[A, B], &config, Faults::default(), 1);

@@ -17,6 +17,7 @@ pub(super) use self::answer::{ChildWords, Withheld};
 pub(super) use self::request::{ChildRequest, Negotiated, negotiate};
 use super::derive::Agreed;
 use super::offer::{ChildAnswer, ChildOffer};
+use super::surplus::{ALONE, Known};
 use super::switch::Poll;
 use super::{IkeSa, Job, State, Wish};
 use crate::algorithms::{ChildKeyExchange, EspSuite};
@@ -56,6 +57,11 @@ pub(crate) struct ChildSa {
     pub(crate) state: ChildState,
     /// The Child SA that goes when this one stands.
     pub(super) replaces: Option<ChildId>,
+    /// Whether it, or the first that it has taken the place of, was asked for by us because of a
+    /// packet.
+    pub(super) for_packet: bool,
+    /// Until then no other is asked for beside it.
+    pub(super) alone_until: Option<Instant>,
     /// Whether a successor is wanted already.
     pub(super) successor_wanted: bool,
     /// When a successor is wanted, as far as time decides, or wanted again; of a redundant one of
@@ -65,8 +71,11 @@ pub(crate) struct ChildSa {
     pub(super) failures: u32,
     /// What the kernel still needs in order to send, while the peer is not known to receive.
     pub(super) waiting: Option<Box<ChildSpec>>,
-    /// Both ends replaced the same Child SA, and this successor is the one to go.
+    /// It is one too many: both ends replaced the same Child SA, and this successor is the one to go,
+    /// or another protects all that it does.
     pub(super) redundant: bool,
+    /// Why it goes, once it does.
+    pub(super) why: &'static str,
     /// When to look again whether packets come in.
     pub(super) poll: Option<Poll>,
 }
@@ -119,6 +128,8 @@ pub(super) struct Terms {
     narrowed: Narrowed,
     acquire_seq: Option<u32>,
     pub(super) replaces: Option<ChildId>,
+    /// As in [`ChildSa`], but for what it replaces.
+    for_packet: bool,
 }
 
 impl Terms {
@@ -144,6 +155,8 @@ impl Terms {
         initiator: bool,
     ) -> (ChildSa, Box<ChildSpec>) {
         let reqid = shared.reqids.give(&self.rule.name);
+        let replaced = self.replaces.and_then(|old| sa.children().find(|c| c.id == old));
+        let for_packet = replaced.map_or(self.for_packet, |old| old.for_packet);
         let mut ends = sa.ends(&shared.config);
         if self.is_kept_alive(sa) {
             ends = ends.without_keepalive();
@@ -200,11 +213,14 @@ impl Terms {
             since: sa.begun,
             state: ChildState::Installing,
             replaces: self.replaces,
+            for_packet,
+            alone_until: None,
             successor_wanted: false,
             rekey_at: None,
             failures: 0,
             waiting: None,
             redundant: false,
+            why: "replaced",
             poll: None,
         };
         (child, Box::new(spec))
@@ -246,9 +262,13 @@ impl IkeSa {
         if !shared.policies.still_wants(&offer.rule, established.channel.is_quantum_safe()) {
             return self.offer_failed(now, shared, offer, Error::RuleChanged);
         }
-        if offer.wish.first.is_some_and(|first| self.is_known(&offer.rule.name, &first, &answer)) {
-            return self.offer_failed(now, shared, offer, Error::NothingNew);
+        // The peer has it all the same, and may send by it.
+        let known = self.known(&offer, &answer);
+        if known.is_some() {
+            let rule = RuleName::clone(&offer.rule.name);
+            self.child_failed(shared, Some(rule), true, Error::NothingNew);
         }
+        let in_place_of = known.and_then(Known::same);
         let keys = agreed.child_keys(&established.channel, answer.choice.suite);
         let terms = Terms {
             rule: offer.rule,
@@ -258,20 +278,13 @@ impl IkeSa {
             choice: answer.choice,
             narrowed: answer.narrowed,
             acquire_seq: offer.wish.acquire_seq,
-            replaces: offer.wish.replaces,
+            replaces: offer.wish.replaces.or(in_place_of),
+            for_packet: offer.wish.for_packet,
         };
         let (mut child, spec) = terms.into_child(shared, self, &keys, true);
-        child.redundant = redundant;
+        child.redundant = redundant || known.is_some_and(Known::is_too_many);
+        child.alone_until = in_place_of.map(|_| after(now, ALONE));
         self.install(now, shared, child, spec);
-    }
-
-    /// Whether a peer has narrowed what we asked for to something else than was named first, which
-    /// another Child SA protects already: there would be one more with each packet that waits.
-    fn is_known(&self, rule: &RuleName, first: &Sides, answer: &ChildAnswer) -> bool {
-        let pairs = &answer.narrowed.pairs;
-        let mut others = self.children().filter(|c| c.rule.name == *rule && c.is_live());
-        !selector::protect(pairs, first)
-            && others.any(|other| selector::protect_all(&other.pairs, pairs))
     }
 
     /// Responder: the kernel gets the Child SA; the answer waits for it.
@@ -471,9 +484,9 @@ impl IkeSa {
         }
         // The initiator of the exchange deletes what is too many (RFC 7296 2.8, 2.8.1).
         if redundant {
-            self.retire_and_delete(now, shared, child);
+            self.retire_and_delete(now, shared, child, "redundant");
         } else if whole && let Some(old) = replaces {
-            self.retire_and_delete(now, shared, old);
+            self.retire_and_delete(now, shared, old, "replaced");
         }
     }
 }

@@ -235,7 +235,7 @@ impl IkeSa {
             .map(|c| c.id)
             .collect();
         for child in renewed {
-            self.child_expired(now, shared, child, false);
+            self.want_successor(now, shared, child);
         }
     }
 

@@ -1,0 +1,294 @@
+//! Child SAs that a rule can do without, where a peer narrows each to the packet that asks for it, or
+//! has done so: what is idle, what another one covers, and what is nothing new.
+
+use std::collections::BTreeSet;
+
+use gateway_ike::config::EndpointConfig;
+use gateway_ike::io::ChildId;
+
+use super::packet::*;
+use super::*;
+
+fn why(simulation: &Simulation) -> Vec<&'static str> {
+    let events = simulation.nodes[0].events.iter();
+    let reasons = events.filter_map(|e| {
+        if let EventKind::ChildRemoved { reason, .. } = &e.kind { Some(*reason) } else { None }
+    });
+    reasons.collect()
+}
+
+/// Has A's Child SA with this address of B's reach its soft limit; gives why others are gone then.
+fn grow_old(simulation: &mut Simulation, remote: IpAddr) -> Vec<&'static str> {
+    let before = why(simulation).len();
+    expire(simulation, remote, false);
+    simulation.run(MINUTE);
+    why(simulation).split_off(before)
+}
+
+/// The same packet as before meets the trap, and what it asks for is made.
+fn ask(simulation: &mut Simulation, number: u8) {
+    assert!(simulation.send(0, "to-b", HOST, host(number)), "it waits");
+    simulation.run(MINUTE);
+}
+
+#[test]
+fn what_was_asked_for_because_of_a_packet_goes_when_it_is_idle_and_comes_again_with_the_next() {
+    let mut simulation = narrowed(&[5, 6]);
+    assert_eq!(grow_old(&mut simulation, host(6)), ["idle"]);
+    assert_eq!(protected(&simulation), BTreeSet::from([host(5)]));
+    ask(&mut simulation, 6);
+    assert_eq!(protected(&simulation), BTreeSet::from([host(5), host(6)]));
+    // In either direction it is in use.
+    for outbound in [true, false] {
+        let child = with(&simulation, host(6)).child;
+        let kernel = &mut simulation.nodes[0].kernel;
+        let counts = if outbound { &mut kernel.sent } else { &mut kernel.received };
+        counts.insert(child, 1);
+        assert_eq!(grow_old(&mut simulation, host(6)), ["replaced"]);
+    }
+    // What has taken its place counts from the beginning, whoever has made it.
+    let spi = with(&simulation, host(6)).outbound.spi;
+    let event = KernelEvent::Expire { spi, destination: B, hard: false };
+    simulation.input(1, Input::Kernel(event));
+    simulation.run(MINUTE);
+    assert_ne!(with(&simulation, host(6)).outbound.spi, spi);
+    assert_eq!(grow_old(&mut simulation, host(6)), ["idle"]);
+    assert_eq!(protected(&simulation), BTreeSet::from([host(5)]));
+}
+
+/// It is wanted as long as the rule is, and there is no crowd.
+#[test]
+fn the_last_child_sa_of_a_rule_is_renewed_though_it_is_idle() {
+    let mut simulation = narrowed(&[5, 6]);
+    assert_eq!(grow_old(&mut simulation, host(5)), ["idle"]);
+    assert_eq!(grow_old(&mut simulation, host(6)), ["replaced"]);
+    assert_eq!(protected(&simulation), BTreeSet::from([host(6)]));
+}
+
+/// Neither what the peer has asked for, nor what a rule has always.
+#[test]
+fn what_was_asked_for_without_a_packet_is_renewed_though_it_is_idle() {
+    let of_a = with_protect(policies_of_a(), |protect| protect.start = Start::Always);
+    let mut simulation = pair(of_a, narrowing(&[5, 6, 7]));
+    simulation.run(MINUTE);
+    let first = |simulation: &Simulation| {
+        let there = simulation.nodes[0].kernel.children.values().next().unwrap();
+        there.selectors[0].0.remote.network()
+    };
+    let always = first(&simulation);
+    let others: Vec<u8> = (5..=7).filter(|number| host(*number) != always).collect();
+    ask(&mut simulation, others[0]);
+    // B begins this one.
+    let rule = format!("host-{}", others[1]);
+    let mut of_b = narrowing(&[5, 6, 7]);
+    let remote = "10.1.0.0/24".parse().unwrap();
+    let begun = protect(&rule, "a", host(others[1]).into(), remote, Start::OnDemand);
+    of_b.rules.insert(rule.as_str().into(), begun.into());
+    simulation.configure(1, of_b);
+    simulation.acquire(1, &rule);
+    simulation.run(MINUTE);
+    assert_eq!(protected(&simulation), (5..=7).map(host).collect());
+    assert_eq!(grow_old(&mut simulation, always), ["replaced"]);
+    assert_eq!(grow_old(&mut simulation, host(others[1])), ["replaced"]);
+    assert_eq!(grow_old(&mut simulation, host(others[0])), ["idle"]);
+}
+
+#[test]
+fn what_is_idle_goes_from_the_ike_sa_that_is_made_anew_too() {
+    let of_a = with_peer(policies_of_a(), |p| {
+        (p.lifetime, p.renewal) = (MINUTE * 10, Renewal::Reauthenticate);
+    });
+    let mut simulation = pair(of_a, narrowing(&[5, 6]));
+    for number in [5, 6] {
+        ask(&mut simulation, number);
+    }
+    let before = with(&simulation, host(6)).inbound.spi;
+    simulation.run(MINUTE * 10);
+    assert_ne!(with(&simulation, host(6)).inbound.spi, before);
+    assert_eq!(grow_old(&mut simulation, host(6)), ["idle"]);
+    assert_eq!(protected(&simulation), BTreeSet::from([host(5)]));
+}
+
+/// B has a rule for each of these hosts, and one that it begins.
+#[test]
+fn the_peers_other_rules_have_room_beside_what_is_narrowed() {
+    let config = EndpointConfig { child_sa_limit: 6, ..EndpointConfig::default() };
+    let mut simulation = Simulation::with_config(&[A, B], &config, Faults::default(), 1);
+    let (left, right) = ("10.1.1.0/24".parse().unwrap(), "10.2.1.0/24".parse().unwrap());
+    let mut of_a = policies_of_a();
+    let other = protect("other", "b", left, right, Start::Respond);
+    of_a.rules.insert("other".into(), other.into());
+    let mut of_b = narrowing(&[4, 5, 6, 7, 8, 9]);
+    let other = protect("other", "a", right, left, Start::OnDemand);
+    of_b.rules.insert("other".into(), other.into());
+    simulation.configure(1, of_b);
+    simulation.configure(0, of_a);
+    for number in 4..=9 {
+        ask(&mut simulation, number);
+    }
+    assert_eq!(counter(&simulation, 0, Counter::RuleChildSaLimit), 2);
+    assert_eq!(protected(&simulation), (4..=7).map(host).collect());
+    simulation.acquire(1, "other");
+    simulation.run(MINUTE);
+    assert_eq!(simulation.nodes[0].kernel.children.len(), 5);
+    assert_eq!(counter(&simulation, 0, Counter::NoAdditionalSas), 0);
+}
+
+/// Whatever B may send by is received by A.
+fn loses_nothing(simulation: &Simulation) {
+    let spis = |node: usize, of: fn(&gateway_ike::io::ChildSpec) -> u32| -> BTreeSet<u32> {
+        simulation.nodes[node].kernel.children.values().map(of).collect()
+    };
+    let received = spis(0, |child| child.inbound.spi);
+    assert!(spis(1, |child| child.outbound.spi).is_subset(&received), "B's newest is not there");
+}
+
+/// B may send by its newest one only, from when it has answered until it hears that one goes.
+#[test]
+fn what_is_narrowed_to_the_same_again_takes_its_place_and_nothing_is_lost() {
+    let mut simulation = narrowed(&[5, 6]);
+    let before = with(&simulation, host(5)).inbound.spi;
+    let sent = simulation.nodes[0].sent.len();
+    assert!(simulation.send(0, "to-b", HOST, host(7)));
+    for to in [1, 0] {
+        simulation.deliver(to, false);
+    }
+    assert_eq!(simulation.nodes[0].kernel.children.len(), 3);
+    loses_nothing(&simulation);
+    simulation.run(Duration::from_millis(500));
+    loses_nothing(&simulation);
+    simulation.run(Duration::from_secs(20));
+    assert_eq!(why(&simulation), ["replaced"]);
+    assert_eq!(protected(&simulation), BTreeSet::from([host(5), host(6)]));
+    assert_ne!(with(&simulation, host(5)).inbound.spi, before, "the newest one stays");
+    // The packet is still not protected, and would have it replaced again and again.
+    let asked = simulation.nodes[0].sent.len();
+    assert_eq!(asked, sent + 2, "CREATE_CHILD_SA and a Delete");
+    assert!(simulation.send(0, "to-b", HOST, host(7)));
+    assert_eq!(simulation.nodes[0].sent.len(), asked);
+    simulation.run(Duration::from_secs(10));
+    assert!(simulation.send(0, "to-b", HOST, host(7)));
+    assert_eq!(simulation.nodes[0].sent.len(), asked + 1);
+}
+
+#[test]
+fn what_is_narrowed_to_less_than_another_protects_receives_until_the_peer_has_heard_that_it_goes() {
+    let of_b = |remotes: &[&str]| {
+        let rule = |remote: &&str| {
+            let (local, remote) = (remote.parse().unwrap(), "10.1.0.0/24".parse().unwrap());
+            protect(&format!("from {local}"), "a", local, remote, Start::Respond)
+        };
+        policies(vec![peer("a", "b.test", "a.test", Some(A))], remotes.iter().map(rule).collect())
+    };
+    let mut simulation = pair(policies_of_a(), of_b(&["10.2.0.4/30", "10.2.0.5/32"]));
+    ask(&mut simulation, 6);
+    let before = with(&simulation, host(4)).clone();
+    assert!(simulation.send(0, "to-b", HOST, host(7 + 1)));
+    for to in [1, 0] {
+        simulation.deliver(to, false);
+    }
+    let children = simulation.nodes[0].kernel.children.clone();
+    assert_eq!(children.len(), 2);
+    assert_eq!(with(&simulation, host(5)).selectors.len(), 1, "it is B's narrowest rule");
+    loses_nothing(&simulation);
+    assert_eq!(simulation.nodes[0].kernel.outbound, [before.child], "nothing is sent by it");
+    simulation.run(MINUTE);
+    assert_eq!(why(&simulation), ["redundant"]);
+    let left: Vec<ChildId> = simulation.nodes[0].kernel.children.keys().copied().collect();
+    assert_eq!(left, [before.child]);
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+    assert_eq!(simulation.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_child_sa_that_the_peer_refuses_beside_another_loses_no_rule() {
+    let of_a = with_protect(policies_of_a(), |protect| protect.start = Start::Always);
+    let mut simulation = pair(of_a, narrowing(&[5, 6]));
+    simulation.run(MINUTE);
+    assert_eq!(simulation.nodes[0].kernel.children.len(), 1);
+    let refusal = Refusal::Error(KernelError::Refused("no".to_owned()));
+    let there = simulation.nodes[0].kernel.children.values().next().unwrap();
+    let other = if there.selectors[0].0.remote.network() == host(5) { 6 } else { 5 };
+    simulation.nodes[1].kernel.refusals.push_back(refusal);
+    ask(&mut simulation, other);
+    assert_eq!(counter(&simulation, 0, Counter::ChildSaFailed), 1);
+    let status = simulation.nodes[0].endpoint.status(simulation.now);
+    assert_eq!((status.rules[0].children, status.rules[0].last_error.as_deref()), (1, None));
+}
+
+/// B has not narrowed any more since, but does nothing about what it had.
+#[test]
+fn what_another_covers_goes_at_its_soft_limit() {
+    let mut simulation = narrowed(&[5]);
+    let mut wider = narrowing(&[5]);
+    wider.rules.extend(policies_of_b().rules);
+    simulation.configure(1, wider);
+    simulation.run(MINUTE);
+    ask(&mut simulation, 6);
+    let remotes = |simulation: &Simulation| -> BTreeSet<String> {
+        let children = simulation.nodes[0].kernel.children.values();
+        children.map(|c| c.selectors[0].0.remote.to_string()).collect()
+    };
+    assert_eq!(remotes(&simulation), ["10.2.0.0/24", "10.2.0.5/32"].map(str::to_owned).into());
+    // In use or not.
+    assert!(!simulation.send(0, "to-b", HOST, host(5)));
+    assert_eq!(grow_old(&mut simulation, host(5)), ["a wider one protects the same"]);
+    assert!(simulation.has_one_child_each().unwrap());
+    // And what covers it does not go because of it.
+    assert_eq!(grow_old(&mut simulation, host(0)), ["replaced"]);
+    assert!(simulation.has_one_child_each().unwrap());
+    assert_eq!(remotes(&simulation), ["10.2.0.0/24".to_owned()].into());
+}
+
+/// RFC 7296 2.8: the peer may want both.
+#[test]
+fn of_two_that_are_the_same_none_goes_that_is_used() {
+    let (left, right) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
+    let mut of_b = policies_of_b();
+    of_b.rules.insert("to-a".into(), protect("to-a", "a", right, left, Start::OnDemand).into());
+    let (left, right) = ("10.1.1.0/24".parse().unwrap(), "10.2.1.0/24".parse().unwrap());
+    of_b.rules.insert("first".into(), protect("first", "a", right, left, Start::Respond).into());
+    let mut of_a = policies_of_a();
+    of_a.rules.insert("first".into(), protect("first", "b", left, right, Start::OnDemand).into());
+    let mut simulation = pair(of_a, of_b);
+    simulation.acquire(0, "first");
+    simulation.run(MINUTE);
+    // Each asks for one while the other does.
+    simulation.acquire(0, "to-b");
+    simulation.acquire(1, "to-a");
+    simulation.run(MINUTE);
+    let there = |simulation: &Simulation| -> Vec<(ChildId, u32)> {
+        let children = simulation.nodes[0].kernel.children.values();
+        let children = children.filter(|c| &*c.rule == "to-b");
+        children.map(|c| (c.child, c.inbound.spi)).collect()
+    };
+    for (child, spi) in there(&simulation) {
+        simulation.nodes[0].kernel.received.insert(child, 1);
+        let event = KernelEvent::Expire { spi, destination: A, hard: false };
+        simulation.input(0, Input::Kernel(event));
+        simulation.run(MINUTE);
+        assert_eq!(why(&simulation).pop(), Some("replaced"));
+    }
+    assert_eq!(there(&simulation).len(), 2);
+    assert_eq!(simulation.violations(), Vec::<String>::new());
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+}
+
+/// libreswan refuses a request with more than 16 in a payload.
+#[test]
+fn a_packet_is_not_the_one_selector_too_many() {
+    for (nets, named, all) in [(15_u8, true, 16), (16, false, 16), (17, true, 18)] {
+        let remotes = (0..nets).map(|net| format!("10.2.{net}.0/24").parse().unwrap());
+        let remotes: Vec<ipnet::IpNet> = remotes.collect();
+        let of_a = with_rule(policies_of_a(), |rule| rule.remote.clone_from(&remotes));
+        let mut simulation = pair(of_a, policies_of_b());
+        assert!(simulation.send(0, "to-b", HOST, host(5)));
+        for to in [1, 0] {
+            simulation.deliver(to, false);
+        }
+        let [tsi, tsr] = asked(&simulation);
+        let first = selector("10.2.0.5/32", Some(443));
+        assert_eq!((tsr.len(), tsr[0] == first), (all, named), "{nets}");
+        assert_eq!(tsi.len(), if named { 2 } else { 1 });
+    }
+}
