@@ -24,7 +24,7 @@ fn traffic_raises_an_acquire_and_passes_once_it_is_answered() -> Result {
         return Ok(());
     }
     let [a, b] = machines()?;
-    let mut spec = child(GCM, Mode::Tunnel, false);
+    let spec = child(GCM, Mode::Tunnel, false);
     let other = mirrored(&spec);
     let [mut one, mut two] = Node::ends([&a, &b], &spec)?;
     one.execute(trap(&spec)).context("trap")?;
@@ -34,11 +34,11 @@ fn traffic_raises_an_acquire_and_passes_once_it_is_answered() -> Result {
     else {
         panic!("no acquire");
     };
-    assert_eq!((reqid, protocol), (spec.reqid, 1));
+    assert_eq!((reqid, protocol), (spec.inbound.reqid, 1));
     assert_eq!(destination.to_string(), "10.2.0.1");
-    spec.acquire_seq = Some(seq);
     two.install(&other).context("b")?;
     one.install(&spec).context("a")?;
+    one.execute(KernelCommand::ForgetAcquire { reqid, seq }).context("forget")?;
     let states = a.run("ip", &["-o", "xfrm", "state"])?;
     assert_eq!(states.lines().count(), 2, "the larval state stayed:\n{states}");
     ping(&a, "10.2.0.1", SIZES)?;
@@ -47,7 +47,7 @@ fn traffic_raises_an_acquire_and_passes_once_it_is_answered() -> Result {
     assert_eq!(a.run("ip", &["-o", "xfrm", "policy"])?.lines().count(), 1);
     a.run("ping", &["-c", "1", "-W", "1", "10.2.0.1"]).unwrap_err();
     assert!(matches!(one.notice(), Notice::Event(KernelEvent::Acquire { .. })));
-    one.execute(KernelCommand::RemoveTrap { reqid: spec.reqid }).context("trap")?;
+    one.execute(KernelCommand::RemoveTrap { reqid }).context("trap")?;
     assert_eq!(a.run("ip", &["xfrm", "policy"])?, "");
     one.end()?;
     two.end()
@@ -72,7 +72,7 @@ fn what_a_narrowed_sa_leaves_of_a_trap_raises_an_acquire_of_its_own() -> Result 
     let Notice::Event(KernelEvent::Acquire { reqid, destination, .. }) = one.notice() else {
         panic!("no acquire");
     };
-    assert_eq!((reqid, destination.to_string().as_str()), (spec.reqid, "10.2.0.7"));
+    assert_eq!((reqid, destination.to_string().as_str()), (spec.inbound.reqid, "10.2.0.7"));
     assert_eq!(one.used(&spec).1, before, "nothing of the rest went by it");
     ping(&a, "10.2.0.1", SIZES)?;
     one.end()?;

@@ -100,7 +100,7 @@ fn an_underlay_that_is_made_anew_gets_its_programs_and_routes_again() -> Result 
     ping(&a, "10.2.0.1", SIZES)?;
     ping(&b, "10.1.0.1", SIZES)?;
     one.remove(&spec)?;
-    one.execute(KernelCommand::RemoveTrap { reqid: spec.reqid }).context("trap")?;
+    one.execute(KernelCommand::RemoveTrap { reqid: spec.inbound.reqid }).context("trap")?;
     assert_eq!(routes()?, "");
     a.run("ping", &["-c", "1", "-W", "1", "10.2.0.1"]).unwrap_err();
     one.end()?;

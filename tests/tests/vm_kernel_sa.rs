@@ -77,12 +77,12 @@ fn every_suite_mode_and_family_is_installed_as_asked_and_removed() -> Result {
                 let spec = child(suite, mode, v6);
                 let mut xfrm = namespace.enter(|| Xfrm::open(IF_ID))?.context("open")?;
                 add_both(&mut xfrm, &spec)?;
-                for (spi, replay) in [(0x1001, true), (0x2002, false)] {
-                    let text = shown(&namespace, spi)?;
+                for (sa, replay) in [(&spec.inbound, true), (&spec.outbound, false)] {
+                    let text = shown(&namespace, sa.spi)?;
                     // Only tunnel mode goes through the XFRM interface.
                     let words = if mode == Mode::Tunnel { "mode tunnel" } else { "mode transport" };
                     assert_eq!(text.contains("if_id 0x7"), mode == Mode::Tunnel, "{text}");
-                    let reqid = format!("reqid {}", spec.reqid);
+                    let reqid = format!("reqid {}", sa.reqid);
                     for expected in [algorithm, words, &reqid, "limit: soft (INF)"] {
                         assert!(text.contains(expected), "{suite}: no `{expected}` in\n{text}");
                     }

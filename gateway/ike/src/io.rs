@@ -126,8 +126,8 @@ pub struct ChildId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
 
-/// The request IDs that an endpoint gives its rules. In the kernel a policy or SA of transport mode
-/// is known as ours by them; strongSwan (from 1), libreswan (from 16384), Cilium (1) and the kernel
+/// The request IDs that an endpoint gives. In the kernel a policy or SA of transport mode is known as
+/// ours by them; strongSwan (from 1), libreswan (from 16384), Cilium (1) and the kernel
 /// itself (from 16384) do not come near.
 pub const REQIDS: RangeInclusive<u32> = 0x6700_0000..=0x67ff_ffff;
 
@@ -142,6 +142,14 @@ pub enum KernelCommand {
     RemoveTrap {
         /// The `reqid` of the trap.
         reqid: u32,
+    },
+    /// What a packet that met a trap waited for is there: the kernel is to tell of the next one. As
+    /// long as it remembers the acquire, it raises no other for any traffic of the trap.
+    ForgetAcquire {
+        /// The `reqid` of the trap.
+        reqid: u32,
+        /// The acquire's.
+        seq: u32,
     },
     /// Makes the TC programs classify by these rules from now on, in one swap.
     Classify(Arc<PolicySet>),
@@ -194,7 +202,7 @@ pub enum KernelCommand {
 pub struct TrapSpec {
     /// The rule, for logs.
     pub rule: RuleName,
-    /// The request ID that the acquire will carry and that the rule's SAs have.
+    /// The rule's request ID, which the acquire will carry. Nothing that sends has it.
     pub reqid: u32,
     /// Outer source address; `None`: let the kernel's routing choose (tunnel mode resolves it when installing).
     pub local: Option<IpAddr>,
@@ -247,8 +255,6 @@ pub struct ChildSpec {
     pub child: ChildId,
     /// The rule it serves, for logs.
     pub rule: RuleName,
-    /// The rule's request ID, in SAs and policy templates.
-    pub reqid: u32,
     /// Tunnel or transport.
     pub mode: Mode,
     /// From the peer to us.
@@ -257,7 +263,8 @@ pub struct ChildSpec {
     pub outbound: SaSpec,
     /// What was negotiated.
     pub suite: EspSuite,
-    /// What was agreed to be protected, with the precedence of the rule's pair it lies in.
+    /// What was agreed to be protected, with its precedence in the rule; what the rule has beside that
+    /// for a part of it comes once more, with the precedence of that.
     pub selectors: Vec<(Selector, u32)>,
     /// Addresses that the peer has assigned to us: they are ours while one of its Child SAs is
     /// installed.
@@ -276,8 +283,6 @@ pub struct ChildSpec {
     pub replay_window: u32,
     /// Soft limits, with jitter where the kernel alone counts; hard ones lie a tenth above.
     pub lifetime: ChildLifetime,
-    /// The `seq` of the acquire that this answers, so that the kernel replaces its larval state.
-    pub acquire_seq: Option<u32>,
 }
 
 impl ChildSpec {
@@ -306,6 +311,10 @@ impl ChildSpec {
 pub struct SaSpec {
     /// Security parameter index in host order; at least 256.
     pub spi: u32,
+    /// The request ID, in the SA and in the policies that demand it. What receives has the rule's;
+    /// what sends shares one with those of the rule that protect the same, and with nothing else:
+    /// the kernel takes any SA of a policy's request ID.
+    pub reqid: u32,
     /// Outer source.
     pub source: IpAddr,
     /// Outer destination.
@@ -404,7 +413,7 @@ pub enum KernelEvent {
     Acquire {
         /// Of the trap.
         reqid: u32,
-        /// The kernel's number for its larval state.
+        /// The kernel's number for its larval state, by which it is forgotten.
         seq: u32,
         /// The packet's inner source address.
         source: IpAddr,

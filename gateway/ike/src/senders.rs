@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
-
 use crate::config::RuleName;
 use crate::io::{ChildId, IkeSaId, Selector};
+use crate::selector::{self, Key};
 
 /// A Child SA of some IKE SA.
 pub(crate) type OfIkeSa = (IkeSaId, ChildId);
@@ -24,15 +23,13 @@ struct Sender {
     heir: Option<OfIkeSa>,
 }
 
-/// What a Child SA sends: its rule, and the prefixes, the protocol and the ports of the first of its
-/// selectors. Two that agree in that one hardly differ in the others.
-type Traffic = (RuleName, [IpNet; 2], Option<u8>, [u16; 4]);
+/// What a Child SA sends: its rule, and the first of its selectors. Two that agree in that one hardly
+/// differ in the others.
+type Traffic = (RuleName, Key);
 
 fn traffic(rule: &RuleName, pairs: &[(Selector, u32)]) -> Option<Traffic> {
     let (first, _) = pairs.first()?;
-    let (local, remote) = (&first.local_ports, &first.remote_ports);
-    let ports = [*local.start(), *local.end(), *remote.start(), *remote.end()];
-    Some((RuleName::clone(rule), [first.local, first.remote], first.protocol, ports))
+    Some((RuleName::clone(rule), selector::key(first)))
 }
 
 impl Senders {

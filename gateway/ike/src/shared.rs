@@ -23,7 +23,7 @@ use crate::leases::{Holder, Lease, Leases};
 use crate::policies::Policies;
 use crate::random::{Random, RandomFailed};
 use crate::reason;
-use crate::reqids::Reqids;
+use crate::reqids::{Asked, Reqids};
 use crate::selector;
 use crate::senders::{OfIkeSa, Senders};
 
@@ -214,6 +214,14 @@ impl Shared {
         self.outputs.push_back(Output::Kernel(id, command));
     }
 
+    /// What a packet has asked for is there: the kernel is to tell of the next that nothing protects.
+    pub(crate) fn forget_acquire(&mut self, asked: Option<Asked>) {
+        if let Some(Asked { reqid, seq }) = asked {
+            let words = format!("forgetting the acquire {seq} of request ID {reqid:#x}");
+            self.command(Owner::Endpoint(words), KernelCommand::ForgetAcquire { reqid, seq });
+        }
+    }
+
     /// A command by which a Child SA ends to send; `heir` is the one that does it from now on.
     pub(crate) fn command_after(
         &mut self,
@@ -364,7 +372,7 @@ impl Shared {
 
     /// What an SA may leave, and whether none has: every SPI is free, the kernel owes no answer, no
     /// peer counts as connected, none counts as sending, and nothing waits to be said or done.
-    pub(crate) fn remains(&self) -> [(&'static str, bool); 8] {
+    pub(crate) fn remains(&self) -> [(&'static str, bool); 9] {
         [
             ("SPIs", self.has_no_spis()),
             ("expected SPIs", self.expected.is_empty()),
@@ -372,6 +380,7 @@ impl Shared {
             ("commands", self.commands.is_empty()),
             ("contacts", self.contacts.is_empty()),
             ("senders", self.senders.is_empty()),
+            ("request IDs of Child SAs", self.reqids.nothing_sends()),
             ("outputs", self.outputs.is_empty()),
             ("effects", self.effects.is_empty()),
         ]

@@ -115,7 +115,7 @@ pub struct RuleStatus {
     pub name: RuleName,
     /// The peer, for a protecting rule.
     pub peer: Option<PeerName>,
-    /// Its request ID, for a protecting rule.
+    /// Its request ID, for a protecting rule: that of its traps and of what receives.
     pub reqid: Option<u32>,
     /// `protect`, `bypass` or `discard`.
     pub action: &'static str,

@@ -225,7 +225,8 @@ pub struct RuleReport {
     pub name: String,
     /// `protect`, `bypass` or `discard`.
     pub action: String,
-    /// The kernel's request ID of its policies.
+    /// The kernel's request ID of what catches its traffic where no Child SA does, and of what it
+    /// receives. What each Child SA sends has another.
     pub reqid: Option<u32>,
     /// Child SAs that serve it.
     pub children: usize,

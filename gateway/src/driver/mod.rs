@@ -300,6 +300,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             | KernelCommand::RemoveOutbound { .. }
             | KernelCommand::InstallTrap(_)
             | KernelCommand::RemoveTrap { .. }
+            | KernelCommand::ForgetAcquire { .. }
             | KernelCommand::Classify(_)
             | KernelCommand::FindLocalAddress { .. }
             | KernelCommand::QueryUse { .. } => None,

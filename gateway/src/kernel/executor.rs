@@ -315,6 +315,10 @@ impl Tables {
             }
             Err(error) => failed("policies", &error),
         }
+        // What an earlier run was asked for nobody will answer.
+        if let Err(error) = self.xfrm.forget_acquires() {
+            failed("acquires", &error);
+        }
         match self.xfrm.sas() {
             Ok(sas) => {
                 for id in sas {

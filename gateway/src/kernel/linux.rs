@@ -192,6 +192,7 @@ impl LinuxKernel {
                 let undo = self.traps.remove(&reqid).unwrap_or_default();
                 take_back(&mut self.tables, undo).await.map(|()| Done::Ok)
             }
+            KernelCommand::ForgetAcquire { reqid, seq } => self.forget_acquire(reqid, seq),
             KernelCommand::Classify(policies) => {
                 let mut rule_ids = self.rule_ids.clone();
                 let rules = class_rules(&policies, &mut rule_ids);
@@ -254,6 +255,19 @@ impl LinuxKernel {
         // The trap is what was asked for, even if something of the old one stays.
         let _logged = take_back(&mut self.tables, old).await;
         Ok(Done::Ok)
+    }
+
+    fn forget_acquire(&mut self, reqid: u32, seq: u32) -> Result<Done, KernelError> {
+        let undo = self.traps.get(&reqid).into_iter().flatten();
+        let mut policies = undo.filter_map(|undo| {
+            let Undo::Policy(key, owner, _) = undo else { return None };
+            Some((key.mode, *self.tables.policies.of(key, *owner)?))
+        });
+        // Without the trap there is nothing to be told of.
+        let Some((mode, trap)) = policies.next() else { return Ok(Done::Ok) };
+        self.tables.xfrm.forget_acquire(mode, &trap, seq).map(|()| Done::Ok).map_err(|error| {
+            KernelError::Refused(format!("cannot forget the acquire {seq} of {reqid:#x}: {error}"))
+        })
     }
 
     /// Installs a Child SA whole, or nothing of it.

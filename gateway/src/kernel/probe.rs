@@ -229,6 +229,7 @@ fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
     let sa = SaSpec {
         // Process numbers have at most 22 bits.
         spi: process::id() | 0x4000_0000,
+        reqid: 0,
         source: loopback,
         destination: loopback,
         encryption_key: key(suite.encryption.key_len().saturating_add(salt)),
@@ -237,7 +238,6 @@ fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
     ChildSpec {
         child: ChildId(0),
         rule: "probe".into(),
-        reqid: 0,
         mode: Mode::Tunnel,
         inbound: sa.clone(),
         outbound: sa,
@@ -250,7 +250,6 @@ fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
         encapsulation: None,
         replay_window: 64,
         lifetime: ChildLifetime { time: Duration::from_secs(10), bytes: 0, packets: 0 },
-        acquire_seq: None,
     }
 }
 

@@ -37,16 +37,20 @@ pub(super) fn child(suite: EspSuite) -> ChildSpec {
         (Zeroizing::new(encryption), Zeroizing::new(integrity))
     };
     let (us, peer) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-    let (encryption_key, integrity_key) = keys(0xa5);
-    let inbound =
-        SaSpec { spi: 0x1001, source: peer, destination: us, encryption_key, integrity_key };
-    let (encryption_key, integrity_key) = keys(0x5a);
-    let outbound =
-        SaSpec { spi: 0x2002, source: us, destination: peer, encryption_key, integrity_key };
+    let sa = |spi, reqid, source, destination, (encryption_key, integrity_key)| SaSpec {
+        spi,
+        reqid,
+        source,
+        destination,
+        encryption_key,
+        integrity_key,
+    };
+    let reqid = *REQIDS.start();
+    let inbound = sa(0x1001, reqid, peer, us, keys(0xa5));
+    let outbound = sa(0x2002, reqid + 1, us, peer, keys(0x5a));
     ChildSpec {
         child: ChildId(1),
         rule: "rule".into(),
-        reqid: *REQIDS.start(),
         mode: Mode::Tunnel,
         inbound,
         outbound,
@@ -59,6 +63,5 @@ pub(super) fn child(suite: EspSuite) -> ChildSpec {
         encapsulation: None,
         replay_window: 128,
         lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 1000 },
-        acquire_seq: Some(77),
     }
 }

@@ -35,8 +35,9 @@ pub(crate) fn selector(local: &str, remote: &str) -> Selector {
 pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
     let [us, peer] = outer(v6);
     let salt = if suite.integrity.is_none() { 4 } else { 0 };
-    let sa = |spi, source: &str, destination: &str, fill| SaSpec {
+    let sa = |spi, reqid, source: &str, destination: &str, fill| SaSpec {
         spi,
+        reqid,
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
         encryption_key: Zeroizing::new(vec![fill; suite.encryption.key_len() + salt]),
@@ -53,10 +54,9 @@ pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
     ChildSpec {
         child: ChildId(1),
         rule: "rule".into(),
-        reqid: *REQIDS.start(),
         mode,
-        inbound: sa(0x1001, peer, us, 0x11),
-        outbound: sa(0x2002, us, peer, 0x22),
+        inbound: sa(0x1001, *REQIDS.start(), peer, us, 0x11),
+        outbound: sa(0x2002, *REQIDS.start() + 1, us, peer, 0x22),
         suite,
         selectors: vec![(selector, 100)],
         addresses: Vec::new(),
@@ -66,7 +66,6 @@ pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
         encapsulation: None,
         replay_window: 128,
         lifetime: ChildLifetime { time: Duration::from_secs(3600), bytes: 0, packets: 0 },
-        acquire_seq: None,
     }
 }
 
@@ -81,6 +80,7 @@ pub(crate) fn mirrored(spec: &ChildSpec) -> ChildSpec {
     };
     let mut other = spec.clone();
     core::mem::swap(&mut other.inbound, &mut other.outbound);
+    core::mem::swap(&mut other.inbound.reqid, &mut other.outbound.reqid);
     for (selector, _) in &mut other.selectors {
         *selector = turned(selector);
     }

@@ -233,7 +233,7 @@ pub(crate) fn everything(namespace: &Namespace, node: &mut Node) -> Result<Vec<S
 pub(crate) fn trap(spec: &ChildSpec) -> KernelCommand {
     KernelCommand::InstallTrap(TrapSpec {
         rule: "rule".into(),
-        reqid: spec.reqid,
+        reqid: spec.inbound.reqid,
         local: None,
         remote: spec.outbound.destination,
         mode: spec.mode,

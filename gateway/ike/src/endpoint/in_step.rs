@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Endpoint;
 use crate::config::PeerName;
+use crate::ike_sa::IkeSa;
+use crate::reqids::Reqids;
 
 impl Endpoint {
     /// The indices that say something else.
@@ -26,7 +28,15 @@ impl Endpoint {
                 *count = count.saturating_add(sa.children().count());
             }
         }
+        let mut sharing = BTreeMap::new();
+        for child in self.sas.values().flat_map(IkeSa::children) {
+            let count: &mut usize =
+                sharing.entry(Reqids::key(&child.rule.name, &child.pairs)).or_default();
+            *count = count.saturating_add(1);
+        }
+        let shared = self.shared.reqids.counts().map(|(key, count)| (key.clone(), count));
         [
+            ("request IDs of Child SAs", sharing == shared.collect()),
             ("numbers of Child SAs", counts == *self.shared.children.counts()),
             ("IKE SAs with peers", peers.collect::<BTreeSet<_>>() == self.by_peer),
             ("IKE SAs with old keys", remnants.collect::<BTreeSet<_>>() == self.remnants),

@@ -296,12 +296,18 @@ impl Endpoint {
     /// The kernel wants an SA for traffic that met a trap.
     fn acquire(&mut self, now: Instant, reqid: u32, seq: u32, packet: Sides) {
         self.shared.count(Counter::Acquire);
-        let rule = self.shared.reqids.rule(reqid).map(RuleName::clone);
-        let (acquire_seq, first) = (Some(seq), Some(packet));
-        let wish = |rule| Wish { acquire_seq, first, for_packet: true, ..Wish::new(rule) };
-        let started = rule.is_some_and(|rule| self.start_rule(now, wish(rule)));
-        if !started {
-            self.shared.count(Counter::AcquireIgnored);
+        let Some(rule) = self.shared.reqids.asks(reqid, seq) else {
+            return self.shared.count(Counter::AcquireIgnored);
+        };
+        let first = Some(packet);
+        let wish = Wish { first, for_packet: true, ..Wish::new(RuleName::clone(&rule)) };
+        if self.start_rule(now, wish) {
+            return;
+        }
+        self.shared.count(Counter::AcquireIgnored);
+        if self.sends(&rule, &packet) {
+            let asked = self.shared.reqids.strays(&rule);
+            self.shared.forget_acquire(asked);
         }
     }
 

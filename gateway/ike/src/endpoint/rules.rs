@@ -9,6 +9,7 @@ use super::Endpoint;
 use crate::config::{PeerName, RuleName, Start};
 use crate::ike_sa::{IkeSa, Job, Wish};
 use crate::io::IkeSaId;
+use crate::selector::Sides;
 use crate::time::after;
 
 /// After a failure a rule that is always up is tried again after this long, then twice as long …
@@ -143,6 +144,13 @@ impl Endpoint {
             }
             None => self.initiate(now, &peer, VecDeque::from([Job::CreateChild(wish)]), None),
         }
+    }
+
+    /// Whether a Child SA of a rule sends this.
+    pub(super) fn sends(&self, rule: &RuleName, packet: &Sides) -> bool {
+        let protect = self.shared.policies.rules.get(rule).and_then(|rule| rule.protect());
+        let sas = protect.into_iter().flat_map(|protect| self.with_peer(&protect.peer));
+        sas.flat_map(IkeSa::children).any(|child| child.sends(rule, packet))
     }
 
     /// The IKE SAs with a peer, whatever has become of them, by their numbers.

@@ -362,6 +362,7 @@ impl IkeSa {
         let State::Established(established) = &mut self.state else { return };
         let Some(removed) = established.children.remove(&child) else { return };
         shared.children.remove(child, removed.outbound_spi, holder.as_ref());
+        shared.reqids.release(&removed.rule.name, &removed.pairs);
         self.drop_series(shared, |series| series.replaces(child));
         shared.release_spi(removed.inbound_spi);
         shared.count(Counter::ChildSaRemoved);

@@ -26,8 +26,6 @@ use crate::shared::Shared;
 pub(crate) struct Wish {
     /// The rule that it is to serve.
     pub(crate) rule: RuleName,
-    /// The acquire that asked for it.
-    pub(crate) acquire_seq: Option<u32>,
     /// What it is to protect in any case, if that is less than the rule says: a packet that waits,
     /// or what the Child SA protects in whose place it is to be. Ours and the peer's.
     pub(crate) first: Option<Sides>,
@@ -45,8 +43,8 @@ pub(crate) struct Wish {
 impl Wish {
     /// For a rule, with no more to it.
     pub(crate) const fn new(rule: RuleName) -> Self {
-        let (acquire_seq, first, replaces, group) = (None, None, None, None);
-        Self { rule, acquire_seq, first, for_packet: false, replaces, group, tries: 0, failures: 0 }
+        let (first, replaces, group) = (None, None, None);
+        Self { rule, first, for_packet: false, replaces, group, tries: 0, failures: 0 }
     }
 
     /// For what a Child SA protects, to be in its place.

@@ -134,6 +134,7 @@ impl IkeSa {
         successor.state = ChildState::Installed;
         successor.poll = None;
         let old = successor.replaces;
+        let asked = shared.reqids.begins(&successor.rule.name);
         shared.senders.begins(&successor.rule.name, &successor.pairs, child);
         // It is the one of our last answer, or of one before.
         established.answered = None;
@@ -141,6 +142,7 @@ impl IkeSa {
             Owner::IkeSa(self.id, Purpose::InstallOutbound(child)),
             KernelCommand::InstallOutbound(spec),
         );
+        shared.forget_acquire(asked);
         if let Some(old) = old {
             self.retire(shared, old);
         }

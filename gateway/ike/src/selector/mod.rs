@@ -43,6 +43,16 @@ pub(crate) fn sides(pair: &Selector) -> Sides {
     (side(&pair.local, &pair.local_ports), side(&pair.remote, &pair.remote_ports))
 }
 
+/// A pair of prefixes with its protocol and ports, in a form that has an order.
+pub(crate) type Key = ([IpNet; 2], Option<u8>, [u16; 4]);
+
+/// The key of a pair.
+pub(crate) fn key(pair: &Selector) -> Key {
+    let (local, remote) = (&pair.local_ports, &pair.remote_ports);
+    let ports = [*local.start(), *local.end(), *remote.start(), *remote.end()];
+    ([pair.local, pair.remote], pair.protocol, ports)
+}
+
 /// Whether one of some pairs protects all of this.
 pub(crate) fn protect(pairs: &[(Selector, u32)], (local, remote): &Sides) -> bool {
     pairs
@@ -188,6 +198,30 @@ pub(crate) fn rule_pairs(rule: &Rule) -> Vec<(Selector, u32)> {
         (selector, precedence)
     };
     rule.prefix_pairs().map(selector).collect()
+}
+
+/// What a Child SA protects, once more where its rule has longer prefixes within: its policies must
+/// go before the traps of the rule, of which the longest would apply.
+pub(crate) fn before_traps(rule: &Rule, pairs: &[(Selector, u32)]) -> Vec<(Selector, u32)> {
+    let mut all = pairs.to_vec();
+    for (trap, better) in rule_pairs(rule) {
+        for (pair, _) in pairs.iter().filter(|(_, precedence)| better < *precedence) {
+            let local = longer(pair.local, trap.local);
+            if let Some((local, remote)) = local.zip(longer(pair.remote, trap.remote)) {
+                let within = Selector { local, remote, ..pair.clone() };
+                match all.iter_mut().find(|(known, _)| *known == within) {
+                    Some((_, precedence)) => *precedence = better.min(*precedence),
+                    None => all.push((within, better)),
+                }
+            }
+        }
+    }
+    all
+}
+
+/// What two prefixes have in common: the longer one, if it lies in the other.
+fn longer(a: IpNet, b: IpNet) -> Option<IpNet> {
+    if a.contains(&b) { Some(b) } else { b.contains(&a).then_some(a) }
 }
 
 /// The fewest prefixes that cover a range of addresses exactly, one above `most` at most.

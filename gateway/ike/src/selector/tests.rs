@@ -136,6 +136,46 @@ fn pairs_have_the_precedence_of_their_prefixes_and_the_agreed_ports() {
     assert_eq!(pairs, [(selector, rule.precedence(&local, &remote))]);
 }
 
+/// Of the traps of a rule the one with the longest prefixes applies.
+#[test]
+fn a_child_goes_before_each_trap_of_its_rule_where_it_protects() {
+    let rule =
+        rule(&["10.1.0.0/16", "10.1.7.0/24"], &["10.2.0.0/16", "10.2.0.0/24", "10.3.0.0/16"]);
+    let child = |nets: &[(&str, &str)]| {
+        let pair = |(local, remote): &(&str, &str)| {
+            let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+            let selector = Selector {
+                local,
+                remote,
+                protocol: Some(6),
+                local_ports: ALL_PORTS,
+                remote_ports: 80..=80,
+            };
+            (selector, rule.precedence(&local, &remote))
+        };
+        nets.iter().map(pair).collect::<Vec<_>>()
+    };
+    // What is agreed has no prefix that lies in another.
+    let agreed = child(&[("10.1.0.0/16", "10.2.0.0/16")]);
+    let all = before_traps(&rule, &agreed);
+    let expected = child(&[
+        ("10.1.0.0/16", "10.2.0.0/16"),
+        ("10.1.0.0/16", "10.2.0.0/24"),
+        ("10.1.7.0/24", "10.2.0.0/16"),
+        ("10.1.7.0/24", "10.2.0.0/24"),
+    ]);
+    assert_eq!(all, expected);
+    // Two that cross: what they have in common goes no further before others than the better one.
+    let crossing = child(&[("10.1.7.0/24", "10.2.0.0/16")]);
+    let trap = rule.precedence(&"10.1.0.0/16".parse().unwrap(), &"10.2.0.0/24".parse().unwrap());
+    let all = before_traps(&rule, &crossing);
+    assert_eq!(all.len(), 2);
+    assert!(all[1].1 <= trap, "{all:?}");
+    // The host to which a peer narrows goes before them anyway.
+    let host = child(&[("10.1.7.9/32", "10.2.0.1/32")]);
+    assert_eq!(before_traps(&rule, &host), host);
+}
+
 #[test]
 fn sides_with_different_protocols_make_no_pair() {
     let net = range("10.0.0.0", "10.0.0.255");

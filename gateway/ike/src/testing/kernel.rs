@@ -90,6 +90,10 @@ impl FakeKernel {
                 self.traps.remove(&reqid);
                 Ok(Done::Ok)
             }
+            KernelCommand::ForgetAcquire { reqid, .. } => {
+                self.history.push(format!("forget acquire {reqid}"));
+                Ok(Done::Ok)
+            }
             KernelCommand::Classify(policies) => {
                 self.history.push("classify".to_owned());
                 self.classified = Some(policies);

@@ -14,6 +14,7 @@ use crate::io::{
     ChildSpec, CommandId, Done, Encapsulation, Ends, Input, KernelCommand, KernelError,
     KernelEvent, Output, Path, SharedCookies,
 };
+use crate::selector;
 use crate::time::earlier;
 
 /// The port of ESP in UDP.
@@ -390,7 +391,8 @@ impl Simulation {
     }
 
     /// What does not hold, in words: every kernel SA has an owner and the reverse, no inbound
-    /// SPI stands twice, and what one end encrypts the other can decrypt and expects.
+    /// SPI stands twice, and what sends by one request ID protects the same and catches nothing that
+    /// a trap has.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         let mut violations = Vec::new();
@@ -410,6 +412,21 @@ impl Simulation {
             for child in &node.kernel.outbound {
                 if !node.kernel.children.contains_key(child) {
                     violations.push(format!("node {id}: {child:?} sends and does not receive"));
+                }
+            }
+            let specs = || node.kernel.children.values();
+            let protects = |spec: &ChildSpec| {
+                let pairs = spec.selectors.iter().map(|(selector, _)| selector::key(selector));
+                pairs.collect::<BTreeSet<_>>()
+            };
+            for child in specs() {
+                let reqid = child.outbound.reqid;
+                let mut same = specs().filter(|other| other.outbound.reqid == reqid);
+                if node.kernel.traps.contains_key(&reqid)
+                    || same.any(|other| protects(other) != protects(child))
+                {
+                    let sent_by = child.child;
+                    violations.push(format!("node {id}: {sent_by:?} takes what is not its own"));
                 }
             }
             for child in &owned {
@@ -438,7 +455,7 @@ impl Simulation {
             // The newest one for each kind of traffic is the one in use.
             let mut used: BTreeMap<u32, &ChildSpec> = BTreeMap::new();
             for child in node.kernel.outbound.iter().filter_map(|c| node.kernel.children.get(c)) {
-                used.insert(child.reqid, child);
+                used.insert(child.outbound.reqid, child);
             }
             let used: Vec<ChildSpec> = used.into_values().cloned().collect();
             for sent_by in used {

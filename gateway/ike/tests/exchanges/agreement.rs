@@ -9,8 +9,47 @@ fn an_acquire_brings_up_both_sas_in_four_messages() {
     assert_eq!(simulation.nodes[0].sent.len(), 2, "IKE_SA_INIT and IKE_AUTH");
     assert_eq!(simulation.nodes[1].sent.len(), 2);
     let child = simulation.nodes[0].kernel.children.values().next().unwrap();
-    assert_eq!(child.acquire_seq, Some(1), "the kernel's larval state is named");
     assert_eq!(child.encapsulation, None);
+    assert_eq!(forgotten(&simulation), 1, "the kernel may tell of the next packet");
+}
+
+fn forgotten(simulation: &Simulation) -> usize {
+    let kernel = &simulation.nodes[0].kernel;
+    let reqid = kernel.traps.values().find(|trap| &*trap.rule == "to-b").unwrap().reqid;
+    let forget = format!("forget acquire {reqid}");
+    kernel.history.iter().filter(|told| **told == forget).count()
+}
+
+/// As long as the kernel remembers an acquire it raises no other for the trap, and a peer may have
+/// narrowed the Child SA to less than that has.
+#[test]
+fn what_asks_for_a_child_sa_that_stands_does_not_keep_others_from_asking() {
+    let mut simulation = connect(policies_of_a(), policies_of_b());
+    // It met the trap while the policies of the Child SA were being installed.
+    simulation.acquire(0, "to-b");
+    assert_eq!(forgotten(&simulation), 2);
+    // Whatever its kernel thinks of it, that is not one with each packet.
+    simulation.acquire(0, "to-b");
+    assert_eq!(forgotten(&simulation), 2);
+    // The peer was first, while a packet had asked already.
+    let mut simulation = pair(policies_of_a(), policies_of_b());
+    simulation.acquire(1, "to-a");
+    simulation.acquire(0, "to-b");
+    simulation.run(MINUTE);
+    assert_eq!(simulation.nodes[0].kernel.traps.len(), 1);
+    assert!(forgotten(&simulation) > 0);
+}
+
+/// What sends is found by the kernel through its request ID alone where it has several pairs.
+#[test]
+fn what_receives_has_the_reqid_of_the_rule_and_what_sends_one_of_its_own() {
+    let simulation = connect(policies_of_a(), policies_of_b());
+    for node in &simulation.nodes {
+        let trap = node.kernel.traps.values().next().unwrap();
+        let child = node.kernel.children.values().next().unwrap();
+        assert_eq!(child.inbound.reqid, trap.reqid);
+        assert_ne!(child.outbound.reqid, trap.reqid);
+    }
 }
 
 #[test]

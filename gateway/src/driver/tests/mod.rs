@@ -212,9 +212,10 @@ fn two_gateways_agree_on_a_child_sa_and_take_it_down_again() {
     assert_eq!((seen.rules[0].packets_out, seen.rules[0].packets_refused), (5, 6));
     assert_eq!(seen.kernel.capabilities[0].value, "fake");
 
-    // What one side sends with, the other receives with.
+    // What one side sends with, the other receives with; each has request IDs of its own.
     let ours = first.record.lock().unwrap().children().remove(0);
-    let theirs = second.record.lock().unwrap().children().remove(0);
+    let mut theirs = second.record.lock().unwrap().children().remove(0);
+    (theirs.outbound.reqid, theirs.inbound.reqid) = (ours.inbound.reqid, ours.outbound.reqid);
     assert_eq!(ours.inbound, theirs.outbound);
     assert_eq!(ours.outbound, theirs.inbound);
 
@@ -336,7 +337,8 @@ fn what_a_resync_finds_after_lost_events_is_acted_on() {
     second.notice(Notice::Overrun);
     second.until("established", |report| report.ike_sas.iter().any(|sa| !sa.children.is_empty()));
     let child = second.record.lock().unwrap().children().remove(0);
-    assert_eq!(child.acquire_seq, Some(77), "the packet that waits is let go");
+    let forgotten = KernelCommand::ForgetAcquire { reqid: reqid(&second), seq: 77 };
+    assert!(second.record.lock().unwrap().commands.contains(&forgotten), "the next may ask");
 
     // The SA went without a word: it is taken down with the peer.
     let vanished = KernelEvent::Vanished { child: child.child };

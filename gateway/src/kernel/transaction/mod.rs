@@ -193,7 +193,7 @@ fn sa_steps<'a>(
     let owner = Owner::Child(spec.child);
     let value = |priority| PolicyValue {
         priority,
-        reqid: spec.reqid,
+        reqid: sa.reqid,
         source: policy_source(sa.source, spec.mode, direction),
         destination: sa.destination,
     };

@@ -245,6 +245,28 @@ fn the_policies_of_a_child_go_before_those_of_its_trap() {
     assert_eq!((of_child.1, of_trap.1), (200, 201));
 }
 
+/// What comes in may come by any SA of the rule; what goes out takes its own.
+#[test]
+fn only_what_goes_out_by_a_child_demands_the_reqid_of_what_sends() {
+    let spec = child(GCM);
+    let steps = child_steps(&spec, Vec::new()).unwrap();
+    let demanded = steps.iter().filter_map(|step| {
+        if let Step::Policy(key, _, value) = step {
+            Some((key.direction, value.reqid))
+        } else {
+            None
+        }
+    });
+    let (rule, own) = (spec.inbound.reqid, spec.outbound.reqid);
+    assert_ne!(rule, own);
+    let expected = [
+        (PolicyDirection::In, rule),
+        (PolicyDirection::Forward, rule),
+        (PolicyDirection::Out, own),
+    ];
+    assert_eq!(demanded.collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn selectors_that_share_a_block_of_ports_make_one_claim_with_the_best_precedence() {
     let mut spec = child(GCM);

@@ -85,6 +85,12 @@ pub(super) fn seen(message: &Message<'_>, ours: Ours, now: u64) -> Option<Seen> 
     Some(Seen::Sa(id, is_over.then_some(KernelEvent::Expire { spi, destination, hard: false })))
 }
 
+/// A larval state of ours.
+pub(super) fn larval(message: &Message<'_>, ours: Ours) -> Option<UserSaInfo> {
+    sa(message, ours)?.filter(|(id, _)| id.spi == 0)?;
+    UserSaInfo::parse(message.body).ok()
+}
+
 /// A policy of ours with its priority.
 pub(super) fn policy(message: &Message<'_>, ours: Ours) -> Option<(PolicyKey, u32)> {
     if message.kind != XFRM_MSG_NEWPOLICY {

@@ -10,13 +10,15 @@ use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_packet_xfrm::policy::{
     DelGetMessage as PolicyIdMessage, ModifyMessage as PolicyMessage,
 };
-use netlink_packet_xfrm::state::{DelGetMessage as SaIdMessage, ModifyMessage as StateMessage};
+use netlink_packet_xfrm::state::{
+    AllocSpiMessage, DelGetMessage as SaIdMessage, ModifyMessage as StateMessage,
+};
 use netlink_packet_xfrm::{
     AF_INET, AF_INET6, Address, Alg, AlgAead, AlgAuth, EncapTmpl, IPPROTO_ESP, LifetimeConfig,
     ReplayEsn, Selector as XfrmSelector, UDP_ENCAP_ESPINUDP, UserPolicyId, UserPolicyInfo,
-    UserSaId, UserSaInfo, UserTemplate, XFRM_ALG_NAME_LEN, XFRM_INF, XFRM_MODE_TRANSPORT,
-    XFRM_MODE_TUNNEL, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRM_STATE_AF_UNSPEC,
-    XFRM_STATE_ESN, XFRMA_REPLAY_ESN_MAX, XfrmAttrs,
+    UserSaId, UserSaInfo, UserSpiInfo, UserTemplate, XFRM_ALG_NAME_LEN, XFRM_INF,
+    XFRM_MODE_TRANSPORT, XFRM_MODE_TUNNEL, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT,
+    XFRM_STATE_AF_UNSPEC, XFRM_STATE_ESN, XFRMA_REPLAY_ESN_MAX, XfrmAttrs,
 };
 use zeroize::Zeroize as _;
 
@@ -85,11 +87,9 @@ pub(super) fn sa(
         SaDirection::Outbound => &spec.outbound,
     };
     let mut info = UserSaInfo {
-        reqid: spec.reqid,
+        reqid: sa.reqid,
         mode: mode(spec.mode),
         lifetime_cfg: lifetime(spec),
-        // The kernel deletes the larval state of this number; it stands on the outbound side.
-        seq: if direction == SaDirection::Outbound { spec.acquire_seq.unwrap_or(0) } else { 0 },
         ..UserSaInfo::default()
     };
     info.source(&sa.source);
@@ -148,8 +148,8 @@ pub(super) fn udp(ports: Encapsulation) -> EncapTmpl {
     }
 }
 
-/// The selector of the SA itself where one can say all that was agreed: the kernel then never
-/// uses a narrowed SA for traffic outside.
+/// The selector of the SA itself where one can say all that was agreed: the kernel then checks it,
+/// too. What keeps other traffic from the SA is its request ID, which only its policies name.
 fn only_selector(spec: &ChildSpec, direction: SaDirection) -> Option<XfrmSelector> {
     let [(selector, _)] = spec.selectors.as_slice() else { return None };
     let side = match direction {
@@ -257,6 +257,26 @@ fn lifetime(spec: &ChildSpec) -> LifetimeConfig {
         soft_add_expires_seconds: time.as_secs(),
         hard_add_expires_seconds: if time.is_zero() { 0 } else { hard_limit(time).as_secs() },
         ..LifetimeConfig::default()
+    }
+}
+
+/// The larval state that an acquire of a policy has left.
+pub(super) fn larval(of: Mode, trap: &PolicyValue, seq: u32) -> UserSaInfo {
+    let mut info = UserSaInfo { reqid: trap.reqid, mode: mode(of), seq, ..UserSaInfo::default() };
+    info.destination(&trap.destination);
+    if let Some(source) = &trap.source {
+        info.source(source);
+    }
+    info.id.proto = IPPROTO_ESP;
+    info
+}
+
+/// A larval state is to have an SPI, whichever.
+pub(super) fn any_spi(larval: UserSaInfo, ours: Ours) -> AllocSpiMessage {
+    let if_id = if larval.mode == XFRM_MODE_TUNNEL { ours.if_id(Mode::Tunnel) } else { None };
+    AllocSpiMessage {
+        spi_info: UserSpiInfo { info: larval, ..UserSpiInfo::default() },
+        nlas: if_id.map(XfrmAttrs::IfId).into_iter().collect(),
     }
 }
 

@@ -24,8 +24,9 @@ use gateway_ike::io::{ChildSpec, KernelEvent, REQIDS, Selector};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::{
-    XFRM_MODE_TRANSPORT, XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA,
-    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA,
+    UserSaInfo, XFRM_MODE_TRANSPORT, XFRM_MSG_ALLOCSPI, XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA,
+    XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY,
+    XFRM_MSG_UPDSA,
 };
 use zeroize::Zeroizing;
 
@@ -323,6 +324,44 @@ impl Xfrm {
         // DELSA heeds neither if_id nor reqid: whose SA it is must be asked first.
         self.usage(id)?;
         self.connection.execute(XFRM_MSG_DELSA, 0, &encode::sa_id(id))
+    }
+
+    /// Deletes the larval state that an acquire has left behind, and with it the kernel's patience:
+    /// as long as there is one for the request ID and the addresses of a policy, whatever meets that
+    /// is dropped without another acquire (`xfrm_state_look_at`). `trap`: the policy, of this mode.
+    ///
+    /// # Errors
+    /// The kernel refuses it. That there is no such state any more is none.
+    pub fn forget_acquire(
+        &mut self,
+        mode: Mode,
+        trap: &PolicyValue,
+        seq: u32,
+    ) -> Result<(), NetlinkError> {
+        self.delete_larval(encode::larval(mode, trap, seq))
+    }
+
+    /// The same for all acquires of ours.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn forget_acquires(&mut self) -> Result<(), NetlinkError> {
+        let ours = self.ours;
+        let all = self.connection.dump(XFRM_MSG_GETSA, &encode::everything(), |message| {
+            decode::larval(&message, ours)
+        })?;
+        all.into_iter().try_for_each(|larval| self.delete_larval(larval))
+    }
+
+    /// Only by an SPI can a state be deleted, so it is given one first. Where there is no such state
+    /// another is made (`xfrm_find_acq`), which goes at once.
+    fn delete_larval(&mut self, larval: UserSaInfo) -> Result<(), NetlinkError> {
+        let ours = self.ours;
+        let named = encode::any_spi(larval, ours);
+        let id = self.connection.get(XFRM_MSG_ALLOCSPI, &named, |message| {
+            Some(decode::sa(&message, ours)?.map(|(id, _)| id))
+        })?;
+        self.connection.execute(XFRM_MSG_DELSA, 0, &encode::sa_id(id.ok_or_else(not_ours)?))
     }
 
     /// What went through an SA.

@@ -209,12 +209,6 @@ fn hard_limits_lie_a_tenth_above_the_soft_ones_or_a_minute() {
 }
 
 #[test]
-fn an_acquire_is_answered_by_the_outbound_sa() {
-    let spec = child(GCM);
-    assert_eq!((info(&spec, Outbound).seq, info(&spec, Inbound).seq), (77, 0));
-}
-
-#[test]
 fn keys_of_a_policy_are_seen_from_its_direction() {
     let mut wanted = selector("10.1.0.0/16", "10.2.0.0/16");
     wanted.remote_ports = 443..=443;
@@ -277,6 +271,27 @@ fn only_tunnel_mode_goes_through_the_xfrm_interface() {
 }
 
 #[test]
+fn each_direction_has_its_reqid() {
+    let spec = child(GCM);
+    let reqids = [Inbound, Outbound].map(|direction| info(&spec, direction).reqid);
+    assert_eq!(reqids, [spec.inbound.reqid, spec.outbound.reqid]);
+}
+
+#[test]
+fn a_larval_state_is_named_as_the_acquire_left_it() {
+    let (source, destination) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+    let trap = PolicyValue { priority: 1, reqid: 12, source: Some(source), destination };
+    for (mode, number, if_id) in [(Mode::Tunnel, 1, Some(IF_ID)), (Mode::Transport, 0, None)] {
+        let message = encode::any_spi(encode::larval(mode, &trap, 5), OURS);
+        let info = message.spi_info.info;
+        assert_eq!((info.reqid, info.seq, info.mode), (12, 5, number));
+        assert_eq!(decode::ip(info.family, &info.id.daddr), Some(destination));
+        assert_eq!(decode::ip(info.family, &info.saddr), Some(source));
+        assert_eq!(message.nlas, if_id.map(XfrmAttrs::IfId).into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn only_what_the_outbound_sa_sends_is_marked() {
     let mut spec = child(GCM);
     for mode in [Mode::Tunnel, Mode::Transport] {
@@ -295,14 +310,14 @@ fn what_belongs_to_another_is_not_ours() {
     let mut spec = child(GCM);
     spec.mode = Mode::Transport;
     for (reqid, is_ours) in [(*REQIDS.start(), true), (*REQIDS.end(), true), (1, false)] {
-        spec.reqid = reqid;
+        spec.inbound.reqid = reqid;
         let body = octets(&encode::sa(&spec, Inbound, OURS, MARK, false));
         let found = receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, OURS)).unwrap();
         assert_eq!(found.is_some(), is_ours, "{reqid}");
     }
     // A tunnel of somebody else without an XFRM interface, whatever its reqid.
     let (mut spec, theirs) = (child(GCM), Ours { if_id: 0 });
-    spec.reqid = *REQIDS.start();
+    spec.inbound.reqid = *REQIDS.start();
     let body = octets(&encode::sa(&spec, Inbound, theirs, MARK, false));
     assert_eq!(receive(XFRM_MSG_NEWSA, &body, |m| decode::sa(m, OURS)), Some(None));
 }

@@ -68,14 +68,14 @@ impl IkeSa {
         error: Error,
     ) {
         shared.release_spi(offer.spi);
-        let Wish { rule, replaces, acquire_seq, first, for_packet, .. } = offer.wish;
+        let Wish { rule, replaces, first, for_packet, .. } = offer.wish;
         let changed = shared.policies.rules.get(&rule).is_some_and(|now| *now != offer.rule);
         // A Child SA that should be replaced still serves its rule, and so does one beside which
         // the peer gives no other.
         let served = replaces.is_some() || self.will_serve(&rule, None);
         self.child_failed(shared, Some(RuleName::clone(&rule)), served, error);
         if changed && replaces.is_none() {
-            let wish = Wish { acquire_seq, first, for_packet, ..Wish::new(rule) };
+            let wish = Wish { first, for_packet, ..Wish::new(rule) };
             shared.effects.push(Effect::RuleChanged { wish });
         }
         self.rekey_failed(now, shared, replaces);

@@ -91,6 +91,13 @@ impl ChildSa {
         traffic.is_none_or(|traffic| selector::protect(&self.pairs, traffic))
     }
 
+    /// Whether the kernel sends this by it, for this rule.
+    pub(crate) fn sends(&self, rule: &RuleName, packet: &Sides) -> bool {
+        self.state == ChildState::Installed
+            && self.rule.name == *rule
+            && self.protects(Some(packet))
+    }
+
     /// Whether the kernel sends keepalives as long as this one sends.
     pub(super) fn keeps_alive(&self) -> bool {
         self.encapsulation.is_some_and(|e| e.keepalive.is_some())
@@ -126,7 +133,6 @@ pub(super) struct Terms {
     pub(super) spi: u32,
     pub(super) choice: EspChoice,
     narrowed: Narrowed,
-    acquire_seq: Option<u32>,
     pub(super) replaces: Option<ChildId>,
     /// As in [`ChildSa`], but for what it replaces.
     for_packet: bool,
@@ -157,6 +163,7 @@ impl Terms {
         let reqid = shared.reqids.give(&self.rule.name);
         let replaced = self.replaces.and_then(|old| sa.children().find(|c| c.id == old));
         let for_packet = replaced.map_or(self.for_packet, |old| old.for_packet);
+        let sends_by = shared.reqids.share(&self.rule.name, &self.narrowed.pairs);
         let mut ends = sa.ends(&shared.config);
         if self.is_kept_alive(sa) {
             ends = ends.without_keepalive();
@@ -167,10 +174,10 @@ impl Terms {
         let spec = ChildSpec {
             child: self.id,
             rule: Arc::clone(&self.rule.name),
-            reqid,
             mode: self.protect.mode,
             inbound: SaSpec {
                 spi: self.spi,
+                reqid,
                 source: theirs,
                 destination: ours,
                 encryption_key: inbound_keys.0.clone(),
@@ -178,13 +185,14 @@ impl Terms {
             },
             outbound: SaSpec {
                 spi: self.choice.peer_spi,
+                reqid: sends_by,
                 source: ours,
                 destination: theirs,
                 encryption_key: outbound_keys.0.clone(),
                 integrity_key: outbound_keys.1.clone(),
             },
             suite: self.choice.suite,
-            selectors: self.narrowed.pairs.clone(),
+            selectors: selector::before_traps(&self.rule, &self.narrowed.pairs),
             addresses: sa.assignment.lease.addresses().collect(),
             reached_at: sa.left_behind(shared),
             peer: PeerName::clone(&self.protect.peer),
@@ -196,7 +204,6 @@ impl Terms {
                 bytes: shared.jittered(limits.bytes),
                 packets: shared.jittered(limits.packets),
             },
-            acquire_seq: self.acquire_seq,
         };
         let child = ChildSa {
             id: self.id,
@@ -277,7 +284,6 @@ impl IkeSa {
             spi: offer.spi,
             choice: answer.choice,
             narrowed: answer.narrowed,
-            acquire_seq: offer.wish.acquire_seq,
             replaces: offer.wish.replaces.or(in_place_of),
             for_packet: offer.wish.for_packet,
         };
@@ -373,6 +379,7 @@ impl IkeSa {
                 let peer_spi = installed.outbound_spi;
                 let Some(failed) = established.children.remove(&child) else { return };
                 shared.children.remove(child, peer_spi, holder.as_ref());
+                shared.reqids.release(&failed.rule.name, &failed.pairs);
                 shared.release_spi(spi);
                 // It may have inherited while the kernel was busy. Whoever waits behind it in turn
                 // begins with the first packet.
@@ -462,6 +469,8 @@ impl IkeSa {
         let (replaces, redundant) = (installed.replaces, installed.redundant);
         if whole {
             shared.senders.begins(&installed.rule.name, &installed.pairs, child);
+            let asked = shared.reqids.begins(&installed.rule.name);
+            shared.forget_acquire(asked);
         } else if !redundant {
             installed.poll = Some(Poll::first(now));
         }

@@ -200,17 +200,8 @@ pub(in crate::ike_sa) fn negotiate(
     let ke = choice.key_exchange.map(|k| k.group).zip(value);
     let answer = ChildWords { spi, terms: Some(Box::new(words)), ke, link: None };
     let replaces = request.replaces.as_ref().map(|(child, _)| *child);
-    let terms = Terms {
-        rule,
-        protect,
-        id,
-        spi,
-        choice,
-        narrowed,
-        acquire_seq: None,
-        replaces,
-        for_packet: false,
-    };
+    let terms =
+        Terms { rule, protect, id, spi, choice, narrowed, replaces, for_packet: false };
     Ok(Agreement { terms, secret, answer })
 }
 
