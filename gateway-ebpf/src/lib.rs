@@ -30,6 +30,7 @@ pub mod header;
 pub mod ike;
 pub mod maps;
 pub mod mss;
+pub mod nat;
 pub mod natt;
 pub mod packet;
 pub mod steer;

@@ -6,12 +6,12 @@
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::macros::{classifier, socket_filter, xdp};
+use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 use aya_log_ebpf as _;
 use gateway_common::{Hook, Reason, Subject, Verdict};
 use gateway_ebpf::trace::Place;
-use gateway_ebpf::{bench, count, guard, natt, packet, steer};
+use gateway_ebpf::{bench, count, guard, nat, natt, packet, steer};
 
 /// XDP on the underlay.
 #[xdp]
@@ -77,6 +77,24 @@ fn guard_ingress(context: TcContext) -> i32 {
 #[classifier]
 fn guard_ingress_l3(context: TcContext) -> i32 {
     finish::<false>(&context, Hook::Ingress, guard::ingress::<false>)
+}
+
+/// In POSTROUTING, where a connection's source NAT is decided: not 0 if its source must stay.
+#[socket_filter]
+fn keep_source(context: SkBuffContext) -> i64 {
+    i64::from(nat::keeps_source(&TcContext::new(context.skb.skb)))
+}
+
+/// In POSTROUTING, for what source NAT is about to change: not 0 to drop it.
+#[socket_filter]
+fn drop_translated(context: SkBuffContext) -> i64 {
+    // Programs of both kinds are given the same.
+    let context = TcContext::new(context.skb.skb);
+    let mut subject = Subject::default();
+    let decided = nat::translated(&context, &mut subject);
+    let place = Place { hook: Hook::Postrouting, ethernet: false };
+    let verdict = count::verdict(&context, place, decided, u64::from(context.len()), &subject);
+    i64::from(verdict == Verdict::Drop)
 }
 
 #[inline(always)]

@@ -22,24 +22,42 @@ pub fn egress<const ETHERNET: bool>(
     subject: &mut Subject,
 ) -> Result<(), Reason> {
     let mut packet = Packet::EMPTY;
+    let judged = judge::<ETHERNET>(context, &mut packet, subject)?;
+    let Some(Decision { action, rule }) = judged else { return Ok(()) };
+    count::rule(rule, u64::from(context.len()), |rule| &mut rule.outbound);
+    match action {
+        Action::Bypass => Err(Reason::BypassedOut),
+        Action::Protect => protect(context, &packet),
+        Action::Discard => Err(Reason::DiscardedOut),
+    }
+}
+
+/// Reads a packet on its way out, and says what its rule wants; nothing if it has none. What no rule
+/// has a say about has its own reason.
+#[inline(always)]
+pub(crate) fn judge<const ETHERNET: bool>(
+    context: &TcContext,
+    packet: &mut Packet,
+    subject: &mut Subject,
+) -> Result<Option<Decision>, Reason> {
     let is_ip = packet.read::<ETHERNET, true>(context);
     if !is_ip.map_err(|_unreadable| Reason::UnreadableOut)? {
-        return Ok(());
+        return Ok(None);
     }
     if packet.is_exempt(context) {
-        return Ok(());
+        return Ok(None);
     }
     let Some(Decision { action, rule }) = decide(&packet.flow) else {
         if trace::wants_passing()
-            && let Some(spi) = own_esp(context, &packet)
+            && let Some(spi) = own_esp(context, packet)
         {
             subject.set_spi(spi);
         }
-        return Ok(());
+        return Ok(None);
     };
     subject.set_rule(rule);
     if action != Action::Bypass && matches!(packet.flow.protocol, protocol::ESP | protocol::UDP) {
-        if let Some(spi) = own_esp(context, &packet) {
+        if let Some(spi) = own_esp(context, packet) {
             subject.set_spi(spi);
             return Err(Reason::OwnEsp);
         }
@@ -48,12 +66,7 @@ pub fn egress<const ETHERNET: bool>(
             return Err(if is_esp { Reason::OwnEsp } else { Reason::OwnIke });
         }
     }
-    count::rule(rule, u64::from(context.len()), |rule| &mut rule.outbound);
-    match action {
-        Action::Bypass => Err(Reason::BypassedOut),
-        Action::Protect => protect(context, &packet),
-        Action::Discard => Err(Reason::DiscardedOut),
-    }
+    Ok(Some(Decision { action, rule }))
 }
 
 /// Makes a packet ready for the XFRM interface, which has no link header and no VLANs.

@@ -18,7 +18,7 @@ const _: () = assert!(size_of::<Count>() == 16);
 #[repr(C)]
 pub struct RuleCount {
     /// Clear packets on their way out that the rule matched: redirected into the XFRM interface,
-    /// passed or dropped, as its action says.
+    /// passed or dropped, as its action says, or dropped because NAT would change their source.
     pub outbound: Count,
     /// Packets on their way in that were dropped because of the rule.
     pub refused: Count,

@@ -115,6 +115,10 @@ pub mod program {
     pub const GUARD_INGRESS: &str = "guard_ingress";
     /// TC ingress of a link without headers.
     pub const GUARD_INGRESS_L3: &str = "guard_ingress_l3";
+    /// In POSTROUTING: whether a connection's source must stay.
+    pub const KEEP_SOURCE: &str = "keep_source";
+    /// In POSTROUTING: drops what a rule selects and NAT has given another source.
+    pub const DROP_TRANSLATED: &str = "drop_translated";
     /// XDP: passes every packet. The floor that the bench measures against.
     pub const PASS: &str = "pass";
     /// XDP: decapsulates and puts the headers back, so that the bench can repeat it.

@@ -79,6 +79,9 @@ reasons! {
     OwnIke = "egress_own_ike" => Pass,
     /// Egress: an IP packet whose headers cannot be read, so that no rule can be found.
     UnreadableOut = "egress_unreadable" => Drop,
+    /// Before source NAT: selected traffic of a connection to which NAT gave another source before a
+    /// rule selected it.
+    Translated = "egress_translated" => Drop,
     /// Ingress: a clear packet that a rule says must arrive encrypted.
     ClearInbound = "ingress_clear" => Drop,
     /// Ingress: a bypass rule.

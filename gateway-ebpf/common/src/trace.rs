@@ -85,6 +85,8 @@ pub enum Hook {
     Ingress = 2,
     /// TC egress: it goes out.
     Egress = 3,
+    /// Netfilter's POSTROUTING, before source NAT: it goes out.
+    Postrouting = 4,
 }
 
 impl Hook {
@@ -95,6 +97,7 @@ impl Hook {
             1 => Some(Self::Xdp),
             2 => Some(Self::Ingress),
             3 => Some(Self::Egress),
+            4 => Some(Self::Postrouting),
             _ => None,
         }
     }

@@ -96,6 +96,7 @@ pub(super) fn kernel_config(settings: &Settings) -> KernelConfig {
         interfaces,
         xfrm_interface: settings.xfrm_interface.clone(),
         if_id: settings.if_id,
+        nat_exemption: settings.nat_exemption,
         pin_dir: settings.pin_dir.clone(),
         ike: settings.ike,
         bpf_log: if LevelFilter::current() == LevelFilter::TRACE {

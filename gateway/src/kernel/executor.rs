@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::bpf::{self, BpfError, DataPath};
 use super::claims::{Change, Claims, Owner};
+use super::nat::NatExemption;
 use super::network::Network;
 use super::transaction::{Executor, RouteValue, Step, Undo};
 use super::xfrm::{Moved, NetlinkError, PolicyKey, PolicyValue, SaDirection, SaId, SaMove, Xfrm};
@@ -20,6 +21,8 @@ pub(super) struct Tables {
     pub(super) xfrm: Xfrm,
     pub(super) network: Network,
     pub(super) data_path: DataPath,
+    /// While it is in force.
+    pub(super) nat: Option<NatExemption>,
     pub(super) policies: Claims<PolicyKey, PolicyValue>,
     pub(super) routes: Claims<IpNet, RouteValue>,
     /// Addresses of ours on the XFRM interface.

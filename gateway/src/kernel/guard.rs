@@ -29,6 +29,7 @@ pub async fn put_up(config: &KernelConfig, policies: &PolicySet) -> Result<Guard
         log: config.bpf_log,
     })?;
     data_path.classify(&class_rules(policies, &mut RuleIds::default()))?;
+    setup::exempt_from_nat(config, &mut data_path);
     let attach = |name: &String| (name.clone(), data_path.guard(name));
     Ok(config.interfaces.iter().map(attach).collect())
 }

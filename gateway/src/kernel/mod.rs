@@ -15,6 +15,7 @@ mod links;
 mod linux;
 mod monitor;
 mod mtu;
+pub mod nat;
 mod netlink;
 mod network;
 mod overhead;

@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::bpf::{SourceEvents, SourceSeen};
 use super::links::{LinkChange, LinkEvents};
+use super::nat::NatEvents;
 use super::netlink::messages;
 use super::xfrm::{Ours, event};
 
@@ -31,13 +32,14 @@ pub enum Notice {
     /// ([`super::LinuxKernel::resync`]). Nothing that was lost comes again by itself: while an
     /// acquire waits for its answer, the kernel raises no other for the same traffic.
     Overrun,
-    /// Interfaces have changed: [`super::LinuxKernel::check_links`] wants to know.
+    /// Interfaces have changed, or the exemption from NAT may be gone: [`super::LinuxKernel::check_links`] wants to know.
     Links(LinkChange),
     /// The socket failed; nothing will come any more.
     Failed(io::Error),
 }
 
-/// Listens to the kernel's XFRM events about what is ours, and to those about interfaces.
+/// Listens to the kernel's XFRM events about what is ours, to those about interfaces, and
+/// to the removal of the exemption from NAT.
 pub struct Monitor {
     socket: TokioSocket,
     ours: Ours,
@@ -45,6 +47,8 @@ pub struct Monitor {
     /// Events of the last datagram that have not been given yet.
     waiting: VecDeque<KernelEvent>,
     links: LinkEvents,
+    /// None where the kernel has no nftables.
+    nat: Option<NatEvents>,
     sources: Option<AsyncFd<SourceEvents>>,
 }
 
@@ -73,8 +77,8 @@ impl Monitor {
         }
         let datagram = Vec::with_capacity(RECEIVE_LEN);
         let ours = Ours { if_id };
-        let links = LinkEvents::open()?;
-        Ok(Self { socket, ours, datagram, waiting: VecDeque::new(), links, sources: None })
+        let (links, nat) = (LinkEvents::open()?, NatEvents::open().ok());
+        Ok(Self { socket, ours, datagram, waiting: VecDeque::new(), links, nat, sources: None })
     }
 
     /// Tells of new sources of ESP, too.
@@ -100,6 +104,9 @@ impl Monitor {
                 change = self.links.next() => {
                     return change.map_or_else(Notice::Failed, Notice::Links);
                 }
+                gone = next_removal(&mut self.nat) => {
+                    return gone.map_or_else(Notice::Failed, |()| Notice::Links(LinkChange::default()));
+                }
                 seen = next_source(&mut self.sources) => return match seen {
                     Ok(SourceSeen { spi, source, .. }) => {
                         Notice::Event(KernelEvent::PeerMoved { spi, from: source })
@@ -123,6 +130,14 @@ impl Monitor {
                 Err(error) => return Notice::Failed(error),
             }
         }
+    }
+}
+
+/// The next time that the exemption from NAT may have been removed; never, if nobody tells.
+async fn next_removal(nat: &mut Option<NatEvents>) -> io::Result<()> {
+    match nat {
+        Some(nat) => nat.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -18,7 +18,7 @@ const HEADER_LEN: usize = 16;
 const RECEIVE_LEN: usize = 64 * 1024;
 
 /// `NLMSG_ERROR`: an error, or with code 0 the acknowledgement.
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 /// `NLMSG_DONE`: the end of a dump.
 const NLMSG_DONE: u16 = 3;
 /// `NLM_F_DUMP_INTR`: the table changed during the dump.
@@ -231,7 +231,7 @@ fn request(
 }
 
 /// What an `NLMSG_ERROR` or `NLMSG_DONE` says.
-fn outcome(message: Message<'_>) -> Result<(), NetlinkError> {
+pub(super) fn outcome(message: Message<'_>) -> Result<(), NetlinkError> {
     let (code, rest) =
         message.body.split_first_chunk::<4>().ok_or(NetlinkError::Malformed("too short"))?;
     let code = i32::from_ne_bytes(*code);

@@ -15,11 +15,12 @@ use super::bpf::{self, Attached, BpfError, Claim, DataPath, DataPathConfig, LogL
 use super::claims::Claims;
 use super::executor::Tables;
 use super::links::Links;
+use super::nat::{self, NatError, NatExemption};
 use super::network::{Interface, Network};
 use super::overhead::worst_overhead;
 use super::rules::{RuleIds, class_rules};
 use super::xfrm::Xfrm;
-use super::{Capabilities, LinuxKernel, Monitor, probe};
+use super::{Capabilities, Feature, LinuxKernel, Monitor, probe};
 use crate::complaints::Complaints;
 
 /// How the kernel is to be set up.
@@ -37,6 +38,8 @@ pub struct KernelConfig {
     /// Whether to set routes for protected prefixes. They make packets small enough before they
     /// are encrypted, and give packets of this host an inner address.
     pub routes: bool,
+    /// Whether source NAT of this host is kept from what the rules select.
+    pub nat_exemption: bool,
     /// Where the BPF programs and maps are pinned: a directory on a bpffs, or to be made there.
     pub pin_dir: PathBuf,
     /// From what on the XDP program keeps IKE_SA_INIT requests from the sockets.
@@ -53,6 +56,7 @@ impl Default for KernelConfig {
             if_id: 71,
             own_mark: 0x6777,
             routes: true,
+            nat_exemption: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
             ike: InitLimits::default(),
             bpf_log: LogLevel::Off,
@@ -147,7 +151,7 @@ pub(super) async fn open(
     xfrm.set_output_mark(config.own_mark);
     // Before anything is pruned, so that no event of what follows is lost.
     let mut monitor = Monitor::open(config.if_id).map_err(cannot("listen to XFRM events"))?;
-    let capabilities = probe::capabilities(&network, &mut xfrm).await;
+    let mut capabilities = probe::capabilities(&network, &mut xfrm).await;
     if !capabilities.has_esp() {
         return Err(KernelSetupError::NoEsp(Box::new(capabilities)));
     }
@@ -166,7 +170,7 @@ pub(super) async fn open(
             return Err(error);
         }
     };
-    let (claim, data_path, rule_ids, attached) = match guard {
+    let (claim, guarding) = match guard {
         Ok(guard) => guard,
         Err(error) => {
             if is_new {
@@ -175,12 +179,15 @@ pub(super) async fn open(
             return Err(error.into());
         }
     };
+    let Guarding { data_path, rule_ids, attached, nat } = guarding;
+    capabilities.features.extend(nat.as_ref().map(nat_feature));
     let (policies, routes) = (Claims::default(), Claims::default());
     let (addresses, xfrm_interface) = (Claims::default(), interface.index);
     let mut tables = Tables {
         xfrm,
         network,
         data_path,
+        nat: nat.and_then(Result::ok),
         policies,
         routes,
         addresses,
@@ -207,7 +214,7 @@ async fn guard(
     xfrm: &Interface,
     policies: &PolicySet,
     local: &BTreeMap<IpAddr, u32>,
-) -> Result<(Claim, DataPath, RuleIds, Vec<Attached>), BpfError> {
+) -> Result<(Claim, Guarding), BpfError> {
     let claim = Claim::take(&config.pin_dir, CLAIM_PATIENCE).await?;
     let outcome = DataPath::load(&DataPathConfig {
         pin_dir: config.pin_dir.clone(),
@@ -217,7 +224,7 @@ async fn guard(
         log: config.bpf_log,
     })
     .and_then(|mut data_path| match attach(&mut data_path, config, policies, local) {
-        Ok((rule_ids, attached)) => Ok((data_path, rule_ids, attached)),
+        Ok((rule_ids, attached, nat)) => Ok(Guarding { data_path, rule_ids, attached, nat }),
         Err(error) => {
             data_path.take_back();
             Err(error)
@@ -225,11 +232,49 @@ async fn guard(
     });
     if outcome.is_err()
         && claim.is_new()
-        && let Err(error) = bpf::remove_maps(&config.pin_dir)
+        && let Err(error) =
+            nat::remove().map_err(BpfError::from).and_then(|()| bpf::remove_maps(&config.pin_dir))
     {
-        warn!(%error, "Cannot remove what was pinned");
+        warn!(%error, "Cannot remove what was set or pinned");
     }
-    outcome.map(|(data_path, rule_ids, attached)| (claim, data_path, rule_ids, attached))
+    outcome.map(|guarding| (claim, guarding))
+}
+
+/// The exemption from NAT, or why there is none; nothing if none is wanted.
+type Exemption = Option<Result<NatExemption, NatError>>;
+
+/// What guards.
+struct Guarding {
+    data_path: DataPath,
+    rule_ids: RuleIds,
+    attached: Vec<Attached>,
+    nat: Exemption,
+}
+
+/// Keeps source NAT from what the rules select, which stand already; or not, if it is not wanted.
+/// A kernel that cannot, or a host whose NAT is elsewhere, is no reason not to guard.
+pub(super) fn exempt_from_nat(config: &KernelConfig, data_path: &mut DataPath) -> Exemption {
+    if !config.nat_exemption {
+        if let Err(error) = nat::remove() {
+            warn!(%error, "Cannot remove the exemption from NAT");
+        }
+        return None;
+    }
+    let mut exemption = NatExemption::new(config.interfaces.clone());
+    let outcome = exemption.put(data_path).map(|()| exemption);
+    if let Err(error) = &outcome {
+        warn!(%error, "{}", nat::NOT_EXEMPT);
+    }
+    Some(outcome)
+}
+
+fn nat_feature(outcome: &Result<NatExemption, NatError>) -> Feature {
+    let error = outcome.as_ref().err();
+    Feature {
+        name: "exemption from source NAT".to_owned(),
+        available: error.is_none(),
+        detail: error.map(ToString::to_string).unwrap_or_default(),
+    }
 }
 
 fn attach(
@@ -237,7 +282,7 @@ fn attach(
     config: &KernelConfig,
     policies: &PolicySet,
     local: &BTreeMap<IpAddr, u32>,
-) -> Result<(RuleIds, Vec<Attached>), BpfError> {
+) -> Result<(RuleIds, Vec<Attached>, Exemption), BpfError> {
     // Without it IKE is not protected there, and everything else is.
     if let Err(error) = data_path.set_local(local) {
         warn!(%error, "The XDP program does not protect IKE");
@@ -245,13 +290,14 @@ fn attach(
     // The rules stand before the first packet is looked at.
     let mut rule_ids = RuleIds::default();
     data_path.classify(&class_rules(policies, &mut rule_ids))?;
+    let nat = exempt_from_nat(config, data_path);
     let mut all = Vec::with_capacity(config.interfaces.len());
     for name in &config.interfaces {
         let attached = data_path.attach(name)?;
         info!(interface = %name, xdp = ?attached.xdp, tc = ?attached.tc, "BPF programs attached");
         all.push(attached);
     }
-    Ok((rule_ids, all))
+    Ok((rule_ids, all, nat))
 }
 
 /// Removes an interface that this run has made.

@@ -18,6 +18,8 @@ pub struct Settings {
     pub xfrm_interface: String,
     /// Its XFRM interface ID, also of SAs and policies; not 0.
     pub if_id: u32,
+    /// Whether source NAT of this host is kept from what the rules select.
+    pub nat_exemption: bool,
     /// Directory on bpffs for programs, links and maps; absolute.
     pub pin_dir: PathBuf,
     /// Path of the control socket; absolute, at most 107 octets.
@@ -95,6 +97,7 @@ impl Default for Settings {
             interfaces: Vec::new(),
             xfrm_interface: "ipsec0".to_owned(),
             if_id: 71,
+            nat_exemption: true,
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
@@ -116,6 +119,7 @@ pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -
             .optional("xfrm-interface", value::interface)
             .unwrap_or(default.xfrm_interface),
         if_id: section.number("if-id").unwrap_or(default.if_id),
+        nat_exemption: section.flag("nat-exemption", default.nat_exemption),
         pin_dir: section.optional("pin-dir", value::absolute_path).unwrap_or(default.pin_dir),
         control_socket: section
             .optional("control-socket", value::socket_path)

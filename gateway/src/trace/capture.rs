@@ -48,7 +48,7 @@ impl Capture {
         let interface_id = self.interface(decided)?;
         let direction = match decided.hook {
             Hook::Xdp | Hook::Ingress => INBOUND,
-            Hook::Egress => OUTBOUND,
+            Hook::Egress | Hook::Postrouting => OUTBOUND,
         };
         let packet = EnhancedPacketBlock {
             interface_id,

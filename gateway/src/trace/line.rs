@@ -62,6 +62,7 @@ impl Line {
                 Hook::Xdp => "xdp",
                 Hook::Ingress => "ingress",
                 Hook::Egress => "egress",
+                Hook::Postrouting => "postrouting",
             },
             verdict: match decided.verdict() {
                 Verdict::Pass => "pass",

@@ -10,6 +10,8 @@ use aya::programs::ProgramError;
 use aya::sys::SyscallError;
 use gateway_common::{Entry, Family, Tuples};
 
+use crate::kernel::nat::NatError;
+
 /// Why the data path could not be loaded, attached or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
@@ -134,6 +136,10 @@ pub enum BpfError {
         /// Why.
         why: String,
     },
+
+    /// The exemption from NAT cannot be removed.
+    #[error(transparent)]
+    Nat(#[from] NatError),
 
     /// A rule cannot be expressed.
     #[error(transparent)]

@@ -20,12 +20,13 @@ mod trace;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 use aya::maps::{
     ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
 };
-use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, SocketFilter, TcAttachType, Xdp};
 use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use caps::{CapSet, Capability};
@@ -46,6 +47,7 @@ pub use rules::{ClassRule, Generation};
 pub use sources::{SourceEvents, SourceSeen};
 pub use trace::{Decided, Tracer, Wish};
 
+use super::nat::NatPrograms;
 use attach::{Interface, Made};
 use error::{chain, refused};
 use log::logger;
@@ -403,6 +405,28 @@ impl DataPath {
             classifier.load().map_err(refused(name))?;
         }
         Ok(classifier)
+    }
+
+    /// What the exemption from NAT asks about packets.
+    ///
+    /// # Errors
+    /// The kernel refuses a program.
+    pub fn nat_programs(&mut self) -> Result<NatPrograms<'_>, BpfError> {
+        for name in [program::KEEP_SOURCE, program::DROP_TRANSLATED] {
+            let filter: &mut SocketFilter = self.program(name)?.try_into().map_err(not_in(name))?;
+            if filter.fd().is_err() {
+                filter.load().map_err(refused(name))?;
+            }
+        }
+        Ok(NatPrograms {
+            keep_source: self.loaded(program::KEEP_SOURCE)?,
+            drop_translated: self.loaded(program::DROP_TRANSLATED)?,
+        })
+    }
+
+    fn loaded(&self, name: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
+        let program = self.ebpf.program(name).ok_or(BpfError::NotInObject(name))?;
+        Ok(program.fd().map_err(refused(name))?.as_fd())
     }
 
     fn program(&mut self, name: &'static str) -> Result<&mut Program, BpfError> {

@@ -14,6 +14,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::attach::{self, pin_error};
 use super::claim::Claim;
 use super::error::BpfError;
+use crate::kernel::nat;
 
 /// The maps that are pinned, with the sizes of key and value.
 pub(super) const MAPS: [(&str, usize, usize); 16] = [
@@ -103,6 +104,7 @@ pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
     }
     let _claim = Claim::of_existing(pin_dir)?;
     attach::detach_all(&pin_dir.join(LINKS))?;
+    nat::remove()?;
     remove_maps(pin_dir)
 }
 

@@ -306,6 +306,9 @@ impl LinuxKernel {
     /// Gives the time after which to do so again, because something is still missing.
     pub async fn check_links(&mut self, change: &LinkChange) -> Option<Duration> {
         self.tell_local().await;
+        if let Some(nat) = &mut self.tables.nat {
+            nat.check(&mut self.tables.data_path, &self.tables.complaints);
+        }
         let mut has_changed = false;
         for place in 0..self.links.underlays.len() {
             has_changed |= self.check_underlay(place, change).await;

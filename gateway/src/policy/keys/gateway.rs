@@ -1,6 +1,6 @@
 //! What this gateway does on the whole.
 
-use super::Kind::{Interval, List, Number, Text, Time};
+use super::Kind::{Flag, Interval, List, Number, Text, Time};
 use super::Otherwise::{Default, Words};
 use super::{Key, key};
 
@@ -18,6 +18,12 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         Number(1, 0xffff_ffff),
         Default("71"),
         "XFRM interface ID of that interface, and of the SAs and policies of tunnel mode.",
+    ),
+    key(
+        "nat-exemption",
+        Flag,
+        Default("true"),
+        "Whether source NAT of this host (masquerading) is kept from what rules protect or discard, which otherwise leaves in the clear. It takes the kernel's connection tracking: where no NAT is, `false` does without.",
     ),
     key(
         "pin-dir",

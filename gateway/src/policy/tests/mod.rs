@@ -216,6 +216,7 @@ fn every_key_says_what_it_sets() {
 interfaces = ["eth0", "eth1"]
 xfrm-interface = "ipsec7"
 if-id = 0x07
+nat-exemption = false
 pin-dir = "/sys/fs/bpf/x"
 control-socket = "/run/x.sock"
 retransmit-initial = "500ms"
@@ -255,7 +256,8 @@ priority = 7
     );
     assert_eq!((warnings, files), (vec![], 1));
     assert_eq!(settings.interfaces, ["eth0", "eth1"]);
-    assert_eq!((settings.xfrm_interface.as_str(), settings.if_id), ("ipsec7", 7));
+    let is_exempt = settings.nat_exemption;
+    assert_eq!((settings.xfrm_interface.as_str(), settings.if_id, is_exempt), ("ipsec7", 7, false));
     assert_eq!(settings.pin_dir, Path::new("/sys/fs/bpf/x"));
     assert_eq!(settings.control_socket, Path::new("/run/x.sock"));
     let endpoint = &settings.endpoint;

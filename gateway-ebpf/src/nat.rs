@@ -1,0 +1,42 @@
+//! In netfilter's POSTROUTING, before this host's own NAT changes a packet's source.
+//!
+//! At TC egress a packet has the source that masquerading gave it: no rule selects that, and what a
+//! rule protects would leave in the clear. So rules of nftables, which the loader sets, ask these two
+//! programs (by the match `bpf`, `xt_bpf`) what the packet is to the rules while it still has its
+//! own source: the one when a connection is about to get its NAT, the other with each packet of one
+//! whose source NAT has changed.
+
+use aya_ebpf::programs::TcContext;
+use gateway_common::{Action, Reason, Subject};
+
+use crate::count;
+use crate::decide::Decision;
+use crate::read::Packet;
+use crate::steer;
+
+/// Whether a packet's connection must keep its source, because a rule selects it by that.
+#[inline(always)]
+#[must_use]
+pub fn keeps_source(context: &TcContext) -> bool {
+    selected(context, &mut Subject::default()).is_some()
+}
+
+/// Handles a packet to which NAT is about to give another source, since it did so when the
+/// connection began: there was no such rule then, or nobody who asked.
+#[inline(always)]
+pub fn translated(context: &TcContext, subject: &mut Subject) -> Result<(), Reason> {
+    let Some(rule) = selected(context, subject) else { return Ok(()) };
+    count::rule(rule, u64::from(context.len()), |rule| &mut rule.outbound);
+    Err(Reason::Translated)
+}
+
+/// The rule that protects or discards a packet.
+#[inline(always)]
+fn selected(context: &TcContext, subject: &mut Subject) -> Option<u32> {
+    let mut packet = Packet::EMPTY;
+    match steer::judge::<false>(context, &mut packet, subject) {
+        Ok(Some(Decision { action: Action::Protect | Action::Discard, rule })) => Some(rule),
+        // What cannot be read is dropped at TC egress.
+        Ok(Some(Decision { action: Action::Bypass, .. }) | None) | Err(_) => None,
+    }
+}
