@@ -281,7 +281,9 @@ fn to_strip<Ip: Internet>(
     if flags & SaValue::INBOUND == 0 {
         return Err(Reason::UnknownSpi);
     }
+    let source = Source::new(source, u16::from_be_bytes(udp.source));
     if flags & SaValue::STRIP == 0 {
+        endpoint::note(context, &key, sa, source);
         return Err(Reason::KernelDecapsulates);
     }
     // Compared as numbers: the verifiers of 6.12 and older do not see that a length with swapped
@@ -290,7 +292,6 @@ fn to_strip<Ip: Internet>(
     if payload != u32::from(length) || packet::length(context) < end {
         return Err(Reason::BadLength);
     }
-    let port = u16::from_be_bytes(udp.source);
-    endpoint::note(context, &key, sa, Source::new(source, port));
+    endpoint::note(context, &key, sa, source);
     Ok(Some(Known { key, flags }))
 }

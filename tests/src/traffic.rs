@@ -1,10 +1,10 @@
 //! Pings and bulk data between namespaces, with a payload that a capture can look for.
 
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+use std::io::ErrorKind::{AddrNotAvailable, Interrupted, TimedOut, WouldBlock};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -121,7 +121,8 @@ impl Transfer {
 }
 
 /// Sends octets over TCP from one namespace to an address in the other, which compares every one
-/// of them with what was sent.
+/// of them with what was sent. The addresses are those by which either sees the other, which a NAT may
+/// stand before.
 ///
 /// # Errors
 /// There is no connection, the data stands still for a minute, or differs.
@@ -131,9 +132,10 @@ pub fn transfer(
     octets: usize,
 ) -> Result<Transfer> {
     let listener = to
-        .enter(|| TcpListener::bind((destination, 0)))?
-        .context(format_args!("listening on {destination} in {to}"))?;
-    let address = listener.local_addr().context("the listener's address")?;
+        .enter(|| TcpListener::bind((any(destination), 0)))?
+        .context(format_args!("listening in {to}"))?;
+    let port = listener.local_addr().context("the listener's address")?.port();
+    let address = SocketAddr::new(destination, port);
     thread::scope(|scope| {
         let receiver = scope.spawn(move || receive(&listener, source, octets));
         let sent = from.enter(|| send(address, octets)).flatten();
@@ -147,6 +149,11 @@ pub fn transfer(
         received.context(format_args!("receiving in {to}"))?;
         Ok(Transfer { octets, elapsed })
     })
+}
+
+/// All addresses of a family.
+fn any(like: IpAddr) -> IpAddr {
+    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 fn send(to: SocketAddr, octets: usize) -> Result<Duration> {
@@ -199,9 +206,8 @@ fn block() -> Vec<u8> {
 /// # Errors
 /// There is no socket. That the kernel refuses to send is none: it may be told to.
 pub fn shout(from: &Namespace, to: SocketAddr, count: usize, size: usize) -> Result {
-    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     from.enter(|| {
-        let socket = UdpSocket::bind((any, 0)).context("a UDP socket")?;
+        let socket = UdpSocket::bind((any(to.ip()), 0)).context("a UDP socket")?;
         let data: Vec<u8> = CANARY.iter().copied().cycle().take(size).collect();
         for _ in 0..count {
             drop(socket.send_to(&data, to));
@@ -242,7 +248,8 @@ impl Flow {
 }
 
 /// Sends numbered datagrams with the canary one way, one each `interval`, and counts by their
-/// numbers what arrives.
+/// numbers what arrives. Addresses are as in [`transfer`]: a sender that does not have its own sends
+/// from the one of the route.
 ///
 /// # Errors
 /// There is no socket, or the kernel refuses to send.
@@ -266,12 +273,16 @@ pub fn flow_while(
     more: impl Fn(u32) -> bool,
 ) -> Result<Flow> {
     let receiver = to
-        .enter(|| UdpSocket::bind((destination, 0)))?
-        .context(format_args!("a UDP socket on {destination} in {to}"))?;
+        .enter(|| UdpSocket::bind((any(destination), 0)))?
+        .context(format_args!("a UDP socket in {to}"))?;
     receiver.set_read_timeout(Some(QUIET)).context("a time limit")?;
-    let address = receiver.local_addr().context("the receiver's address")?;
+    let port = receiver.local_addr().context("the receiver's address")?.port();
+    let address = SocketAddr::new(destination, port);
     let sender = from
-        .enter(|| UdpSocket::bind((source, 0)))?
+        .enter(|| match UdpSocket::bind((source, 0)) {
+            Err(error) if error.kind() == AddrNotAvailable => UdpSocket::bind((any(source), 0)),
+            bound => bound,
+        })?
         .context(format_args!("a UDP socket on {source} in {from}"))?;
     let all = AtomicU32::new(UNKNOWN);
     thread::scope(|scope| {

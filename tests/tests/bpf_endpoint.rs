@@ -56,7 +56,7 @@ fn send(data_path: &mut DataPath, from: SocketAddr, to: &str, spi: u32) -> Optio
     } else {
         Ip::new(&source, to, UDP).packet(&udp(from.port(), 4500, &esp))
     };
-    let own = [Reason::Stripped, Reason::UnknownSpi];
+    let own = [Reason::Stripped, Reason::KernelDecapsulates, Reason::UnknownSpi];
     let counted = through_xdp(data_path, &tagged(&[0x8100], &packet)).counted;
     counted.into_iter().map(|(reason, _)| reason).find(|reason| !own.contains(reason))
 }
@@ -103,6 +103,21 @@ fn another_address_or_port_is_told_at_once_and_once() {
             assert_eq!(told(data_path), [SourceSeen { destination, spi: SPI, source }]);
             assert_eq!(remembered(data_path, us), source);
         }
+    });
+}
+
+/// It is left in UDP, and a change of its source is told all the same.
+#[test]
+fn esp_that_the_kernel_decapsulates_is_told_of_as_any_other() {
+    with_sa(|data_path, [peer, other, us], _| {
+        let destination = us.parse().unwrap();
+        let direction = SaDirection::Inbound { strip: false, from: at(peer, 4500) };
+        data_path.insert_sa(&Sa { destination, spi: SPI, direction }).unwrap();
+        let source = at(other, 31_000);
+        assert_eq!(send(data_path, source, us, SPI), Some(Reason::SourceChanged));
+        assert_eq!(send(data_path, source, us, SPI), None, "it is known");
+        assert_eq!(told(data_path), [SourceSeen { destination, spi: SPI, source }]);
+        assert_eq!(remembered(data_path, us), source);
     });
 }
 

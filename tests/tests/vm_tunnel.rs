@@ -15,8 +15,7 @@ use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{
-    all_answered, between_gateways, between_sites, capture, encrypted, exercise, exercise_between,
-    none_answered,
+    all_answered, between_sites, capture, encrypted, exercise, none_answered,
 };
 use gateway_tests::topology::{Between, Family, Site, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered, shout};
@@ -282,70 +281,6 @@ fn congestion_that_is_marked_outside_over_ipv4_is_seen_inside() -> Result {
 #[test]
 fn congestion_that_is_marked_outside_over_ipv6_is_seen_inside() -> Result {
     congestion_is_seen_inside(V6)
-}
-
-/// The policies for transport mode between the gateways themselves: the client's, the server's.
-fn transport_policies(topology: &Topology, family: Family) -> (Policy, Policy) {
-    let (client, server) = (topology.client.outer(family), topology.server.outer(family));
-    let bits = if family == V4 { 32 } else { 128 };
-    // Behind NAT the server knows the client by the router's address only.
-    let seen = topology.client_as_seen(family);
-    let of_server = Policy::of_server(topology, family, family).with_rules(|rule| {
-        rule.mode = "transport";
-        (rule.local, rule.remote) =
-            (vec![format!("{server}/{bits}")], vec![format!("{seen}/{bits}")]);
-    });
-    let of_client = Policy::of_client(topology, family, family).with_rules(|rule| {
-        (rule.mode, rule.start) = ("transport", "always");
-        (rule.local, rule.remote) =
-            (vec![format!("{client}/{bits}")], vec![format!("{server}/{bits}")]);
-    });
-    (of_client, of_server)
-}
-
-fn transport(family: Family) -> Result {
-    if !met(&NEEDED)? {
-        return Ok(());
-    }
-    let topology = Topology::new(Between::Switch)?;
-    let capture = capture(&topology)?;
-    let (of_client, of_server) = transport_policies(&topology, family);
-    let answering = Gateway::start(&topology.server.gateway, &of_server)?;
-    let asking = Gateway::start(&topology.client.gateway, &of_client)?;
-    let child = asking.wait_child(RULE)?;
-    assert_eq!(field(&child, "mode"), "transport");
-    answering.wait_child(RULE)?;
-    let one = (&topology.client.gateway, topology.client.outer(family));
-    let other = (&topology.server.gateway, topology.server.outer(family));
-    exercise_between(one, other)?;
-    encrypted(&topology, &capture.summary(Mark::START)?)?;
-    capture.finish(&[between_gateways(&topology, family)])
-}
-
-#[test]
-fn transport_mode_works_over_ipv4() -> Result {
-    transport(V4)
-}
-
-#[test]
-fn transport_mode_works_over_ipv6() -> Result {
-    transport(V6)
-}
-
-#[test]
-fn transport_mode_through_nat_is_refused_with_the_reason_and_nothing_leaks() -> Result {
-    if !met(&NEEDED)? {
-        return Ok(());
-    }
-    let topology = Topology::new(Between::Nat)?;
-    let capture = capture(&topology)?;
-    let (of_client, of_server) = transport_policies(&topology, V4);
-    let mut answering = Gateway::start(&topology.server.gateway, &of_server)?;
-    let asking = Gateway::start(&topology.client.gateway, &of_client)?;
-    answering.daemon().wait_for_log("transport mode does not pass NAT", 0, PATIENCE)?;
-    none_answered(&topology.client.gateway, topology.server.outer(V4))?;
-    assert!(asking.children(RULE)?.is_empty());
-    capture.finish(&[between_gateways(&topology, V4)])
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::path::Path;
 use tables::{Cell, tests_below};
 
 /// What must be seen with each peer.
-const FEATURES: [&str; 23] = [
+const FEATURES: [&str; 24] = [
     "PSK",
     "RSA",
     "ECDSA",
@@ -37,6 +37,7 @@ const FEATURES: [&str; 23] = [
     "PPK",
     "CP addresses",
     "Transport mode",
+    "Transport mode through NAT",
     "Delete",
     "Killed and restarted",
 ];

@@ -131,6 +131,19 @@ pub struct CommandId(pub u64);
 /// itself (from 16384) do not come near.
 pub const REQIDS: RangeInclusive<u32> = 0x6700_0000..=0x67ff_ffff;
 
+/// The inbound SPIs of SAs that the kernel takes out of UDP itself ([`kernel_decapsulates`]), and of no
+/// others: whoever sees ESP in UDP before its SA is looked up can tell by the SPI whose it is.
+pub const KERNEL_SPIS: RangeInclusive<u32> = 0xf000_0000..=u32::MAX;
+
+/// Whether what comes in by such an SA is taken out of UDP by the kernel, with the ESP. It must be so
+/// in transport mode: the checksums inside are for the addresses that the sender has, and
+/// `esp_input_done2` takes them for right if it is known that there was a NAT, which the
+/// encapsulation template says (RFC 7296 2.23.1, RFC 3948 3.1.2). Else the UDP header is gone before.
+#[must_use]
+pub const fn kernel_decapsulates(mode: Mode, encapsulation: Option<Encapsulation>) -> bool {
+    matches!(mode, Mode::Transport) && encapsulation.is_some()
+}
+
 /// What the kernel must do, whole or not at all. Commands are executed in the order in which
 /// they leave the endpoint, and each is answered by exactly one [`crate::Input::CommandDone`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,10 +173,10 @@ pub enum KernelCommand {
     /// Adds what sends to a Child SA of [`Self::InstallInbound`], by the same specification: from
     /// now on traffic leaves by it.
     InstallOutbound(Box<ChildSpec>),
-    /// Has a Child SA in tunnel mode, or what is there of it, go on between other addresses or
-    /// ports: keys, sequence numbers and replay window stay, and no number is used twice. As long
-    /// as the address that it leaves is ours it is reached there, too. One in transport mode has its
-    /// addresses in its selectors and cannot move.
+    /// Has a Child SA, or what is there of it, go on between other addresses or ports: keys,
+    /// sequence numbers and replay window stay, and no number is used twice. As long as the address
+    /// that it leaves is ours it is reached there, too. One in transport mode has its addresses in its
+    /// selectors and can go to other ports only.
     MoveChild {
         /// Which.
         child: ChildId,

@@ -2,10 +2,11 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use gateway_wire::{IkeSpi, Notify, NotifyType};
+use gateway_wire::{IkeSpi, Notify, NotifyType, TrafficSelector};
 
 use crate::crypto::prf::sha1;
 use crate::io::Path;
+use crate::selector;
 
 /// Who is behind NAT.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +22,26 @@ pub(crate) struct NatDetected {
 impl NatDetected {
     pub(crate) const fn any(self) -> bool {
         self.local || self.remote
+    }
+
+    /// The peer's selectors of transport mode, for our side and for its own, by the addresses that we
+    /// see (RFC 7296 2.23.1): whoever is behind NAT is known there by another than here. `None`
+    /// unless each side has exactly one address, that of the IKE SA. What the peer has said is not
+    /// kept: only a checksum that is mended would need it, and the kernel looks at none.
+    pub(crate) fn as_seen(
+        self,
+        path: Path,
+        (ours, theirs): (&[TrafficSelector], &[TrafficSelector]),
+    ) -> Option<(Vec<TrafficSelector>, Vec<TrafficSelector>)> {
+        let side = |is_translated, selectors: &[TrafficSelector], address| {
+            if is_translated {
+                selector::readdressed(selectors, address)
+            } else {
+                selector::are_of(selectors, address).then(|| selectors.to_vec())
+            }
+        };
+        let ours = side(self.local, ours, path.local.ip())?;
+        Some((ours, side(self.remote, theirs, path.remote.ip())?))
     }
 }
 
@@ -121,6 +142,43 @@ mod tests {
             assert_eq!(detected(sent, path(ours, "192.0.2.1:500"), &[]), expected);
         }
         assert!(expected.any());
+    }
+
+    /// Over IPv6 as over IPv4; the one end is behind NAT, the other, both or none.
+    #[test]
+    fn the_selectors_of_transport_mode_are_those_of_the_path_where_there_is_nat() {
+        let host = |address: &str, port| {
+            let address = address.parse().unwrap();
+            TrafficSelector {
+                protocol: 6,
+                start_port: port,
+                end_port: port,
+                start: address,
+                end: address,
+            }
+        };
+        for (path, theirs) in [
+            (path("192.0.2.2:4500", "198.51.100.1:40000"), ["203.0.113.2", "10.0.0.1"]),
+            (path("[2001:db8::2]:4500", "[2001:db8:9::1]:40000"), ["2001:db8:7::2", "fd00::1"]),
+        ] {
+            let here = [path.local, path.remote].map(|end| end.ip().to_string());
+            for (local, remote) in [(false, false), (false, true), (true, false), (true, true)] {
+                let nat = NatDetected { local, remote, possible: true };
+                // By what the peer knows itself and us.
+                let ours = if local { theirs[0] } else { &here[0] };
+                let own = if remote { theirs[1] } else { &here[1] };
+                let said = (vec![host(ours, 1), host(ours, 2)], vec![host(own, 3)]);
+                let expected =
+                    (vec![host(&here[0], 1), host(&here[0], 2)], vec![host(&here[1], 3)]);
+                assert_eq!(nat.as_seen(path, (&said.0, &said.1)), Some(expected), "{nat:?}");
+                let two = [host(ours, 1), host(own, 1)];
+                assert_eq!(nat.as_seen(path, (&two, &said.1)), None, "{nat:?}");
+                assert_eq!(nat.as_seen(path, (&said.0, &two)), None, "{nat:?}");
+                if !remote {
+                    assert_eq!(nat.as_seen(path, (&said.0, &[host(theirs[1], 3)])), None);
+                }
+            }
+        }
     }
 
     #[test]

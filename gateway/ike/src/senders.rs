@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::{IpNet, Ipv4Net};
+
 use crate::config::RuleName;
 use crate::io::{ChildId, IkeSaId, Selector};
 use crate::selector::{self, Key};
@@ -32,6 +34,19 @@ fn traffic(rule: &RuleName, pairs: &[(Selector, u32)]) -> Option<Traffic> {
     Some((RuleName::clone(rule), selector::key(first)))
 }
 
+/// Whether a pair of prefixes has packets that this is too.
+fn shares((_, ([local, remote], protocol, ports)): &Traffic, pair: &Selector) -> bool {
+    let nets = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+    let [local_start, local_end, remote_start, remote_end] = ports;
+    nets(local, &pair.local)
+        && nets(remote, &pair.remote)
+        && protocol.is_none_or(|one| pair.protocol.is_none_or(|other| one == other))
+        && local_start <= pair.local_ports.end()
+        && pair.local_ports.start() <= local_end
+        && remote_start <= pair.remote_ports.end()
+        && pair.remote_ports.start() <= remote_end
+}
+
 impl Senders {
     /// Whether nothing sends.
     pub(crate) fn is_empty(&self) -> bool {
@@ -41,6 +56,21 @@ impl Senders {
     /// Whether one sends this already, beside which another would be its heir.
     pub(crate) fn sends(&self, rule: &RuleName, pairs: &[(Selector, u32)]) -> bool {
         traffic(rule, pairs).is_some_and(|traffic| self.0.contains_key(&traffic))
+    }
+
+    /// Those of a rule that send some of this.
+    pub(crate) fn sending_some(
+        &self,
+        rule: &RuleName,
+        pairs: &[(Selector, u32)],
+    ) -> impl Iterator<Item = ChildId> {
+        let least = ([IpNet::V4(Ipv4Net::default()); 2], None, [0; 4]);
+        let first = (RuleName::clone(rule), least);
+        self.0
+            .range(first..)
+            .take_while(move |((of, ..), _)| of == rule)
+            .filter(move |(traffic, _)| pairs.iter().any(|(pair, _)| shares(traffic, pair)))
+            .map(|(_, sender)| sender.child)
     }
 
     /// From now on this one sends.
@@ -110,6 +140,40 @@ mod tests {
         assert_eq!(senders.ends(&rule, &here, ChildId(10)), None);
         assert_eq!(senders.ends(&rule, &here, ChildId(12)), Some(of(2, 20)));
         assert_eq!(senders.ends(&rule, &here, ChildId(12)), None);
+    }
+
+    #[test]
+    fn who_sends_some_of_the_same_is_found_by_addresses_protocol_and_ports() {
+        let (rule, other): (RuleName, RuleName) = ("b".into(), "c".into());
+        let with = |remote, protocol, ports| {
+            let mut pairs = pairs(remote);
+            (pairs[0].0.protocol, pairs[0].0.remote_ports) = (protocol, ports);
+            pairs
+        };
+        let web = with("10.1.0.1/32", Some(6), 80..=90);
+        let mut senders = Senders::default();
+        senders.begins(&"a".into(), &web, ChildId(1));
+        senders.begins(&rule, &web, ChildId(2));
+        senders.begins(&other, &web, ChildId(4));
+        let found =
+            |pairs: Vec<(Selector, u32)>| senders.sending_some(&rule, &pairs).collect::<Vec<_>>();
+        for pairs in [
+            web.clone(),
+            pairs("10.1.0.0/16"),
+            with("10.1.0.1/32", None, 90..=100),
+            with("10.1.0.1/32", Some(6), 1..=80),
+        ] {
+            assert_eq!(found(pairs), [ChildId(2)]);
+        }
+        for pairs in [
+            pairs("10.2.0.0/16"),
+            with("10.1.0.1/32", Some(17), 80..=90),
+            with("10.1.0.1/32", Some(6), 91..=100),
+            with("10.1.0.1/32", Some(6), 1..=79),
+        ] {
+            assert_eq!(found(pairs), []);
+        }
+        assert_eq!(senders.sending_some(&other, &pairs("10.0.0.0/8")).next(), Some(ChildId(4)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::crash::Tokens;
 use crate::crypto::key_exchange::KeyExchange;
 use crate::effect::Effect;
 use crate::event::{Event, EventKind};
-use crate::io::{ChildId, CommandId, IkeSaId, KernelCommand, Output, Path};
+use crate::io::{ChildId, CommandId, IkeSaId, KERNEL_SPIS, KernelCommand, Output, Path};
 use crate::leases::{Holder, Lease, Leases};
 use crate::policies::Policies;
 use crate::random::{Random, RandomFailed};
@@ -336,9 +336,15 @@ impl Shared {
         &mut self,
         owner: IkeSaId,
         child: ChildId,
+        kernel_decapsulates: bool,
     ) -> Result<u32, RandomFailed> {
         loop {
-            let spi = u32::from_be_bytes(self.octets()?);
+            let mut spi = u32::from_be_bytes(self.octets()?);
+            if kernel_decapsulates {
+                spi |= *KERNEL_SPIS.start();
+            } else if KERNEL_SPIS.contains(&spi) {
+                continue;
+            }
             // RFC 4303 2.1: 0 to 255 are reserved.
             let taken = self.spis.contains_key(&spi) || self.half_closed.contains_key(&spi);
             if spi >= 256 && !taken {
@@ -418,7 +424,7 @@ mod tests {
         let (sa, child) = (IkeSaId(1), ChildId(1));
         let fresh = |shared: &mut Shared| {
             shared.random = Box::new(Stuck(0));
-            shared.child_spi(sa, child).unwrap()
+            shared.child_spi(sa, child, false).unwrap()
         };
         assert_eq!(fresh(&mut shared), 0x1111_1111);
         assert_eq!(fresh(&mut shared), 0x2222_2222, "one in use is not given again");

@@ -22,7 +22,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use gateway_ike::algorithms::EspSuite;
 use gateway_ike::config::Mode;
-use gateway_ike::io::{ChildId, Done, Ends, KernelError};
+use gateway_ike::io::{ChildId, Done, Ends, KernelError, kernel_decapsulates};
 use tracing::warn;
 
 use super::claims::Owner;
@@ -30,7 +30,7 @@ use super::links::RouteWish;
 use super::linux::{Child, LinuxKernel};
 use super::overhead::overhead;
 use super::transaction::{Step, Undo, entry, policy_source, source_of, take_back};
-use super::xfrm::{PolicyValue, SaDirection, SaEnds, SaId, SaMove};
+use super::xfrm::{PolicyValue, SaDirection, SaEnds, SaId, SaMove, decapsulation};
 use crate::clock;
 
 impl LinuxKernel {
@@ -86,9 +86,11 @@ impl LinuxKernel {
             return Ok(Done::Ok);
         }
         let (inbound, outbound) = (child.inbound_ends, child.outbound_ends);
+        let is_transport = child.mode == Mode::Transport;
         let staying = Staying {
-            inbound: self.is_reached(inbound.local, ends.local).await,
+            inbound: !is_transport && self.is_reached(inbound.local, ends.local).await,
             outbound: gently
+                && !is_transport
                 && Ends { local: ends.local, ..outbound } == ends
                 && self.is_way_out(outbound.local, outbound.remote).await,
         };
@@ -178,8 +180,9 @@ impl LinuxKernel {
         staying: Staying,
     ) -> Result<Plan, KernelError> {
         // The selectors of transport mode are the addresses.
-        if child.mode == Mode::Transport {
-            let why = "a Child SA in transport mode cannot move";
+        let addresses = |ends: Ends| (ends.local, ends.remote, ends.encapsulation.is_some());
+        if child.mode == Mode::Transport && addresses(child.ends) != addresses(ends) {
+            let why = "a Child SA in transport mode can only go to other ports";
             return Err(KernelError::Unsupported(why.to_owned()));
         }
         let mut plan = Plan {
@@ -192,7 +195,7 @@ impl LinuxKernel {
         let before = child.inbound_ends;
         let from = source_of(ends.remote, ends.encapsulation);
         if before.local != ends.local {
-            let sa = side_move(child.inbound.spi, SaDirection::Inbound, before, ends);
+            let sa = side_move(child, child.inbound.spi, SaDirection::Inbound, (before, ends));
             if self.children.values().any(|other| other.inbound == sa.target()) {
                 return Err(KernelError::SpiInUse);
             }
@@ -201,9 +204,14 @@ impl LinuxKernel {
             } else {
                 self.steps(&sa, from, (child.mode, owner), &child.undo_inbound)
             };
+        } else if kernel_decapsulates(child.mode, ends.encapsulation) {
+            // It has the ports in it, and from others the kernel tells of every packet.
+            let sa = side_move(child, child.inbound.spi, SaDirection::Inbound, (before, ends));
+            plan.inbound = vec![Step::Move(sa)];
         }
         if let (Some((outbound, undo)), false) = (&child.outbound, staying.outbound) {
-            let sa = side_move(outbound.spi, SaDirection::Outbound, child.outbound_ends, ends);
+            let way = (child.outbound_ends, ends);
+            let sa = side_move(child, outbound.spi, SaDirection::Outbound, way);
             let taken = |id: SaId| {
                 let mut others = self.children.values().filter_map(|c| c.outbound.as_ref());
                 id != *outbound && others.any(|(other, _)| *other == id)
@@ -227,7 +235,8 @@ impl LinuxKernel {
     ) -> Vec<Step<'static>> {
         let mut steps = Vec::new();
         if sa.old() != sa.target() {
-            steps.push(Step::Entry(sa.target(), entry(sa.direction, from)));
+            // Only tunnel mode comes to another address.
+            steps.push(Step::Entry(sa.target(), entry(sa.direction, from, true)));
         }
         steps.push(Step::Move(*sa));
         for undo in undo {
@@ -278,11 +287,13 @@ fn replace(present: &mut Vec<Undo>, mut done: Vec<Undo>) -> Vec<Undo> {
     gone
 }
 
-fn side_move(spi: u32, direction: SaDirection, from: Ends, to: Ends) -> SaMove {
+fn side_move(child: &Child, spi: u32, direction: SaDirection, (from, to): (Ends, Ends)) -> SaMove {
     let side = |ends: Ends| match direction {
-        SaDirection::Inbound => {
-            SaEnds { source: ends.remote, destination: ends.local, encapsulation: None }
-        }
+        SaDirection::Inbound => SaEnds {
+            source: ends.remote,
+            destination: ends.local,
+            encapsulation: decapsulation(child.mode, ends.encapsulation),
+        },
         SaDirection::Outbound => SaEnds {
             source: ends.local,
             destination: ends.remote,

@@ -3,7 +3,8 @@
 //! [`Sockets`] gives datagrams with the pair of addresses that they came by, and sends from the
 //! address that it is told. The non-ESP marker of port 4500 exists only in here. ESP that reaches
 //! port 4500 although XDP strips it before (outer fragments, which the kernel reassembled) is
-//! handed back to the local stack by [`Reinjector`], and so is what [`Early`] has kept.
+//! handed back to the local stack by [`Reinjector`], and so is what [`Early`] has kept. Where the kernel
+//! itself takes ESP out of UDP, a second socket at the port has it do so ([`socket`]).
 
 mod bucket;
 mod early;

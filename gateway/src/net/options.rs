@@ -15,6 +15,14 @@ pub(super) fn allow_fragments(socket: &impl AsFd, family: Family) -> io::Result<
     set(socket, level, name, &value.to_ne_bytes())
 }
 
+/// Has the kernel take ESP out of the UDP of this socket, by the SA that has its SPI. ESP without one is
+/// lost; what is no ESP comes as ever (`xfrm4_udp_encap_rcv`, `xfrm6_udp_encap_rcv`).
+pub(super) fn decapsulate(socket: &impl AsFd) -> io::Result<()> {
+    const UDP_ENCAP: i32 = 100; // linux/udp.h
+    const UDP_ENCAP_ESPINUDP: i32 = 2;
+    set(socket, libc::IPPROTO_UDP, UDP_ENCAP, &UDP_ENCAP_ESPINUDP.to_ne_bytes())
+}
+
 /// Octets of `struct xfrm_userpolicy_info` (linux/xfrm.h).
 const POLICY_LEN: usize = 168;
 /// Where `sel.family` lies in it.

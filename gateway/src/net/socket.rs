@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd as _;
 
-use gateway_ike::io::Path;
+use gateway_ike::io::{KERNEL_SPIS, Path};
 use gateway_wire::natt::{self, Datagram};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
@@ -20,6 +20,9 @@ use super::{OpenError, holder, options};
 
 /// Octets of receive buffer asked for: some hundreds of handshakes at once.
 const RECEIVE_QUEUE: usize = 1 << 20;
+
+/// Octets that nobody reads: what is too short for ESP.
+const NO_QUEUE: usize = 1 << 10;
 
 /// Address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub struct IkeSocket {
     /// Whether datagrams carry the non-ESP marker.
     natt: bool,
     port: u16,
+    /// At the same port: see [`decapsulator`].
+    _decapsulator: Option<Socket>,
     /// Room for the control messages of a receive call, reused.
     control: Vec<u8>,
 }
@@ -88,28 +93,18 @@ impl IkeSocket {
     ) -> Result<Self, OpenError> {
         let failed =
             |what: &'static str| move |source| OpenError::System { what, port, family, source };
-        let (domain, any) = match family {
-            Family::V4 => (Domain::IPV4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            Family::V6 => (Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        };
-        let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))
-            .map_err(failed("open a socket"))?;
+        let socket = unbound(family, port, mark)?;
         match family {
             Family::V4 => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true),
-            Family::V6 => setsockopt(&socket, sockopt::Ipv6V6Only, &true)
-                .and_then(|()| setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)),
+            Family::V6 => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true),
         }
         .map_err(io::Error::from)
         .map_err(failed("ask for packet information"))?;
         options::allow_fragments(&socket, family).map_err(failed("allow fragments"))?;
-        if let Some(mark) = mark {
-            socket.set_mark(mark).map_err(failed("set SO_MARK"))?;
-            options::exempt_from_xfrm(&socket, family).map_err(failed("set a bypass policy"))?;
-        }
         if let Err(error) = socket.set_recv_buffer_size(RECEIVE_QUEUE) {
             tracing::debug!(%error, "The receive buffer keeps its default size");
         }
-        socket.bind(&SocketAddr::new(any, port).into()).map_err(|source| {
+        socket.bind(&any(family, port).into()).map_err(|source| {
             if source.kind() == io::ErrorKind::AddrInUse {
                 OpenError::PortTaken { port, holder: holder::of_udp_port(port) }
             } else {
@@ -121,9 +116,10 @@ impl IkeSocket {
             .map_err(failed("read the local address"))?
             .as_socket()
             .map_or(port, |address| address.port());
+        let decapsulator = natt.then(|| decapsulator(&socket, family, port, mark)).transpose()?;
         let socket = UdpSocket::from_std(socket.into()).map_err(failed("register the socket"))?;
         let control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
-        Ok(Self { socket, family, natt, port, control })
+        Ok(Self { socket, family, natt, port, _decapsulator: decapsulator, control })
     }
 
     /// The address family.
@@ -220,6 +216,83 @@ impl IkeSocket {
         }
         Ok(())
     }
+}
+
+/// All our addresses of a family.
+const fn any(family: Family, port: u16) -> SocketAddr {
+    let any = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(any, port)
+}
+
+/// A socket that is of one family only, and exempt from the data path.
+fn unbound(family: Family, port: u16, mark: Option<u32>) -> Result<Socket, OpenError> {
+    let failed =
+        |what: &'static str| move |source| OpenError::System { what, port, family, source };
+    let domain = match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    };
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))
+        .map_err(failed("open a socket"))?;
+    if family == Family::V6 {
+        socket.set_only_v6(true).map_err(failed("keep IPv4 out"))?;
+    }
+    if let Some(mark) = mark {
+        socket.set_mark(mark).map_err(failed("set SO_MARK"))?;
+        options::exempt_from_xfrm(&socket, family).map_err(failed("set a bypass policy"))?;
+    }
+    Ok(socket)
+}
+
+/// A second socket at port 4500, from which nobody reads: the kernel takes the ESP out of what comes to
+/// it, for the SAs whose inbound SPI is one of [`KERNEL_SPIS`]. All other ESP must come to the first
+/// one. Its SA has no encapsulation template, so that the kernel would drop it; or there is none yet,
+/// and it is kept until there is.
+///
+/// The first one is bound already, without sharing the port, so that nobody else had it.
+fn decapsulator(
+    first: &Socket,
+    family: Family,
+    port: u16,
+    mark: Option<u32>,
+) -> Result<Socket, OpenError> {
+    let failed =
+        |what: &'static str| move |source| OpenError::System { what, port, family, source };
+    let socket = unbound(family, port, mark)?;
+    if let Err(error) = socket.set_recv_buffer_size(NO_QUEUE) {
+        tracing::debug!(%error, "The receive buffer keeps its default size");
+    }
+    options::decapsulate(&socket).map_err(failed("have the kernel take ESP out of UDP"))?;
+    for socket in [first, &socket] {
+        socket.set_reuse_port(true).map_err(failed("share the port"))?;
+    }
+    socket.bind(&any(family, port).into()).map_err(failed("bind a second socket"))?;
+    let mut program = by_spi();
+    let length = u16::try_from(program.len()).unwrap_or(0);
+    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    setsockopt(&socket, sockopt::AttachReusePortCbpf, &program)
+        .map_err(io::Error::from)
+        .map_err(failed("divide the port"))?;
+    Ok(socket)
+}
+
+/// A program in classic BPF (linux/filter.h), which gives the number of a socket in the order in which
+/// they came to the port: 1 for ESP with one of [`KERNEL_SPIS`], which end with the greatest number; 0
+/// for other datagrams, also for those without a whole SPI, at which it ends.
+fn by_spi() -> [libc::sock_filter; 4] {
+    const LD_W_ABS: u16 = 0x20; // A = word at k
+    const JGE_K: u16 = 0x35;
+    const RET_K: u16 = 0x06;
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    [
+        instruction(LD_W_ABS, 0, 0, 0),
+        instruction(JGE_K, 0, 1, *KERNEL_SPIS.start()),
+        instruction(RET_K, 0, 0, 1),
+        instruction(RET_K, 0, 0, 0),
+    ]
 }
 
 fn classify(path: Path, octets: &[u8], natt: bool) -> Received<'_> {

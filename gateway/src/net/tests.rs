@@ -4,7 +4,7 @@
 use core::time::Duration;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use gateway_ike::io::Path;
+use gateway_ike::io::{KERNEL_SPIS, Path};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::*;
@@ -111,6 +111,43 @@ async fn the_marker_lives_on_the_second_port_only() {
         (counters.received, counters.keepalives, counters.short, counters.esp),
         (1, 1, 1, 1)
     );
+}
+
+/// It comes to no socket that is read, and there is no SA for it.
+#[tokio::test]
+async fn esp_that_the_kernel_decapsulates_is_left_to_it_and_nothing_else_is() {
+    let mut sockets = Sockets::open(ANY, None).unwrap();
+    for (family, ours) in [(Family::V4, "127.0.0.1"), (Family::V6, "::1")] {
+        let natt = SocketAddr::new(ours.parse().unwrap(), port(&sockets, family, true));
+        // Many, from many ports: without the program some would come by the hash of their ends.
+        for round in 0..16_u8 {
+            let peer = peer(ours);
+            for spi in [*KERNEL_SPIS.start(), u32::MAX] {
+                let esp = [&spi.to_be_bytes()[..], &[round; 16]].concat();
+                peer.send_to(&esp, natt).unwrap();
+            }
+            let path = Path { local: natt, remote: peer.local_addr().unwrap() };
+            for spi in [256, *KERNEL_SPIS.start() - 1] {
+                let esp = [&spi.to_be_bytes()[..], &[round; 16]].concat();
+                peer.send_to(&esp, natt).unwrap();
+                let received = receive(&mut sockets).await;
+                assert_eq!(received, Received::Esp { path, spi, octets: &esp });
+            }
+            peer.send_to(&[&[0; 4], &b"message"[..]].concat(), natt).unwrap();
+            let expected = Received::Ike { path, octets: b"message" };
+            assert_eq!(receive(&mut sockets).await, expected);
+            peer.send_to(&[0xff; 3], natt).unwrap();
+            assert_eq!(receive(&mut sockets).await, Received::Short);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_another_gateway_has_is_taken_though_it_shares_it_with_itself() {
+    let sockets = Sockets::open(ANY, None).unwrap();
+    let ports = Ports { ike: 0, natt: port(&sockets, Family::V4, true) };
+    let error = Sockets::open(ports, None).unwrap_err();
+    assert!(matches!(error, OpenError::PortTaken { port, .. } if port == ports.natt), "{error}");
 }
 
 #[tokio::test]

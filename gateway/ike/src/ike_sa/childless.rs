@@ -10,8 +10,9 @@ use gateway_wire::NotifyType;
 use super::offer::{ChildAnswer, ChildOffer};
 use super::{IkeSa, Job};
 use crate::assignment::Assignment;
-use crate::config::{Childless, PeerConfig};
+use crate::config::{Childless, PeerConfig, RuleName};
 use crate::error::Error;
+use crate::io::Path;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::shared::Shared;
@@ -54,7 +55,8 @@ impl IkeSa {
     }
 
     /// Initiator: the offer for the first Child SA, which goes into IKE_AUTH; `None` if that leaves
-    /// it out, and all that is wanted waits until the IKE SA stands.
+    /// it out, and all that is wanted waits until the IKE SA stands. One that cannot be made through
+    /// NAT is not asked for.
     ///
     /// # Errors
     /// Nothing is wanted of the peer any more.
@@ -62,11 +64,19 @@ impl IkeSa {
         &mut self,
         shared: &mut Shared,
         childless: bool,
+        nat: NatDetected,
     ) -> Result<Option<ChildOffer>, Error> {
         while let Some(job) = self.jobs.pop_front() {
             let Job::CreateChild(wish) = job else { continue };
             let again = childless.then(|| wish.clone());
-            let Some(offer) = ChildOffer::new(shared, self, None, wish)? else { continue };
+            let offer = ChildOffer::new(shared, self, None, nat.any(), wish)?;
+            let Some(offer) = offer else { continue };
+            if let Err(error) = offer.check_addresses(nat, self.path) {
+                shared.release_spi(offer.spi);
+                let rule = RuleName::clone(&offer.rule.name);
+                self.child_failed(shared, Some(rule), false, error);
+                continue;
+            }
             let Some(wish) = again else { return Ok(Some(offer)) };
             // It is offered when the addresses are known that the peer may assign.
             shared.release_spi(offer.spi);
@@ -83,7 +93,7 @@ impl IkeSa {
         shared: &mut Shared,
         payloads: &Payloads<'_>,
         offered: Option<&ChildOffer>,
-        nat: NatDetected,
+        through: (NatDetected, Path),
     ) -> Result<(Option<ChildAnswer>, Assignment), Error> {
         if let Some(offer) = offered {
             // An answer that refuses the Child SA as a whole says nothing of addresses.
@@ -91,7 +101,7 @@ impl IkeSa {
                 Some(_) => self.read_assignment(shared, payloads)?,
                 None => Assignment::default(),
             };
-            return Ok((Some(offer.check_answer(payloads, nat, given.lease)?), given));
+            return Ok((Some(offer.check_answer(payloads, through, given.lease)?), given));
         }
         if payloads.sa.is_some() {
             return Err(Error::BadAnswer("a Child SA that nobody asked for"));

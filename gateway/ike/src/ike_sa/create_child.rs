@@ -69,7 +69,11 @@ impl IkeSa {
         }
         let group_of_ike_sa = established.channel.suite.group;
         let ours = Some(self.assignment.lease);
-        let Some(offer) = ChildOffer::new(shared, self, ours, wish)? else { return Ok(()) };
+        let in_udp = self.ends(&shared.config).encapsulation.is_some();
+        let nat = established.nat;
+        let Some(offer) = ChildOffer::new(shared, self, ours, in_udp, wish)? else {
+            return Ok(());
+        };
         if self.is_needless(&offer) {
             shared.release_spi(offer.spi);
             return Ok(());
@@ -77,6 +81,10 @@ impl IkeSa {
         if offer.protect.quantum_safe && !established.channel.is_quantum_safe() {
             // What the peer would agree to would have to be deleted at once.
             let error = Error::NotQuantumSafe(established.channel.suite);
+            self.give_up(now, shared, offer, error);
+            return Ok(());
+        }
+        if let Err(error) = offer.check_addresses(nat, self.path) {
             self.give_up(now, shared, offer, error);
             return Ok(());
         }
@@ -135,7 +143,7 @@ impl IkeSa {
     ) {
         let CreatingChild { offer, nonce, pending, collided } = creating;
         let sent = pending.as_ref().map(|p| p.group());
-        let nat = self.negotiated().1;
+        let through = (self.negotiated().1, self.path);
         let checked = opened.payloads().map_err(Error::from).and_then(|payloads| {
             let payloads = Payloads::collect(ExchangeType::CREATE_CHILD_SA, &payloads)?;
             if payloads.sa.is_none()
@@ -143,7 +151,7 @@ impl IkeSa {
             {
                 return Err(refused(error));
             }
-            let answer = offer.check_created(&payloads, nat, sent.map(Group::id))?;
+            let answer = offer.check_created(&payloads, through, sent.map(Group::id))?;
             let secret = match (answer.choice.key_exchange, pending) {
                 (Some(chosen), Some(pending)) => {
                     let ke = payloads.require_ke()?;

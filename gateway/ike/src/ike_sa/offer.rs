@@ -12,7 +12,7 @@ use crate::algorithms::Group;
 use crate::config::{Mode, Protect, Rule, RuleName};
 use crate::counters::Counter;
 use crate::error::Error;
-use crate::io::{ChildId, Selector};
+use crate::io::{ChildId, Encapsulation, KERNEL_SPIS, Path, Selector, kernel_decapsulates};
 use crate::leases::Lease;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
@@ -55,9 +55,12 @@ pub(super) struct ChildAnswer {
 
 impl IkeSa {
     /// What is sent next is the last that the peer needs for a Child SA: it may send by it as soon as
-    /// it has answered, before we can receive (RFC 7296 2.8).
+    /// it has answered, before we can receive (RFC 7296 2.8). What the kernel takes out of UDP nobody
+    /// can keep until then.
     pub(super) fn expect(&self, shared: &mut Shared, offer: &ChildOffer) {
-        shared.expect(self.path.local.ip(), offer.spi);
+        if !KERNEL_SPIS.contains(&offer.spi) {
+            shared.expect(self.path.local.ip(), offer.spi);
+        }
     }
 
     /// The same is sent again: its answer may come that much later.
@@ -85,11 +88,11 @@ const fn mode(transport: bool) -> &'static str {
     if transport { "transport" } else { "tunnel" }
 }
 
-/// The selectors would have to be translated, and the kernel told not to check the checksums inside
-/// (RFC 7296 2.23.1).
-pub(super) const fn behind_nat() -> Error {
-    let why = "transport mode does not pass NAT";
-    Error::Mode { why, ours: "transport without NAT", theirs: "transport behind NAT" }
+/// Behind NAT an address stands for another, and only one of each side can (RFC 7296 2.23.1).
+pub(super) const fn other_addresses() -> Error {
+    let why = "through NAT transport mode is for the two addresses of the IKE SA alone";
+    let ours = "transport, of one address at each end";
+    Error::Mode { why, ours, theirs: "transport, of other addresses" }
 }
 
 /// Selectors with one before them that they contain, which a peer that must choose is to choose
@@ -102,10 +105,12 @@ fn led_by(first: Option<TrafficSelector>, all: &[TrafficSelector]) -> TrafficSel
 impl ChildOffer {
     /// An offer for a rule as it is *now*; `None` when there is no such rule any more, or it is one
     /// with another peer. `ours`: the addresses that we are assigned; `None`: we are about to ask.
+    /// `in_udp`: how ESP will be sent.
     pub(super) fn new(
         shared: &mut Shared,
         sa: &IkeSa,
         ours: Option<Lease>,
+        in_udp: bool,
         wish: Wish,
     ) -> Result<Option<Self>, Error> {
         let Some(rule) = shared.policies.rules.get(&wish.rule).cloned() else { return Ok(None) };
@@ -125,7 +130,8 @@ impl ChildOffer {
             known && is_within && has_room(&local, &first.0) && has_room(&remote, &first.1)
         });
         let id = shared.child_id();
-        let spi = shared.child_spi(sa.id, id)?;
+        let by_kernel = in_udp && protect.mode == Mode::Transport;
+        let spi = shared.child_spi(sa.id, id, by_kernel)?;
         Ok(Some(Self {
             wish,
             rule,
@@ -162,6 +168,25 @@ impl ChildOffer {
     /// Whether the peer has deleted what its answer makes.
     pub(super) fn is_deleted(&self, answer: &ChildAnswer) -> bool {
         self.deleted.contains(&answer.choice.peer_spi)
+    }
+
+    /// Through NAT transport mode can be offered for the two addresses of the IKE SA alone, each as
+    /// its own end knows it (RFC 7296 2.23.1).
+    pub(super) fn check_addresses(&self, nat: NatDetected, path: Path) -> Result<(), Error> {
+        let are_those = || {
+            selector::are_of(&self.local, path.local.ip())
+                && selector::are_of(&self.remote, path.remote.ip())
+        };
+        if self.protect.mode == Mode::Tunnel || !nat.any() || are_those() {
+            Ok(())
+        } else {
+            Err(other_addresses())
+        }
+    }
+
+    /// Whether its SPI is right for how ESP will be sent: a NAT may have come or gone since.
+    pub(super) fn suits(&self, encapsulation: Option<Encapsulation>) -> bool {
+        KERNEL_SPIS.contains(&self.spi) == kernel_decapsulates(self.protect.mode, encapsulation)
     }
 
     /// Whether it names what is wanted in any case, which the rule may not select for this peer.
@@ -208,31 +233,31 @@ impl ChildOffer {
         self.protect.proposals.iter().any(|p| p.groups.contains(&group))
     }
 
-    /// The peer's answer in IKE_AUTH must be one of our proposals and lie within our selectors.
-    /// `ours`: the addresses that it has assigned to us.
+    /// The peer's answer in IKE_AUTH, which came by this path, must be one of our proposals and lie
+    /// within our selectors. `ours`: the addresses that it has assigned to us.
     pub(super) fn check_answer(
         &self,
         payloads: &Payloads<'_>,
-        nat: NatDetected,
+        through: (NatDetected, Path),
         ours: Lease,
     ) -> Result<ChildAnswer, Error> {
-        self.check(payloads, nat, ChildExchange::Auth, Some(ours))
+        self.check(payloads, through, ChildExchange::Auth, Some(ours))
     }
 
     /// The same in CREATE_CHILD_SA, to which we sent a value for the method `sent`.
     pub(super) fn check_created(
         &self,
         payloads: &Payloads<'_>,
-        nat: NatDetected,
+        through: (NatDetected, Path),
         sent: Option<KeMethod>,
     ) -> Result<ChildAnswer, Error> {
-        self.check(payloads, nat, ChildExchange::CreateChild(sent), None)
+        self.check(payloads, through, ChildExchange::CreateChild(sent), None)
     }
 
     fn check(
         &self,
         payloads: &Payloads<'_>,
-        nat: NatDetected,
+        (nat, path): (NatDetected, Path),
         exchange: ChildExchange,
         ours: Option<Lease>,
     ) -> Result<ChildAnswer, Error> {
@@ -257,9 +282,11 @@ impl ChildOffer {
             let [ours, theirs] = [!granted, granted].map(mode);
             return Err(Error::Mode { why, ours, theirs });
         }
-        if granted && nat.any() {
-            return Err(behind_nat());
-        }
+        let seen = (granted && nat.any())
+            .then(|| nat.as_seen(path, (local, remote)).ok_or_else(other_addresses));
+        let seen = seen.transpose()?;
+        let (local, remote) =
+            seen.as_ref().map_or((local, remote), |(local, remote)| (local, remote));
         if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {
             return Err(self.other_selectors(local, remote, granted));
         }

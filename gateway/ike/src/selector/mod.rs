@@ -123,6 +123,21 @@ pub(crate) fn within(inner: &[TrafficSelector], outer: &[TrafficSelector]) -> bo
     inner.iter().all(|i| outer.iter().any(|o| contains(o, i)))
 }
 
+/// Whether selectors are of one address and no other.
+pub(crate) fn are_of(selectors: &[TrafficSelector], address: IpAddr) -> bool {
+    selectors.iter().all(|s| s.start == address && s.end == address)
+}
+
+/// Selectors of one address, whichever it is, as those of another; `None` if they are of several.
+pub(crate) fn readdressed(
+    selectors: &[TrafficSelector],
+    address: IpAddr,
+) -> Option<Vec<TrafficSelector>> {
+    let theirs = selectors.first()?.start;
+    let moved = |s: &TrafficSelector| TrafficSelector { start: address, end: address, ..*s };
+    are_of(selectors, theirs).then(|| selectors.iter().map(moved).collect())
+}
+
 /// Whether selectors cover traffic that is in use (RFC 7296 2.9.2).
 pub(crate) fn cover(
     local: &[TrafficSelector],

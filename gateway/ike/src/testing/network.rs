@@ -30,18 +30,18 @@ pub(super) struct Datagram {
     pub(super) octets: Vec<u8>,
 }
 
-/// A translator that hides one address behind another.
+/// A translator that hides some addresses behind another.
 #[derive(Debug)]
 struct Nat {
-    inside: IpAddr,
+    inside: BTreeSet<IpAddr>,
     outside: IpAddr,
-    mappings: BTreeMap<u16, Mapping>,
+    mappings: BTreeMap<SocketAddr, Mapping>,
     next_port: u16,
     /// How long a mapping lasts after the last packet from inside.
     lifetime: Duration,
 }
 
-/// What a translator makes of an inner port.
+/// What a translator makes of an inner address and port.
 #[derive(Debug)]
 struct Mapping {
     outside: u16,
@@ -81,8 +81,15 @@ impl Network {
 
     /// The same, by mappings that are forgotten when nothing is sent from inside for so long.
     pub fn translate_for(&mut self, inside: IpAddr, outside: IpAddr, lifetime: Duration) {
-        let mappings = BTreeMap::new();
+        let (inside, mappings) = (BTreeSet::from([inside]), BTreeMap::new());
         self.nat = Some(Nat { inside, outside, mappings, next_port: 40_000, lifetime });
+    }
+
+    /// Hides this one behind the same address, if any is hidden.
+    pub fn translate_too(&mut self, inside: IpAddr) {
+        if let Some(nat) = &mut self.nat {
+            nat.inside.insert(inside);
+        }
     }
 
     /// Nothing reaches this address any more, nor comes from it.
@@ -187,16 +194,16 @@ impl Network {
 
     fn translate_out(&mut self, now: Instant, from: SocketAddr) -> SocketAddr {
         let Some(nat) = &mut self.nat else { return from };
-        if from.ip() != nat.inside {
+        if !nat.inside.contains(&from.ip()) {
             return from;
         }
         let until = after(now, nat.lifetime);
-        let kept = nat.mappings.get(&from.port()).filter(|m| now <= m.until).map(|m| m.outside);
+        let kept = nat.mappings.get(&from).filter(|m| now <= m.until).map(|m| m.outside);
         let outside = kept.unwrap_or_else(|| {
             nat.next_port = nat.next_port.saturating_add(1);
             nat.next_port
         });
-        nat.mappings.insert(from.port(), Mapping { outside, until });
+        nat.mappings.insert(from, Mapping { outside, until });
         SocketAddr::new(nat.outside, outside)
     }
 
@@ -207,7 +214,7 @@ impl Network {
             && let Some((inner, _)) =
                 nat.mappings.iter().find(|(_, m)| m.outside == port && now <= m.until)
         {
-            datagram.to = SocketAddr::new(nat.inside, *inner);
+            datagram.to = *inner;
         }
     }
 }

@@ -26,6 +26,7 @@ mod rekey;
 mod renewal;
 mod selectors;
 mod series;
+mod transport;
 mod window;
 
 use std::net::{IpAddr, SocketAddr};

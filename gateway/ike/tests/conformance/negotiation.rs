@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use gateway_ike::algorithms::{Encryption, Group, IkeProposal, Integrity, Prf};
-use gateway_ike::config::{Identity, Mode};
+use gateway_ike::config::Identity;
 use gateway_ike::reason::Cause;
 use gateway_wire::{PayloadType, SecurityAssociation, TransformType};
 
@@ -308,86 +308,4 @@ fn the_identity_types_are_all_sent_and_accepted() {
         let b = with_peer(policies_of_b(), |p| p.remote_id = other.clone());
         assert_eq!(children(&connect(a, b), 1), 0, "{identity} is not {other}");
     }
-}
-
-/// Transport mode between A and B.
-fn transport(policies: PolicySet, local: IpAddr, remote: IpAddr) -> PolicySet {
-    let between = with_rule(policies, |r| {
-        r.local = vec![local.into()];
-        r.remote = vec![remote.into()];
-    });
-    with_protect(between, |p| p.mode = Mode::Transport)
-}
-
-#[test]
-fn an_answer_without_transport_mode_or_with_it_unasked_is_deleted() {
-    for asked in [true, false] {
-        let (a, b) = if asked {
-            (transport(policies_of_a(), A, B), transport(policies_of_b(), B, A))
-        } else {
-            (policies_of_a(), policies_of_b())
-        };
-        let (mut simulation, auth) = half_open_with(a, b);
-        let opened = forge(&simulation, 0).open(&auth).unwrap();
-        let sent = notified(&opened.payloads().unwrap());
-        assert_eq!(sent.contains(&NotifyType::USE_TRANSPORT_MODE), asked);
-        let answer = only(deliver(&mut simulation, 1, &auth));
-        let wrong = resealed(&simulation, 1, &answer, |payloads| {
-            payloads.retain(|p| p.payload_type() != PayloadType::NOTIFY);
-            if !asked {
-                payloads.push(notification(NotifyType::USE_TRANSPORT_MODE, &[]));
-            }
-        });
-        let sent = only(deliver(&mut simulation, 0, &wrong));
-        let opened = forge(&simulation, 0).open(&sent).unwrap();
-        assert!(matches!(opened.payloads().unwrap()[..], [Payload::Delete(_)]));
-        assert_eq!(children(&simulation, 0), 0);
-    }
-}
-
-#[test]
-fn transport_mode_is_answered_with_transport_mode_where_both_want_it() {
-    let (a, b) = (transport(policies_of_a(), A, B), transport(policies_of_b(), B, A));
-    let (mut simulation, auth) = half_open_with(a.clone(), b);
-    let answer = only(deliver(&mut simulation, 1, &auth));
-    let opened = forge(&simulation, 0).open(&answer).unwrap();
-    assert!(notified(&opened.payloads().unwrap()).contains(&NotifyType::USE_TRANSPORT_MODE));
-    deliver(&mut simulation, 0, &answer);
-    let child = simulation.nodes[0].kernel.children.values().next().unwrap();
-    assert_eq!(child.mode, Mode::Transport);
-    // A responder that has tunnel mode for it answers without, and A does not want that.
-    let tunnel = with_protect(transport(policies_of_b(), B, A), |p| p.mode = Mode::Tunnel);
-    let (mut simulation, auth) = half_open_with(a, tunnel);
-    let answer = only(deliver(&mut simulation, 1, &auth));
-    let opened = forge(&simulation, 0).open(&answer).unwrap();
-    assert!(notified(&opened.payloads().unwrap()).is_empty());
-    assert_eq!(children(&simulation, 1), 1, "as tunnel mode");
-}
-
-#[test]
-fn transport_mode_through_nat_is_refused_by_either_end() {
-    let nat = SocketAddr::new(IpAddr::from([198, 51, 100, 1]), 40_001);
-    let path = Path { remote: nat, ..path_to(1) };
-    let any_a = |p| with_peer(p, |p| p.remote_address = None);
-    // The responder does not grant it.
-    let (a, b) = (transport(policies_of_a(), A, B), any_a(transport(policies_of_b(), B, A)));
-    let (mut simulation, init) = begun(a.clone(), b);
-    let answer = only(deliver_by(&mut simulation, 1, path, &init));
-    let auth = only(deliver(&mut simulation, 0, &answer));
-    let answer = only(deliver_by(&mut simulation, 1, path, &auth));
-    let opened = forge(&simulation, 0).open(&answer).unwrap();
-    assert_eq!(notified(&opened.payloads().unwrap()), [NotifyType::NO_PROPOSAL_CHOSEN]);
-    // The initiator does not take it from one that does.
-    let tunnel = with_protect(any_a(transport(policies_of_b(), B, A)), |p| p.mode = Mode::Tunnel);
-    let (mut simulation, init) = begun(a, tunnel);
-    let answer = only(deliver_by(&mut simulation, 1, path, &init));
-    let auth = only(deliver(&mut simulation, 0, &answer));
-    let answer = only(deliver_by(&mut simulation, 1, path, &auth));
-    let granted = resealed(&simulation, 1, &answer, |payloads| {
-        payloads.push(notification(NotifyType::USE_TRANSPORT_MODE, &[]));
-    });
-    let sent = only(deliver(&mut simulation, 0, &granted));
-    let opened = forge(&simulation, 0).open(&sent).unwrap();
-    assert!(matches!(opened.payloads().unwrap()[..], [Payload::Delete(_)]));
-    assert_eq!(children(&simulation, 0), 0);
 }

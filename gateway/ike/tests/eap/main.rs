@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_ike::config::{
-    Childless, EapAuthenticatorConfig, EapMethod, EapPeerConfig, EndpointConfig, Identity,
-    LocalAuth, PeerConfig, PolicySet, RemoteAuth, Secret, Start, User,
+    Action, Childless, EapAuthenticatorConfig, EapMethod, EapPeerConfig, EndpointConfig, Identity,
+    LocalAuth, Mode, PeerConfig, PolicySet, RemoteAuth, Secret, Start, User,
 };
 use gateway_ike::counters::Counter;
 use gateway_ike::crypto::signature::{PublicKey, SigningKey};

@@ -44,6 +44,47 @@ fn two_users_share_one_configuration_and_do_not_displace_each_other() {
     assert_eq!(simulation.mismatches(), Vec::<String>::new());
 }
 
+/// They have one address here, and what is meant for one of them would go to the other.
+#[test]
+fn of_two_users_behind_one_nat_the_second_is_refused_transport_mode_for_the_same_traffic() {
+    let nat: IpAddr = [198, 51, 100, 1].into();
+    let mut simulation = Simulation::new(&[A, B, C], Faults::default(), 1);
+    simulation.network.translate(A, nat);
+    simulation.network.translate_too(C);
+    let between = |mut set: PolicySet, local: IpAddr, remote: IpAddr, port: u16| {
+        for rule in set.rules.values_mut().map(Arc::make_mut) {
+            (rule.local, rule.remote) = (vec![local.into()], vec![remote.into()]);
+            (rule.protocol, rule.local_ports) = (Some(17), port..=port);
+            let Action::Protect(protect) = &mut rule.action else { continue };
+            protect.mode = Mode::Transport;
+        }
+        set
+    };
+    let bob = Plan { name: "bob", password: "battery staple", ..Plan::default() };
+    let mut of_b = between(policies_of_b(&Plan::default()), B, nat, 7);
+    for rule in of_b.rules.values_mut() {
+        Arc::make_mut(rule).local_ports = 0..=u16::MAX;
+    }
+    simulation.configure(1, of_b);
+    simulation.configure(0, between(policies_of_a(&Plan::default()), A, B, 7));
+    simulation.configure(2, between(policies_of_a(&bob), C, B, 7));
+    for node in [0, 2] {
+        simulation.acquire(node, "to-b");
+        simulation.run(MINUTE);
+    }
+    let counts = simulation.nodes.iter().map(|node| node.kernel.children.len());
+    assert_eq!(counts.collect::<Vec<_>>(), [1, 1, 0]);
+    let mut events = simulation.nodes[1].events.iter();
+    assert!(events.any(|e| e.to_string().contains("another client behind the same NAT")));
+    // It is free again when the first is gone.
+    simulation.configure(0, PolicySet::default());
+    simulation.run(MINUTE);
+    simulation.acquire(2, "to-b");
+    simulation.run(MINUTE);
+    let counts = simulation.nodes.iter().map(|node| node.kernel.children.len());
+    assert_eq!(counts.collect::<Vec<_>>(), [0, 1, 1]);
+}
+
 #[test]
 fn a_user_who_starts_anew_replaces_what_was_there() {
     let mut simulation = connect(&Plan::default());

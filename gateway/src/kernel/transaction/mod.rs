@@ -8,7 +8,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 use gateway_ike::config::Mode;
-use gateway_ike::io::{ChildSpec, Encapsulation, KernelError, Selector};
+use gateway_ike::io::{ChildSpec, Encapsulation, KernelError, Selector, kernel_decapsulates};
 use tracing::warn;
 
 use super::bpf;
@@ -188,7 +188,8 @@ fn sa_steps<'a>(
         SaDirection::Outbound => &spec.outbound,
     };
     let id = SaId { destination: sa.destination, spi: sa.spi };
-    let entry = entry(direction, source_of(sa.source, spec.encapsulation));
+    let strip = !kernel_decapsulates(spec.mode, spec.encapsulation);
+    let entry = entry(direction, source_of(sa.source, spec.encapsulation), strip);
     let mut steps = vec![Step::Entry(id, entry), Step::Sa(spec, direction)];
     let owner = Owner::Child(spec.child);
     let value = |priority| PolicyValue {
@@ -208,12 +209,16 @@ pub(super) fn source_of(peer: IpAddr, encapsulation: Option<Encapsulation>) -> S
     SocketAddr::new(peer, encapsulation.map_or(0, |udp| udp.remote_port))
 }
 
-/// What the BPF programs are told of an SA. `from`: from where an inbound one is expected to come.
-pub(super) const fn entry(direction: SaDirection, from: SocketAddr) -> bpf::SaDirection {
+/// What the BPF programs are told of an SA. Of an inbound one `from`, from where it is expected to
+/// come, and `strip`, unless the kernel has it with an encapsulation template: without NAT, too,
+/// since a peer may use UDP even where we see none (RFC 7296 2.23).
+pub(super) const fn entry(
+    direction: SaDirection,
+    from: SocketAddr,
+    strip: bool,
+) -> bpf::SaDirection {
     match direction {
-        // A peer may use UDP even where we see no NAT (RFC 7296 2.23), and no inbound SA of ours has
-        // an encapsulation template.
-        SaDirection::Inbound => bpf::SaDirection::Inbound { strip: true, from },
+        SaDirection::Inbound => bpf::SaDirection::Inbound { strip, from },
         SaDirection::Outbound => bpf::SaDirection::Outbound,
     }
 }

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use gateway_ike::algorithms::{Encryption, Integrity};
 use gateway_ike::config::{Mode, hard_limit};
-use gateway_ike::io::{ChildSpec, Encapsulation, SaSpec};
+use gateway_ike::io::{ChildSpec, Encapsulation, SaSpec, kernel_decapsulates};
 use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_packet_xfrm::policy::{
@@ -129,16 +129,27 @@ pub(super) fn sa(
     SaMessage(StateMessage { user_sa_info: info, nlas: attributes })
 }
 
-/// ESP in UDP, of outbound SAs only: XDP strips UDP from what comes in, and `xfrm_input` drops a
+/// ESP in UDP, as the SA has it: XDP strips UDP from most of what comes in, and `xfrm_input` drops a
 /// packet whose encapsulation differs from its SA's.
 pub(super) fn encapsulation(spec: &ChildSpec, direction: SaDirection) -> Option<EncapTmpl> {
-    match direction {
-        SaDirection::Inbound => None,
-        SaDirection::Outbound => spec.encapsulation.map(udp),
-    }
+    let ports = match direction {
+        SaDirection::Inbound => decapsulation(spec.mode, spec.encapsulation),
+        SaDirection::Outbound => spec.encapsulation,
+    };
+    ports.map(udp)
 }
 
-/// ESP in UDP between these ports.
+/// The ports of an inbound SA: none unless the kernel takes UDP off, then as its packets have them.
+pub fn decapsulation(mode: Mode, ports: Option<Encapsulation>) -> Option<Encapsulation> {
+    let turned = |Encapsulation { local_port, remote_port, .. }| Encapsulation {
+        local_port: remote_port,
+        remote_port: local_port,
+        keepalive: None,
+    };
+    ports.filter(|_| kernel_decapsulates(mode, ports)).map(turned)
+}
+
+/// ESP in UDP from the first of these ports to the second.
 pub(super) fn udp(ports: Encapsulation) -> EncapTmpl {
     EncapTmpl {
         encap_type: UDP_ENCAP_ESPINUDP,

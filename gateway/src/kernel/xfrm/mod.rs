@@ -32,6 +32,7 @@ use zeroize::Zeroizing;
 
 pub use self::decode::Usage;
 pub(super) use self::decode::event;
+pub use self::encode::decapsulation;
 pub use self::keys::{AlgorithmKey, SaKeys};
 pub use self::relocate::{Moved, SaEnds, SaMove};
 use super::claims::Rank;

@@ -61,6 +61,23 @@ fn only_the_outbound_sa_of_esp_in_udp_has_an_encapsulation_template() {
 }
 
 #[test]
+fn in_transport_mode_the_inbound_sa_of_esp_in_udp_has_one_too_with_the_ports_of_its_packets() {
+    let mut spec = child(GCM);
+    spec.mode = Mode::Transport;
+    assert_eq!(encode::encapsulation(&spec, Inbound), None, "bare");
+    spec.encapsulation = Some(Encapsulation {
+        local_port: 4500,
+        remote_port: 61234,
+        keepalive: NonZeroU32::new(20),
+    });
+    for (direction, ports) in [(Inbound, (61234, 4500)), (Outbound, (4500, 61234))] {
+        let template = encode::encapsulation(&spec, direction).unwrap();
+        assert_eq!(template.encap_type, UDP_ENCAP_ESPINUDP);
+        assert_eq!((template.encap_sport, template.encap_dport), ports);
+    }
+}
+
+#[test]
 fn the_kernel_keeps_a_mapping_alive_for_what_sends_in_udp_if_it_knows_that_it_sends() {
     let mut spec = child(GCM);
     let encapsulated =

@@ -66,7 +66,7 @@ impl IkeSa {
             }
         };
         let wanted = Wanted::of(&peer);
-        let offer = self.first_child(shared, childless)?;
+        let offer = self.first_child(shared, childless, nat)?;
         let (our_id, their_id) = (peer.local_id.to_wire(), peer.remote_id.to_wire());
         let mut payloads = vec![Payload::IdInitiator(Identification::new(our_id.0, &our_id.1))];
         payloads.extend(certificate::ours(&peer.local_auth));
@@ -126,7 +126,7 @@ impl IkeSa {
             certificate::count_ignored(shared, &payloads.certificates);
             let peer = self.check_responder(now, shared, &channel, &transcript, &payloads, eap)?;
             let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
-            let answer = self.first_child_answered(shared, &payloads, child.as_ref(), nat);
+            let answer = self.first_child_answered(shared, &payloads, child.as_ref(), (nat, path));
             Ok((peer, answer, token, payloads.notifies))
         });
         let (peer, answer, token, notifies) = match checked {

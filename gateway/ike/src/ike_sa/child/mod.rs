@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{
     ChildId, ChildSpec, Encapsulation, Ends, KernelCommand, KernelError, SaSpec, Selector,
+    kernel_decapsulates,
 };
 use crate::keys::ChildKeys;
 use crate::proposal::EspChoice;
@@ -165,7 +166,9 @@ impl Terms {
         let for_packet = replaced.map_or(self.for_packet, |old| old.for_packet);
         let sends_by = shared.reqids.share(&self.rule.name, &self.narrowed.pairs);
         let mut ends = sa.ends(&shared.config);
-        if self.is_kept_alive(sa) {
+        // In transport mode the keepalives of the kernel are selected traffic as any other:
+        // `nat_keepalive_send_ipv6` looks for a policy.
+        if self.protect.mode == Mode::Transport || self.is_kept_alive(sa) {
             ends = ends.without_keepalive();
         }
         let Ends { local: ours, remote: theirs, encapsulation } = ends;
@@ -194,7 +197,8 @@ impl Terms {
             suite: self.choice.suite,
             selectors: selector::before_traps(&self.rule, &self.narrowed.pairs),
             addresses: sa.assignment.lease.addresses().collect(),
-            reached_at: sa.left_behind(shared),
+            // In transport mode what is sent to another address is other traffic.
+            reached_at: sa.left_behind(shared).filter(|_| self.protect.mode == Mode::Tunnel),
             peer: PeerName::clone(&self.protect.peer),
             name_servers: sa.assignment.dns.clone(),
             encapsulation,
@@ -268,6 +272,10 @@ impl IkeSa {
         }
         if !shared.policies.still_wants(&offer.rule, established.channel.is_quantum_safe()) {
             return self.offer_failed(now, shared, offer, Error::RuleChanged);
+        }
+        if !offer.suits(self.ends(&shared.config).encapsulation) {
+            let error = Error::BadAnswer("a NAT has come or gone meanwhile");
+            return self.offer_failed(now, shared, offer, error);
         }
         // The peer has it all the same, and may send by it.
         let known = self.known(&offer, &answer);
@@ -415,7 +423,9 @@ impl IkeSa {
         if !named || withheld.taken >= MOST_TAKEN {
             return Some(withheld);
         }
-        let (Some(mut spec), Ok(spi)) = (withheld.spec.take(), shared.child_spi(self.id, child))
+        let by_kernel = kernel_decapsulates(installing.mode, installing.encapsulation);
+        let (Some(mut spec), Ok(spi)) =
+            (withheld.spec.take(), shared.child_spi(self.id, child, by_kernel))
         else {
             return Some(withheld);
         };

@@ -8,7 +8,7 @@ use gateway_wire::{NotifyType, TrafficSelector};
 
 use super::super::derive::Agreed;
 use super::super::follow_up::{Link, Series};
-use super::super::offer::behind_nat;
+use super::super::offer::other_addresses;
 use super::super::{IkeSa, State};
 use super::answer::TermsWords;
 use super::{ChildSa, ChildWords, Narrowed, Terms};
@@ -16,7 +16,7 @@ use crate::algorithms::Group;
 use crate::config::{Mode, PeerName, Protect, Rule, RuleName};
 use crate::crypto::key_exchange;
 use crate::error::Error;
-use crate::io::{ChildId, ChildSpec};
+use crate::io::{ChildId, ChildSpec, kernel_decapsulates};
 use crate::keys::Key;
 use crate::payloads::Payloads;
 use crate::proposal::{self, ChildExchange, Rounds};
@@ -136,14 +136,21 @@ pub(in crate::ike_sa) fn negotiate(
         return Err(Error::Internal("no IKE SA"));
     };
     let asks_transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
-    // Behind NAT the peer gets tunnel mode or nothing.
-    let hindered = asks_transport && established.nat.any();
     let only = request.replaces.as_ref().map(|(_, rule)| &rule.name);
-    let found = find_rule(shared, sa, only, (ours, theirs), asks_transport && !hindered);
-    let (rule, protect, narrowed) = match found {
-        Err(_) if hindered => return Err(behind_nat()),
-        found => found?,
+    let seen = (asks_transport && established.nat.any())
+        .then(|| established.nat.as_seen(sa.path, (ours, theirs)));
+    let (found, (ours, theirs)) = match &seen {
+        None => {
+            let modes: &[_] =
+                if asks_transport { &[Mode::Tunnel, Mode::Transport] } else { &[Mode::Tunnel] };
+            (find_rule(shared, sa, only, (ours, theirs), modes)?, (ours, theirs))
+        }
+        Some(seen) => through_nat(shared, sa, only, (ours, theirs), seen.as_ref())?,
     };
+    let (rule, protect, narrowed) = found;
+    if protect.mode == Mode::Transport && established.nat.remote {
+        check_alone(shared, sa, &rule, &narrowed)?;
+    }
     // RFC 7296 2.9.2: not below what is in use, unless the peer itself asks for less.
     let old = request.replaces.as_ref().and_then(|(old, _)| established.children.get(old));
     if let Some(old) = old
@@ -164,7 +171,9 @@ pub(in crate::ike_sa) fn negotiate(
         || shared.senders.sends(&rule.name, &narrowed.pairs);
     sa.check_room_of_peer(shared, successor)?;
     let id = shared.child_id();
-    let spi = shared.child_spi(sa.id, id)?;
+    let encapsulation = sa.ends(&shared.config).encapsulation;
+    let by_kernel = kernel_decapsulates(protect.mode, encapsulation);
+    let spi = shared.child_spi(sa.id, id, by_kernel)?;
     let chosen = proposal::select_esp(&protect.proposals, offered, spi, request.exchange)
         .ok_or_else(|| {
             let pfs = matches!(request.exchange, ChildExchange::CreateChild(_));
@@ -200,8 +209,7 @@ pub(in crate::ike_sa) fn negotiate(
     let ke = choice.key_exchange.map(|k| k.group).zip(value);
     let answer = ChildWords { spi, terms: Some(Box::new(words)), ke, link: None };
     let replaces = request.replaces.as_ref().map(|(child, _)| *child);
-    let terms =
-        Terms { rule, protect, id, spi, choice, narrowed, replaces, for_packet: false };
+    let terms = Terms { rule, protect, id, spi, choice, narrowed, replaces, for_packet: false };
     Ok(Agreement { terms, secret, answer })
 }
 
@@ -220,16 +228,67 @@ fn exchange_keys(
 /// to the traffic that both have.
 type Fit = (bool, bool, Reverse<u32>);
 
+/// A rule, and what of it a Child SA is to protect.
+type Found = (Arc<Rule>, Protect, Narrowed);
+
+/// Selectors of our side and of the peer's.
+type Asked<'a> = (&'a [TrafficSelector], &'a [TrafficSelector]);
+
+/// Responder: the rule for a peer that asks for transport mode through NAT, and the selectors that it
+/// was found by: those that we see, or, where no rule has transport mode for them, the peer's own
+/// for one of tunnel mode (RFC 7296 2.23.1).
+fn through_nat<'a>(
+    shared: &Shared,
+    sa: &IkeSa,
+    only: Option<&RuleName>,
+    asked: Asked<'a>,
+    seen: Option<&'a (Vec<TrafficSelector>, Vec<TrafficSelector>)>,
+) -> Result<(Found, Asked<'a>), Error> {
+    let transport = match seen {
+        None => Err(other_addresses()),
+        Some((ours, theirs)) => {
+            let seen = (ours.as_slice(), theirs.as_slice());
+            find_rule(shared, sa, only, seen, &[Mode::Transport]).map(|found| (found, seen))
+        }
+    };
+    transport.or_else(|error| {
+        let found = find_rule(shared, sa, only, asked, &[Mode::Tunnel]);
+        let peer = sa.peer.as_ref().map(|peer| &peer.name);
+        let mut rules = peer.into_iter().flat_map(|peer| rules_of(shared, peer, only));
+        let has_transport = rules.any(|(_, protect)| protect.mode == Mode::Transport);
+        found
+            .map(|found| (found, asked))
+            .map_err(|of_tunnel| if has_transport { error } else { of_tunnel })
+    })
+}
+
+/// Responder: two clients behind one NAT have one address here. What they protect with us must differ
+/// by protocol or ports, or what is meant for one would go to the other: who comes second is refused.
+fn check_alone(shared: &Shared, sa: &IkeSa, rule: &Rule, narrowed: &Narrowed) -> Result<(), Error> {
+    let holder = sa.holder();
+    let is_its_own = |id| {
+        id == sa.id || holder.iter().any(|holder| shared.contacts.of(holder).any(|own| own == id))
+    };
+    let mut senders = shared.senders.sending_some(&rule.name, &narrowed.pairs);
+    if senders.all(|child| shared.children.owner(child).is_none_or(is_its_own)) {
+        return Ok(());
+    }
+    let why = "another client behind the same NAT has transport mode for this traffic";
+    Err(Error::Mode { why, ours: "transport, of another client", theirs: "transport" })
+}
+
 /// The rule of the peer that shares traffic with the request: one that covers it whole is preferred,
 /// then one that covers what it names first (RFC 7296 2.9), then the one that applies to that traffic
-/// before others, as it does to packets. `only`: the rule of the Child SA that is replaced.
+/// before others, as it does to packets. `only`: the rule of the Child SA that is replaced. `modes`:
+/// a peer that offers transport mode may be answered with tunnel mode (RFC 7296 1.3.1); one that
+/// does not may not be answered with transport mode.
 fn find_rule(
     shared: &Shared,
     sa: &IkeSa,
     only: Option<&RuleName>,
-    (ours, theirs): (&[TrafficSelector], &[TrafficSelector]),
-    wants_transport: bool,
-) -> Result<(Arc<Rule>, Protect, Narrowed), Error> {
+    (ours, theirs): Asked<'_>,
+    modes: &[Mode],
+) -> Result<Found, Error> {
     let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
     let most = shared.config.selector_pair_limit;
     let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
@@ -238,12 +297,8 @@ fn find_rule(
         let narrow = |allowed: &[_], proposed: &[_]| selector::narrow(most, allowed, proposed);
         let (local, remote) = (narrow(&local, ours), narrow(&remote, theirs));
         let Some(pairs) = selector::pairs(most, rule, &local, &remote) else { continue };
-        if (protect.mode == Mode::Transport) != wants_transport {
-            // A peer that offers transport mode may be answered with tunnel mode
-            // (RFC 7296 1.3.1); one that does not may not be answered with transport mode.
-            if protect.mode == Mode::Transport {
-                continue;
-            }
+        if !modes.contains(&protect.mode) {
+            continue;
         }
         let whole = selector::within(ours, &local) && selector::within(theirs, &remote);
         // RFC 7296 2.9: what the initiator names first must be in the subset, if it can be.
@@ -266,7 +321,8 @@ fn find_rule(
                     shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
                 RuleSelectors { rule: &rule.name, local, remote, mode: protect.mode }
             });
-            let refusal = reason::no_common_selectors(&mut rules, (ours, theirs), wants_transport);
+            let asks_transport = modes.contains(&Mode::Transport);
+            let refusal = reason::no_common_selectors(&mut rules, (ours, theirs), asks_transport);
             Err(Error::TsUnacceptable(Box::new(refusal)))
         }
     }

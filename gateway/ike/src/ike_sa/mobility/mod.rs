@@ -98,13 +98,16 @@ impl IkeSa {
         let (mut moved, mut lost) = (Vec::new(), Vec::new());
         let mut keeper_wanted =
             !established.children.values().any(|c| c.is_live() && c.keeps_alive());
+        let addresses = |ends: &Ends| (ends.local, ends.remote, ends.encapsulation.is_some());
+        let only_ports = addresses(&ends) == addresses(&before);
         for child in established.children.values_mut() {
-            if child.mode == Mode::Transport {
+            let is_transport = child.mode == Mode::Transport;
+            if is_transport && !only_ports {
                 lost.push(child.id);
                 continue;
             }
-            let keeps =
-                child.keeps_alive() || child.is_live() && core::mem::take(&mut keeper_wanted);
+            let keeps = !is_transport
+                && (child.keeps_alive() || child.is_live() && core::mem::take(&mut keeper_wanted));
             let ends = if keeps { ends } else { ends.without_keepalive() };
             child.encapsulation = ends.encapsulation;
             if let Some(waiting) = &mut child.waiting {

@@ -47,7 +47,8 @@ pub struct SaEnds {
     pub source: IpAddr,
     /// Outer destination; of the same family.
     pub destination: IpAddr,
-    /// The ports of ESP in UDP; none of what receives ([`encode::encapsulation`]).
+    /// The ports of ESP in UDP from source to destination; of what receives, those of the kernel's SA
+    /// ([`encode::decapsulation`]).
     pub encapsulation: Option<Encapsulation>,
 }
 
