@@ -203,7 +203,7 @@ fn strongswan_reaches_us_in_transport_mode_through_nat() -> Result {
     let (_, ours) = policies(&topology, V4);
     let server = Gateway::start(&topology.server.gateway, &ours)?;
     let theirs = of_strongswan(Connection::of_client(&topology, V4, V4), &topology, true);
-    let theirs = Connection { rekey_time: Some((600, LIFETIME)), ..theirs };
+    let theirs = Connection { rekey_time: Some((LIFETIME, 600)), ..theirs };
     let client = StrongSwan::start(&topology.client.gateway, &theirs)?;
     client.initiate()?;
     server.wait_child(RULE)?;
