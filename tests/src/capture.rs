@@ -10,8 +10,9 @@
 //! tcpdump's ring has each frame copied as it passes.
 
 use core::fmt;
+use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -134,9 +135,10 @@ impl Capture {
     /// It was: the first such frames.
     pub fn assert_no_clear(&self, selected: &[Selected]) -> Result {
         let frames = self.since(Mark::START)?;
+        let encrypted = encrypted_in_parts(&frames);
         let found: Vec<String> = frames
             .iter()
-            .filter_map(|frame| Some((frame, leak(frame, selected)?)))
+            .filter_map(|frame| Some((frame, leak(frame, selected, &encrypted)?)))
             .map(|(frame, why)| format!("  {}, {} octets: {why}", frame.device, frame.length))
             .collect();
         if found.is_empty() {
@@ -224,8 +226,22 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Why a frame is a leak, if it is one.
-fn leak(frame: &Frame, selected: &[Selected]) -> Option<String> {
+/// A datagram that goes in fragments: where from, where to, and its identification.
+type InParts = (IpAddr, IpAddr, u32);
+
+fn in_parts(packet: &Packet) -> Option<InParts> {
+    packet.fragment.map(|identification| (packet.source, packet.destination, identification))
+}
+
+/// The datagrams whose first fragment shows that they are ESP in UDP.
+fn encrypted_in_parts(frames: &[Frame]) -> BTreeSet<InParts> {
+    let outermost = frames.iter().filter_map(|frame| dissect(&frame.octets).1.into_iter().next());
+    outermost.filter(|p| p.kind == Kind::EspInUdp).filter_map(|p| in_parts(&p)).collect()
+}
+
+/// Why a frame is a leak, if it is one. The later fragments of what is `encrypted` have no ports to
+/// tell them by.
+fn leak(frame: &Frame, selected: &[Selected], encrypted: &BTreeSet<InParts>) -> Option<String> {
     let (_, packets) = dissect(&frame.octets);
     if frame.octets.windows(CANARY.len()).any(|w| w == CANARY) {
         let packet = packets.first().map_or_else(|| "no IP".to_owned(), ToString::to_string);
@@ -233,7 +249,9 @@ fn leak(frame: &Frame, selected: &[Selected]) -> Option<String> {
     }
     let clear = |packet: &&Packet| {
         // The selected prefixes may contain the gateways themselves (transport mode).
-        packet.kind == Kind::Other && selected.iter().any(|(one, two)| packet.between(one, two))
+        packet.kind == Kind::Other
+            && selected.iter().any(|(one, two)| packet.between(one, two))
+            && !(packet.ports.is_none() && in_parts(packet).is_some_and(|p| encrypted.contains(&p)))
     };
     packets.iter().find(clear).map(ToString::to_string)
 }
@@ -261,6 +279,48 @@ fn frames_of(device: &'static str, file: &[u8]) -> impl Iterator<Item = Frame> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A frame with an IPv4 header and what follows it, from 10.1.0.2 to 10.2.0.2.
+    fn fragment(identification: u8, offset: u8, protocol: u8, rest: &[u8]) -> Frame {
+        let mut octets = vec![0; 12];
+        octets.extend([
+            0x08,
+            0,
+            0x45,
+            0,
+            0,
+            0,
+            0,
+            identification,
+            0x20,
+            offset,
+            64,
+            protocol,
+            0,
+            0,
+        ]);
+        octets.extend([10, 1, 0, 2, 10, 2, 0, 2]);
+        octets.extend(rest);
+        Frame { at: Duration::ZERO, device: "eth0", length: octets.len(), octets }
+    }
+
+    #[test]
+    fn a_later_fragment_is_clear_unless_the_first_one_was_esp_in_udp() {
+        const UDP: u8 = 17;
+        let esp = [0x11, 0x94, 0x11, 0x94, 0, 0, 0, 0, 0, 0, 0, 1, 9];
+        let clear = [0, 53, 0, 53, 0, 0, 0, 0, 0, 0, 0, 1, 9];
+        let frames = [
+            fragment(1, 0, UDP, &esp),
+            fragment(1, 1, UDP, &[7; 8]),
+            fragment(2, 0, UDP, &clear),
+            fragment(2, 1, UDP, &[7; 8]),
+            fragment(3, 1, UDP, &[7; 8]),
+        ];
+        let selected = [("10.1.0.0/16".parse().unwrap(), "10.2.0.0/16".parse().unwrap())];
+        let encrypted = encrypted_in_parts(&frames);
+        let leaks = frames.each_ref().map(|f| leak(f, &selected, &encrypted).is_some());
+        assert_eq!(leaks, [false, false, true, true, true]);
+    }
 
     #[test]
     fn a_frame_that_is_still_being_written_is_not_read() {

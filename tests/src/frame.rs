@@ -50,8 +50,8 @@ pub struct Packet {
     pub protocol: u8,
     /// Source and destination port; `None` for protocols without, and for later fragments.
     pub ports: Option<(u16, u16)>,
-    /// Whether it is a fragment, the first included.
-    pub fragment: bool,
+    /// Of a fragment, the first included: what it has in common with the others of its datagram.
+    pub fragment: Option<u32>,
     /// What it is.
     pub kind: Kind,
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Packet {
         if let Some((from, to)) = self.ports {
             write!(f, " ports {from} -> {to}")?;
         }
-        f.write_str(if self.fragment { " (fragment)" } else { "" })
+        f.write_str(if self.fragment.is_some() { " (fragment)" } else { "" })
     }
 }
 
@@ -110,14 +110,15 @@ pub fn dissect(frame: &[u8]) -> (Kind, Vec<Packet>) {
 }
 
 fn ipv4(ip: &[u8], packets: &mut Vec<Packet>) {
-    let (Some(&first), Some(&protocol), Some(source), Some(destination), Some(flags)) =
-        (ip.first(), ip.get(9), array::<4>(ip, 12), array::<4>(ip, 16), u16_at(ip, 6))
+    let (Some(&first), Some(&protocol), Some(source), Some(destination)) =
+        (ip.first(), ip.get(9), array::<4>(ip, 12), array::<4>(ip, 16))
     else {
         return;
     };
+    let (Some(identification), Some(flags)) = (u16_at(ip, 4), u16_at(ip, 6)) else { return };
     let header = usize::from(first & 0x0f).saturating_mul(4);
     let payload = ip.get(header..).unwrap_or_default();
-    let fragment = flags & 0x3fff != 0;
+    let fragment = (flags & 0x3fff != 0).then_some(identification.into());
     let later = flags & 0x1fff != 0;
     push(packets, (source.into(), destination.into()), protocol, fragment, later, payload);
 }
@@ -129,12 +130,12 @@ fn ipv6(ip: &[u8], packets: &mut Vec<Packet>) {
         return;
     };
     let mut rest = ip.get(40..).unwrap_or_default();
-    let (mut protocol, mut fragment, mut later) = (next, false, false);
+    let (mut protocol, mut fragment, mut later) = (next, None, false);
     // RFC 8200 4: hop-by-hop, routing, fragment, destination options.
     while let (0 | 43 | 44 | 60, false, &[next, length, ..]) = (protocol, later, rest) {
         let mut header = 8;
         if protocol == 44 {
-            fragment = true;
+            fragment = array(rest, 4).map(u32::from_be_bytes);
             later = u16_at(rest, 2).is_some_and(|offset| offset & 0xfff8 != 0);
         } else {
             header = usize::from(length).saturating_mul(8).saturating_add(8);
@@ -149,7 +150,7 @@ fn push(
     packets: &mut Vec<Packet>,
     (source, destination): (IpAddr, IpAddr),
     protocol: u8,
-    fragment: bool,
+    fragment: Option<u32>,
     later: bool,
     payload: &[u8],
 ) {
@@ -253,8 +254,7 @@ mod tests {
         let (kind, packets) = dissect(&ipv4_frame(UDP, 0x2001, &[0x11, 0x94, 0x11, 0x94]));
         assert_eq!(kind, Kind::Other);
         let [packet] = packets[..] else { panic!("{packets:?}") };
-        assert!(packet.fragment);
-        assert_eq!(packet.ports, None);
+        assert_eq!((packet.fragment, packet.ports), (Some(0), None));
         let one = "10.2.0.0/24".parse().unwrap();
         let other = "10.1.0.0/24".parse().unwrap();
         assert!(packet.between(&one, &other), "the direction does not matter");
@@ -281,7 +281,7 @@ mod tests {
         let (_, packets) = dissect(&frame);
         let [packet] = packets[..] else { panic!("{packets:?}") };
         assert_eq!((packet.protocol, packet.ports), (UDP, Some((53, 54))));
-        assert!(packet.fragment);
+        assert_eq!(packet.fragment, Some(9));
     }
 
     #[test]

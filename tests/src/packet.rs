@@ -211,7 +211,7 @@ mod tests {
             assert_eq!(kind, Kind::Other);
             assert_eq!(packets[0].source, source.parse::<IpAddr>().unwrap());
             assert_eq!((packets[0].protocol, packets[0].ports), (UDP, Some((53, 54))));
-            assert!(!packets[0].fragment);
+            assert_eq!(packets[0].fragment, None);
         }
     }
 
