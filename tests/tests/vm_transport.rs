@@ -4,9 +4,10 @@
 use gateway_tests::capture::{Capture, Mark, Selected};
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
+use gateway_tests::pair::{Pair, Version};
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{End, between_gateways, capture, encrypted, exercise_between, flows};
-use gateway_tests::strongswan::{Connection, StrongSwan};
+use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{Flow, ping_until_answered};
 use gateway_tests::{Context as _, Result};
@@ -171,15 +172,14 @@ fn in_transport_mode_through_nat_sas_are_replaced_and_follow_the_nat() -> Result
 }
 
 /// We begin, from behind NAT, and rekey.
-#[test]
-fn we_reach_strongswan_in_transport_mode_through_nat() -> Result {
-    if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
+fn we_begin(version: Version) -> Result {
+    if !met(&Pair::needed(version))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
     let capture = capture(&topology)?;
     let theirs = of_strongswan(Connection::of_server(&topology, V4, V4), &topology, false);
-    let server = StrongSwan::start(&topology.server.gateway, &theirs)?;
+    let server = version.start(&topology.server.gateway, &theirs)?;
     let (ours, _) = policies(&topology, V4);
     let ours = ours.with_rules(|rule| rule.lifetime = Some(format!("{LIFETIME}s")));
     let mut client = Gateway::start(&topology.client.gateway, &ours)?;
@@ -196,9 +196,8 @@ fn we_reach_strongswan_in_transport_mode_through_nat() -> Result {
 }
 
 /// strongSwan begins, from behind NAT, and rekeys.
-#[test]
-fn strongswan_reaches_us_in_transport_mode_through_nat() -> Result {
-    if !met(&[Requirement::Esp, Requirement::StrongSwan, Requirement::Gateway])? {
+fn strongswan_begins(version: Version) -> Result {
+    if !met(&Pair::needed(version))? {
         return Ok(());
     }
     let topology = Topology::new(Between::Nat)?;
@@ -207,7 +206,7 @@ fn strongswan_reaches_us_in_transport_mode_through_nat() -> Result {
     let server = Gateway::start(&topology.server.gateway, &ours)?;
     let theirs = of_strongswan(Connection::of_client(&topology, V4, V4), &topology, true);
     let theirs = Connection { rekey_time: Some((LIFETIME, 600)), ..theirs };
-    let client = StrongSwan::start(&topology.client.gateway, &theirs)?;
+    let client = version.start(&topology.client.gateway, &theirs)?;
     client.initiate()?;
     server.wait_child(RULE)?;
     carries(&topology, &capture, V4)?;
@@ -218,4 +217,24 @@ fn strongswan_reaches_us_in_transport_mode_through_nat() -> Result {
     client.terminate()?;
     server.wait_gone()?;
     capture.finish(&selected(&topology, V4))
+}
+
+#[test]
+fn we_reach_strongswan_in_transport_mode_through_nat() -> Result {
+    we_begin(Version::Installed)
+}
+
+#[test]
+fn strongswan_reaches_us_in_transport_mode_through_nat() -> Result {
+    strongswan_begins(Version::Installed)
+}
+
+#[test]
+fn we_reach_a_newer_strongswan_in_transport_mode_through_nat() -> Result {
+    we_begin(Version::Newer)
+}
+
+#[test]
+fn a_newer_strongswan_reaches_us_in_transport_mode_through_nat() -> Result {
+    strongswan_begins(Version::Newer)
 }
