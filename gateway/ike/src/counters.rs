@@ -201,7 +201,7 @@ counters! {
     RuleChildSaLimit => "ike_rule_child_sa_limit",
     /// The kernel has an SA of somebody else with the SPI that we chose: another was taken.
     SpiTaken => "child_sa_spi_taken",
-    /// A Child SA failed to install.
+    /// A Child SA could not be made, or is nothing new.
     ChildSaFailed => "child_sa_failed",
     /// A Child SA was removed.
     ChildSaRemoved => "child_sa_removed",

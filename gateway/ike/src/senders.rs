@@ -23,6 +23,8 @@ pub(crate) struct Senders(BTreeMap<Traffic, Sender>);
 struct Sender {
     child: ChildId,
     heir: Option<OfIkeSa>,
+    /// The others of its selectors.
+    others: Box<[Key]>,
 }
 
 /// What a Child SA sends: its rule, and the first of its selectors. Two that agree in that one hardly
@@ -35,7 +37,7 @@ fn traffic(rule: &RuleName, pairs: &[(Selector, u32)]) -> Option<Traffic> {
 }
 
 /// Whether a pair of prefixes has packets that this is too.
-fn shares((_, ([local, remote], protocol, ports)): &Traffic, pair: &Selector) -> bool {
+fn shares(([local, remote], protocol, ports): &Key, pair: &Selector) -> bool {
     let nets = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
     let [local_start, local_end, remote_start, remote_end] = ports;
     nets(local, &pair.local)
@@ -69,15 +71,24 @@ impl Senders {
         self.0
             .range(first..)
             .take_while(move |((of, ..), _)| of == rule)
-            .filter(move |(traffic, _)| pairs.iter().any(|(pair, _)| shares(traffic, pair)))
+            .filter(move |((_, first), sender)| {
+                let mut keys = core::iter::once(first).chain(&sender.others);
+                keys.any(|key| pairs.iter().any(|(pair, _)| shares(key, pair)))
+            })
             .map(|(_, sender)| sender.child)
     }
 
     /// From now on this one sends.
     pub(crate) fn begins(&mut self, rule: &RuleName, pairs: &[(Selector, u32)], child: ChildId) {
         let Some(traffic) = traffic(rule, pairs) else { return };
-        let sender = self.0.entry(traffic).or_insert(Sender { child, heir: None });
+        let others = pairs.iter().skip(1).map(|(pair, _)| selector::key(pair)).collect();
+        let sender = self.0.entry(traffic).or_insert_with(|| Sender {
+            child,
+            heir: None,
+            others: Box::default(),
+        });
         sender.child = child;
+        sender.others = others;
         sender.heir = sender.heir.filter(|(_, heir)| *heir != child);
     }
 
@@ -174,6 +185,11 @@ mod tests {
             assert_eq!(found(pairs), []);
         }
         assert_eq!(senders.sending_some(&other, &pairs("10.0.0.0/8")).next(), Some(ChildId(4)));
+        // Not only the first of its selectors counts.
+        let two = [web, with("10.1.0.1/32", Some(6), 443..=443)].concat();
+        senders.begins(&rule, &two, ChildId(5));
+        let https = with("10.1.0.1/32", Some(6), 443..=443);
+        assert_eq!(senders.sending_some(&rule, &https).next(), Some(ChildId(5)));
     }
 
     #[test]

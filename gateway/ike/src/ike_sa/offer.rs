@@ -121,10 +121,15 @@ impl ChildOffer {
         if local.is_empty() || remote.is_empty() {
             return Ok(None); // One of us has no address of the rule's.
         }
+        // Beside another Child SA of the rule nothing could come of it unless the packet is named: a
+        // refusal is no worse.
+        let is_more = wish.replaces.is_none()
+            && sa.children().any(|c| c.is_live() && c.rule.name == rule.name);
         let first = wish.first.filter(|first| {
             // With which address we come is not known before the peer has assigned it.
             let known = ours.is_some() || !rule.assigned;
-            let has_room = |all: &[_], first| all.len() != MOST_OF_LIBRESWAN || all.contains(first);
+            let has_room =
+                |all: &[_], first| all.len() != MOST_OF_LIBRESWAN || is_more || all.contains(first);
             let is_within =
                 selector::within(&[first.0], &local) && selector::within(&[first.1], &remote);
             known && is_within && has_room(&local, &first.0) && has_room(&remote, &first.1)

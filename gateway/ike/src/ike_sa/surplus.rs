@@ -16,7 +16,8 @@ use crate::shared::{Owner, Purpose, Shared};
 
 /// A peer that has narrowed what we asked for to what is there is not asked again for this long, since
 /// the same packet may come again at once. For as long the kernel has no second acquire for a trap
-/// (xfrm_state_find(), net.core.xfrm_acq_expires), unless an SA takes the place of its larval state.
+/// (xfrm_state_find(), net.core.xfrm_acq_expires), unless it forgets that since a Child SA of the rule
+/// begins to send.
 pub(super) const ALONE: Duration = Duration::from_secs(30);
 
 /// What the peer has narrowed a Child SA to, if its rule has that already.

@@ -273,6 +273,11 @@ impl IkeSa {
             self.switch_to(shared, successor);
         }
         self.retire(shared, child);
+        if let (None, State::Established(established)) = (successor, &mut self.state)
+            && let Some(old) = established.children.get_mut(&child)
+        {
+            old.why = "deleted by the peer";
+        }
         self.await_silence(now, spi);
         self.jobs.retain(|job| !matches!(job, Job::DeleteChild { spi: s, .. } if *s == spi));
         (!ours).then_some(spi)

@@ -75,7 +75,7 @@ fn of_two_users_behind_one_nat_the_second_is_refused_transport_mode_for_the_same
     let counts = simulation.nodes.iter().map(|node| node.kernel.children.len());
     assert_eq!(counts.collect::<Vec<_>>(), [1, 1, 0]);
     let mut events = simulation.nodes[1].events.iter();
-    assert!(events.any(|e| e.to_string().contains("another client behind the same NAT")));
+    assert!(events.any(|e| e.to_string().contains("another client at the same address")));
     // It is free again when the first is gone.
     simulation.configure(0, PolicySet::default());
     simulation.run(MINUTE);

@@ -398,7 +398,8 @@ impl IkeSa {
                     self.release_answer(now, shared, withheld, Err(error));
                 } else {
                     // The peer believes that it stands.
-                    self.child_failed(shared, Some(rule), false, error);
+                    let served = self.will_serve(&rule, None);
+                    self.child_failed(shared, Some(rule), served, error);
                     self.rekey_failed(now, shared, replaces);
                     self.add_job(now, shared, Job::DeleteChild { spi, peer_spi });
                     if again {

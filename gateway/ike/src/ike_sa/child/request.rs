@@ -76,6 +76,11 @@ impl Terms {
         let State::Established(established) = &sa.state else {
             return Err(Error::Internal("no IKE SA"));
         };
+        // Another may have come while keys were exchanged.
+        if self.protect.mode == Mode::Transport {
+            check_alone(shared, sa, &self.rule, &self.narrowed)
+                .inspect_err(|_| shared.release_spi(self.spi))?;
+        }
         let keys = agreed.child_keys(&established.channel, self.choice.suite);
         let (mut child, spec) = self.into_child(shared, sa, &keys, false);
         let heir = (sa.id, child.id);
@@ -148,7 +153,7 @@ pub(in crate::ike_sa) fn negotiate(
         Some(seen) => through_nat(shared, sa, only, (ours, theirs), seen.as_ref())?,
     };
     let (rule, protect, narrowed) = found;
-    if protect.mode == Mode::Transport && established.nat.remote {
+    if protect.mode == Mode::Transport {
         check_alone(shared, sa, &rule, &narrowed)?;
     }
     // RFC 7296 2.9.2: not below what is in use, unless the peer itself asks for less.
@@ -264,6 +269,7 @@ fn through_nat<'a>(
 
 /// Responder: two clients behind one NAT have one address here. What they protect with us must differ
 /// by protocol or ports, or what is meant for one would go to the other: who comes second is refused.
+/// Whether there is a NAT is not asked, since a client says that.
 fn check_alone(shared: &Shared, sa: &IkeSa, rule: &Rule, narrowed: &Narrowed) -> Result<(), Error> {
     let holder = sa.holder();
     let is_its_own = |id| {
@@ -273,7 +279,7 @@ fn check_alone(shared: &Shared, sa: &IkeSa, rule: &Rule, narrowed: &Narrowed) ->
     if senders.all(|child| shared.children.owner(child).is_none_or(is_its_own)) {
         return Ok(());
     }
-    let why = "another client behind the same NAT has transport mode for this traffic";
+    let why = "another client at the same address has transport mode for this traffic";
     Err(Error::Mode { why, ours: "transport, of another client", theirs: "transport" })
 }
 
