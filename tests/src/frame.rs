@@ -17,8 +17,8 @@ pub enum Kind {
     EspInUdp,
     /// The one octet that keeps a NAT mapping alive.
     Keepalive,
-    /// An ICMP error about an IKE message: nobody listens at the other end yet.
-    IkeUnreachable,
+    /// An ICMP error about IKE or ESP: nobody listens at the other end yet, or a NAT has forgotten it.
+    Unreachable,
     /// ARP, neighbour discovery, multicast housekeeping.
     Neighbours,
     /// Anything else.
@@ -32,7 +32,7 @@ impl fmt::Display for Kind {
             Self::Esp => "ESP",
             Self::EspInUdp => "ESP-in-UDP",
             Self::Keepalive => "NAT keepalive",
-            Self::IkeUnreachable => "ICMP about IKE",
+            Self::Unreachable => "ICMP about IKE or ESP",
             Self::Neighbours => "ARP/ND",
             Self::Other => "other",
         })
@@ -180,8 +180,10 @@ fn push(
 fn quoted(icmp: &[u8], dissect: fn(&[u8], &mut Vec<Packet>)) -> Kind {
     let mut quoted = Vec::new();
     dissect(icmp.get(8..).unwrap_or_default(), &mut quoted);
-    let about_ike = quoted.first().is_some_and(|packet| packet.kind == Kind::Ike);
-    if about_ike { Kind::IkeUnreachable } else { Kind::Other }
+    match quoted.first().map(|packet| packet.kind) {
+        Some(Kind::Ike | Kind::Esp | Kind::EspInUdp) => Kind::Unreachable,
+        Some(_) | None => Kind::Other,
+    }
 }
 
 /// RFC 3948 2: on port 4500 four zero octets mark IKE, one octet 0xff is a keepalive, and all
@@ -243,7 +245,10 @@ mod tests {
             let quoted = udp_frame(500, port, &[1; 8])[14..].to_vec();
             ipv4_frame(ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &quoted].concat())
         };
-        assert_eq!(dissect(&about(500)).0, Kind::IkeUnreachable);
+        assert_eq!(dissect(&about(500)).0, Kind::Unreachable);
+        let esp = ipv4_frame(ESP, 0, &[1; 8])[14..].to_vec();
+        let error = ipv4_frame(ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &esp].concat());
+        assert_eq!(dissect(&error).0, Kind::Unreachable);
         let clear = udp_frame(53, 54, &[1; 8])[14..].to_vec();
         let error = ipv4_frame(ICMP, 0, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &clear].concat());
         assert_eq!(dissect(&error).0, Kind::Other);
