@@ -91,8 +91,7 @@ impl IkeSocket {
         natt: bool,
         mark: Option<u32>,
     ) -> Result<Self, OpenError> {
-        let failed =
-            |what: &'static str| move |source| OpenError::System { what, port, family, source };
+        let failed = |what| failed(what, family, port);
         let socket = unbound(family, port, mark)?;
         match family {
             Family::V4 => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true),
@@ -101,9 +100,7 @@ impl IkeSocket {
         .map_err(io::Error::from)
         .map_err(failed("ask for packet information"))?;
         options::allow_fragments(&socket, family).map_err(failed("allow fragments"))?;
-        if let Err(error) = socket.set_recv_buffer_size(RECEIVE_QUEUE) {
-            tracing::debug!(%error, "The receive buffer keeps its default size");
-        }
+        ask_for_queue(&socket, RECEIVE_QUEUE);
         socket.bind(&any(family, port).into()).map_err(|source| {
             if source.kind() == io::ErrorKind::AddrInUse {
                 OpenError::PortTaken { port, holder: holder::of_udp_port(port) }
@@ -218,6 +215,17 @@ impl IkeSocket {
     }
 }
 
+/// That the system refuses what is done to a socket of a port.
+fn failed(what: &'static str, family: Family, port: u16) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::System { what, port, family, source }
+}
+
+fn ask_for_queue(socket: &Socket, octets: usize) {
+    if let Err(error) = socket.set_recv_buffer_size(octets) {
+        tracing::debug!(%error, "The receive buffer keeps its default size");
+    }
+}
+
 /// All our addresses of a family.
 const fn any(family: Family, port: u16) -> SocketAddr {
     let any = match family {
@@ -229,8 +237,7 @@ const fn any(family: Family, port: u16) -> SocketAddr {
 
 /// A socket that is of one family only, and exempt from the data path.
 fn unbound(family: Family, port: u16, mark: Option<u32>) -> Result<Socket, OpenError> {
-    let failed =
-        |what: &'static str| move |source| OpenError::System { what, port, family, source };
+    let failed = |what| failed(what, family, port);
     let domain = match family {
         Family::V4 => Domain::IPV4,
         Family::V6 => Domain::IPV6,
@@ -259,12 +266,9 @@ fn decapsulator(
     port: u16,
     mark: Option<u32>,
 ) -> Result<Socket, OpenError> {
-    let failed =
-        |what: &'static str| move |source| OpenError::System { what, port, family, source };
+    let failed = |what| failed(what, family, port);
     let socket = unbound(family, port, mark)?;
-    if let Err(error) = socket.set_recv_buffer_size(NO_QUEUE) {
-        tracing::debug!(%error, "The receive buffer keeps its default size");
-    }
+    ask_for_queue(&socket, NO_QUEUE);
     options::decapsulate(&socket).map_err(failed("have the kernel take ESP out of UDP"))?;
     for socket in [first, &socket] {
         socket.set_reuse_port(true).map_err(failed("share the port"))?;

@@ -17,6 +17,12 @@ fn range(start: &str, end: &str) -> TrafficSelector {
     TrafficSelector { protocol: 0, start_port: 0, end_port: u16::MAX, start, end }
 }
 
+/// TCP port 80 of the other side.
+const fn web(local: IpNet, remote: IpNet) -> Selector {
+    let (local_ports, remote_ports) = (ALL_PORTS, 80..=80);
+    Selector { local, remote, protocol: Some(6), local_ports, remote_ports }
+}
+
 fn with(protocol: u8, ports: PortRange, selector: TrafficSelector) -> TrafficSelector {
     let (start_port, end_port) = ports.into_inner();
     TrafficSelector { protocol, start_port, end_port, ..selector }
@@ -125,13 +131,7 @@ fn pairs_have_the_precedence_of_their_prefixes_and_the_agreed_ports() {
     let remote = with(0, 80..=80, range("10.2.0.7", "10.2.0.7"));
     let pairs = pairs(MOST, &rule, &[local], &[remote]).unwrap();
     let (local, remote) = ("10.1.2.0/24".parse().unwrap(), "10.2.0.7/32".parse().unwrap());
-    let selector = Selector {
-        local,
-        remote,
-        protocol: Some(6),
-        local_ports: ALL_PORTS,
-        remote_ports: 80..=80,
-    };
+    let selector = web(local, remote);
     assert_eq!(describe_pairs(&pairs), "10.1.2.0/24 == 10.2.0.7/32:80 proto 6");
     assert_eq!(pairs, [(selector, rule.precedence(&local, &remote))]);
 }
@@ -144,14 +144,7 @@ fn a_child_goes_before_each_trap_of_its_rule_where_it_protects() {
     let child = |nets: &[(&str, &str)]| {
         let pair = |(local, remote): &(&str, &str)| {
             let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-            let selector = Selector {
-                local,
-                remote,
-                protocol: Some(6),
-                local_ports: ALL_PORTS,
-                remote_ports: 80..=80,
-            };
-            (selector, rule.precedence(&local, &remote))
+            (web(local, remote), rule.precedence(&local, &remote))
         };
         nets.iter().map(pair).collect::<Vec<_>>()
     };

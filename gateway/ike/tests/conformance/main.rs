@@ -152,6 +152,13 @@ fn forge(simulation: &Simulation, node: usize) -> Forge {
     Forge::of(&simulation.nodes[node].endpoint).unwrap()
 }
 
+/// A node has no Child SA, and what it sent tells the other end so.
+fn given_up(simulation: &Simulation, node: usize, sent: &[u8]) {
+    let opened = forge(simulation, node).open(sent).unwrap();
+    assert!(matches!(opened.payloads().unwrap()[..], [Payload::Delete(_)]));
+    assert_eq!(children(simulation, node), 0);
+}
+
 /// Sends an authentic request in the name of a node to the other, which must answer it first.
 fn ask(
     simulation: &mut Simulation,
