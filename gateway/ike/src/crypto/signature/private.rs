@@ -164,7 +164,8 @@ impl SigningKey {
     }
 
     /// Signs for a peer that does not: gives the method and the signature. RSA signs with
-    /// SHA2-256, which the signature itself names (RFC 7296 3.8); Ed25519 has no such method.
+    /// SHA2-256, which the signature itself names (RFC 7296 3.8); a peer that takes SHA-1 only, its
+    /// default there, needs a key for ECDSA. Ed25519 has no such method.
     ///
     /// # Errors
     /// There is no method for such keys, or no randomness.

@@ -183,7 +183,8 @@ impl PublicKey {
                 if let Some(scheme) = schemes.into_iter().find(right) {
                     return Ok(scheme);
                 }
-                // RFC 8247 3.2: SHA-1 must not be used; but whoever looks for the fault is told.
+                // So most peers sign that know no newer method. RFC 8247 3.1 keeps this one and names
+                // no hash; 3.2 forbids SHA-1 in the newer. Whoever looks for the fault is told.
                 let sha1 = &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY;
                 self.check(sha1, octets, signature)?;
                 Err(BadSignature::Sha1)
