@@ -1,7 +1,8 @@
 //! What an IKE SA with one Child SA, and one without, keeps in a responder that has ten thousand:
 //! octets of the heap as they were asked for, right after IKE_AUTH, with its answer still at hand;
-//! and by how much the process grew, with what the allocator adds. This is the state machine alone:
-//! what the driver notes of each SA in the kernel, and the kernel's own part, are beside it.
+//! and by how much the process grew, with what the allocator adds. This is the state machine alone,
+//! and so is the goal: what the driver notes of each SA in the kernel, what it keeps for a restart,
+//! and the kernel's own part come beside it, and are not measured here.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 
 use std::process::ExitCode;

@@ -107,6 +107,12 @@ impl Tables {
         }
     }
 
+    /// The SA is not read back: with the ACK it is there. `xfrm_add_sa` has then made it with its
+    /// algorithms and keys (`xfrm_state_construct`) and has put it, under `xfrm_state_lock`, where no
+    /// other had its SPI and destination (`xfrm_state_add`: that is what NEWSA means, whatever
+    /// `NLM_F_EXCL` says, which the kernel does not look at); all that fails comes back as an errno.
+    /// A read could show but one thing more, an attribute that the kernel has skipped because it
+    /// does not know it: those are sent only where `probe` has read one back from an SA of its own.
     fn add_sa(&mut self, spec: &ChildSpec, direction: SaDirection) -> Result<Undo, KernelError> {
         let sa = side(spec, direction);
         let id = SaId { destination: sa.destination, spi: sa.spi };

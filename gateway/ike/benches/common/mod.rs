@@ -1,6 +1,10 @@
 //! The least that a responder must compute for one handshake with X25519 (and ML-KEM, if it is to
 //! be), a pre-shared key or certificates, and AES-256-GCM: the primitives alone, without any
 //! protocol around them.
+//!
+//! They are those of the crates that are used here, so that a ratio to it tells what the protocol
+//! costs, and not what faster primitives would save. That is most with ML-KEM-768: making a key,
+//! encapsulating and decapsulating took 218 us with `ml-kem` and 39 us with aws-lc-rs on one core.
 #![expect(clippy::unwrap_used, reason = "a failure must stop the bench")]
 
 #[path = "../../tests/certificates/mod.rs"]

@@ -1,4 +1,9 @@
 //! What an authority says of single certificates by OCSP (RFC 6960), from files.
+//!
+//! Chains and revocation lists are validated by webpki, which has no OCSP. x509-ocsp, which says of
+//! itself that it is not ready to use, and rasn-ocsp have its formats alone, and leave to the caller
+//! whose signature counts and for how long. So the rules of RFC 6960 3.2 and 4.2.2.2 are here; what
+//! parses is `der`, and what verifies signatures are the algorithms that webpki is given too.
 
 use core::time::Duration;
 
