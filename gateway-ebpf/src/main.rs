@@ -88,11 +88,26 @@ fn keep_source(context: SkBuffContext) -> i64 {
 /// In POSTROUTING, for what source NAT is about to change: not 0 to drop it.
 #[socket_filter]
 fn drop_translated(context: SkBuffContext) -> i64 {
+    drops(&context, Hook::Postrouting, nat::translated)
+}
+
+/// In PREROUTING, for what NAT has given another destination: not 0 to drop it.
+#[socket_filter]
+fn drop_destined(context: SkBuffContext) -> i64 {
+    drops(&context, Hook::Prerouting, nat::destined)
+}
+
+#[inline(always)]
+fn drops(
+    context: &SkBuffContext,
+    hook: Hook,
+    decide: impl FnOnce(&TcContext, &mut Subject) -> Result<(), Reason>,
+) -> i64 {
     // Programs of both kinds are given the same.
     let context = TcContext::new(context.skb.skb);
     let mut subject = Subject::default();
-    let decided = nat::translated(&context, &mut subject);
-    let place = Place { hook: Hook::Postrouting, ethernet: false };
+    let decided = decide(&context, &mut subject);
+    let place = Place { hook, ethernet: false };
     let verdict = count::verdict(&context, place, decided, u64::from(context.len()), &subject);
     i64::from(verdict == Verdict::Drop)
 }

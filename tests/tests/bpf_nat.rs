@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bpf::{isolated, rule};
 use gateway::kernel::bpf::{self as data_path, DataPath, DataPathConfig, Decided, Tracer, Wish};
-use gateway::kernel::nat::NatExemption;
+use gateway::kernel::nat::{NatExemption, NatInterfaces};
 use gateway_common::{Action, Hook, Reason};
 use gateway_tests::namespace::Namespace;
 use tokio::runtime::Builder;
@@ -109,7 +109,9 @@ impl Node {
     }
 
     fn exempt(&self, data_path: &mut DataPath) -> NatExemption {
-        let mut exemption = NatExemption::new(vec!["eth0".to_owned()]);
+        let interfaces =
+            NatInterfaces { underlays: vec!["eth0".to_owned()], xfrm: "sink".to_owned() };
+        let mut exemption = NatExemption::new(interfaces);
         let outcome = self.us.enter(|| exemption.put(data_path)).unwrap();
         outcome.unwrap_or_else(|error| panic!("{error}"));
         exemption
@@ -156,8 +158,18 @@ fn socket(namespace: &Namespace, address: &str, port: u16) -> UdpSocket {
 
 /// From where a datagram from one socket reaches the other, if it does.
 fn seen_from(from: &UdpSocket, to: &UdpSocket, patience: Duration) -> Option<SocketAddr> {
+    seen_at(from, to.local_addr().unwrap(), to, patience)
+}
+
+/// The same of one to an address that NAT may change.
+fn seen_at(
+    from: &UdpSocket,
+    address: SocketAddr,
+    to: &UdpSocket,
+    patience: Duration,
+) -> Option<SocketAddr> {
     to.set_read_timeout(Some(patience)).unwrap();
-    from.send_to(b"in the clear", to.local_addr().unwrap()).unwrap();
+    from.send_to(b"in the clear", address).unwrap();
     to.recv_from(&mut [0; 64]).ok().map(|(_, from)| from)
 }
 
@@ -237,8 +249,9 @@ fn a_connection_that_was_masqueraded_before_a_rule_selects_it_is_dropped_and_tol
         for (before, (addresses, outside)) in (0..).zip(families) {
             let server = socket(&node.peer, addresses.protected, 7000);
             let client = socket(&node.pod, addresses.pod, 5555);
-            let seen = seen_from(&client, &server, SOON).map(|from| from.ip().to_string());
-            assert_eq!(seen.as_deref(), Some(outside), "no rule selects it so far");
+            let seen = seen_from(&client, &server, SOON).unwrap();
+            assert_eq!(seen.ip().to_string(), outside, "no rule selects it so far");
+            assert!(seen_at(&server, seen, &client, SOON).is_some(), "nor what answers");
             guard(node, data_path);
             let _exemption = node.exempt(data_path);
             let mut told = traced(bpffs, Reason::Translated, || {
@@ -249,12 +262,60 @@ fn a_connection_that_was_masqueraded_before_a_rule_selects_it_is_dropped_and_tol
             assert_eq!((decided.hook, decided.rule), (Hook::Postrouting, Some(addresses.rule)));
             assert_eq!(count(data_path, Reason::Translated), before + 1);
             assert_eq!(count(data_path, Reason::Protected), before);
+            assert_eq!(seen_at(&server, seen, &client, A_WHILE), None, "what answers comes in");
+            assert_eq!(count(data_path, Reason::ClearInbound), before + 1);
             // Another connection of the same pod is not held up by it.
             let client = socket(&node.pod, addresses.pod, 5556);
             assert_eq!(seen_from(&client, &server, A_WHILE), None);
             assert_eq!(count(data_path, Reason::Protected), before + 1);
             // The other family has no rule yet, when it is its turn.
             data_path.classify(&[]).unwrap();
+        }
+    });
+}
+
+const PUBLISH: &str = "table inet published {
+    chain arriving {
+        type nat hook prerouting priority dstnat
+        iifname \"eth0\" udp dport 8080 dnat ip to 10.1.0.2:7000
+        iifname \"eth0\" udp dport 8080 dnat ip6 to [fd01::2]:7000
+    }
+}";
+
+#[test]
+fn a_published_port_lets_nothing_in_that_must_come_encrypted() {
+    on_a_node(|node, data_path, bpffs| {
+        node.us.nft(PUBLISH).unwrap();
+        guard(node, data_path);
+        let families = [(V4, "192.0.2.1"), (V6, "2001:db8::1")];
+        let open = families.map(|(addresses, outside)| {
+            let published = SocketAddr::new(outside.parse().unwrap(), 8080);
+            let server = socket(&node.pod, addresses.pod, 7000);
+            let client = socket(&node.peer, addresses.protected, 4444);
+            assert!(
+                seen_at(&client, published, &server, SOON).is_some(),
+                "what the chain is against"
+            );
+            (addresses, published, server, client)
+        });
+        let _exemption = node.exempt(data_path);
+        for (before, (addresses, published, server, client)) in (0..).step_by(2).zip(open) {
+            let mut told = traced(bpffs, Reason::ClearInbound, || {
+                assert_eq!(seen_at(&client, published, &server, A_WHILE), None, "began before");
+            });
+            let decided = told.pop().unwrap();
+            assert!(told.is_empty() && !decided.ethernet, "{told:?} {decided:?}");
+            assert_eq!((decided.hook, decided.rule), (Hook::Prerouting, Some(addresses.rule)));
+            let client = socket(&node.peer, addresses.protected, 5555);
+            assert_eq!(seen_at(&client, published, &server, A_WHILE), None, "begins");
+            assert_eq!(count(data_path, Reason::ClearInbound), before + 2);
+            for allowed in [addresses.bypassed, addresses.unknown] {
+                let client = socket(&node.peer, allowed, 5555);
+                let seen = seen_at(&client, published, &server, SOON).unwrap();
+                assert_eq!(seen.ip().to_string(), allowed);
+                let answer = seen_at(&server, seen, &client, SOON);
+                assert_eq!(answer, Some(published), "{allowed} has no answer");
+            }
         }
     });
 }
@@ -276,6 +337,11 @@ fn the_exemption_outlives_the_one_who_made_it_and_is_taken_over_and_removed() {
         assert_eq!(tables(), made);
         drop(exemption);
         let pins = bpf::config(bpffs).pin_dir;
+        // Somebody has removed the directory of the pins.
+        node.us.enter(|| data_path::remove(&pins.join("none")).unwrap()).unwrap();
+        assert!(!tables().contains("ipsec-gateway"));
+        drop(node.exempt(data_path));
+        assert_eq!(tables(), made);
         node.us.enter(|| data_path::remove(&pins).unwrap()).unwrap();
         let left = tables();
         assert!(left.contains("inet other") && !left.contains("ipsec-gateway"), "{left}");

@@ -15,12 +15,13 @@ use Family::{V4, V6};
 
 const NEEDED: [Requirement; 2] = [Requirement::Esp, Requirement::Gateway];
 
+/// As Docker does: whatever does not stay inside, by whichever interface it leaves.
 fn masquerade(at: &Namespace) -> Result {
     at.nft(
         "table inet other {
             chain forwarded {
                 type nat hook postrouting priority srcnat
-                oifname \"eth0\" masquerade
+                oifname != { \"lan0\", \"lo\" } masquerade
             }
         }",
     )

@@ -119,6 +119,9 @@ pub mod program {
     pub const KEEP_SOURCE: &str = "keep_source";
     /// In POSTROUTING: drops what a rule selects and NAT has given another source.
     pub const DROP_TRANSLATED: &str = "drop_translated";
+    /// In PREROUTING: drops what a rule says must arrive encrypted, by the destination that NAT gave
+    /// it.
+    pub const DROP_DESTINED: &str = "drop_destined";
     /// XDP: passes every packet. The floor that the bench measures against.
     pub const PASS: &str = "pass";
     /// XDP: decapsulates and puts the headers back, so that the bench can repeat it.

@@ -87,6 +87,8 @@ pub enum Hook {
     Egress = 3,
     /// Netfilter's POSTROUTING, before source NAT: it goes out.
     Postrouting = 4,
+    /// Netfilter's PREROUTING, after destination NAT: it comes in.
+    Prerouting = 5,
 }
 
 impl Hook {
@@ -98,6 +100,7 @@ impl Hook {
             2 => Some(Self::Ingress),
             3 => Some(Self::Egress),
             4 => Some(Self::Postrouting),
+            5 => Some(Self::Prerouting),
             _ => None,
         }
     }

@@ -35,7 +35,7 @@ pub struct LinuxKernel {
     pub(super) config: KernelConfig,
     /// Nobody else puts programs in the place of ours.
     _claim: Claim,
-    capabilities: Capabilities,
+    pub(super) capabilities: Capabilities,
     pub(super) tables: Tables,
     rule_ids: RuleIds,
     pub(super) children: BTreeMap<ChildId, Child>,
@@ -154,7 +154,7 @@ impl LinuxKernel {
         self.links.status(&self.config.xfrm_interface, self.tables.xfrm_interface)
     }
 
-    /// What was probed at start.
+    /// What was probed at start, and found of the exemption from NAT since.
     #[must_use]
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities

@@ -65,6 +65,12 @@ impl Capabilities {
         }
     }
 
+    /// Takes a finding in the place of an earlier one.
+    pub(super) fn set(&mut self, found: Feature) {
+        self.features.retain(|feature| feature.name != found.name);
+        self.features.push(found);
+    }
+
     /// Whether a thing is there, by its name.
     fn has(&self, name: &str) -> bool {
         self.features.iter().any(|feature| feature.name == name && feature.available)
@@ -288,6 +294,21 @@ mod tests {
             nat_keepalive: false,
             features: features.collect(),
         }
+    }
+
+    #[test]
+    fn a_later_finding_takes_the_place_of_an_earlier_one() {
+        let mut capabilities = found(&[]);
+        let names = |all: &Capabilities| {
+            let mut names: Vec<_> = all.features.iter().map(|one| one.name.clone()).collect();
+            names.sort();
+            names
+        };
+        let before = names(&capabilities);
+        let detail = "gone".to_owned();
+        capabilities.set(Feature { name: TCX.to_owned(), available: false, detail });
+        assert!(!capabilities.has(TCX));
+        assert_eq!(names(&capabilities), before);
     }
 
     #[test]

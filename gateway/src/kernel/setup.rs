@@ -15,7 +15,7 @@ use super::bpf::{self, Attached, BpfError, Claim, DataPath, DataPathConfig, LogL
 use super::claims::Claims;
 use super::executor::Tables;
 use super::links::Links;
-use super::nat::{self, NatError, NatExemption};
+use super::nat::{self, NatError, NatExemption, NatInterfaces};
 use super::network::{Interface, Network};
 use super::overhead::worst_overhead;
 use super::rules::{RuleIds, class_rules};
@@ -180,7 +180,9 @@ pub(super) async fn open(
         }
     };
     let Guarding { data_path, rule_ids, attached, nat } = guarding;
-    capabilities.features.extend(nat.as_ref().map(nat_feature));
+    if let Some(outcome) = &nat {
+        capabilities.set(nat_feature(outcome.as_ref().err()));
+    }
     let (policies, routes) = (Claims::default(), Claims::default());
     let (addresses, xfrm_interface) = (Claims::default(), interface.index);
     let mut tables = Tables {
@@ -260,7 +262,10 @@ pub(super) fn exempt_from_nat(config: &KernelConfig, data_path: &mut DataPath) -
         }
         return None;
     }
-    let mut exemption = NatExemption::new(config.interfaces.clone());
+    let mut exemption = NatExemption::new(NatInterfaces {
+        underlays: config.interfaces.clone(),
+        xfrm: config.xfrm_interface.clone(),
+    });
     let outcome = exemption.put(data_path).map(|()| exemption);
     if let Err(error) = &outcome {
         warn!(%error, "{}", nat::NOT_EXEMPT);
@@ -268,8 +273,8 @@ pub(super) fn exempt_from_nat(config: &KernelConfig, data_path: &mut DataPath) -
     Some(outcome)
 }
 
-fn nat_feature(outcome: &Result<NatExemption, NatError>) -> Feature {
-    let error = outcome.as_ref().err();
+/// What `status` tells of the exemption, which is in force unless there is an error.
+pub(super) fn nat_feature(error: Option<&NatError>) -> Feature {
     Feature {
         name: "exemption from source NAT".to_owned(),
         available: error.is_none(),

@@ -47,7 +47,7 @@ impl Capture {
     pub(super) fn add(&mut self, decided: &Decided, line: &Line) -> io::Result<()> {
         let interface_id = self.interface(decided)?;
         let direction = match decided.hook {
-            Hook::Xdp | Hook::Ingress => INBOUND,
+            Hook::Xdp | Hook::Ingress | Hook::Prerouting => INBOUND,
             Hook::Egress | Hook::Postrouting => OUTBOUND,
         };
         let packet = EnhancedPacketBlock {

@@ -63,6 +63,7 @@ impl Line {
                 Hook::Ingress => "ingress",
                 Hook::Egress => "egress",
                 Hook::Postrouting => "postrouting",
+                Hook::Prerouting => "prerouting",
             },
             verdict: match decided.verdict() {
                 Verdict::Pass => "pass",

@@ -412,7 +412,7 @@ impl DataPath {
     /// # Errors
     /// The kernel refuses a program.
     pub fn nat_programs(&mut self) -> Result<NatPrograms<'_>, BpfError> {
-        for name in [program::KEEP_SOURCE, program::DROP_TRANSLATED] {
+        for name in [program::KEEP_SOURCE, program::DROP_TRANSLATED, program::DROP_DESTINED] {
             let filter: &mut SocketFilter = self.program(name)?.try_into().map_err(not_in(name))?;
             if filter.fd().is_err() {
                 filter.load().map_err(refused(name))?;
@@ -421,6 +421,7 @@ impl DataPath {
         Ok(NatPrograms {
             keep_source: self.loaded(program::KEEP_SOURCE)?,
             drop_translated: self.loaded(program::DROP_TRANSLATED)?,
+            drop_destined: self.loaded(program::DROP_DESTINED)?,
         })
     }
 

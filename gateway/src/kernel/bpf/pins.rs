@@ -100,7 +100,8 @@ pub(super) fn check_layout(pin_dir: &Path) -> Result<(), BpfError> {
 /// A gateway has the directory, or something cannot be removed.
 pub fn remove(pin_dir: &Path) -> Result<(), BpfError> {
     if !pin_dir.exists() {
-        return Ok(());
+        // The tables do not depend on it.
+        return Ok(nat::remove()?);
     }
     let _claim = Claim::of_existing(pin_dir)?;
     attach::detach_all(&pin_dir.join(LINKS))?;

@@ -22,7 +22,7 @@ use super::linux::LinuxKernel;
 use super::netlink::{Message, messages};
 use super::network::Interface;
 use super::overhead::Overhead;
-use super::setup;
+use super::setup::{self, nat_feature};
 use crate::clock;
 
 /// `RTNLGRP_LINK` of linux/rtnetlink.h.
@@ -307,7 +307,10 @@ impl LinuxKernel {
     pub async fn check_links(&mut self, change: &LinkChange) -> Option<Duration> {
         self.tell_local().await;
         if let Some(nat) = &mut self.tables.nat {
-            nat.check(&mut self.tables.data_path, &self.tables.complaints);
+            let outcome = nat.check(&mut self.tables.data_path, &self.tables.complaints);
+            if let Some(outcome) = outcome {
+                self.capabilities.set(nat_feature(outcome.err().as_ref()));
+            }
         }
         let mut has_changed = false;
         for place in 0..self.links.underlays.len() {

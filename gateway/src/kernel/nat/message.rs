@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
-use super::NatPrograms;
+use super::{NatInterfaces, NatPrograms};
 use crate::kernel::netlink::{Message, attribute};
 
 /// The name of the table, in each family.
@@ -14,12 +14,16 @@ pub(super) const TABLE: &str = "ipsec-gateway";
 const SOURCE: &str = "source";
 /// The chain that drops what NAT would change.
 const TRANSLATED: &str = "translated";
+/// The chain that drops what must not come in the clear where NAT has led it.
+const DESTINED: &str = "destined";
 
 /// Where the one is among the chains that decide about source NAT: before all others. It must be
 /// more than that of connection tracking, -200 (`nft_chain_validate_dependency` of type nat).
 const FIRST: i32 = -199;
 /// Where the other is: right before source NAT is done (`NF_IP_PRI_NAT_SRC`, 100).
 const BEFORE_NAT: i32 = 99;
+/// Where the third is: right after destination NAT is done (`NF_IP_PRI_NAT_DST`, -100).
+const AFTER_NAT: i32 = -99;
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u16 = 10;
@@ -40,12 +44,16 @@ const NEW_RULE: u16 = 6;
 /// `NLM_F_APPEND`.
 const APPEND: u16 = 0x800;
 
+/// `NF_INET_PRE_ROUTING`.
+const PRE_ROUTING: u32 = 0;
 /// `NF_INET_POST_ROUTING`.
 const POST_ROUTING: u32 = 4;
 /// `NF_DROP`.
 const DROP: u32 = 0;
 /// `IPS_SRC_NAT`: the connection has another source than it began with.
 const HAS_OTHER_SOURCE: u32 = 1 << 4;
+/// `IPS_DST_NAT`: the connection has another destination than it began with.
+const HAS_OTHER_DESTINATION: u32 = 1 << 5;
 
 /// `NFT_REG_1`; `NFT_REG_VERDICT` is 0.
 const REGISTER: u32 = 1;
@@ -76,13 +84,13 @@ impl Family {
     }
 }
 
-/// Makes the table, in the place of one that exists, for what leaves by these interfaces.
+/// Makes the table, in the place of one that exists.
 pub(super) fn batch(
     family: Family,
     exists: bool,
     flags: u32,
     programs: &NatPrograms<'_>,
-    interfaces: &[String],
+    NatInterfaces { underlays, xfrm }: &NatInterfaces,
 ) -> Vec<u8> {
     let new = NLM_F_CREATE | NLM_F_EXCL;
     let mut all = Vec::new();
@@ -90,8 +98,12 @@ pub(super) fn batch(
         all.extend(nftables(family, DELETE_TABLE, 0, &[text(1, TABLE)]));
     }
     all.extend(nftables(family, NEW_TABLE, new, &[text(1, TABLE), number(2, flags)]));
-    for (name, kind, priority) in [(SOURCE, "nat", FIRST), (TRANSLATED, "filter", BEFORE_NAT)] {
-        let hook = nested(4, &[number(1, POST_ROUTING), octets(2, &priority.to_be_bytes())]);
+    for (name, kind, hook, priority) in [
+        (SOURCE, "nat", POST_ROUTING, FIRST),
+        (TRANSLATED, "filter", POST_ROUTING, BEFORE_NAT),
+        (DESTINED, "filter", PRE_ROUTING, AFTER_NAT),
+    ] {
+        let hook = nested(4, &[number(1, hook), octets(2, &priority.to_be_bytes())]);
         let chain = [text(1, TABLE), text(3, name), hook, text(7, kind)];
         all.extend(nftables(family, NEW_CHAIN, new, &chain));
     }
@@ -99,12 +111,22 @@ pub(super) fn batch(
         let rule = [text(1, TABLE), text(2, chain), nested(4, expressions)];
         nftables(family, NEW_RULE, NLM_F_CREATE | APPEND, &rule)
     };
-    for interface in interfaces {
-        let leaves_by_it = leaves_by(interface);
+    for interface in underlays.iter().chain([xfrm]) {
+        let leaves_by_it = is_named(OIFNAME, interface);
         let keep = [leaves_by_it.clone(), asks(programs.keep_source), keeps_source(family)];
         all.extend(rule(SOURCE, &keep));
-        let drop = [leaves_by_it, is_translated(), asks(programs.drop_translated), drops()];
+        // What answers has its source changed if the destination was; it is judged at TC egress.
+        let changes = [is_of_first_direction(), is_translated(HAS_OTHER_SOURCE)].concat();
+        let drop = [leaves_by_it, changes, asks(programs.drop_translated), drops()];
         all.extend(rule(TRANSLATED, &drop));
+    }
+    for interface in underlays {
+        // Of what answers it is the destination that has changed with the source. What else has its
+        // own still is judged as at TC ingress.
+        let changed = is_translated(HAS_OTHER_SOURCE | HAS_OTHER_DESTINATION);
+        let comes_by_it = is_named(IIFNAME, interface);
+        let drop = [comes_by_it, changed, asks(programs.drop_destined), drops()];
+        all.extend(rule(DESTINED, &drop));
     }
     enclosed(&all)
 }
@@ -127,21 +149,29 @@ pub(super) fn removes(message: &Message<'_>) -> bool {
         && name.is_some_and(|name| name.strip_suffix(&[0]) == Some(TABLE.as_bytes()))
 }
 
-/// `meta oifname` is this.
-fn leaves_by(interface: &str) -> Vec<u8> {
-    const OIFNAME: u32 = 7;
+/// `NFT_META_IIFNAME`: by what it comes.
+const IIFNAME: u32 = 6;
+/// `NFT_META_OIFNAME`: by what it leaves.
+const OIFNAME: u32 = 7;
+
+/// `meta iifname` or `oifname` is this.
+fn is_named(key: u32, interface: &str) -> Vec<u8> {
     let mut name = [0; libc::IFNAMSIZ];
     for (place, octet) in name.iter_mut().zip(interface.bytes()) {
         *place = octet;
     }
-    [expression("meta", &[number(1, REGISTER), number(2, OIFNAME)]), compare(EQUAL, &name)].concat()
+    [expression("meta", &[number(1, REGISTER), number(2, key)]), compare(EQUAL, &name)].concat()
 }
 
-/// Its direction is that of the connection's first packet, and its source is about to change.
-fn is_translated() -> Vec<u8> {
+/// `ct direction original`.
+fn is_of_first_direction() -> Vec<u8> {
     const DIRECTION: u32 = 1;
+    [connection(DIRECTION), compare(EQUAL, &[0])].concat()
+}
+
+/// `ct status` has one of these.
+fn is_translated(how: u32) -> Vec<u8> {
     const STATUS: u32 = 2;
-    let load = |key| expression("ct", &[number(1, REGISTER), number(2, key)]);
     // The mask is compared with what the kernel has in its own order.
     let value = |octets_of: u32| octets(1, &octets_of.to_ne_bytes());
     let mask = expression(
@@ -150,12 +180,17 @@ fn is_translated() -> Vec<u8> {
             number(1, REGISTER),
             number(2, REGISTER),
             number(3, 4),
-            nested(4, &[value(HAS_OTHER_SOURCE)]),
+            nested(4, &[value(how)]),
             nested(5, &[value(0)]),
         ],
     );
     let is_set = compare(NOT_EQUAL, &0_u32.to_ne_bytes());
-    [load(DIRECTION), compare(EQUAL, &[0]), load(STATUS), mask, is_set].concat()
+    [connection(STATUS), mask, is_set].concat()
+}
+
+/// Loads what the packet's connection has of this.
+fn connection(key: u32) -> Vec<u8> {
+    expression("ct", &[number(1, REGISTER), number(2, key)])
 }
 
 /// The match `bpf` (`struct xt_bpf_info_v1`): whether a program's result is not 0.

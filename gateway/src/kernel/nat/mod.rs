@@ -1,14 +1,18 @@
-//! Keeps this host's own source NAT from what the rules select.
+//! Keeps this host's own NAT from what the rules select.
 //!
 //! Netfilter changes a packet's source in POSTROUTING, before TC egress sees it. On a host that
 //! masquerades what it forwards, as container hosts do, a rule for the prefix of the containers would
 //! then never match, and what it protects would leave in the clear. So an nftables table of ours
-//! stands before every NAT there, for what leaves by an underlay:
+//! stands before every NAT there, for what leaves by an underlay or the XFRM interface:
 //!
 //! - A new connection that a rule selects is given the source that it has, which settles its NAT:
 //!   the kernel asks no other chain after that (`nf_nat_inet_fn`).
 //! - Packets of a connection that NAT has given another source before are dropped, if a rule
 //!   selects them by their own.
+//!
+//! In the other direction netfilter changes a packet's destination in PREROUTING, after TC ingress has
+//! seen it: a clear packet for a published port would come to what a rule protects. What arrives by an
+//! underlay and has been changed there is judged again, by the destination that it has got.
 //!
 //! What a rule selects is asked of a BPF program, by the match `bpf`: of the same maps as at TC. The
 //! table outlives the gateway, as all that guards does.
@@ -48,19 +52,30 @@ pub struct NatPrograms<'a> {
     pub keep_source: BorrowedFd<'a>,
     /// Whether to drop a packet that is about to get another one.
     pub drop_translated: BorrowedFd<'a>,
+    /// Whether to drop a packet that has got another destination.
+    pub drop_destined: BorrowedFd<'a>,
+}
+
+/// Where the packets go by that the table is about.
+#[derive(Debug)]
+pub struct NatInterfaces {
+    /// Those on which the programs guard.
+    pub underlays: Vec<String>,
+    /// The one that encrypts, to which routes lead where the families inside and outside differ.
+    pub xfrm: String,
 }
 
 /// The table, and the socket that owns it.
 #[derive(Debug)]
 pub struct NatExemption {
     socket: Option<Socket>,
-    interfaces: Vec<String>,
+    interfaces: NatInterfaces,
 }
 
 impl NatExemption {
-    /// For what leaves by these interfaces. Nothing is in force yet.
+    /// Nothing is in force yet.
     #[must_use]
-    pub const fn new(interfaces: Vec<String>) -> Self {
+    pub const fn new(interfaces: NatInterfaces) -> Self {
         Self { socket: None, interfaces }
     }
 
@@ -88,16 +103,20 @@ impl NatExemption {
         Ok(())
     }
 
-    /// Puts it in force again, if somebody has removed it.
-    pub(super) fn check(&mut self, data_path: &mut DataPath, complaints: &Complaints) {
+    /// Puts it in force again, if somebody has removed it; then tells what came of that.
+    pub(super) fn check(
+        &mut self,
+        data_path: &mut DataPath,
+        complaints: &Complaints,
+    ) -> Option<Result<(), NatError>> {
         // Where it could not be put in force, that was said.
-        let Some(socket) = &self.socket else { return };
+        let socket = self.socket.as_ref()?;
         if families().all(|family| is_there(socket, family).unwrap_or(true)) {
-            return;
+            return None;
         }
         let outcome = self.put(data_path);
         if complaints.take(clock::now()) {
-            match outcome {
+            match &outcome {
                 Ok(()) => warn!(
                     table = message::TABLE,
                     "The nftables table was gone: it is there again. What began meanwhile, and NAT \
@@ -106,6 +125,7 @@ impl NatExemption {
                 Err(error) => warn!(table = message::TABLE, %error, "{NOT_EXEMPT}"),
             }
         }
+        Some(outcome)
     }
 }
 

@@ -23,7 +23,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "nat-exemption",
         Flag,
         Default("true"),
-        "Whether source NAT of this host (masquerading) is kept from what rules protect or discard, which otherwise leaves in the clear. It takes the kernel's connection tracking: where no NAT is, `false` does without.",
+        "Whether source NAT of this host (masquerading) is kept from what rules protect or discard, which otherwise leaves in the clear; and what destination NAT (published ports) leads to what rules protect is dropped unless it came encrypted. It takes the kernel's connection tracking: where no NAT is, `false` does without.",
     ),
     key(
         "pin-dir",
