@@ -309,3 +309,35 @@ fn the_identity_types_are_all_sent_and_accepted() {
         assert_eq!(children(&connect(a, b), 1), 0, "{identity} is not {other}");
     }
 }
+
+/// The numbers of an SA without extended ones would be used up, and nothing go by it any more.
+#[test]
+fn an_sa_without_esn_is_replaced_before_its_numbers_are_used_up() {
+    let limit = |wanted: u64, esn: bool| {
+        let b = with_protect(policies_of_b(), |p| p.lifetime.packets = wanted);
+        let (mut simulation, auth) = half_open_with(policies_of_a(), b);
+        let auth = resealed(&simulation, 0, &auth, |payloads| {
+            for payload in payloads.iter_mut() {
+                if let Payload::SecurityAssociation(sa) = payload {
+                    let offered = sa.proposals.iter_mut().map(|p| &mut p.transforms);
+                    for transforms in offered {
+                        transforms.retain(|t| t.kind != TransformType::ESN || (t.id == 1) == esn);
+                    }
+                }
+            }
+        });
+        deliver(&mut simulation, 1, &auth);
+        let child = simulation.nodes[1].kernel.children.values().next().unwrap();
+        assert_eq!(child.suite.esn, esn);
+        child.lifetime.packets
+    };
+    let most = 1 << 32;
+    assert_eq!(limit(0, true), 0, "no limit");
+    assert!((most..=2 * most).contains(&limit(2 * most, true)));
+    assert!((900..=1000).contains(&limit(1000, false)));
+    for wanted in [0, 2 * most] {
+        // The kernel's hard limit is a tenth above.
+        let packets = limit(wanted, false);
+        assert!((most / 2..most - most / 8).contains(&packets), "{packets}");
+    }
+}

@@ -86,6 +86,6 @@ pub(in crate::policy) const RULE: &[Key] = &[
         "lifetime-packets",
         Number(0, MAX_INTEGER),
         Default("0"),
-        "The SA is replaced after so many packets; 0: no limit.",
+        "The SA is replaced after so many packets; 0: no limit. Without extended sequence numbers, which a peer may not have, after 3,221,225,472 at most.",
     ),
 ];

@@ -39,6 +39,12 @@ use crate::time::after;
 /// SPIs in a row that the kernel may not take before the Child SA is given up.
 const MOST_TAKEN: u32 = 3;
 
+/// The most packets by an SA without extended sequence numbers until it is replaced: none may come
+/// twice (RFC 4303 3.3.3), so that the kernel drops whatever follows the last one
+/// (`xfrm_replay_overflow`). Beyond it is room for the hard limit, a tenth above, and for some hundred
+/// moves, each of which leaves a million numbers out.
+const MOST_WITHOUT_ESN: u64 = 0xc000_0000;
+
 /// One Child SA.
 #[derive(Debug, Clone)]
 pub(crate) struct ChildSa {
@@ -206,7 +212,7 @@ impl Terms {
             lifetime: ChildLifetime {
                 time: limits.time,
                 bytes: shared.jittered(limits.bytes),
-                packets: shared.jittered(limits.packets),
+                packets: shared.jittered(packet_limit(limits.packets, self.choice.suite)),
             },
         };
         let child = ChildSa {
@@ -235,6 +241,15 @@ impl Terms {
             poll: None,
         };
         (child, Box::new(spec))
+    }
+}
+
+/// After how many packets an SA is replaced, if a rule wants it so; 0: no limit.
+fn packet_limit(wanted: u64, suite: EspSuite) -> u64 {
+    match wanted {
+        _ if suite.esn => wanted,
+        0 => MOST_WITHOUT_ESN,
+        _ => wanted.min(MOST_WITHOUT_ESN),
     }
 }
 
