@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{FakeKernel, FastKeyExchange, Faults, Network, SeededRandom};
+use ipnet::IpNet;
+
 use crate::Endpoint;
-use crate::config::{EndpointConfig, PolicySet, RuleName, Secret};
+use crate::config::{EndpointConfig, Mode, PolicySet, RuleName, Secret};
 use crate::event::Event;
 use crate::io::{
     ChildSpec, CommandId, Done, Encapsulation, Ends, Input, KernelCommand, KernelError,
@@ -526,8 +528,14 @@ impl Simulation {
                         && c.mode == child.mode
                         && c.selectors.len() == child.selectors.len()
                         && c.selectors.iter().zip(&child.selectors).all(|((a, _), (b, _))| {
-                            a.local == b.remote
-                                && a.remote == b.local
+                            let same_addresses = a.local == b.remote && a.remote == b.local;
+                            // Through NAT each end has the addresses that it sees.
+                            let own_addresses = [(a, c), (b, child)].iter().all(|(pair, spec)| {
+                                pair.local == IpNet::from(spec.outbound.source)
+                                    && pair.remote == IpNet::from(spec.outbound.destination)
+                            });
+                            let translated = c.mode == Mode::Transport && c.encapsulation.is_some();
+                            (if translated { own_addresses } else { same_addresses })
                                 && a.protocol == b.protocol
                                 && a.local_ports == b.remote_ports
                                 && a.remote_ports == b.local_ports

@@ -243,7 +243,11 @@ impl Run {
             28..32 => self.end_child(node, 2),
             32..40 => {
                 let nth = self.index(self.plan.rules().len());
-                self.simulation.acquire(node, &Plan::name(nth));
+                let name = Plan::name(nth);
+                match self.plan.packet(nth, &mut self.random).filter(|_| node == 0) {
+                    Some([from, to]) => _ = self.simulation.send(node, &name, from, to),
+                    None => self.simulation.acquire(node, &name),
+                }
             }
             40..50 => self.reload(node),
             50..54 => self.restart(node),

@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pool: Families,
     /// The first rule is for the two ends' own packets.
     transport: bool,
+    /// B has less behind it than A believes: two parts of each prefix.
+    narrower: bool,
     /// The limits of both ends.
     pub(crate) config: EndpointConfig,
     /// IKE and ESP by AES-CBC with HMAC.
@@ -143,7 +145,9 @@ impl Plan {
             nat,
             mobike,
             pool,
-            transport: !nat && pool.is_empty() && random.percent(20),
+            transport: pool.is_empty()
+                && if nat { !mobike && seed.is_multiple_of(3) } else { random.percent(20) },
+            narrower: pool.is_empty() && seed % 5 == 3,
             config,
             cbc: random.percent(20),
             groups_differ: random.percent(20),
@@ -295,7 +299,12 @@ impl Plan {
     fn nets(&self, node: NodeId, nth: usize) -> (Vec<IpNet>, Vec<IpNet>) {
         let site = |site: usize| {
             if self.is_transport(nth) {
-                return vec![IpNet::from([A, B][site])];
+                // What B sees of A, whatever address the NAT has at the moment.
+                let translated = self.nat && (site, node) == (0, 1);
+                return vec![if translated { net("198.51.100.0/24") } else { [A, B][site].into() }];
+            }
+            if self.narrower && (site, node) == (1, 1) {
+                return PARTS.map(|part| net(&format!("10.2.{nth}.{part}"))).to_vec();
             }
             if self.pool.is_empty() {
                 return vec![net(&format!("10.{}.{nth}.0/24", site + 1))];
@@ -309,6 +318,16 @@ impl Plan {
             nets.into_iter().filter(|net| self.pool.contain(net.addr())).collect()
         };
         (site(node), site(1 - node))
+    }
+
+    /// Addresses of a packet of A that may, or may not, be for what B has of it.
+    pub(crate) fn packet(&self, nth: usize, random: &mut impl Choices) -> Option<[IpAddr; 2]> {
+        if !self.narrower || self.is_transport(nth) {
+            return None;
+        }
+        let address = |text: String| text.parse().unwrap();
+        let to = one_of(random, &[5, 200, 150]);
+        Some([address(format!("10.1.{nth}.1")), address(format!("10.2.{nth}.{to}"))])
     }
 
     /// Whether a rule is for the two ends' own packets.
@@ -326,6 +345,9 @@ impl Plan {
         self.starts[nth].contains(&Start::Always)
     }
 }
+
+/// What B has of a prefix of which A believes that B has it all.
+const PARTS: [&str; 2] = ["0/25", "192/26"];
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
