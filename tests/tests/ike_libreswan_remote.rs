@@ -5,7 +5,7 @@
 use core::time::Duration;
 
 use gateway_tests::crash::{self, Told};
-use gateway_tests::daemon::wait_for;
+use gateway_tests::daemon::{tail, wait_for};
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::libreswan::{Connection, Libreswan};
 use gateway_tests::mobility::{kept, wait_at};
@@ -13,7 +13,7 @@ use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{both_ways, hosts};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::ping_until_answered;
-use gateway_tests::{Context as _, Result};
+use gateway_tests::{Context as _, Error, Result};
 use serde_json::Value;
 
 use Family::V4;
@@ -125,9 +125,15 @@ fn libreswan_that_answered_and_was_killed_is_reached_anew_and_takes_us_again() -
 /// we have asked and to tell libreswan to.
 const SLOW: Duration = Duration::from_secs(6);
 
+/// What we say of a peer that has not answered a request.
+const SILENT: &str = "Peer does not answer";
+
 /// Both ends replace the Child SA at once: we by time, on a slow wire, and libreswan before it hears
 /// of it. It compares no nonces and would keep both successors. If its own is the one to go, we wait
 /// in vain for it to delete that, and do so ourselves; traffic passes then as before.
+///
+/// On a slow machine libreswan 5.2 was seen to leave a request of ours unanswered for good after
+/// that, about one time in ten. It is reached anew then, and there is one Child SA all the same.
 #[test]
 fn libreswan_and_we_rekey_a_child_sa_at_once_and_one_is_left() -> Result {
     if !met(&NEEDED)? {
@@ -151,12 +157,19 @@ fn libreswan_and_we_rekey_a_child_sa_at_once_and_one_is_left() -> Result {
     server.begin_to_rekey_child()?;
     client.wait_counter("ike_rekey_collision", 1)?;
     topology.delay(Duration::ZERO)?;
-    client.daemon().wait_for_log(": redundant", 0, PATIENCE)?;
-    wait_for("one Child SA at both ends", PATIENCE, || {
+    wait_for("one Child SA at both ends", 2 * PATIENCE, || {
         let theirs = server.states()?.matches("ESTABLISHED_CHILD_SA").count();
         Ok((theirs == 1 && client.children(RULE)?.len() == 1).then_some(()))
-    })?;
+    })
+    .map_err(|error| Error::new(format!("{error}\n{}", tail(&server.log()))))?;
     both_ways(hosts(&topology, V4))?;
-    assert_eq!(client.counter("ike_sa_established")?, 1);
+    let ours = client.daemon().log();
+    let expected = if ours.contains(SILENT) {
+        2
+    } else {
+        assert!(ours.contains(": redundant"), "{ours}");
+        1
+    };
+    assert_eq!(client.counter("ike_sa_established")?, expected);
     Ok(())
 }
