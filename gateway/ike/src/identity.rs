@@ -118,6 +118,20 @@ mod tests {
         assert!(is(&address, IdType::RFC822_ADDR, b"me@example"));
     }
 
+    /// RFC 7296 3.5: they have none, so that what has one is something else.
+    #[test]
+    fn a_name_with_a_terminator_is_another_name() {
+        let names = ["gate.example", "me@example"].map(str::to_owned);
+        let [domain, address] = names;
+        for name in [Identity::Fqdn(domain), Identity::Email(address)] {
+            let (kind, data) = name.to_wire();
+            assert!(is(&name, kind, &data));
+            for terminator in *b"\0\r\n" {
+                assert!(!is(&name, kind, &[data.as_slice(), &[terminator]].concat()));
+            }
+        }
+    }
+
     #[test]
     fn key_ids_are_compared_octet_for_octet() {
         let key = Identity::KeyId(b"Key".to_vec());

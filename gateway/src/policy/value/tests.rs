@@ -81,6 +81,9 @@ fn identities_have_five_forms() {
         "x@",
         "a..b",
         "ü.org",
+        "gw.example.org\0",
+        "gw.example.org\r",
+        "ops@example.org\n",
         "%any",
         "0.0.0.0",
     ] {

@@ -189,7 +189,12 @@ mod tests {
         wanted.add(&two);
         wanted.merge(&Wanted::of(&raw));
         assert_eq!(wanted.authorities, trust().anchors.key_hashes());
-        assert_eq!(wanted.payloads().count(), 2, "X.509 and raw public keys");
+        let encodings = wanted.payloads().map(|payload| {
+            let Payload::CertificateRequest(request) = payload else { panic!("{payload:?}") };
+            request.encoding
+        });
+        let both = [CertEncoding::X509_SIGNATURE, CertEncoding::RAW_PUBLIC_KEY];
+        assert_eq!(encodings.collect::<Vec<_>>(), both);
         assert_eq!(
             Wanted::of(&of("psk", peer("p", "a", "b", None).remote_auth)).payloads().count(),
             0
