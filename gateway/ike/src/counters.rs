@@ -71,6 +71,10 @@ counters! {
     Retransmission => "ike_retransmission_answered",
     /// A request that was sent again.
     Retransmitted => "ike_request_retransmitted",
+    /// A peer has gone on from other message IDs, after a failover in its cluster.
+    MessageIdsSet => "ike_message_ids_set",
+    /// An authentic request to go on from other message IDs was malformed or not new.
+    MessageIdsNotSet => "ike_message_ids_not_set",
     /// A fragment of a message that is not whole yet.
     FragmentReceived => "ike_fragment_received",
     /// A fragment that was there already, or belongs to a request that has been answered.

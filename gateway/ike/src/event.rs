@@ -185,6 +185,16 @@ pub enum EventKind {
     /// The peer has shown the token that proves that it has lost the IKE SA (RFC 6290).
     #[error("Peer has lost the IKE SA: it has started anew")]
     PeerCrashed,
+    /// Another member of the peer's cluster has taken the IKE SA over (RFC 6311).
+    #[error(
+        "Peer has synchronized message IDs after a failover: our next request is {next_request}, its next {next_expected}"
+    )]
+    MessageIdsSet {
+        /// The message ID of our next request, or of the one under way.
+        next_request: u32,
+        /// That of the peer's.
+        next_expected: u32,
+    },
     /// An IKE SA and its Child SAs go on between other addresses or ports.
     #[error("Now {to}, before {from}: {why}")]
     PathChanged {
@@ -288,6 +298,7 @@ impl Event {
             | EventKind::Established { .. }
             | EventKind::Rekeyed { .. }
             | EventKind::PathChanged { .. }
+            | EventKind::MessageIdsSet { .. }
             | EventKind::PeerMoved { .. }
             | EventKind::EapSucceeded { .. }
             | EventKind::ChildInstalled { .. }

@@ -28,7 +28,7 @@ use gateway_ike::testing::{
 };
 use gateway_wire::{
     Authentication, Configuration, ConfigurationAttribute, CpAttribute, CpType, Delete,
-    ExchangeType, Header, Message, NotifyType, Payload, PayloadType, ProtocolId,
+    ExchangeType, Header, Message, Notify, NotifyType, Payload, PayloadType, ProtocolId,
 };
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -145,6 +145,36 @@ fn crash_tokens_go_with_the_last_auth_of_each_end_and_not_before() {
         let tokens: Vec<bool> = node.sent.iter().filter_map(|(_, o)| has_token(o)).collect();
         let (last, before) = tokens.split_last().unwrap();
         assert!(*last && !before.contains(&true), "{tokens:?}");
+    }
+}
+
+#[test]
+fn a_user_and_its_gateway_agree_that_message_ids_may_be_set() {
+    let mut simulation = connect(|_| {});
+    let supported = NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED;
+    let data = [1, 2, 3, 4, 0, 0, 0, 90, 0, 0, 0, 90];
+    for from in [0, 1] {
+        let forge = Forge::of(&simulation.nodes[from].endpoint).unwrap();
+        let says = |octets: &Vec<u8>| {
+            let (header, ..) = Header::decode(octets).unwrap();
+            let opened = (header.exchange == ExchangeType::IKE_AUTH).then(|| forge.open(octets))?;
+            let opened = opened.unwrap();
+            let is = |p: &Payload<'_>| matches!(p, Payload::Notify(n) if n.kind == supported);
+            Some(opened.payloads().unwrap().iter().any(is))
+        };
+        let sent = simulation.nodes[from].sent.iter();
+        let said: Vec<bool> = sent.filter_map(|(_, octets)| says(octets)).collect();
+        assert_eq!(said.iter().filter(|said| **said).count(), 1, "{said:?}");
+        // A with its first request, B with its last answer.
+        assert!(said[if from == 0 { 0 } else { said.len() - 1 }], "{said:?}");
+        let kind = NotifyType::IKEV2_MESSAGE_ID_SYNC;
+        let sync = Notify { protocol: ProtocolId::NONE, spi: &[], kind, data: &data };
+        let header = forge.header(ExchangeType::INFORMATIONAL, false, 0);
+        let octets = forge.seal(&header, &[Payload::Notify(sync)]).unwrap();
+        let path = simulation.nodes[1 - from].sent.last().unwrap().0;
+        simulation.input(1 - from, Input::Datagram { path, octets: &octets });
+        let counters = simulation.nodes[1 - from].endpoint.counters();
+        assert_eq!(counters.value(Counter::MessageIdsSet), 1);
     }
 }
 

@@ -5,6 +5,7 @@ mod backoff;
 mod fragment;
 mod int_auth;
 mod outgoing;
+mod set_ids;
 
 use core::mem;
 use std::time::Instant;
@@ -76,6 +77,8 @@ pub(crate) enum Place<'a> {
     RepeatedInPart,
     /// The response that we wait for.
     AwaitedResponse,
+    /// A request beside the window, which may set the message IDs anew (RFC 6311).
+    PerhapsSetsIds,
     /// None of these.
     Outside,
 }
@@ -101,6 +104,8 @@ pub(crate) struct Channel {
     answered: Option<Answered>,
     /// Whether both ends fragment (RFC 7383 2.3).
     fragmentation: Option<Fragmentation>,
+    /// Whether the peer may set the message IDs anew (RFC 6311 6.1).
+    peer_sets_ids: bool,
     /// What has come of the request that is next, and of the response that we wait for.
     request_parts: Option<Box<Reassembly>>,
     response_parts: Option<Box<Reassembly>>,
@@ -131,6 +136,7 @@ impl Channel {
             next_expected: Some(u32::from(!initiator)),
             answered: None,
             fragmentation: None,
+            peer_sets_ids: false,
             request_parts: None,
             response_parts: None,
         })
@@ -173,11 +179,10 @@ impl Channel {
                 Place::Outside
             };
         }
-        if Some(id) == self.next_expected {
-            return Place::NextRequest;
-        }
         match &self.answered {
             Some(a) if a.id == id && a.request == sha1(&[datagram]) => Place::Repeated(&a.response),
+            _ if Some(id) == self.next_expected => Place::NextRequest,
+            _ if self.may_set_ids(header, datagram) => Place::PerhapsSetsIds,
             Some(a) if a.id == id => self.place_fragment(datagram, &a.response),
             _ => Place::Outside,
         }

@@ -26,6 +26,8 @@ const SKF_PREFIX: usize = SK_PREFIX + 4;
 pub(super) struct Awaiting {
     pub(super) id: u32,
     pub(super) exchange: ExchangeType,
+    /// What is in it: the type of the first payload and all of them.
+    pub(super) content: (PayloadType, Zeroizing<Vec<u8>>),
     pub(super) datagrams: Datagrams,
     /// `None`: it rests, and is not sent again.
     pub(super) backoff: Option<Backoff>,
@@ -37,6 +39,8 @@ pub(super) struct Answered {
     /// Only the very same request gets it; of one in fragments this is the first one's digest.
     pub(super) request: [u8; 20],
     pub(super) response: Datagrams,
+    /// Whether it set the message IDs (RFC 6311).
+    pub(super) set_ids: bool,
 }
 
 /// Names a request that is to be answered.
@@ -70,10 +74,14 @@ impl Channel {
         let id = self.next_request;
         // RFC 7296 2.2: message IDs must not wrap; the SA is long rekeyed before.
         let following = id.checked_add(1).ok_or(Error::Internal("message IDs are used up"))?;
-        let datagrams = self.seal(random, exchange, false, id, payloads)?;
+        let (first, plaintext) = encode_chain(payloads).map_err(too_long)?;
+        let plaintext = Zeroizing::new(plaintext);
+        let datagrams = self.seal(random, exchange, false, id, first, &plaintext)?;
         self.next_request = following;
         let backoff = Some(Backoff::new(now, config));
-        self.awaiting = Some(Awaiting { id, exchange, datagrams: datagrams.clone(), backoff });
+        let content = (first, plaintext);
+        let awaiting = Awaiting { id, exchange, content, datagrams: datagrams.clone(), backoff };
+        self.awaiting = Some(awaiting);
         Ok(datagrams)
     }
 
@@ -143,13 +151,30 @@ impl Channel {
         request: RequestId,
         payloads: &[Payload<'_>],
     ) -> Result<Datagrams, Error> {
-        let response = self.seal(random, request.exchange, true, request.id, payloads)?;
+        let response = self.seal_answer(random, request, payloads)?;
         self.next_expected = request.id.checked_add(1);
+        self.answered_with(request, response.clone(), false);
+        Ok(response)
+    }
+
+    /// The answer to a request, which is not kept yet.
+    pub(super) fn seal_answer(
+        &mut self,
+        random: &mut dyn Random,
+        request: RequestId,
+        payloads: &[Payload<'_>],
+    ) -> Result<Datagrams, Error> {
+        let (first, plaintext) = encode_chain(payloads).map_err(too_long)?;
+        let plaintext = Zeroizing::new(plaintext);
+        self.seal(random, request.exchange, true, request.id, first, &plaintext)
+    }
+
+    /// From now on this is the answer to the peer's last request.
+    pub(super) fn answered_with(&mut self, request: RequestId, response: Datagrams, set_ids: bool) {
         self.request_parts = None;
         self.opener_before = None;
-        self.answered =
-            Some(Answered { id: request.id, request: request.digest, response: response.clone() });
-        Ok(response)
+        let RequestId { id, digest: request, .. } = request;
+        self.answered = Some(Answered { id, request, response, set_ids });
     }
 
     pub(super) fn seal(
@@ -158,7 +183,8 @@ impl Channel {
         exchange: ExchangeType,
         response: bool,
         id: u32,
-        payloads: &[Payload<'_>],
+        first: PayloadType,
+        plaintext: &[u8],
     ) -> Result<Datagrams, Error> {
         let header = Header {
             initiator_spi: self.initiator_spi,
@@ -167,19 +193,17 @@ impl Channel {
             flags: Flags { response, version: false, initiator: self.initiator },
             message_id: MessageId(id),
         };
-        let (first, plaintext) = encode_chain(payloads).map_err(too_long)?;
-        let plaintext = Zeroizing::new(plaintext);
         if exchange == ExchangeType::IKE_INTERMEDIATE {
-            self.cover(self.initiator, &header, first, &plaintext)?;
+            self.cover(self.initiator, &header, first, plaintext)?;
         }
         let prefix = encode_sk_prefix(&header, first, self.sealer.body_len(plaintext.len()));
         let whole_len = self.sealer.body_len(plaintext.len()).saturating_add(SK_PREFIX);
         match self.fragmentation {
             Some(fragmentation) if whole_len > fragmentation.longest => {
                 let room = fragmentation.longest.saturating_sub(SKF_PREFIX);
-                self.seal_fragments(random, &header, first, &plaintext, room)
+                self.seal_fragments(random, &header, first, plaintext, room)
             }
-            _ => Ok(self.seal_body(random, prefix.map_err(too_long)?, &plaintext)?.into()),
+            _ => Ok(self.seal_body(random, prefix.map_err(too_long)?, plaintext)?.into()),
         }
     }
 

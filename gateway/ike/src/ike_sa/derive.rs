@@ -66,6 +66,7 @@ impl<'a> Agreed<'a> {
         );
         let mut successor = Channel::rekeyed(spis, initiator, suite, keys)?;
         successor.set_fragmentation(old.fragmentation());
+        successor.inherit_ids_agreement(old);
         Ok(successor)
     }
 

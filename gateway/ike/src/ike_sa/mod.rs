@@ -14,6 +14,7 @@ mod configure;
 mod create_child;
 mod derive;
 mod established;
+mod failover;
 mod follow_up;
 mod informational;
 mod init;
@@ -178,7 +179,7 @@ impl IkeSa {
             return;
         }
         let Some(channel) = self.state.channel() else { return };
-        match channel.place(&header, datagram) {
+        let beside_window = match channel.place(&header, datagram) {
             Place::Outside => return shared.count(Counter::OutsideWindow),
             Place::RepeatedInPart => return shared.count(Counter::FragmentDuplicate),
             Place::Repeated(response) => {
@@ -186,8 +187,9 @@ impl IkeSa {
                 shared.count(Counter::Retransmission);
                 return shared.transmit(path, response);
             }
-            Place::NextRequest | Place::AwaitedResponse => {}
-        }
+            Place::PerhapsSetsIds => true,
+            Place::NextRequest | Place::AwaitedResponse => false,
+        };
         // EAP keeps the first message, in fragments or not.
         let size = datagram.len();
         if matches!(self.state, State::HalfOpen(_)) && size > shared.config.reassembly_limit {
@@ -201,6 +203,10 @@ impl IkeSa {
             Received::Message(opened) if response => {
                 self.handle_response(now, shared, path, &opened);
             }
+            Received::Message(opened) if channel.is_to_set_ids(&opened) => {
+                self.set_ids(now, shared, path, &opened, datagram);
+            }
+            Received::Message(_) if beside_window => shared.count(Counter::OutsideWindow),
             Received::Message(opened) => {
                 let datagram = opened.representative(datagram);
                 self.handle_request(now, shared, path, &opened, datagram);

@@ -111,14 +111,14 @@ impl Established {
 
 impl IkeSa {
     /// The peer has sent another request: with a window of one, it has our answers to those
-    /// before (RFC 7296 2.3).
+    /// before (RFC 7296 2.3), unless a failover was in between.
     pub(super) fn peer_has_answers(&mut self, shared: &mut Shared) {
         let State::Established(established) = &mut self.state else { return };
         established.answered = None;
         let waiting = established
             .children
             .values()
-            .filter(|c| c.state == ChildState::Receiving && c.waiting.is_some())
+            .filter(|c| c.state == ChildState::Receiving && c.waiting.is_some() && !c.doubtful)
             .filter(|c| !established.is_contested(c));
         let waiting: Vec<ChildId> = waiting.map(|c| c.id).collect();
         for child in waiting {

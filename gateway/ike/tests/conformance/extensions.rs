@@ -247,36 +247,3 @@ fn settings_that_the_peer_pushes_are_not_accepted() {
         }
     }
 }
-
-/// RFC 6311 is for clusters that share IKE SAs: we are none, and say nothing of it. A peer that can do
-/// it is a peer as any other, and message IDs are nothing that anybody may set.
-#[test]
-fn synchronization_of_message_ids_is_not_answered_and_changes_nothing() {
-    const SYNC: NotifyType = NotifyType(16422);
-    let supported = notification(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED, &[]);
-    let (mut simulation, auth) = half_open();
-    let with = resealed(&simulation, 0, &auth, |payloads| payloads.push(supported.clone()));
-    let answer = only(deliver(&mut simulation, 1, &with));
-    let opened = forge(&simulation, 1).open(&answer).unwrap();
-    let payloads = opened.payloads().unwrap();
-    assert!(!payloads.contains(&supported));
-    assert_eq!(children(&simulation, 1), 1);
-    deliver(&mut simulation, 0, &answer);
-    // RFC 6311 5.1: such a request has number 0, which is outside the window of A as initiator.
-    let nonce_and_ids = [1, 2, 3, 4, 0, 0, 0, 99, 0, 0, 0, 99];
-    let forge = forge(&simulation, 0);
-    let request = forge
-        .seal(
-            &forge.header(ExchangeType::INFORMATIONAL, false, 0),
-            &[notification(SYNC, &nonce_and_ids)],
-        )
-        .unwrap();
-    assert!(deliver(&mut simulation, 1, &request).is_empty());
-    assert_eq!(counter(&simulation, 1, Counter::OutsideWindow), 1);
-    // And in the window it is a notification that nobody knows.
-    let payloads = [notification(SYNC, &nonce_and_ids)];
-    let answer = ask(&mut simulation, 0, ExchangeType::INFORMATIONAL, NEXT_OF_A, &payloads);
-    assert_eq!(answer.payloads().unwrap(), []);
-    let answer = ask(&mut simulation, 0, ExchangeType::INFORMATIONAL, NEXT_OF_A + 1, &[]);
-    assert_eq!(answer.payloads().unwrap(), []);
-}

@@ -16,6 +16,7 @@ mod cookies;
 mod deletes;
 mod errors;
 mod extensions;
+mod failover;
 mod follow_up;
 mod header;
 mod negotiation;
@@ -39,7 +40,8 @@ use gateway_ike::counters::Counter;
 use gateway_ike::io::Path;
 use gateway_ike::testing::{Faults, Forge, Opened, Simulation, peer, policies, protect};
 use gateway_wire::{
-    ExchangeType, Header, Message, Notify, NotifyType, Payload, ProtocolId, encode_message,
+    ExchangeType, Header, Message, MessageId, Notify, NotifyType, Payload, ProtocolId,
+    encode_message,
 };
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));

@@ -159,7 +159,7 @@ fn an_unprotected_message_about_an_unknown_spi_is_not_answered() {
         responder_spi: gateway_wire::IkeSpi::ZERO,
         exchange: ExchangeType::INFORMATIONAL,
         flags: gateway_wire::Flags { response: false, version: false, initiator: true },
-        message_id: gateway_wire::MessageId(0),
+        message_id: MessageId(0),
     };
     let hint = notification(NotifyType::INVALID_SPI, &[0, 0, 1, 2]);
     let message = encode_message(&header, &[hint]).unwrap();

@@ -59,12 +59,12 @@ fn kinds(payloads: &[Payload<'_>]) -> Vec<PayloadType> {
     payloads.iter().map(Payload::payload_type).collect()
 }
 
-fn inbound(simulation: &Simulation, node: usize) -> u32 {
+pub(super) fn inbound(simulation: &Simulation, node: usize) -> u32 {
     simulation.nodes[node].kernel.children.values().next().unwrap().inbound.spi
 }
 
 /// A's Child SA is to be replaced; gives the request.
-fn rekeying_child(simulation: &mut Simulation) -> Vec<u8> {
+pub(super) fn rekeying_child(simulation: &mut Simulation) -> Vec<u8> {
     let before = simulation.nodes[0].sent.len();
     let expire = KernelEvent::Expire { spi: inbound(simulation, 0), destination: A, hard: false };
     simulation.input(0, Input::Kernel(expire));
@@ -441,7 +441,7 @@ fn a_group_for_a_child_sa_that_was_not_offered_or_makes_no_sense_is_not_followed
 
 /// A's IKE SA has new keys at both ends and B is still to hear that the old ones go; gives the old
 /// keys, and the number of A's next request by them.
-fn rekeyed() -> (Simulation, Forge, u32) {
+pub(super) fn rekeyed() -> (Simulation, Forge, u32) {
     let (mut simulation, request) = rekeying_ike(policies_of_a(), policies_of_b());
     let old = forge(&simulation, 0);
     let answer = deliver(&mut simulation, 1, &request).remove(0);

@@ -105,6 +105,8 @@ wire_code! {
         QUICK_CRASH_DETECTION = 16419,
         /// RFC 6311.
         IKEV2_MESSAGE_ID_SYNC_SUPPORTED = 16420,
+        /// RFC 6311: message IDs after a failover.
+        IKEV2_MESSAGE_ID_SYNC = 16422,
         /// RFC 7383.
         IKEV2_FRAGMENTATION_SUPPORTED = 16430,
         /// RFC 7427.

@@ -2,6 +2,7 @@
 
 mod fragments;
 mod int_auth;
+mod set_ids;
 
 use core::time::Duration;
 
@@ -246,7 +247,8 @@ fn the_last_number_is_not_taken_twice() {
     responder.next_expected = Some(u32::MAX);
     let mut last = || {
         let exchange = ExchangeType::INFORMATIONAL;
-        whole(initiator.seal(&mut random(), exchange, false, u32::MAX, &[]).unwrap())
+        let nothing = PayloadType::NONE;
+        whole(initiator.seal(&mut random(), exchange, false, u32::MAX, nothing, &[]).unwrap())
     };
     let first = last();
     assert_eq!(place(&responder, &first), Place::NextRequest);

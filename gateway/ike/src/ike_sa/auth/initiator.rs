@@ -96,6 +96,7 @@ impl IkeSa {
             mobility.extend(forbids_nats(self.path, nat));
         }
         payloads.extend(mobike::payloads(&mobility));
+        payloads.push(notify(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED, &[]));
         // RFC 6290 4.1: the token goes with AUTH.
         let token = ours.as_ref().and_then(|_| self.crash_token(shared));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
@@ -112,6 +113,9 @@ impl IkeSa {
         path: Path,
         opened: &Opened,
     ) {
+        if let State::AwaitAuth(waiting) = &mut self.state {
+            waiting.channel.note_ids_agreement(opened);
+        }
         if self.eap_response(now, shared, opened) {
             return;
         }

@@ -78,6 +78,9 @@ impl IkeSa {
         opened: &Opened,
         datagram: &[u8],
     ) {
+        if let State::HalfOpen(half_open) = &mut self.state {
+            half_open.channel.note_ids_agreement(opened);
+        }
         if self.eap_request(now, shared, path, opened, datagram) {
             return;
         }

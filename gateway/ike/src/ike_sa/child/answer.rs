@@ -108,6 +108,9 @@ impl IkeSa {
             .as_ref()
             .and_then(|_| shared.crash_tokens.token((self.initiator_spi, self.responder_spi)));
         payloads.extend(token.iter().map(|token| crash::payload(token)));
+        if withheld.identity.is_some() && established.channel.peer_sets_ids() {
+            payloads.push(notify(NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED, &[]));
+        }
         payloads.extend(withheld.configuration.iter().map(|c| Payload::Configuration(c.payload())));
         let mobility = match (&withheld.identity, &self.peer, &established.mobike) {
             (Some(_), Some(peer), Some(_)) => mobike::announcement(shared, peer, self.path),

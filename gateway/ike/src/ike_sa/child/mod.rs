@@ -78,6 +78,9 @@ pub(crate) struct ChildSa {
     pub(super) failures: u32,
     /// What the kernel still needs in order to send, while the peer is not known to receive.
     pub(super) waiting: Option<Box<ChildSpec>>,
+    /// Whether the peer may have lost our answer in a failover: then only a packet shows that it
+    /// receives.
+    pub(super) doubtful: bool,
     /// It is one too many: both ends replaced the same Child SA, and this successor is the one to go,
     /// or another protects all that it does.
     pub(super) redundant: bool,
@@ -236,6 +239,7 @@ impl Terms {
             rekey_at: None,
             failures: 0,
             waiting: None,
+            doubtful: false,
             redundant: false,
             why: "replaced",
             poll: None,

@@ -1,0 +1,71 @@
+//! A peer that is a cluster: what changes when another member of it takes an IKE SA over (RFC 6311).
+
+use std::time::Instant;
+
+use super::{ChildState, Established, IkeSa, State};
+use crate::channel::Opened;
+use crate::counters::Counter;
+use crate::event::EventKind;
+use crate::io::Path;
+use crate::shared::Shared;
+
+impl Established {
+    /// The member that has taken over may not know of our last answer, and its next request does not
+    /// say that it does. A packet does, and so does what it asks about the Child SA.
+    fn doubt_answer(&mut self) {
+        let unproven = self.children.values_mut().filter(|c| c.state == ChildState::Receiving);
+        unproven.for_each(|child| child.doubtful = true);
+    }
+}
+
+impl IkeSa {
+    /// An authentic request of the peer to go on from other message IDs (RFC 6311 5.1). What is wrong with
+    /// it is told to nobody: it may be an old one that somebody has kept.
+    pub(super) fn set_ids(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        path: Path,
+        opened: &Opened,
+        datagram: &[u8],
+    ) {
+        let channel = match &mut self.state {
+            // Else an answer waits for the kernel, to a request that has its number: the peer asks again.
+            State::Established(established) if established.withheld.is_none() => {
+                Some(&mut established.channel)
+            }
+            State::Closing(closing) => Some(&mut closing.channel),
+            State::Established(_)
+            | State::FindingAddress
+            | State::AwaitInit(_)
+            | State::AwaitIntermediate(_)
+            | State::AwaitAuth(_)
+            | State::HalfOpen(_)
+            | State::Closed => None,
+        };
+        let set = channel.map_or(Ok(None), |channel| {
+            channel.set_ids(now, &shared.config, shared.random.as_mut(), opened, datagram)
+        });
+        let set = match set {
+            Ok(Some(set)) => set,
+            Ok(None) => return shared.count(Counter::MessageIdsNotSet),
+            Err(error) => return self.fail(shared, error),
+        };
+        shared.count(Counter::MessageIdsSet);
+        let (next_request, next_expected) = (set.next_request, set.next_expected);
+        self.event(shared, EventKind::MessageIdsSet { next_request, next_expected });
+        if let State::Established(established) = &mut self.state {
+            established.heard(now);
+            established.unconfirmed = false;
+            established.doubt_answer();
+        }
+        self.follow(now, shared, path, false);
+        shared.transmit(path, set.answer);
+        self.sent(now);
+        if let Some(request) = set.again {
+            shared.count(Counter::Retransmitted);
+            self.expect_again(shared);
+            shared.transmit(self.path, request);
+        }
+    }
+}
