@@ -200,8 +200,8 @@ counters! {
     NoAdditionalSas => "ike_no_additional_sas",
     /// The same because the peer has as many on all its IKE SAs as it may have.
     PeerChildSaLimit => "ike_peer_child_sa_limit",
-    /// A Child SA was not asked for, since those beside the first of their rules are as many as they
-    /// may be.
+    /// A Child SA was not asked for, since those that packets have asked for beside the first of their
+    /// rules are as many as they may be.
     RuleChildSaLimit => "ike_rule_child_sa_limit",
     /// The kernel has an SA of somebody else with the SPI that we chose: another was taken.
     SpiTaken => "child_sa_spi_taken",

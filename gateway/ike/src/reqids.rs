@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::config::RuleName;
 use crate::io::{REQIDS, Selector};
-use crate::selector::{self, Key};
+use crate::selector::{self, Key, Sides};
 
 /// See the module. That of a rule stays with its name across reloads, so that unchanged rules are not
 /// touched.
@@ -32,8 +32,8 @@ pub(crate) struct Reqids {
 #[derive(Debug)]
 struct OfRule {
     reqid: u32,
-    /// The number of the last acquire, if nothing has come of it yet.
-    asked: Option<u32>,
+    /// The number of the last acquire and the packet that it was for, if nothing has come of it yet.
+    asked: Option<(u32, Sides)>,
     /// Whether a Child SA has begun to send, since when no packet that it sends has strayed.
     begun: bool,
 }
@@ -87,19 +87,21 @@ impl Reqids {
     }
 
     /// A packet has met a trap; gives the rule.
-    pub(crate) fn asks(&mut self, reqid: u32, seq: u32) -> Option<RuleName> {
+    pub(crate) fn asks(&mut self, reqid: u32, seq: u32, packet: Sides) -> Option<RuleName> {
         let rule = self.used.get(&reqid)?.as_ref()?;
         if let Some(of) = self.rules.get_mut(rule) {
-            of.asked = Some(seq);
+            of.asked = Some((seq, packet));
         }
         Some(RuleName::clone(rule))
     }
 
-    /// A Child SA of a rule begins to send. Gives what it answers, if a packet has asked for one.
-    pub(crate) fn begins(&mut self, rule: &RuleName) -> Option<Asked> {
+    /// A Child SA of a rule begins to send. Gives what it answers, if it sends the packet that has
+    /// asked last: one that asks for something else is still to be answered, or is not wanted.
+    pub(crate) fn begins(&mut self, rule: &RuleName, pairs: &[(Selector, u32)]) -> Option<Asked> {
         let of = self.rules.get_mut(rule)?;
         of.begun = true;
-        Some(Asked { reqid: of.reqid, seq: of.asked.take()? })
+        let (seq, _) = of.asked.take_if(|(_, packet)| selector::protect(pairs, packet))?;
+        Some(Asked { reqid: of.reqid, seq })
     }
 
     /// The packet that has asked last is one that a Child SA sends: it met the trap just before the
@@ -107,7 +109,7 @@ impl Reqids {
     /// a kernel that will not have it would else ask with each packet.
     pub(crate) fn strays(&mut self, rule: &RuleName) -> Option<Asked> {
         let of = self.rules.get_mut(rule)?;
-        let seq = of.asked.take_if(|_| of.begun)?;
+        let (seq, _) = of.asked.take_if(|_| of.begun)?;
         of.begun = false;
         Some(Asked { reqid: of.reqid, seq })
     }
@@ -192,15 +194,22 @@ mod tests {
         remotes.iter().map(pair).collect()
     }
 
+    /// To port 443 of this address.
+    fn packet(remote: &str) -> Sides {
+        let side = |address: &str, port| selector::of_packet(6, address.parse().unwrap(), port);
+        (side("10.0.0.1", 40_000), side(remote, 443))
+    }
+
     #[test]
     fn a_rule_keeps_its_reqid_and_is_found_by_it() {
         let mut reqids = Reqids::default();
         let (one, two) = (reqids.give(&name(1)), reqids.give(&name(2)));
         assert_ne!(one, two);
         assert_eq!(reqids.give(&name(1)), one);
-        assert_eq!(reqids.asks(two, 7), Some(name(2)));
+        assert_eq!(reqids.asks(two, 7, packet("10.1.0.1")), Some(name(2)));
         assert_eq!((reqids.take(&name(2)), reqids.take(&name(2))), (Some(two), None));
-        assert_eq!((reqids.asks(two, 7), reqids.get(&name(2))), (None, None));
+        let asks = reqids.asks(two, 7, packet("10.1.0.1"));
+        assert_eq!((asks, reqids.get(&name(2))), (None, None));
     }
 
     #[test]
@@ -227,7 +236,8 @@ mod tests {
         ];
         let all: BTreeSet<u32> = others.into_iter().chain([trap, first]).collect();
         assert_eq!(all.len(), 5);
-        assert_eq!(reqids.asks(first, 7), None, "nobody may ask for what is there");
+        let asks = reqids.asks(first, 7, packet("10.1.0.1"));
+        assert_eq!(asks, None, "nobody may ask for what is there");
         // It stays as long as one of them does.
         reqids.release(&rule, &pairs(&both));
         assert_eq!(reqids.share(&rule, &pairs(&both)), first);
@@ -241,15 +251,32 @@ mod tests {
         let mut reqids = Reqids::default();
         let trap = reqids.give(&name(1));
         let asked = |seq| Some(Asked { reqid: trap, seq });
-        reqids.asks(trap, 7);
+        let (packet, pairs) = (packet("10.1.0.1"), pairs(&["10.1.0.0/16"]));
+        reqids.asks(trap, 7, packet);
         assert_eq!(reqids.strays(&name(1)), None, "nothing sends");
-        reqids.asks(trap, 8);
-        assert_eq!(reqids.begins(&name(1)), asked(8));
-        assert_eq!(reqids.begins(&name(1)), None);
+        reqids.asks(trap, 8, packet);
+        assert_eq!(reqids.begins(&name(1), &pairs), asked(8));
+        assert_eq!(reqids.begins(&name(1), &pairs), None);
         for seq in 9..12 {
-            reqids.asks(trap, seq);
+            reqids.asks(trap, seq, packet);
             assert_eq!(reqids.strays(&name(1)), asked(seq).filter(|_| seq == 9));
         }
-        assert_eq!(reqids.begins(&name(1)), asked(11));
+        assert_eq!(reqids.begins(&name(1), &pairs), asked(11));
+    }
+
+    #[test]
+    fn an_acquire_is_answered_by_what_sends_its_packet() {
+        let mut reqids = Reqids::default();
+        let trap = reqids.give(&name(1));
+        reqids.asks(trap, 7, packet("10.2.0.1"));
+        let web = |port| {
+            let mut web = pairs(&["10.2.0.0/16"]);
+            (web[0].0.protocol, web[0].0.remote_ports) = (Some(6), port..=port);
+            web
+        };
+        for other in [pairs(&["10.1.0.0/16"]), pairs(&["10.2.0.2/32"]), web(80)] {
+            assert_eq!(reqids.begins(&name(1), &other), None);
+        }
+        assert_eq!(reqids.begins(&name(1), &web(443)), Some(Asked { reqid: trap, seq: 7 }));
     }
 }

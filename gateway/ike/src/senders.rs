@@ -21,10 +21,18 @@ pub(crate) struct Senders(BTreeMap<Traffic, Sender>);
 
 #[derive(Debug)]
 struct Sender {
-    child: ChildId,
+    sending: Sending,
     heir: Option<OfIkeSa>,
     /// The others of its selectors.
     others: Box<[Key]>,
+}
+
+/// A Child SA that sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sending {
+    pub(crate) child: ChildId,
+    /// As it is of the Child SA.
+    pub(crate) for_packet: bool,
 }
 
 /// What a Child SA sends: its rule, and the first of its selectors. Two that agree in that one hardly
@@ -75,32 +83,41 @@ impl Senders {
                 let mut keys = core::iter::once(first).chain(&sender.others);
                 keys.any(|key| pairs.iter().any(|(pair, _)| shares(key, pair)))
             })
-            .map(|(_, sender)| sender.child)
+            .map(|(_, sender)| sender.sending.child)
     }
 
     /// From now on this one sends.
-    pub(crate) fn begins(&mut self, rule: &RuleName, pairs: &[(Selector, u32)], child: ChildId) {
+    pub(crate) fn begins(
+        &mut self,
+        rule: &RuleName,
+        pairs: &[(Selector, u32)],
+        child: ChildId,
+        for_packet: bool,
+    ) {
         let Some(traffic) = traffic(rule, pairs) else { return };
         let others = pairs.iter().skip(1).map(|(pair, _)| selector::key(pair)).collect();
+        let sending = Sending { child, for_packet };
         let sender = self.0.entry(traffic).or_insert_with(|| Sender {
-            child,
+            sending,
             heir: None,
             others: Box::default(),
         });
-        sender.child = child;
+        sender.sending = sending;
         sender.others = others;
         sender.heir = sender.heir.filter(|(_, heir)| *heir != child);
     }
 
-    /// This one is to send when its peer is known to have it; false: nothing sends meanwhile.
+    /// This one is to send when its peer is known to have it. Gives what sends until then, if
+    /// something does.
     pub(crate) fn inherits(
         &mut self,
         rule: &RuleName,
         pairs: &[(Selector, u32)],
         heir: OfIkeSa,
-    ) -> bool {
-        let sender = traffic(rule, pairs).and_then(|traffic| self.0.get_mut(&traffic));
-        sender.map(|sender| sender.heir = Some(heir)).is_some()
+    ) -> Option<Sending> {
+        let sender = self.0.get_mut(&traffic(rule, pairs)?)?;
+        sender.heir = Some(heir);
+        Some(sender.sending)
     }
 
     /// This one does not send any more: who is to do it now.
@@ -111,7 +128,7 @@ impl Senders {
         child: ChildId,
     ) -> Option<OfIkeSa> {
         let traffic = traffic(rule, pairs)?;
-        if self.0.get(&traffic)?.child != child {
+        if self.0.get(&traffic)?.sending.child != child {
             return None;
         }
         self.0.remove(&traffic)?.heir
@@ -140,14 +157,14 @@ mod tests {
         let rule: RuleName = "site".into();
         let (here, elsewhere) = (pairs("10.1.0.0/16"), pairs("10.2.0.0/16"));
         let mut senders = Senders::default();
-        assert!(!senders.inherits(&rule, &here, of(2, 20)), "nobody sends");
-        senders.begins(&rule, &here, ChildId(10));
-        assert!(!senders.inherits(&rule, &elsewhere, of(2, 20)), "it sends something else");
+        assert_eq!(senders.inherits(&rule, &here, of(2, 20)), None, "nobody sends");
+        senders.begins(&rule, &here, ChildId(10), false);
+        assert_eq!(senders.inherits(&rule, &elsewhere, of(2, 20)), None, "it sends something else");
         assert!(senders.sends(&rule, &here) && !senders.sends(&rule, &elsewhere));
-        assert!(senders.inherits(&rule, &here, of(2, 20)));
+        assert_eq!(senders.inherits(&rule, &here, of(2, 20)).unwrap().child, ChildId(10));
         assert_eq!(senders.ends(&rule, &here, ChildId(11)), None, "it never sent");
         // A successor of the one that sends takes the heir over.
-        senders.begins(&rule, &here, ChildId(12));
+        senders.begins(&rule, &here, ChildId(12), false);
         assert_eq!(senders.ends(&rule, &here, ChildId(10)), None);
         assert_eq!(senders.ends(&rule, &here, ChildId(12)), Some(of(2, 20)));
         assert_eq!(senders.ends(&rule, &here, ChildId(12)), None);
@@ -163,9 +180,9 @@ mod tests {
         };
         let web = with("10.1.0.1/32", Some(6), 80..=90);
         let mut senders = Senders::default();
-        senders.begins(&"a".into(), &web, ChildId(1));
-        senders.begins(&rule, &web, ChildId(2));
-        senders.begins(&other, &web, ChildId(4));
+        senders.begins(&"a".into(), &web, ChildId(1), false);
+        senders.begins(&rule, &web, ChildId(2), false);
+        senders.begins(&other, &web, ChildId(4), false);
         let found =
             |pairs: Vec<(Selector, u32)>| senders.sending_some(&rule, &pairs).collect::<Vec<_>>();
         for pairs in [
@@ -187,7 +204,7 @@ mod tests {
         assert_eq!(senders.sending_some(&other, &pairs("10.0.0.0/8")).next(), Some(ChildId(4)));
         // Not only the first of its selectors counts.
         let two = [web, with("10.1.0.1/32", Some(6), 443..=443)].concat();
-        senders.begins(&rule, &two, ChildId(5));
+        senders.begins(&rule, &two, ChildId(5), false);
         let https = with("10.1.0.1/32", Some(6), 443..=443);
         assert_eq!(senders.sending_some(&rule, &https).next(), Some(ChildId(5)));
     }
@@ -196,9 +213,9 @@ mod tests {
     fn an_heir_that_sends_inherits_from_nobody() {
         let (rule, here) = ("site".into(), pairs("10.1.0.0/16"));
         let mut senders = Senders::default();
-        senders.begins(&rule, &here, ChildId(10));
-        assert!(senders.inherits(&rule, &here, of(2, 20)));
-        senders.begins(&rule, &here, ChildId(20));
+        senders.begins(&rule, &here, ChildId(10), false);
+        assert_eq!(senders.inherits(&rule, &here, of(2, 20)).unwrap().child, ChildId(10));
+        senders.begins(&rule, &here, ChildId(20), false);
         assert_eq!(senders.ends(&rule, &here, ChildId(10)), None);
         assert_eq!(senders.ends(&rule, &here, ChildId(20)), None);
         assert!(senders.0.is_empty());

@@ -56,8 +56,10 @@ pub(crate) enum Purpose {
     Poll(ChildId),
     /// When a Child SA was used last.
     QueryUse(ChildId),
-    /// Whether a Child SA has been used at all.
-    Idle(ChildId),
+    /// Whether a Child SA has been used at all; `due`: it is at its soft limit.
+    Idle { child: ChildId, due: bool },
+    /// Whether what this Child SA has taken the place of had been used.
+    IdleBefore(ChildId),
 }
 
 /// See the module.

@@ -298,7 +298,7 @@ const LIMITS: &[Limit] = &[
         Some("ike_no_additional_sas"),
     ),
     limit(
-        "percent of that for Child SAs beside the first of their rules, which we ask for where a peer narrows each to a packet",
+        "percent of that for Child SAs that packets have asked for beside the first of their rules, where a peer narrows each to its packet",
         "traffic",
         Fixed {
             value: "50",

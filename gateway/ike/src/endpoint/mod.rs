@@ -296,7 +296,7 @@ impl Endpoint {
     /// The kernel wants an SA for traffic that met a trap.
     fn acquire(&mut self, now: Instant, reqid: u32, seq: u32, packet: Sides) {
         self.shared.count(Counter::Acquire);
-        let Some(rule) = self.shared.reqids.asks(reqid, seq) else {
+        let Some(rule) = self.shared.reqids.asks(reqid, seq, packet) else {
             return self.shared.count(Counter::AcquireIgnored);
         };
         let first = Some(packet);

@@ -306,7 +306,8 @@ impl IkeSa {
             Purpose::NewAddress(remote) => self.new_address(now, shared, remote, result),
             Purpose::Poll(child) => self.poll_answered(now, shared, child, result),
             Purpose::QueryUse(child) => self.use_reported(now, shared, child, result),
-            Purpose::Idle(child) => self.idle_reported(now, shared, child, &result),
+            Purpose::Idle { child, due } => self.idle_reported(now, shared, child, due, &result),
+            Purpose::IdleBefore(child) => self.idle_before(child, &result),
         }
     }
 

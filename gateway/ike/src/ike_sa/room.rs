@@ -1,15 +1,17 @@
 //! How many Child SAs a peer may have, on one IKE SA and on all of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{IkeSa, Job, State};
 use crate::config::RuleName;
 use crate::counters::Counter;
 use crate::error::Error;
+use crate::io::ChildId;
 use crate::shared::Shared;
 
-/// What those beside the first of their rules may be of what a peer may have, in percent.
+/// What those that packets have asked for beside the first of their rules may be of what a peer may
+/// have, in percent.
 const SHARE_PERCENT: usize = 50;
 
 impl IkeSa {
@@ -24,8 +26,7 @@ impl IkeSa {
         if self.children().any(|c| c.rule.name == *rule && c.alone_until.is_some_and(|t| t > now)) {
             return false;
         }
-        let rules: BTreeSet<&RuleName> = self.children().map(|c| &c.rule.name).collect();
-        let more = self.children().count().saturating_sub(rules.len()).saturating_add(1);
+        let more = self.asked_beside_the_first().saturating_add(1);
         let share = shared.config.child_sa_limit.saturating_mul(SHARE_PERCENT);
         if more.saturating_mul(100) > share {
             shared.count(Counter::RuleChildSaLimit);
@@ -40,6 +41,20 @@ impl IkeSa {
             return false;
         }
         true
+    }
+
+    /// How many packets have asked for beside the first of their rules. Those that go are none of
+    /// them, and one with its successor is one.
+    fn asked_beside_the_first(&self) -> usize {
+        let live = || self.children().filter(|c| c.is_live());
+        let replaced: BTreeSet<ChildId> = live().filter_map(|c| c.replaces).collect();
+        let mut rules: BTreeMap<&RuleName, (usize, usize)> = BTreeMap::new();
+        for child in live().filter(|c| !replaced.contains(&c.id)) {
+            let (all, asked) = rules.entry(&child.rule.name).or_default();
+            *all = all.saturating_add(1);
+            *asked = asked.saturating_add(usize::from(child.for_packet));
+        }
+        rules.values().map(|(all, asked)| *asked.min(&all.saturating_sub(1))).sum()
     }
 
     /// What the peer can make us keep on an IKE SA is bounded. What is gone here but not there

@@ -1,6 +1,7 @@
 //! Child SAs that their rule can do without. A rule has several where the peer narrows each to the
 //! packet that asks for it (RFC 7296 2.9): of those that we have asked for, at their soft limits those
-//! go that carry nothing, and those that a wider one covers, since the peer does not narrow any more.
+//! go that carry nothing, and those that a wider one covers, since the peer does not narrow any more;
+//! and no later if the peer is the first to rekey.
 //! And what a peer narrows to is nothing new sometimes. What a peer asks for is its own business, and
 //! that two have the same selectors is no reason to delete one (2.8).
 
@@ -16,9 +17,31 @@ use crate::shared::{Owner, Purpose, Shared};
 
 /// A peer that has narrowed what we asked for to what is there is not asked again for this long, since
 /// the same packet may come again at once. For as long the kernel has no second acquire for a trap
-/// (xfrm_state_find(), net.core.xfrm_acq_expires), unless it forgets that since a Child SA of the rule
-/// begins to send.
+/// (xfrm_state_find(), net.core.xfrm_acq_expires), unless it forgets that since a Child SA begins to send
+/// what has asked last.
 pub(super) const ALONE: Duration = Duration::from_secs(30);
+
+/// When it is judged whether a rule can do without a Child SA, if the peer has put that in the place of
+/// one before our soft limit: a peer that is always the first to rekey would else have us keep what
+/// carries nothing for ever.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judgement {
+    /// The soft limit of the first that has been replaced since the last judgement.
+    pub(super) at: Instant,
+    /// Whether something went by it, or by what has been in its place since and is no longer.
+    used: bool,
+}
+
+/// Whether a rule needs a Child SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Whatever it carries.
+    Always,
+    /// If it carries anything.
+    IfUsed,
+    /// A wider one protects the same.
+    Never,
+}
 
 /// What the peer has narrowed a Child SA to, if its rule has that already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,42 +88,118 @@ impl Established {
                 && !selector::protect_all(&child.pairs, &other.pairs)
         })
     }
+
+    /// Whether others protect the same and none of them is newer. The peer may send by its newest
+    /// only: libreswan does, and sends nothing when that goes. Numbers are in the order in which the
+    /// peer has come to know of them: of two that both ends have asked for at once it has answered for
+    /// ours before it got our answer for its own.
+    fn is_newest_of_the_same(&self, child: &ChildSa) -> bool {
+        let is_same = |other: &&ChildSa| {
+            selector::protect_all(&other.pairs, &child.pairs)
+                && selector::protect_all(&child.pairs, &other.pairs)
+        };
+        let newest = self.beside(child).filter(is_same).map(|other| other.id).max();
+        newest.is_some_and(|newest| newest < child.id)
+    }
+
+    /// The last one of a rule stays: there is no crowd, and the rule may be one that is always up.
+    fn need(&self, child: &ChildSa) -> Need {
+        let is_last = self.beside(child).next().is_none();
+        if is_last || !child.for_packet || !self.is_left_alone(child) {
+            Need::Always
+        } else if self.is_covered(child) {
+            Need::Never
+        } else if self.is_newest_of_the_same(child) {
+            Need::Always
+        } else {
+            Need::IfUsed
+        }
+    }
 }
 
 impl IkeSa {
     /// A Child SA has reached a soft limit: it gets a successor, unless its rule can do without.
     pub(super) fn renew_child(&mut self, now: Instant, shared: &mut Shared, child: ChildId) {
-        let State::Established(established) = &self.state else { return };
-        let Some(old) = established.children.get(&child) else { return };
-        let is_last = established.beside(old).next().is_none();
-        if is_last || !old.for_packet || !established.is_left_alone(old) {
-            return self.want_successor(now, shared, child);
+        match self.need(child) {
+            Need::Always => self.want_successor(now, shared, child),
+            Need::IfUsed => self.ask_for_use(shared, child, true),
+            Need::Never => self.retire_covered(now, shared, child),
         }
-        if established.is_covered(old) {
-            return self.retire_and_delete(now, shared, child, "a wider one protects the same");
+    }
+
+    /// The same before its soft limit, at that of what it has taken the place of: what the rule needs
+    /// is left as it is.
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        child: ChildId,
+        judgement: Judgement,
+    ) {
+        match self.need(child) {
+            Need::IfUsed if !judgement.used => self.ask_for_use(shared, child, false),
+            Need::Always | Need::IfUsed => {}
+            Need::Never => self.retire_covered(now, shared, child),
         }
-        let owner = Owner::IkeSa(self.id, Purpose::Idle(child));
-        shared.command(owner, KernelCommand::QueryUse { child });
+    }
+
+    /// The peer has put a Child SA in the place of one that a packet has asked for: it is judged when
+    /// that would have been, and by what that has carried, too.
+    pub(super) fn put_judgement_off(
+        &mut self,
+        shared: &mut Shared,
+        old: ChildId,
+        successor: ChildId,
+    ) {
+        let State::Established(established) = &mut self.state else { return };
+        let Some(old) = established.children.get(&old).filter(|old| old.for_packet) else { return };
+        let (of_old, id) = (old.rekey_at.map(|at| Judgement { at, used: false }), old.id);
+        let Some(judgement) = old.judgement.or(of_old) else { return };
+        let Some(successor) = established.children.get_mut(&successor) else { return };
+        successor.judgement = Some(judgement);
+        let owner = Owner::IkeSa(self.id, Purpose::IdleBefore(successor.id));
+        shared.command(owner, KernelCommand::QueryUse { child: id });
+    }
+
+    /// The kernel has said what went by the one in whose place this is.
+    pub(super) fn idle_before(&mut self, child: ChildId, result: &Result<Done, KernelError>) {
+        if let State::Established(established) = &mut self.state
+            && let Some(child) = established.children.get_mut(&child)
+            && let Some(judgement) = &mut child.judgement
+        {
+            judgement.used |= !is_idle(result);
+        }
     }
 
     /// The kernel has said what went by a Child SA that was asked for because of a packet. If nothing
-    /// has since it was made anew, the next packet asks for another. The last one of a rule stays:
-    /// there is no crowd, and the rule may be one that is always up.
+    /// has since it was made anew, the next packet asks for another. `due`: else it gets a successor.
     pub(super) fn idle_reported(
         &mut self,
         now: Instant,
         shared: &mut Shared,
         child: ChildId,
+        due: bool,
         result: &Result<Done, KernelError>,
     ) {
-        let State::Established(established) = &self.state else { return };
-        let Some(old) = established.children.get(&child) else { return };
-        let idle = matches!(result, Ok(Done::Use { packets_in: 0, packets_out: 0, .. }));
-        let is_last = established.beside(old).next().is_none();
-        if idle && !is_last && established.is_left_alone(old) {
-            return self.retire_and_delete(now, shared, child, "idle");
+        if is_idle(result) && self.need(child) != Need::Always {
+            self.retire_and_delete(now, shared, child, "idle");
+        } else if due {
+            self.want_successor(now, shared, child);
         }
-        self.want_successor(now, shared, child);
+    }
+
+    fn need(&self, child: ChildId) -> Need {
+        let State::Established(established) = &self.state else { return Need::Always };
+        established.children.get(&child).map_or(Need::Always, |child| established.need(child))
+    }
+
+    fn ask_for_use(&self, shared: &mut Shared, child: ChildId, due: bool) {
+        let owner = Owner::IkeSa(self.id, Purpose::Idle { child, due });
+        shared.command(owner, KernelCommand::QueryUse { child });
+    }
+
+    fn retire_covered(&mut self, now: Instant, shared: &mut Shared, child: ChildId) {
+        self.retire_and_delete(now, shared, child, "a wider one protects the same");
     }
 
     /// Whether a peer has narrowed what we asked for to something else than was named first, which
@@ -122,4 +221,9 @@ impl IkeSa {
         let same = same.next().map(|c| Known::Same(c.id));
         same.or_else(|| self.children().find(covers).map(|_| Known::Within))
     }
+}
+
+/// Whether nothing went by a Child SA, in either direction.
+const fn is_idle(result: &Result<Done, KernelError>) -> bool {
+    matches!(result, Ok(Done::Use { packets_in: 0, packets_out: 0, .. }))
 }

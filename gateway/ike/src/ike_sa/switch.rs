@@ -81,7 +81,7 @@ impl Established {
     /// When something is to be done about Child SAs.
     pub(super) fn children_due(&self) -> Option<Instant> {
         let children = self.children.values();
-        let due = children.filter_map(|c| earlier(c.rekey_at, c.poll.map(|p| p.at))).min();
+        let due = children.filter_map(|c| c.due()).min();
         let later = self.later.iter().map(|(at, _)| *at).min();
         earlier(later, due)
     }
@@ -134,8 +134,7 @@ impl IkeSa {
         successor.state = ChildState::Installed;
         successor.poll = None;
         let old = successor.replaces;
-        let asked = shared.reqids.begins(&successor.rule.name);
-        shared.senders.begins(&successor.rule.name, &successor.pairs, child);
+        let asked = successor.begins(shared);
         // It is the one of our last answer, or of one before.
         established.answered = None;
         shared.command(
@@ -144,6 +143,7 @@ impl IkeSa {
         );
         shared.forget_acquire(asked);
         if let Some(old) = old {
+            self.put_judgement_off(shared, old, child);
             self.retire(shared, old);
         }
     }
@@ -175,7 +175,7 @@ impl IkeSa {
             return;
         }
         old.state = ChildState::Retiring;
-        (old.waiting, old.poll, old.rekey_at) = (None, None, None);
+        (old.waiting, old.poll, old.rekey_at, old.judgement) = (None, None, None, None);
         if before == ChildState::Installed {
             let words = format!("retiring the Child SA of rule {}", old.rule.name);
             let heir = shared.senders.ends(&old.rule.name, &old.pairs, child);
@@ -329,7 +329,7 @@ impl IkeSa {
     /// What time brings to Child SAs.
     pub(super) fn children_timeout(&mut self, now: Instant, shared: &mut Shared) {
         let State::Established(established) = &mut self.state else { return };
-        let (mut looks, mut limits) = (Vec::new(), Vec::new());
+        let (mut looks, mut limits, mut judgements) = (Vec::new(), Vec::new(), Vec::new());
         for child in established.children.values_mut() {
             if let Some(poll) = &mut child.poll
                 && poll.at <= now
@@ -341,6 +341,8 @@ impl IkeSa {
                 child.rekey_at = None;
                 limits.push(child.id);
             }
+            let judgement = child.judgement.take_if(|judgement| judgement.at <= now);
+            judgements.extend(judgement.map(|judgement| (child.id, judgement)));
         }
         let due: Vec<Wish> =
             established.later.extract_if(.., |(at, _)| *at <= now).map(|(_, wish)| wish).collect();
@@ -350,6 +352,9 @@ impl IkeSa {
         for child in looks {
             let owner = Owner::IkeSa(self.id, Purpose::Poll(child));
             shared.command(owner, KernelCommand::QueryUse { child });
+        }
+        for (child, judgement) in judgements {
+            self.judge(now, shared, child, judgement);
         }
         for child in limits {
             self.child_expired(now, shared, child, false);

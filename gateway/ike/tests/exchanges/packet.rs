@@ -252,3 +252,81 @@ fn those_that_are_made_for_packets_are_as_many_as_a_peer_may_have() {
         assert_eq!(protected(&simulation), BTreeSet::from([host(5), host(6)]));
     }
 }
+
+/// B has a rule for each of these hosts, and begins what it has for these others.
+fn narrowing_and_beginning(hosts: &[u8], begun: &[u8]) -> PolicySet {
+    let rule = |number: &u8| {
+        let (local, remote) = (host(*number).into(), "10.1.0.0/24".parse().unwrap());
+        protect(&format!("host-{number}"), "a", local, remote, Start::OnDemand)
+    };
+    let mut of_b = narrowing(hosts);
+    let begun = begun.iter().map(rule);
+    of_b.rules.extend(begun.map(|rule| (std::sync::Arc::clone(&rule.name), rule.into())));
+    of_b
+}
+
+/// They may have half of what the peer may have.
+#[test]
+fn only_what_packets_of_ours_have_asked_for_and_what_is_to_stay_counts_as_made_for_packets() {
+    let config = EndpointConfig { child_sa_limit: 6, ..EndpointConfig::default() };
+    let refused = |simulation: &Simulation| counter(simulation, 0, Counter::RuleChildSaLimit);
+    // B has begun these three.
+    let mut simulation = Simulation::with_config(&[A, B], &config, Faults::default(), 1);
+    simulation.configure(1, narrowing_and_beginning(&[4, 5, 6, 7], &[1, 2, 3]));
+    simulation.configure(0, policies_of_a());
+    for number in 1..=3 {
+        simulation.acquire(1, &format!("host-{number}"));
+        simulation.run(MINUTE);
+    }
+    for number in 4..=7 {
+        assert_eq!(refused(&simulation), 0, "{number}");
+        assert!(simulation.send(0, "to-b", HOST, host(number)));
+        simulation.run(MINUTE);
+    }
+    assert_eq!(refused(&simulation), 1);
+    assert_eq!(protected(&simulation), (1..=6).map(host).collect());
+    // B is replacing one of them.
+    let mut simulation = Simulation::with_config(&[A, B], &config, Faults::default(), 1);
+    simulation.configure(1, narrowing(&[4, 5, 6, 7]));
+    simulation.configure(0, policies_of_a());
+    for number in 4..=6 {
+        assert!(simulation.send(0, "to-b", HOST, host(number)));
+        simulation.run(MINUTE);
+    }
+    let spi = with(&simulation, host(5)).outbound.spi;
+    let event = KernelEvent::Expire { spi, destination: B, hard: false };
+    simulation.input(1, Input::Kernel(event));
+    simulation.deliver(0, false);
+    assert_eq!(simulation.nodes[0].kernel.children.len(), 4);
+    assert!(simulation.send(0, "to-b", HOST, host(7)));
+    simulation.run(MINUTE);
+    assert_eq!(refused(&simulation), 0);
+    assert_eq!(protected(&simulation), (4..=7).map(host).collect());
+}
+
+/// Else each Child SA that begins would have the kernel ask once more for what another is being made
+/// for, or for what the peer does not want.
+#[test]
+fn an_acquire_is_forgotten_when_a_child_sa_begins_that_sends_its_packet_and_not_before() {
+    let mut simulation = pair(policies_of_a(), narrowing_and_beginning(&[5, 6], &[7]));
+    let forgotten = |simulation: &Simulation| {
+        let history = &simulation.nodes[0].kernel.history;
+        history.iter().filter(|done| done.starts_with("forget acquire")).count()
+    };
+    let children = |simulation: &Simulation| simulation.nodes[0].kernel.children.len();
+    assert!(simulation.send(0, "to-b", HOST, host(5)));
+    simulation.run(MINUTE);
+    assert_eq!((children(&simulation), forgotten(&simulation)), (1, 1));
+    // B's own stands before that for the packet does.
+    assert!(simulation.send(0, "to-b", HOST, host(6)));
+    simulation.acquire(1, "host-7");
+    simulation.deliver(0, false);
+    assert_eq!((children(&simulation), forgotten(&simulation)), (2, 1));
+    simulation.run(MINUTE);
+    assert_eq!((children(&simulation), forgotten(&simulation)), (3, 2));
+    // B narrows to what is there.
+    assert!(simulation.send(0, "to-b", HOST, host(8)));
+    simulation.run(MINUTE);
+    assert_eq!(counter(&simulation, 0, Counter::ChildSaFailed), 1);
+    assert_eq!((children(&simulation), forgotten(&simulation)), (3, 2));
+}

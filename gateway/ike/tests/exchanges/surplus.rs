@@ -109,6 +109,88 @@ fn what_is_idle_goes_from_the_ike_sa_that_is_made_anew_too() {
     assert_eq!(protected(&simulation), BTreeSet::from([host(5)]));
 }
 
+/// A has Child SAs with these hosts, of an hour; B rekeys them each 20 minutes.
+fn rekeyed_by_b(hosts: &[u8]) -> (Simulation, PolicySet) {
+    let with_lifetime =
+        |policies, time| with_protect(policies, |protect| protect.lifetime.time = time);
+    let of_b = with_lifetime(narrowing(hosts), Duration::from_secs(1200));
+    let mut simulation =
+        pair(with_lifetime(policies_of_a(), Duration::from_secs(3600)), of_b.clone());
+    for number in hosts {
+        ask(&mut simulation, *number);
+    }
+    (simulation, of_b)
+}
+
+/// How often A has asked for a Child SA and got it.
+fn made_by_a(simulation: &Simulation) -> usize {
+    let history = &simulation.nodes[0].kernel.history;
+    history.iter().filter(|done| *done == "install child to-b").count()
+}
+
+#[test]
+fn what_is_idle_goes_though_the_peer_rekeys_it_before_its_soft_limit_and_nothing_else_does() {
+    let (mut simulation, _) = rekeyed_by_b(&[5, 6, 7, 8]);
+    // One is in use all the time, another now and then.
+    let mut has_idled = false;
+    for minute in 0..60 * 6 {
+        assert!(!simulation.send(0, "to-b", HOST, host(5)));
+        if minute % 29 == 0 {
+            assert!(!simulation.send(0, "to-b", HOST, host(7)), "{minute}");
+        }
+        simulation.run(MINUTE);
+        let idle = why(&simulation).contains(&"idle");
+        assert!(!idle || minute > 40, "not before the soft limit");
+        has_idled |= idle;
+        assert!(has_idled || minute < 65);
+    }
+    assert_eq!(protected(&simulation), BTreeSet::from([host(5), host(7)]));
+    assert_eq!(why(&simulation).iter().filter(|why| **why == "idle").count(), 2);
+    assert_eq!(made_by_a(&simulation), 4, "A has rekeyed none of them");
+}
+
+#[test]
+fn what_another_covers_goes_though_the_peer_rekeys_it_before_its_soft_limit() {
+    let (mut simulation, mut of_b) = rekeyed_by_b(&[5]);
+    of_b.rules.extend(policies_of_b().rules);
+    simulation.configure(1, of_b);
+    ask(&mut simulation, 6);
+    for _ in 0..65 {
+        assert!(!simulation.send(0, "to-b", HOST, host(5)), "it is in use");
+        simulation.run(MINUTE);
+    }
+    assert!(why(&simulation).contains(&"a wider one protects the same"));
+    assert!(simulation.has_one_child_each().unwrap());
+    assert_eq!(with(&simulation, host(0)).selectors[0].0.remote.prefix_len(), 24);
+}
+
+/// Packets of ours have asked for it, and the peer has it anew as it was.
+#[test]
+fn what_is_idle_goes_from_the_ike_sa_that_the_peer_makes_anew_too() {
+    let (left, right) = ("10.1.1.0/24".parse().unwrap(), "10.2.1.0/24".parse().unwrap());
+    let mut of_a = policies_of_a();
+    let other = protect("other", "b", left, right, Start::Respond);
+    of_a.rules.insert("other".into(), other.into());
+    let mut of_b = narrowing(&[5, 6]);
+    let other = protect("other", "a", right, left, Start::OnDemand);
+    of_b.rules.insert("other".into(), other.into());
+    let of_b = with_peer(of_b, |p| {
+        (p.lifetime, p.renewal) = (MINUTE * 10, Renewal::Reauthenticate);
+    });
+    let mut simulation = pair(of_a, of_b);
+    simulation.acquire(1, "other");
+    simulation.run(MINUTE);
+    for number in [5, 6] {
+        ask(&mut simulation, number);
+    }
+    let before = with(&simulation, host(6)).inbound.spi;
+    simulation.run(MINUTE * 10);
+    assert_ne!(with(&simulation, host(6)).inbound.spi, before);
+    assert_eq!(simulation.nodes[0].endpoint.status(simulation.now).ike_sas.len(), 1);
+    assert_eq!(grow_old(&mut simulation, host(6)), ["idle"]);
+    assert_eq!(grow_old(&mut simulation, IpAddr::from([10, 2, 1, 0])), ["replaced"]);
+}
+
 /// B has a rule for each of these hosts, and one that it begins.
 #[test]
 fn the_peers_other_rules_have_room_beside_what_is_narrowed() {
@@ -240,9 +322,8 @@ fn what_another_covers_goes_at_its_soft_limit() {
     assert_eq!(remotes(&simulation), ["10.2.0.0/24".to_owned()].into());
 }
 
-/// RFC 7296 2.8: the peer may want both.
-#[test]
-fn of_two_that_are_the_same_none_goes_that_is_used() {
+/// A and B have each asked for one while the other did.
+fn crossed() -> Simulation {
     let (left, right) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
     let mut of_b = policies_of_b();
     of_b.rules.insert("to-a".into(), protect("to-a", "a", right, left, Start::OnDemand).into());
@@ -253,25 +334,81 @@ fn of_two_that_are_the_same_none_goes_that_is_used() {
     let mut simulation = pair(of_a, of_b);
     simulation.acquire(0, "first");
     simulation.run(MINUTE);
-    // Each asks for one while the other does.
     simulation.acquire(0, "to-b");
     simulation.acquire(1, "to-a");
     simulation.run(MINUTE);
-    let there = |simulation: &Simulation| -> Vec<(ChildId, u32)> {
-        let children = simulation.nodes[0].kernel.children.values();
-        let children = children.filter(|c| &*c.rule == "to-b");
-        children.map(|c| (c.child, c.inbound.spi)).collect()
-    };
-    for (child, spi) in there(&simulation) {
-        simulation.nodes[0].kernel.received.insert(child, 1);
-        let event = KernelEvent::Expire { spi, destination: A, hard: false };
-        simulation.input(0, Input::Kernel(event));
-        simulation.run(MINUTE);
-        assert_eq!(why(&simulation).pop(), Some("replaced"));
-    }
-    assert_eq!(there(&simulation).len(), 2);
+    simulation
+}
+
+/// Those that A has of the rule that both have asked for, by their numbers.
+fn of_both(simulation: &Simulation) -> Vec<(ChildId, u32)> {
+    let children = simulation.nodes[0].kernel.children.values();
+    let children = children.filter(|c| &*c.rule == "to-b");
+    children.map(|c| (c.child, c.inbound.spi)).collect()
+}
+
+/// One of them reaches its soft limit; gives why one goes then.
+fn grow_old_of_both(simulation: &mut Simulation, spi: u32) -> Option<&'static str> {
+    let event = KernelEvent::Expire { spi, destination: A, hard: false };
+    simulation.input(0, Input::Kernel(event));
+    simulation.run(MINUTE);
     assert_eq!(simulation.violations(), Vec::<String>::new());
     assert_eq!(simulation.mismatches(), Vec::<String>::new());
+    why(simulation).pop()
+}
+
+/// RFC 7296 2.8: the peer may want both.
+#[test]
+fn of_two_that_are_the_same_none_goes_that_is_used() {
+    let mut simulation = crossed();
+    for (child, spi) in of_both(&simulation) {
+        simulation.nodes[0].kernel.received.insert(child, 1);
+        assert_eq!(grow_old_of_both(&mut simulation, spi), Some("replaced"));
+    }
+    assert_eq!(of_both(&simulation).len(), 2);
+}
+
+/// A packet of ours has asked for the other.
+#[test]
+fn what_the_peer_asks_for_beside_the_same_is_renewed_though_it_is_idle() {
+    let (left, right) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
+    let mut of_b = policies_of_b();
+    let too = protect("to-a-too", "a", right, left, Start::OnDemand);
+    of_b.rules.insert("to-a-too".into(), too.into());
+    let mut simulation = pair(policies_of_a(), of_b);
+    simulation.acquire(0, "to-b");
+    simulation.run(MINUTE);
+    simulation.acquire(1, "to-a-too");
+    simulation.run(MINUTE);
+    let both = of_both(&simulation);
+    let ((ours, spi), (_, of_b)) = (both[0], both[1]);
+    // The newest is renewed anyway.
+    simulation.nodes[0].kernel.received.insert(ours, 1);
+    assert_eq!(grow_old_of_both(&mut simulation, spi), Some("replaced"));
+    assert_eq!(grow_old_of_both(&mut simulation, of_b), Some("replaced"));
+    assert_eq!(of_both(&simulation).len(), 2);
+}
+
+/// The peer may send by its newest only, though it does not send now.
+#[test]
+fn of_two_that_are_the_same_the_newest_does_not_go_though_it_is_idle() {
+    let mut simulation = crossed();
+    // A's own is the older one: B got A's answer after it had given its own. It is in use.
+    let (ours, spi) = of_both(&simulation)[0];
+    simulation.nodes[0].kernel.received.insert(ours, 1);
+    assert_eq!(grow_old_of_both(&mut simulation, spi), Some("replaced"));
+    // What has taken its place is the newest.
+    let newest = |simulation: &Simulation| of_both(simulation).pop().unwrap().1;
+    let spi = newest(&simulation);
+    assert_eq!(grow_old_of_both(&mut simulation, spi), Some("replaced"));
+    let spi = newest(&simulation);
+    assert_eq!(of_both(&simulation).len(), 2);
+    // Until B's own, which is the older one now, is rekeyed.
+    let of_b = of_both(&simulation)[0].1;
+    assert_eq!(grow_old_of_both(&mut simulation, of_b), Some("replaced"));
+    assert_ne!(newest(&simulation), spi);
+    assert_eq!(grow_old_of_both(&mut simulation, spi), Some("idle"));
+    assert_eq!(of_both(&simulation).len(), 1);
 }
 
 /// libreswan refuses a request with more than 16 in a payload.

@@ -17,7 +17,7 @@ pub(super) use self::answer::{ChildWords, Withheld};
 pub(super) use self::request::{ChildRequest, Negotiated, negotiate};
 use super::derive::Agreed;
 use super::offer::{ChildAnswer, ChildOffer};
-use super::surplus::{ALONE, Known};
+use super::surplus::{ALONE, Judgement, Known};
 use super::switch::Poll;
 use super::{IkeSa, Job, State, Wish};
 use crate::algorithms::{ChildKeyExchange, EspSuite};
@@ -32,9 +32,10 @@ use crate::io::{
 };
 use crate::keys::ChildKeys;
 use crate::proposal::EspChoice;
+use crate::reqids::Asked;
 use crate::selector::{self, Sides};
 use crate::shared::{Owner, Purpose, Shared};
-use crate::time::after;
+use crate::time::{after, earlier};
 
 /// SPIs in a row that the kernel may not take before the Child SA is given up.
 const MOST_TAKEN: u32 = 3;
@@ -67,6 +68,8 @@ pub(crate) struct ChildSa {
     /// Whether it, or the first that it has taken the place of, was asked for by us because of a
     /// packet.
     pub(super) for_packet: bool,
+    /// Of the one that it has taken the place of, if that was still to come.
+    pub(super) judgement: Option<Judgement>,
     /// Until then no other is asked for beside it.
     pub(super) alone_until: Option<Instant>,
     /// Whether a successor is wanted already.
@@ -106,6 +109,19 @@ impl ChildSa {
         self.state == ChildState::Installed
             && self.rule.name == *rule
             && self.protects(Some(packet))
+    }
+
+    /// It sends from now on. Gives the acquire that is answered thereby.
+    pub(super) fn begins(&self, shared: &mut Shared) -> Option<Asked> {
+        let (rule, pairs) = (&self.rule.name, &self.pairs);
+        shared.senders.begins(rule, pairs, self.id, self.for_packet);
+        shared.reqids.begins(rule, pairs)
+    }
+
+    /// When something is to be done about it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let poll = self.poll.map(|poll| poll.at);
+        earlier(earlier(self.rekey_at, poll), self.judgement.map(|judgement| judgement.at))
     }
 
     /// Whether the kernel sends keepalives as long as this one sends.
@@ -234,6 +250,7 @@ impl Terms {
             state: ChildState::Installing,
             replaces: self.replaces,
             for_packet,
+            judgement: None,
             alone_until: None,
             successor_wanted: false,
             rekey_at: None,
@@ -498,8 +515,7 @@ impl IkeSa {
         installed.state = if whole { ChildState::Installed } else { ChildState::Receiving };
         let (replaces, redundant) = (installed.replaces, installed.redundant);
         if whole {
-            shared.senders.begins(&installed.rule.name, &installed.pairs, child);
-            let asked = shared.reqids.begins(&installed.rule.name);
+            let asked = installed.begins(shared);
             shared.forget_acquire(asked);
         } else if !redundant {
             installed.poll = Some(Poll::first(now));

@@ -83,9 +83,17 @@ impl Terms {
         }
         let keys = agreed.child_keys(&established.channel, self.choice.suite);
         let (mut child, spec) = self.into_child(shared, sa, &keys, false);
-        let heir = (sa.id, child.id);
-        if child.replaces.is_some() || shared.senders.inherits(&child.rule.name, &child.pairs, heir)
+        let (heir, mut has_old) = ((sa.id, child.id), child.replaces.is_some());
+        if !has_old && let Some(old) = shared.senders.inherits(&child.rule.name, &child.pairs, heir)
         {
+            has_old = true;
+            // A peer that reauthenticates has anew what it had (RFC 7296 2.8.3), and packets of ours
+            // have asked for that as before. What it asks for beside it on the same IKE SA, or when
+            // there was nothing any more, is its own.
+            let anew = shared.children.owner(old.child) != Some(sa.id);
+            child.for_packet = old.for_packet && anew;
+        }
+        if has_old {
             // The old one sends until the peer is known to have the new one.
             child.waiting = Some(spec.clone());
         }
