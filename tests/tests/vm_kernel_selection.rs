@@ -133,6 +133,28 @@ fn of_two_that_overlap_the_newer_one_carries_nothing_that_only_the_older_has() -
     nodes.into_iter().try_for_each(Node::end)
 }
 
+/// The peer may have two rules where we have one, and wants each packet by the SA of its own.
+#[test]
+fn of_two_of_one_rule_that_which_protects_less_goes_first() -> Result {
+    if !met(&[Requirement::Esp])? {
+        return Ok(());
+    }
+    let ([a, _b], mut nodes) = trapped()?;
+    let mut wide = narrowed(1, &[]);
+    wide.selectors = vec![(selector("10.1.0.0/16", "10.2.0.0/16"), 100)];
+    let host = narrowed(2, &[7]);
+    install(&mut nodes, &wide)?;
+    // Of policies alike the kernel takes the older one.
+    install(&mut nodes, &host)?;
+    ping(&a, "10.2.0.7", SMALL)?;
+    let [one, two] = &mut nodes;
+    assert_eq!(sent(one, [&wide, &host]), [0, 3]);
+    assert_eq!(sent(two, [&mirrored(&wide), &mirrored(&host)]), [0, 3]);
+    ping(&a, "10.2.0.5", SMALL)?;
+    assert_eq!(sent(one, [&wide, &host]), [3, 3]);
+    nodes.into_iter().try_for_each(Node::end)
+}
+
 /// Replaces a Child SA as the two ends of a rekeying do it.
 fn replace([one, two]: &mut [Node; 2], old: &ChildSpec, new: &ChildSpec) -> Result {
     let theirs = mirrored(new);

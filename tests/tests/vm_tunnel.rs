@@ -372,3 +372,39 @@ fn after_a_crash_nothing_leaks_and_a_new_start_recovers() -> Result {
     ping_until_answered(host, target, PATIENCE)?;
     capture.finish(&[between_sites(&topology, V4)?])
 }
+
+/// The peer narrows a rule to a host that another rule selects by a longer prefix. That one's Child SA
+/// the peer refuses: so what goes to the host goes by none.
+#[test]
+fn a_rule_goes_before_another_however_far_the_peer_narrows_that_one() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
+    let policy = Policy::of_server(&topology, V4, V4).with_rules(|rule| {
+        rule.local = vec![ipnet::IpNet::from(target).to_string()];
+        rule.esp_proposals = vec!["aes256gcm16"];
+    });
+    let _server = Gateway::start(&topology.server.gateway, &policy)?;
+    let mut policy = Policy::of_client(&topology, V4, V4).with_rules(|rule| {
+        (rule.start, rule.esp_proposals) = ("always", vec!["aes256gcm16"]);
+    });
+    let part = Policy::of_client(&topology, V4, V4).with_rules(|rule| {
+        (rule.name, rule.remote) = ("part".to_owned(), vec!["10.2.0.0/28".to_owned()]);
+        rule.esp_proposals = vec!["chacha20poly1305"];
+    });
+    policy.rules.extend(part.rules);
+    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
+    client.wait_child(RULE)?;
+    none_answered(host, target)?;
+    assert_eq!(*field(&client.wait_child(RULE)?, "packets_out"), 0);
+    client.wait_counter("child_sa_failed", 1)?;
+    assert_eq!(client.children("part")?.len(), 0);
+    // It is that rule which holds it back, and nothing else.
+    policy.rules.pop();
+    client.reload(&policy)?;
+    all_answered(host, target, &PingOptions::default())?;
+    capture.finish(&[between_sites(&topology, V4)?])
+}

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use crate::algorithms::EspSuite;
-use crate::config::{ChildLifetime, Mode, PeerName, PolicySet, PortRange, RuleName};
+use crate::config::{ChildLifetime, Mode, PeerName, PolicySet, PortRange, RuleName, breadth};
 use crate::event::Event;
 
 /// Where a datagram came from and to, or is to be sent. The 4500 framing (RFC 3948 non-ESP
@@ -242,6 +242,16 @@ pub struct Selector {
     pub remote_ports: PortRange,
 }
 
+impl Selector {
+    /// How much it selects, in the last [`BREADTH_BITS`](crate::config::BREADTH_BITS) bits: a selector
+    /// that lies in another has less.
+    #[must_use]
+    pub fn breadth(&self) -> u32 {
+        let ports = [&self.local_ports, &self.remote_ports];
+        breadth(&self.local, &self.remote, self.protocol, ports)
+    }
+}
+
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = |f: &mut fmt::Formatter<'_>, net: &IpNet, ports: &PortRange| {
@@ -276,8 +286,8 @@ pub struct ChildSpec {
     pub outbound: SaSpec,
     /// What was negotiated.
     pub suite: EspSuite,
-    /// What was agreed to be protected, with its precedence in the rule; what the rule has beside that
-    /// for a part of it comes once more, with the precedence of that.
+    /// What was agreed to be protected, each with the precedence of what the rule has around it; what
+    /// the rule has for a part of it comes once more, with the precedence of that.
     pub selectors: Vec<(Selector, u32)>,
     /// Addresses that the peer has assigned to us: they are ours while one of its Child SAs is
     /// installed.

@@ -14,8 +14,10 @@ pub use self::limits::{EndpointConfig, InitLimits, SMALLEST_FRAGMENT};
 pub use self::peer::{
     Childless, Families, Identity, LocalAuth, PeerConfig, Pool, Ppk, RemoteAuth, Renewal, Secret,
 };
+pub(crate) use self::rule::breadth;
 pub use self::rule::{
-    ALL_PORTS, Action, ChildLifetime, Mode, PortRange, Protect, Rule, Start, hard_limit,
+    ALL_PORTS, Action, BREADTH_BITS, ChildLifetime, Mode, PortRange, Protect, Rule, Start,
+    hard_limit,
 };
 pub use crate::eap::{
     EapAuthenticatorConfig, EapMethod, EapPeerConfig, EapTls, User, UserName, Users,

@@ -74,16 +74,31 @@ impl Rule {
     /// First the operator's priority, then the more specific rule: the longer prefixes (both
     /// lengths added), then a protocol before none, then ports before none. Two rules that
     /// overlap with the same precedence and different actions are refused when the files are
-    /// loaded. Range: 27 bits.
+    /// loaded. Range: 27 bits, of which the last [`BREADTH_BITS`] say how specific it is.
     #[must_use]
     pub fn precedence(&self, local: &IpNet, remote: &IpNet) -> u32 {
-        let host_bits = |net: &IpNet| net.max_prefix_len().saturating_sub(net.prefix_len());
-        // 0 for two hosts, at most 256.
-        let wide = u32::from(host_bits(local)).saturating_add(u32::from(host_bits(remote)));
-        let any_protocol = u32::from(self.protocol.is_none());
-        let any_port = u32::from(self.local_ports == ALL_PORTS && self.remote_ports == ALL_PORTS);
-        (u32::from(self.priority) << 11) | (wide << 2) | (any_protocol << 1) | any_port
+        let breadth =
+            breadth(local, remote, self.protocol, [&self.local_ports, &self.remote_ports]);
+        (u32::from(self.priority) << BREADTH_BITS) | breadth
     }
+}
+
+/// The bits of a precedence that say how much is selected.
+pub const BREADTH_BITS: u32 = 11;
+
+/// How much is selected: less for what goes before, the host bits of both prefixes (for two hosts 0,
+/// at most 64 or, over IPv6, 256) times four, and two bits for no protocol and no ports.
+pub(crate) fn breadth(
+    local: &IpNet,
+    remote: &IpNet,
+    protocol: Option<u8>,
+    ports: [&PortRange; 2],
+) -> u32 {
+    let host_bits = |net: &IpNet| net.max_prefix_len().saturating_sub(net.prefix_len());
+    let wide = u32::from(host_bits(local)).saturating_add(u32::from(host_bits(remote)));
+    let any_protocol = u32::from(protocol.is_none());
+    let any_port = u32::from(ports.iter().all(|ports| **ports == ALL_PORTS));
+    (wide << 2) | (any_protocol << 1) | any_port
 }
 
 /// What becomes of the traffic that a rule selects.

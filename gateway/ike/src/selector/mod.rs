@@ -163,6 +163,17 @@ fn contains(outer: &TrafficSelector, inner: &TrafficSelector) -> bool {
     intersect(outer, inner).as_ref() == Some(inner)
 }
 
+/// The precedence of a pair that lies in a rule: that of the rule's own prefixes around it, as the
+/// classifier has them. However far a peer narrows, another rule that goes before this one still does.
+fn precedence(rule: &Rule, pair: &Selector) -> u32 {
+    let around = |(local, remote): &(IpNet, IpNet)| {
+        local.contains(&pair.local) && remote.contains(&pair.remote)
+    };
+    let own = rule.prefix_pairs().filter(around).map(|(l, r)| rule.precedence(&l, &r)).min();
+    // What is agreed lies in the rule; anything else would go before nothing.
+    own.unwrap_or(u32::MAX)
+}
+
 /// The agreed selectors as pairs of prefixes, each with the rule's precedence for it; `None`
 /// when there are more than `most` or none.
 pub(crate) fn pairs(
@@ -191,7 +202,8 @@ pub(crate) fn pairs(
                         local_ports: l.start_port..=l.end_port,
                         remote_ports: r.start_port..=r.end_port,
                     };
-                    pairs.push((selector, rule.precedence(&local_net, &remote_net)));
+                    let precedence = precedence(rule, &selector);
+                    pairs.push((selector, precedence));
                 }
             }
         }

@@ -125,15 +125,18 @@ fn what_lies_in_another_is_not_repeated() {
 }
 
 #[test]
-fn pairs_have_the_precedence_of_their_prefixes_and_the_agreed_ports() {
-    let rule = rule(&["10.1.0.0/16"], &["10.2.0.0/16"]);
+fn pairs_have_the_precedence_of_the_rule_around_them_and_the_agreed_ports() {
+    let rule = rule(&["10.1.0.0/16"], &["10.2.0.0/16", "10.2.0.0/20"]);
     let local = with(6, ALL_PORTS, range("10.1.2.0", "10.1.2.255"));
     let remote = with(0, 80..=80, range("10.2.0.7", "10.2.0.7"));
     let pairs = pairs(MOST, &rule, &[local], &[remote]).unwrap();
     let (local, remote) = ("10.1.2.0/24".parse().unwrap(), "10.2.0.7/32".parse().unwrap());
     let selector = web(local, remote);
     assert_eq!(describe_pairs(&pairs), "10.1.2.0/24 == 10.2.0.7/32:80 proto 6");
-    assert_eq!(pairs, [(selector, rule.precedence(&local, &remote))]);
+    let around = ["10.1.0.0/16", "10.2.0.0/20"].map(|net| net.parse().unwrap());
+    assert_eq!(pairs, [(selector, rule.precedence(&around[0], &around[1]))]);
+    // Whatever has longer prefixes than the rule goes before it, though the peer narrows to less.
+    assert!(pairs[0].1 > rule.precedence(&around[0], &"10.2.0.0/24".parse().unwrap()));
 }
 
 /// Of the traps of a rule the one with the longest prefixes applies.
@@ -143,8 +146,9 @@ fn a_child_goes_before_each_trap_of_its_rule_where_it_protects() {
         rule(&["10.1.0.0/16", "10.1.7.0/24"], &["10.2.0.0/16", "10.2.0.0/24", "10.3.0.0/16"]);
     let child = |nets: &[(&str, &str)]| {
         let pair = |(local, remote): &(&str, &str)| {
-            let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-            (web(local, remote), rule.precedence(&local, &remote))
+            let pair = web(local.parse().unwrap(), remote.parse().unwrap());
+            let precedence = precedence(&rule, &pair);
+            (pair, precedence)
         };
         nets.iter().map(pair).collect::<Vec<_>>()
     };
@@ -164,9 +168,13 @@ fn a_child_goes_before_each_trap_of_its_rule_where_it_protects() {
     let all = before_traps(&rule, &crossing);
     assert_eq!(all.len(), 2);
     assert!(all[1].1 <= trap, "{all:?}");
-    // The host to which a peer narrows goes before them anyway.
+    // The host to which a peer narrows goes where the longest prefixes around it do.
     let host = child(&[("10.1.7.9/32", "10.2.0.1/32")]);
     assert_eq!(before_traps(&rule, &host), host);
+    let one_side = child(&[("10.1.0.0/16", "10.2.0.1/32")]);
+    let longest = rule.precedence(&"10.1.7.0/24".parse().unwrap(), &"10.2.0.0/24".parse().unwrap());
+    let within = web("10.1.7.0/24".parse().unwrap(), "10.2.0.1/32".parse().unwrap());
+    assert_eq!(before_traps(&rule, &one_side), [one_side[0].clone(), (within, longest)]);
 }
 
 #[test]

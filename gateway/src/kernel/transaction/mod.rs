@@ -7,7 +7,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use gateway_ike::config::Mode;
+use gateway_ike::config::{BREADTH_BITS, Mode};
 use gateway_ike::io::{ChildSpec, Encapsulation, KernelError, Selector, kernel_decapsulates};
 use tracing::warn;
 
@@ -246,20 +246,13 @@ pub(super) fn trap_steps(
     routes: Vec<RouteValue>,
 ) -> Result<Vec<Step<'static>>, KernelError> {
     let owner = Owner::Trap(reqid);
-    // A Child SA goes before the trap of the same rule.
-    let value = |priority: u32| PolicyValue {
-        priority: priority.saturating_add(1),
-        reqid,
-        source,
-        destination,
-    };
+    let value = |priority| PolicyValue { priority, reqid, source, destination };
     let mut steps = policy_steps(selectors, mode, PolicyDirection::Out, owner, value)?;
     steps.extend(routes.into_iter().map(|route| Step::Route(owner, route)));
     Ok(steps)
 }
 
-/// The policies of the selectors in one direction. `value` is given twice the precedence: room
-/// for children and traps.
+/// The policies of the selectors in one direction, each with its [`priority`].
 fn policy_steps(
     selectors: &[(Selector, u32)],
     mode: Mode,
@@ -269,17 +262,42 @@ fn policy_steps(
 ) -> Result<Vec<Step<'static>>, KernelError> {
     let mut best = std::collections::BTreeMap::<PolicyKey, u32>::new();
     for (selector, precedence) in selectors {
+        let priority = priority(selector, *precedence, owner);
         let keys = policy_keys(selector, mode, direction)
             .map_err(|error| KernelError::Unsupported(error.to_string()))?;
         for key in keys {
             // Selectors may share a block of ports; the owner has one claim to each.
-            let lowest = best.entry(key).or_insert(*precedence);
-            *lowest = (*lowest).min(*precedence);
+            let lowest = best.entry(key).or_insert(priority);
+            *lowest = (*lowest).min(priority);
         }
     }
-    let step =
-        |(key, precedence): (_, u32)| Step::Policy(key, owner, value(precedence.saturating_mul(2)));
+    let step = |(key, priority)| Step::Policy(key, owner, value(priority));
     Ok(best.into_iter().map(step).collect())
+}
+
+/// The priority of a policy, of which the lowest applies: first by precedence, as the classifier has
+/// it; at the same place the Child SAs go before the trap, and of them what selects less first.
+///
+/// Policies of the two families never meet, and over IPv4 there are fewer precedences. So what 32
+/// bits leave for each of them tells Child SAs apart by (nearly) each bit of their prefixes, over IPv6
+/// by every fourth.
+fn priority(selector: &Selector, precedence: u32, owner: Owner) -> u32 {
+    const PRIORITIES: u32 = 1 << 16;
+    let breadths = u32::from(selector.local.max_prefix_len()).saturating_mul(2).saturating_add(1);
+    let breadths = breadths.saturating_mul(4);
+    // 252 over IPv4, 63 over IPv6.
+    let places = u32::MAX.checked_div(PRIORITIES.saturating_mul(breadths)).unwrap_or(1);
+    let last = places.saturating_sub(1);
+    let place = match owner {
+        Owner::Trap(_) => last,
+        Owner::Child(_) => {
+            selector.breadth().saturating_mul(last).checked_div(breadths).unwrap_or(0)
+        }
+    };
+    let chosen = precedence >> BREADTH_BITS;
+    let breadth = precedence & ((1 << BREADTH_BITS) - 1);
+    let rules_before = chosen.saturating_mul(breadths).saturating_add(breadth);
+    rules_before.saturating_mul(places).saturating_add(place)
 }
 
 #[cfg(test)]
