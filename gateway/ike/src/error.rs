@@ -77,6 +77,13 @@ pub enum Error {
         /// What the peer has of it.
         theirs: &'static str,
     },
+    /// Transport mode is for the addresses of the IKE SA, and these are others.
+    #[error("mode: transport mode is for the two addresses of the IKE SA alone")]
+    TransportAddresses,
+    /// The IKE SA has moved, or a NAT has come or gone, since a Child SA was agreed on: its SPI or its
+    /// selectors are not for how ESP goes now.
+    #[error("addresses, or the NAT in between, have changed before it could be installed")]
+    AddressesChanged,
     /// The policy demands more than the IKE SA has.
     #[error("the policy demands a quantum-safe IKE SA, and this one is not: {0}")]
     NotQuantumSafe(IkeSuite),
@@ -324,7 +331,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         }
         Error::Authentication(_) => plain(NotifyType::AUTHENTICATION_FAILED),
         Error::UnexpectedNat => plain(NotifyType::UNEXPECTED_NAT_DETECTED),
-        Error::TsUnacceptable(_) => plain(NotifyType::TS_UNACCEPTABLE),
+        Error::TsUnacceptable(_) | Error::TransportAddresses => plain(NotifyType::TS_UNACCEPTABLE),
         // Its SPI field names the Child SA (RFC 7296 2.25): that is the sender's business.
         Error::ChildSaNotFound(_) => plain(NotifyType::CHILD_SA_NOT_FOUND),
         Error::StateNotFound => plain(NotifyType::STATE_NOT_FOUND),
@@ -333,9 +340,10 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         Error::NoAdditionalSas { .. } | Error::NoAdditionalSasOfPeer { .. } => {
             plain(NotifyType::NO_ADDITIONAL_SAS)
         }
-        Error::TemporaryFailure(_) | Error::KeyExchange(_) | Error::Internal(_) => {
-            plain(NotifyType::TEMPORARY_FAILURE)
-        }
+        Error::TemporaryFailure(_)
+        | Error::AddressesChanged
+        | Error::KeyExchange(_)
+        | Error::Internal(_) => plain(NotifyType::TEMPORARY_FAILURE),
         Error::Refused(_)
         | Error::DeletedBefore
         | Error::RuleChanged

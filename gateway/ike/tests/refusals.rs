@@ -266,7 +266,16 @@ fn ports_modes_and_absent_rules_are_told_apart() {
     assert_eq!(values(field(nearest, "mode")), (vec!["transport"], vec!["tunnel"]));
 
     // The peer grants less than was asked for.
-    let simulation = run(|a| of_protect(a, |p| p.mode = Mode::Transport), |_| {});
+    let between = |policies: &mut PolicySet, [local, remote]: [IpAddr; 2]| {
+        of_rule(policies, |rule| {
+            (rule.local, rule.remote) = (vec![local.into()], vec![remote.into()]);
+        });
+    };
+    let transport = |a: &mut PolicySet| {
+        between(a, [A, B]);
+        of_protect(a, |p| p.mode = Mode::Transport);
+    };
+    let simulation = run(transport, |b| between(b, [B, A]));
     let (_, refusal) = self::refusal(&simulation, 0);
     assert_eq!(refusal.cause, Cause::Mode);
     let nearest = refusal.nearest_candidate().unwrap();

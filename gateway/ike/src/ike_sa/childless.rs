@@ -71,7 +71,7 @@ impl IkeSa {
             let again = childless.then(|| wish.clone());
             let offer = ChildOffer::new(shared, self, None, nat.any(), wish)?;
             let Some(offer) = offer else { continue };
-            if let Err(error) = offer.check_addresses(nat, self.path) {
+            if let Err(error) = offer.check_addresses(self.path) {
                 shared.release_spi(offer.spi);
                 let rule = RuleName::clone(&offer.rule.name);
                 self.child_failed(shared, Some(rule), false, error);

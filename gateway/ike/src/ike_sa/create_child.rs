@@ -70,7 +70,6 @@ impl IkeSa {
         let group_of_ike_sa = established.channel.suite.group;
         let ours = Some(self.assignment.lease);
         let in_udp = self.ends(&shared.config).encapsulation.is_some();
-        let nat = established.nat;
         let Some(offer) = ChildOffer::new(shared, self, ours, in_udp, wish)? else {
             return Ok(());
         };
@@ -84,7 +83,7 @@ impl IkeSa {
             self.give_up(now, shared, offer, error);
             return Ok(());
         }
-        if let Err(error) = offer.check_addresses(nat, self.path) {
+        if let Err(error) = offer.check_addresses(self.path) {
             self.give_up(now, shared, offer, error);
             return Ok(());
         }

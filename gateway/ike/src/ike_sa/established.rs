@@ -46,7 +46,8 @@ pub(crate) struct Established {
     pub(super) withheld: Option<Withheld>,
     /// The Child SA of our last answer, which the peer may not have yet.
     pub(super) answered: Option<AnsweredChild>,
-    /// SPIs in a row that the kernel would not take.
+    /// SPIs of ours in a row that were of no use, since the kernel would not take them or addresses
+    /// changed.
     pub(super) taken: u32,
     /// When the peer last proved that it lives, by IKE or by ESP.
     pub(super) last_inbound: Instant,

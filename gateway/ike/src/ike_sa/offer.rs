@@ -12,7 +12,7 @@ use crate::algorithms::Group;
 use crate::config::{Mode, Protect, Rule, RuleName};
 use crate::counters::Counter;
 use crate::error::Error;
-use crate::io::{ChildId, Encapsulation, KERNEL_SPIS, Path, Selector, kernel_decapsulates};
+use crate::io::{ChildId, KERNEL_SPIS, Path, Selector};
 use crate::leases::Lease;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
@@ -86,13 +86,6 @@ impl IkeSa {
 
 const fn mode(transport: bool) -> &'static str {
     if transport { "transport" } else { "tunnel" }
-}
-
-/// Behind NAT an address stands for another, and only one of each side can (RFC 7296 2.23.1).
-pub(super) const fn other_addresses() -> Error {
-    let why = "through NAT transport mode is for the two addresses of the IKE SA alone";
-    let ours = "transport, of one address at each end";
-    Error::Mode { why, ours, theirs: "transport, of other addresses" }
 }
 
 /// Selectors with one before them that they contain, which a peer that must choose is to choose
@@ -175,23 +168,18 @@ impl ChildOffer {
         self.deleted.contains(&answer.choice.peer_spi)
     }
 
-    /// Through NAT transport mode can be offered for the two addresses of the IKE SA alone, each as
+    /// Transport mode can be offered for the two addresses of the IKE SA alone (RFC 4301 4.1), each as
     /// its own end knows it (RFC 7296 2.23.1).
-    pub(super) fn check_addresses(&self, nat: NatDetected, path: Path) -> Result<(), Error> {
+    pub(super) fn check_addresses(&self, path: Path) -> Result<(), Error> {
         let are_those = || {
             selector::are_of(&self.local, path.local.ip())
                 && selector::are_of(&self.remote, path.remote.ip())
         };
-        if self.protect.mode == Mode::Tunnel || !nat.any() || are_those() {
+        if self.protect.mode == Mode::Tunnel || are_those() {
             Ok(())
         } else {
-            Err(other_addresses())
+            Err(Error::TransportAddresses)
         }
-    }
-
-    /// Whether its SPI is right for how ESP will be sent: a NAT may have come or gone since.
-    pub(super) fn suits(&self, encapsulation: Option<Encapsulation>) -> bool {
-        KERNEL_SPIS.contains(&self.spi) == kernel_decapsulates(self.protect.mode, encapsulation)
     }
 
     /// Whether it names what is wanted in any case, which the rule may not select for this peer.
@@ -287,9 +275,9 @@ impl ChildOffer {
             let [ours, theirs] = [!granted, granted].map(mode);
             return Err(Error::Mode { why, ours, theirs });
         }
-        let seen = (granted && nat.any())
-            .then(|| nat.as_seen(path, (local, remote)).ok_or_else(other_addresses));
-        let seen = seen.transpose()?;
+        let seen = granted
+            .then(|| nat.as_seen(path, (local, remote)).ok_or(Error::TransportAddresses))
+            .transpose()?;
         let (local, remote) =
             seen.as_ref().map_or((local, remote), |(local, remote)| (local, remote));
         if !selector::within(local, &self.local) || !selector::within(remote, &self.remote) {

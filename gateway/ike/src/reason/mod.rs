@@ -408,12 +408,10 @@ fn of_error(
         Error::NoAdditionalSasOfPeer { present, limit } => {
             Some(too_many(Cause::ChildSasOfPeer, peer, *limit, *present))
         }
-        Error::Mode { ours, theirs, .. } => {
-            let (ours, theirs) = ([(*ours).to_owned()], [(*theirs).to_owned()]);
-            let fields = vec![Field::new(FieldName::Mode, ours, theirs, Some(false))];
-            let peer = peer.map(|p| PeerName::clone(&p.name));
-            let candidate = Candidate { peer, rule: rule.cloned(), fields, ..Candidate::default() };
-            Some(Refusal::nearest(vec![candidate], 0, |_| Cause::Mode))
+        Error::Mode { ours, theirs, .. } => Some(mode(peer, rule, ours, theirs)),
+        Error::TransportAddresses => {
+            let ours = "transport, of one address at each end";
+            Some(mode(peer, rule, ours, "transport, of other addresses"))
         }
         Error::Refused(what @ NotifyType::NO_PROPOSAL_CHOSEN) => Some(match rule {
             None => proposals_refused(peer),
@@ -441,6 +439,15 @@ fn of_error(
         }
         _ => None,
     }
+}
+
+/// The mode does not fit.
+fn mode(peer: Option<&PeerConfig>, rule: Option<&RuleName>, ours: &str, theirs: &str) -> Refusal {
+    let (ours, theirs) = ([ours.to_owned()], [theirs.to_owned()]);
+    let fields = vec![Field::new(FieldName::Mode, ours, theirs, Some(false))];
+    let peer = peer.map(|p| PeerName::clone(&p.name));
+    let candidate = Candidate { peer, rule: rule.cloned(), fields, ..Candidate::default() };
+    Refusal::nearest(vec![candidate], 0, |_| Cause::Mode)
 }
 
 /// The peer has as many Child SAs as it may have, or more.

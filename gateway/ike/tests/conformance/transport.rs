@@ -2,11 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use gateway_ike::config::Mode;
+use gateway_ike::algorithms::Group;
+use gateway_ike::config::{Childless, Mode};
 use gateway_ike::io::{ChildSpec, KERNEL_SPIS, KernelEvent};
 use gateway_wire::{PayloadType, TrafficSelector, TrafficSelectors, TsEntry};
 
 use super::selectors::selector;
+use super::series::with_esp;
 use super::*;
 
 /// What A is seen as where it is behind NAT, and by what A knows B where B is.
@@ -246,11 +248,8 @@ fn transport_mode_through_nat_is_refused_for_other_addresses_than_one_at_each_en
         let asked = resealed(&simulation, 0, &auth, |payloads| with_selectors(payloads, i, r));
         let answer = only(deliver_by(&mut simulation, 1, behind.path_to(1), &asked));
         let opened = forge(&simulation, 0).open(&answer).unwrap();
-        assert_eq!(notified(&opened.payloads().unwrap()), [NotifyType::NO_PROPOSAL_CHOSEN]);
-        let told = |e: &gateway_ike::event::Event| {
-            e.to_string().contains("the two addresses of the IKE SA alone")
-        };
-        assert!(simulation.nodes[1].events.iter().any(told));
+        assert_eq!(notified(&opened.payloads().unwrap()), [NotifyType::TS_UNACCEPTABLE]);
+        says_why(&simulation, 1);
         assert_eq!(children(&simulation, 1), 0);
         // The initiator does not take them from one that grants them.
         let (mut simulation, auth) = behind.half_open(behind.policies());
@@ -261,18 +260,124 @@ fn transport_mode_through_nat_is_refused_for_other_addresses_than_one_at_each_en
     }
 }
 
-#[test]
-fn transport_mode_through_nat_is_not_asked_for_with_other_addresses_than_those_of_the_ike_sa() {
-    let behind = Behind { a: true, b: false };
-    let (a, b) = behind.policies();
-    let a = with_rule(a, |rule| rule.local = vec![ELSEWHERE.into()]);
-    let (mut simulation, init) = begun(a, b);
-    let answer = only(deliver_by(&mut simulation, 1, behind.path_of_init(1), &init));
-    assert!(deliver_by(&mut simulation, 0, behind.path_of_init(0), &answer).is_empty());
+/// A node has told that a Child SA in transport mode was to be for other addresses.
+fn says_why(simulation: &Simulation, node: usize) {
     let told = |e: &gateway_ike::event::Event| {
         e.to_string().contains("the two addresses of the IKE SA alone")
     };
-    assert!(simulation.nodes[0].events.iter().any(told), "{:?}", simulation.nodes[0].events);
+    let events = &simulation.nodes[node].events;
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
+fn transport_mode_is_not_asked_for_with_other_addresses_than_those_of_the_ike_sa() {
+    for behind in [Behind { a: true, b: false }, Behind { a: false, b: false }] {
+        for local in [true, false] {
+            let (a, b) = behind.policies();
+            let a = with_rule(a, |rule| {
+                let side = if local { &mut rule.local } else { &mut rule.remote };
+                *side = vec![ELSEWHERE.into()];
+            });
+            let (mut simulation, init) = begun(a, b);
+            let answer = only(deliver_by(&mut simulation, 1, behind.path_of_init(1), &init));
+            assert!(deliver_by(&mut simulation, 0, behind.path_of_init(0), &answer).is_empty());
+            says_why(&simulation, 0);
+        }
+    }
+}
+
+/// Such traffic never is between the addresses of the SAs (RFC 4301 4.1).
+#[test]
+fn transport_mode_is_refused_where_the_rule_is_for_other_addresses_than_those_of_the_ike_sa() {
+    for (local, remote) in [(B, ELSEWHERE), (ELSEWHERE, A)] {
+        let b = transport(policies_of_b(), local, remote);
+        let (mut simulation, auth) = half_open_with(transport(policies_of_a(), A, B), b);
+        let asked = resealed(&simulation, 0, &auth, |payloads| {
+            with_selectors(payloads, &[host(remote)], &[host(local)]);
+        });
+        let answer = only(deliver(&mut simulation, 1, &asked));
+        let opened = forge(&simulation, 0).open(&answer).unwrap();
+        assert_eq!(notified(&opened.payloads().unwrap()), [NotifyType::TS_UNACCEPTABLE]);
+        says_why(&simulation, 1);
+        assert_eq!(children(&simulation, 1), 0);
+    }
+    // What is asked for may be more than the two.
+    let (mut simulation, auth) =
+        half_open_with(transport(policies_of_a(), A, B), transport(policies_of_b(), B, A));
+    let asked = resealed(&simulation, 0, &auth, |payloads| {
+        with_selectors(payloads, &[host(A), host(ELSEWHERE)], &[selector("0.0.0.0/0")]);
+    });
+    let answer = only(deliver(&mut simulation, 1, &asked));
+    assert_eq!(selectors_of(&simulation, &answer), [known(A), known(B)]);
+}
+
+/// A's first Child SA, in transport mode, is to have a second key exchange, and A has sent it: its
+/// IKE_FOLLOWUP_KE, with its message ID.
+fn between_key_exchanges() -> (Simulation, Vec<u8>, u32) {
+    let of = |set, [local, remote]: [IpAddr; 2]| {
+        let set = with_esp(transport(set, local, remote), &[Group::EcpP384]);
+        with_peer(set, |peer| {
+            (peer.mobike, peer.childless) = (true, Childless::Prefer);
+            peer.remote_address = peer.remote_address.filter(|address| *address == B);
+        })
+    };
+    let (mut simulation, auth) =
+        half_open_with(of(policies_of_a(), [A, B]), of(policies_of_b(), [B, A]));
+    let path = |node| Behind { a: false, b: false }.path_to(node);
+    let mut request = auth;
+    for expected in [ExchangeType::CREATE_CHILD_SA, ExchangeType::IKE_FOLLOWUP_KE] {
+        let answer = only(deliver_by(&mut simulation, 1, path(1), &request));
+        request = only(deliver_by(&mut simulation, 0, path(0), &answer));
+        assert_eq!(header(&request).exchange, expected);
+    }
+    let id = header(&request).message_id.0;
+    (simulation, request, id)
+}
+
+/// It would have an SPI by which ESP in UDP is not left to the kernel.
+#[test]
+fn a_nat_that_comes_between_two_key_exchanges_puts_transport_mode_off() {
+    let (mut simulation, follow_up, id) = between_key_exchanges();
+    let path = Behind { a: false, b: false }.path_to(1);
+    let at_a = forge(&simulation, 0);
+    let said = [
+        notification(NotifyType::UPDATE_SA_ADDRESSES, &[]),
+        notification(NotifyType::NAT_DETECTION_SOURCE_IP, &[7; 20]),
+        notification(NotifyType::NAT_DETECTION_DESTINATION_IP, &[7; 20]),
+    ];
+    let update = at_a.seal(&at_a.header(ExchangeType::INFORMATIONAL, false, id), &said).unwrap();
+    deliver_by(&mut simulation, 1, path, &update);
+    let opened = at_a.open(&follow_up).unwrap();
+    let next = at_a.header(ExchangeType::IKE_FOLLOWUP_KE, false, id + 1);
+    let next = at_a.seal(&next, &opened.payloads().unwrap()).unwrap();
+    let answer = only(deliver_by(&mut simulation, 1, path, &next));
+    let opened = at_a.open(&answer).unwrap();
+    assert_eq!(notified(&opened.payloads().unwrap()), [NotifyType::TEMPORARY_FAILURE]);
+    assert_eq!(children(&simulation, 1), 0);
+    assert_eq!(states(&simulation, 1), ["established"]);
+    let events = &simulation.nodes[1].events;
+    assert!(events.iter().any(|e| e.to_string().contains("the NAT in between")), "{events:?}");
+}
+
+/// Its selectors would not be the addresses of its SAs.
+#[test]
+fn an_initiator_that_moves_between_two_key_exchanges_gives_transport_mode_up() {
+    let (mut simulation, follow_up, _) = between_key_exchanges();
+    let path = |node| Behind { a: false, b: false }.path_to(node);
+    let answer = only(deliver_by(&mut simulation, 1, path(1), &follow_up));
+    assert_eq!(children(&simulation, 1), 1);
+    simulation.readdress(0, &[ELSEWHERE]);
+    let mut elsewhere = path(0);
+    elsewhere.local.set_ip(ELSEWHERE);
+    deliver_by(&mut simulation, 0, elsewhere, &answer);
+    assert_eq!(children(&simulation, 0), 0);
+    let events = &simulation.nodes[0].events;
+    assert!(events.iter().any(|e| e.to_string().contains("addresses, or the NAT")), "{events:?}");
+    simulation.network.set_faults(Faults::default());
+    simulation.run(MINUTE);
+    assert_eq!([0, 1].map(|node| children(&simulation, node)), [0, 0], "B hears of it");
+    assert_eq!([0, 1].map(|node| states(&simulation, node)), [["established"]; 2]);
+    says_why(&simulation, 0);
 }
 
 #[test]

@@ -342,7 +342,9 @@ impl Plan {
 
     /// Whether a rule is to be up whatever has happened.
     pub(crate) fn is_always(&self, nth: usize) -> bool {
-        self.starts[nth].contains(&Start::Always)
+        // Who moves has the addresses of transport mode no more.
+        let stays = !self.is_transport(nth) || !self.mobike;
+        stays && self.starts[nth].contains(&Start::Always)
     }
 }
 

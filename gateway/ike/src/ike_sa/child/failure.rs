@@ -31,7 +31,12 @@ impl IkeSa {
         ) {
             shared.count(Counter::NoProposalChosen);
         }
-        if matches!(error, Error::TsUnacceptable(_) | Error::Refused(NotifyType::TS_UNACCEPTABLE)) {
+        if matches!(
+            error,
+            Error::TsUnacceptable(_)
+                | Error::TransportAddresses
+                | Error::Refused(NotifyType::TS_UNACCEPTABLE)
+        ) {
             shared.count(Counter::TsUnacceptable);
         }
         if let Some(rule) = rule.as_ref().filter(|_| !served) {

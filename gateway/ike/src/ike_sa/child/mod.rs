@@ -27,8 +27,8 @@ use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{
-    ChildId, ChildSpec, Encapsulation, Ends, KernelCommand, KernelError, SaSpec, Selector,
-    kernel_decapsulates,
+    ChildId, ChildSpec, Encapsulation, Ends, KERNEL_SPIS, KernelCommand, KernelError, SaSpec,
+    Selector, kernel_decapsulates,
 };
 use crate::keys::ChildKeys;
 use crate::proposal::EspChoice;
@@ -149,6 +149,21 @@ pub(super) struct Narrowed {
     pub(super) local: Vec<TrafficSelector>,
     pub(super) remote: Vec<TrafficSelector>,
     pub(super) pairs: Vec<(Selector, u32)>,
+}
+
+impl Narrowed {
+    /// Whether they are the two addresses between which ESP goes.
+    fn is_of(&self, ends: Ends) -> bool {
+        selector::are_of(&self.local, ends.local) && selector::are_of(&self.remote, ends.remote)
+    }
+
+    /// Whether a Child SA of this mode and inbound SPI can be for them between these ends: since both
+    /// were chosen a NAT may have come or gone, and in transport mode what is sent between other
+    /// addresses is other traffic.
+    fn suits(&self, mode: Mode, spi: u32, ends: Ends) -> bool {
+        KERNEL_SPIS.contains(&spi) == kernel_decapsulates(mode, ends.encapsulation)
+            && (mode == Mode::Tunnel || self.is_of(ends))
+    }
 }
 
 /// Everything that both ends have agreed on.
@@ -309,9 +324,11 @@ impl IkeSa {
         if !shared.policies.still_wants(&offer.rule, established.channel.is_quantum_safe()) {
             return self.offer_failed(now, shared, offer, Error::RuleChanged);
         }
-        if !offer.suits(self.ends(&shared.config).encapsulation) {
-            let error = Error::BadAnswer("a NAT has come or gone meanwhile");
-            return self.offer_failed(now, shared, offer, error);
+        let ends = self.ends(&shared.config);
+        if !answer.narrowed.suits(offer.protect.mode, offer.spi, ends) {
+            let wish = offer.wish.clone();
+            self.offer_failed(now, shared, offer, Error::AddressesChanged);
+            return self.ask_with_another_spi(now, shared, wish);
         }
         // The peer has it all the same, and may send by it.
         let known = self.known(&offer, &answer);
@@ -439,7 +456,9 @@ impl IkeSa {
                     self.rekey_failed(now, shared, replaces);
                     self.add_job(now, shared, Job::DeleteChild { spi, peer_spi });
                     if again {
-                        self.ask_with_another_spi(now, shared, &failed);
+                        shared.count(Counter::SpiTaken);
+                        let wish = Wish { replaces, ..Wish::like(&failed) };
+                        self.ask_with_another_spi(now, shared, wish);
                     }
                 }
             }
@@ -488,16 +507,14 @@ impl IkeSa {
         None
     }
 
-    /// Initiator: the peer knows the SPI that the kernel would not take. The Child SA is deleted
-    /// again, and another one is asked for, a few times; a successor is tried again anyway.
-    fn ask_with_another_spi(&mut self, now: Instant, shared: &mut Shared, failed: &ChildSa) {
-        shared.count(Counter::SpiTaken);
+    /// Initiator: the peer knows an SPI of ours that is of no use. The Child SA is deleted again, and
+    /// another one is asked for, a few times; a successor is tried again anyway.
+    fn ask_with_another_spi(&mut self, now: Instant, shared: &mut Shared, wish: Wish) {
         let State::Established(established) = &mut self.state else { return };
         established.taken = established.taken.saturating_add(1);
-        if failed.replaces.is_some() || established.taken > MOST_TAKEN {
-            return;
+        if wish.replaces.is_none() && established.taken <= MOST_TAKEN {
+            self.ask_again(now, shared, wish);
         }
-        self.ask_again(now, shared, Wish::like(failed));
     }
 
     /// Asks for a Child SA in the place of one that is gone, unless another does what it did.

@@ -8,7 +8,6 @@ use gateway_wire::{NotifyType, TrafficSelector};
 
 use super::super::derive::Agreed;
 use super::super::follow_up::{Link, Series};
-use super::super::offer::other_addresses;
 use super::super::{IkeSa, State};
 use super::answer::TermsWords;
 use super::{ChildSa, ChildWords, Narrowed, Terms};
@@ -76,10 +75,14 @@ impl Terms {
         let State::Established(established) = &sa.state else {
             return Err(Error::Internal("no IKE SA"));
         };
-        // Another may have come while keys were exchanged.
+        // Another may have come while keys were exchanged, or the peer have moved.
         if self.protect.mode == Mode::Transport {
             check_alone(shared, sa, &self.rule, &self.narrowed)
                 .inspect_err(|_| shared.release_spi(self.spi))?;
+        }
+        if !self.narrowed.suits(self.protect.mode, self.spi, sa.ends(&shared.config)) {
+            shared.release_spi(self.spi);
+            return Err(Error::AddressesChanged);
         }
         let keys = agreed.child_keys(&established.channel, self.choice.suite);
         let (mut child, spec) = self.into_child(shared, sa, &keys, false);
@@ -258,7 +261,7 @@ fn through_nat<'a>(
     seen: Option<&'a (Vec<TrafficSelector>, Vec<TrafficSelector>)>,
 ) -> Result<(Found, Asked<'a>), Error> {
     let transport = match seen {
-        None => Err(other_addresses()),
+        None => Err(Error::TransportAddresses),
         Some((ours, theirs)) => {
             let seen = (ours.as_slice(), theirs.as_slice());
             find_rule(shared, sa, only, seen, &[Mode::Transport]).map(|found| (found, seen))
@@ -305,6 +308,8 @@ fn find_rule(
 ) -> Result<Found, Error> {
     let peer = sa.peer.as_ref().ok_or(Error::Internal("no peer"))?;
     let most = shared.config.selector_pair_limit;
+    let ends = sa.ends(&shared.config);
+    let mut elsewhere = false;
     let mut best: Option<(Fit, Arc<Rule>, Protect, Narrowed)> = None;
     for (rule, protect) in rules_of(shared, &peer.name, only) {
         let (local, remote) = shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
@@ -314,21 +319,27 @@ fn find_rule(
         if !modes.contains(&protect.mode) {
             continue;
         }
-        let whole = selector::within(ours, &local) && selector::within(theirs, &remote);
+        let narrowed = Narrowed { local, remote, pairs };
+        if protect.mode == Mode::Transport && !narrowed.is_of(ends) {
+            elsewhere = true;
+            continue;
+        }
+        let Narrowed { local, remote, pairs } = &narrowed;
+        let whole = selector::within(ours, local) && selector::within(theirs, remote);
         // RFC 7296 2.9: what the initiator names first must be in the subset, if it can be.
         let first = |proposed: &[TrafficSelector], narrowed: &[TrafficSelector]| {
             selector::within(proposed.get(..1).unwrap_or_default(), narrowed)
         };
         let applies = pairs.iter().map(|(_, precedence)| *precedence).min();
         let applies = Reverse(applies.unwrap_or(u32::MAX));
-        let fit = (whole, first(ours, &local) && first(theirs, &remote), applies);
+        let fit = (whole, first(ours, local) && first(theirs, remote), applies);
         if best.as_ref().is_none_or(|(before, ..)| fit > *before) {
-            best =
-                Some((fit, Arc::clone(rule), protect.clone(), Narrowed { local, remote, pairs }));
+            best = Some((fit, Arc::clone(rule), protect.clone(), narrowed));
         }
     }
     match best {
         Some((_, rule, protect, narrowed)) => Ok((rule, protect, narrowed)),
+        None if elsewhere => Err(Error::TransportAddresses),
         None => {
             let mut rules = rules_of(shared, &peer.name, only).map(|(rule, protect)| {
                 let (local, remote) =
