@@ -123,7 +123,7 @@ fn libreswan_that_answered_and_was_killed_is_reached_anew_and_takes_us_again() -
 
 /// How long everything is on its way while both ask: longer than it takes a slow machine to see that
 /// we have asked and to tell libreswan to.
-const SLOW: Duration = Duration::from_secs(6);
+const SLOW: Duration = Duration::from_secs(10);
 
 /// What we say of a peer that has not answered a request.
 const SILENT: &str = "Peer does not answer";
