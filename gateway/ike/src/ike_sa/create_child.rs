@@ -336,6 +336,9 @@ impl IkeSa {
             return Err(Error::TemporaryFailure(why));
         }
         let replaces = named.map(|spi| self.to_be_replaced(spi)).transpose()?;
+        if let Some((old, _)) = &replaces {
+            self.delete_doubtful(now, shared, *old);
+        }
         self.check_room(shared, replaces.is_some())?;
         let their_nonce = payloads.require_nonce()?;
         let our_nonce: [u8; NONCE_LEN] = shared.octets()?;

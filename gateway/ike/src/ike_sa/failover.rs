@@ -6,7 +6,7 @@ use super::{ChildState, Established, IkeSa, State};
 use crate::channel::Opened;
 use crate::counters::Counter;
 use crate::event::EventKind;
-use crate::io::Path;
+use crate::io::{ChildId, Path};
 use crate::shared::Shared;
 
 impl Established {
@@ -19,6 +19,18 @@ impl Established {
 }
 
 impl IkeSa {
+    /// A Child SA gets a successor once more: the member that has taken over does not know of the one
+    /// that was agreed on with its predecessor, which goes.
+    pub(super) fn delete_doubtful(&mut self, now: Instant, shared: &mut Shared, old: ChildId) {
+        let State::Established(established) = &self.state else { return };
+        let children = established.children.values();
+        let doubtful = children.filter(|c| c.doubtful && c.replaces == Some(old));
+        let doubtful: Vec<_> = doubtful.map(|c| c.id).collect();
+        for child in doubtful {
+            self.delete_child(now, shared, child, "the peer asks for another");
+        }
+    }
+
     /// An authentic request of the peer to go on from other message IDs (RFC 6311 5.1). What is wrong with
     /// it is told to nobody: it may be an old one that somebody has kept.
     pub(super) fn set_ids(
@@ -34,8 +46,12 @@ impl IkeSa {
             State::Established(established) if established.withheld.is_none() => {
                 Some(&mut established.channel)
             }
-            State::Closing(closing) => Some(&mut closing.channel),
+            // A peer that has not shown who it is has agreed to nothing.
+            State::Closing(closing) if self.proof.is_some() || self.remnant_of.is_some() => {
+                Some(&mut closing.channel)
+            }
             State::Established(_)
+            | State::Closing(_)
             | State::FindingAddress
             | State::AwaitInit(_)
             | State::AwaitIntermediate(_)

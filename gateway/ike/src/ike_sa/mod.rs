@@ -204,6 +204,7 @@ impl IkeSa {
                 self.handle_response(now, shared, path, &opened);
             }
             Received::Message(opened) if channel.is_to_set_ids(&opened) => {
+                let datagram = opened.representative(datagram);
                 self.set_ids(now, shared, path, &opened, datagram);
             }
             Received::Message(_) if beside_window => shared.count(Counter::OutsideWindow),

@@ -86,15 +86,17 @@ impl Established {
         earlier(later, due)
     }
 
-    /// The live successor of a Child SA.
+    /// The live successor of a Child SA; one that the peer may not know only if there is no other.
     fn successor(&self, child: ChildId) -> Option<&ChildSa> {
-        let mut children = self.children.values().map(Box::as_ref);
-        children.find(|c| c.replaces == Some(child) && c.is_live())
+        let children = self.children.values().map(Box::as_ref);
+        let live = children.filter(|c| c.replaces == Some(child) && c.is_live());
+        live.min_by_key(|c| (c.doubtful, c.id))
     }
 
     /// Whether a Child SA can and needs to be replaced by us.
     pub(super) fn wants_successor(&self, child: ChildId) -> bool {
-        self.children.get(&child).is_some_and(|c| c.is_live()) && self.successor(child).is_none()
+        let is_live = self.children.get(&child).is_some_and(|c| c.is_live());
+        is_live && self.successor(child).is_none_or(|c| c.doubtful)
     }
 
     /// Whether it is not clear yet which of two successors stays: both ends replace the same

@@ -344,6 +344,46 @@ fn an_answer_that_the_new_member_may_not_know_is_no_proof_of_a_successor() {
 }
 
 #[test]
+fn a_successor_that_the_new_member_does_not_know_goes_when_it_asks_for_another() {
+    const ANOTHER: u32 = 0x1234_5678;
+    let mut simulation = connected();
+    let old = inbound(&simulation, 0);
+    let rekey = rekeying_child(&mut simulation);
+    deliver(&mut simulation, 1, &rekey);
+    let id = header(&rekey).message_id.0 + 1;
+    take_over(&mut simulation, 0, &ids(id, 0));
+    let opened = forge(&simulation, 0).open(&rekey).unwrap();
+    let mut payloads = opened.payloads().unwrap();
+    for payload in &mut payloads {
+        if let Payload::SecurityAssociation(sa) = payload {
+            sa.proposals.iter_mut().for_each(|p| p.spi = ANOTHER.to_be_bytes().to_vec());
+        }
+    }
+    ask(&mut simulation, 0, ExchangeType::CREATE_CHILD_SA, id, &payloads);
+    let delete = Payload::Delete(Delete { protocol: ProtocolId::ESP, spis: vec![old] });
+    ask(&mut simulation, 0, INFORMATIONAL, id + 1, &[delete]);
+    let kernel = &simulation.nodes[1].kernel;
+    let sending = kernel.outbound.iter().map(|child| kernel.children[child].outbound.spi);
+    assert_eq!(sending.collect::<Vec<_>>(), [ANOTHER]);
+    assert!(kernel.children.values().all(|c| [ANOTHER, old].contains(&c.outbound.spi)));
+}
+
+#[test]
+fn a_peer_that_has_not_shown_who_it_is_sets_no_ids() {
+    let (mut simulation, auth) = half_open();
+    let wrong = resealed(&simulation, 0, &auth, |payloads| {
+        for payload in payloads.iter_mut() {
+            if let Payload::Authentication(auth) = payload {
+                auth.data = &[0; 32];
+            }
+        }
+    });
+    assert_eq!(deliver(&mut simulation, 1, &wrong).len(), 1, "it is refused");
+    let asks = request(&simulation, 0, &[set_ids(&ids(10, 5))]);
+    is_not_heard(&mut simulation, &asks);
+}
+
+#[test]
 fn a_goodbye_under_way_is_said_again_to_the_new_member() {
     let mut simulation = connected();
     simulation.input(1, Input::Shutdown);
