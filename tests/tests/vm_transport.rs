@@ -1,6 +1,8 @@
 //! Transport mode between the gateways themselves, also where a NAT hides one of them.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use gateway_tests::capture::{Capture, Mark, Selected};
 use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
@@ -76,6 +78,35 @@ fn decapsulated_by_the_kernel(topology: &Topology, gateway: &Gateway<'_>) -> Res
     Ok(())
 }
 
+/// The client's own NAT leads to the server what is for another address, as that of a service in
+/// Kubernetes: what answers passes netfilter by the underlay after it has been decrypted.
+fn answers_to_a_virtual_address(topology: &Topology, family: Family) -> Result {
+    let server = topology.server.outer(family);
+    let address: IpAddr = match server {
+        IpAddr::V4(server) => {
+            let [a, b, c, _] = server.octets();
+            Ipv4Addr::new(a, b, c, 77).into()
+        }
+        IpAddr::V6(server) => {
+            let [a, b, c, d, e, f, g, _] = server.segments();
+            Ipv6Addr::new(a, b, c, d, e, f, g, 77).into()
+        }
+    };
+    let (ip, target) = match server {
+        IpAddr::V4(_) => ("ip", server.to_string()),
+        IpAddr::V6(_) => ("ip6", format!("[{server}]")),
+    };
+    topology.client.gateway.nft(&format!(
+        "table inet service {{
+            chain leaving {{
+                type nat hook output priority -100
+                {ip} daddr {address} dnat {ip} to {target}
+            }}
+        }}"
+    ))?;
+    ping_until_answered(&topology.client.gateway, address, PATIENCE).map(drop)
+}
+
 fn transport(between: Between, family: Family) -> Result {
     if !met(&[Requirement::Esp, Requirement::Gateway])? {
         return Ok(());
@@ -93,6 +124,9 @@ fn transport(between: Between, family: Family) -> Result {
     for gateway in [&client, &server] {
         decapsulated_by_the_kernel(&topology, gateway)?;
         assert_eq!(gateway.children(RULE)?.len(), 1, "one SA serves all of it");
+    }
+    if between == Between::Switch {
+        answers_to_a_virtual_address(&topology, family)?;
     }
     if between == Between::Nat {
         client.wait_counter("udp_keepalives_sent", 2)?;

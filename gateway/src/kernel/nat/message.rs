@@ -124,8 +124,10 @@ pub(super) fn batch(
         // Of what answers it is the destination that has changed with the source. What else has its
         // own still is judged as at TC ingress.
         let changed = is_translated(HAS_OTHER_SOURCE | HAS_OTHER_DESTINATION);
-        let comes_by_it = is_named(IIFNAME, interface);
-        let drop = [comes_by_it, changed, asks(programs.drop_destined), drops()];
+        // In transport mode what has been decrypted comes by the underlay once more
+        // (`xfrm4_transport_finish`).
+        let comes_clear_by_it = [is_named(IIFNAME, interface), was_not_encrypted()].concat();
+        let drop = [comes_clear_by_it, changed, asks(programs.drop_destined), drops()];
         all.extend(rule(DESTINED, &drop));
     }
     enclosed(&all)
@@ -161,6 +163,12 @@ fn is_named(key: u32, interface: &str) -> Vec<u8> {
         *place = octet;
     }
     [expression("meta", &[number(1, REGISTER), number(2, key)]), compare(EQUAL, &name)].concat()
+}
+
+/// `meta secpath missing`: no SA has been at it.
+fn was_not_encrypted() -> Vec<u8> {
+    const SECPATH: u32 = 25;
+    [expression("meta", &[number(1, REGISTER), number(2, SECPATH)]), compare(EQUAL, &[0])].concat()
 }
 
 /// `ct direction original`.

@@ -12,7 +12,8 @@
 //!
 //! In the other direction netfilter changes a packet's destination in PREROUTING, after TC ingress has
 //! seen it: a clear packet for a published port would come to what a rule protects. What arrives by an
-//! underlay and has been changed there is judged again, by the destination that it has got.
+//! underlay, not out of an SA, and has been changed there is judged again, by the destination that it
+//! has got.
 //!
 //! What a rule selects is asked of a BPF program, by the match `bpf`: of the same maps as at TC. The
 //! table outlives the gateway, as all that guards does.
