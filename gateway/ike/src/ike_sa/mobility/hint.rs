@@ -52,6 +52,8 @@ struct Hint {
     left: u32,
     /// Whether the request under way has been sent there, too.
     asked: bool,
+    /// Whether it was begun to ask there, though it may have become one like any other since.
+    meant: bool,
 }
 
 impl Hints {
@@ -102,7 +104,7 @@ impl IkeSa {
         if hints.current.is_some_and(|hint| hint.remote == path.remote) {
             return;
         }
-        hints.current = Some(Hint { remote: path.remote, left: TRIES, asked: false });
+        hints.current = Some(Hint { remote: path.remote, left: TRIES, asked: false, meant: false });
         self.event(shared, EventKind::PeerMoved { spi, from });
         self.follow_hint(now, shared);
     }
@@ -148,7 +150,7 @@ impl IkeSa {
         let State::Established(established) = &mut self.state else { return None };
         let hint = established.hints.current.as_mut()?;
         let path = Path { local: self.path.local, remote: hint.remote };
-        hint.asked = true;
+        (hint.asked, hint.meant) = (true, true);
         established.hints.next = Some(after(now, PACE));
         // So that an initiator sees where its NAT maps it to.
         let tells = established.mobike.is_some() && established.nat.possible;
@@ -176,11 +178,11 @@ impl IkeSa {
         path: Path,
     ) {
         let State::Established(established) = &mut self.state else { return };
-        let probe = matches!(established.current, Some(Current::Probe));
         let tells = established.mobike.is_some();
         let hints = &mut established.hints;
         let Some(hint) = hints.current.as_mut() else { return };
         let asked = core::mem::take(&mut hint.asked);
+        let probe = core::mem::take(&mut hint.meant);
         if path.remote != hint.remote {
             if probe && asked {
                 hints.current = None;
