@@ -132,8 +132,8 @@ const SILENT: &str = "Peer does not answer";
 /// of it. It compares no nonces and would keep both successors. If its own is the one to go, we wait
 /// in vain for it to delete that, and do so ourselves; traffic passes then as before.
 ///
-/// On a slow machine libreswan 5.2 was seen to leave a request of ours unanswered for good after
-/// that, about one time in ten. It is reached anew then, and there is one Child SA all the same.
+/// On a slow machine libreswan 5.2 was seen twice to leave a request of ours unanswered for good after
+/// that. It is reached anew then, and there is one Child SA all the same.
 #[test]
 fn libreswan_and_we_rekey_a_child_sa_at_once_and_one_is_left() -> Result {
     if !met(&NEEDED)? {
