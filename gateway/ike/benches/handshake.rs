@@ -13,6 +13,10 @@ mod common;
 use self::common::Floor;
 use self::common::host::{Found, Host, KINDS, Kind, WHERE, handshake, now};
 
+/// As the daemon has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// IKE SAs that stand at the responder.
 const STANDING: u16 = 10_000;
 /// Handshakes of which the median is taken.

@@ -28,8 +28,9 @@ const COUNT: u16 = 10_000;
 /// share of them, and the bench fails if it is more.
 const GOAL: usize = 6 * 1024;
 
+/// The daemon's, counted.
 #[global_allocator]
-static ALLOCATOR: heap::Counting = heap::Counting;
+static ALLOCATOR: heap::Counting<mimalloc::MiMalloc> = heap::Counting(mimalloc::MiMalloc);
 
 fn children(host: &Host) -> Vec<ChildId> {
     let status = host.endpoint.status(now());

@@ -5,6 +5,6 @@ use gateway_fuzz::{endpoint, heap};
 use libfuzzer_sys::fuzz_target;
 
 #[global_allocator]
-static ALLOCATOR: heap::Counting = heap::Counting;
+static ALLOCATOR: heap::Counting<std::alloc::System> = heap::Counting(std::alloc::System);
 
 fuzz_target!(|input: &[u8]| endpoint::run(input));

@@ -38,7 +38,7 @@ use gateway_ike::io::KernelEvent;
 use gateway_ike::testing::{Faults, NodeId, SeededRandom, Simulation, peer, policies, protect};
 
 #[global_allocator]
-static ALLOCATOR: heap::Counting = heap::Counting;
+static ALLOCATOR: heap::Counting<std::alloc::System> = heap::Counting(std::alloc::System);
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
