@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use gateway_ike::config::{PeerConfig, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::io::{Input, KernelEvent, Path};
-use gateway_ike::testing::{Faults, Simulation, peer, policies, protect};
+use gateway_ike::testing::{Faults, Forge, Simulation, peer, policies, protect};
+use gateway_wire::{ExchangeType, Notify, NotifyType, Payload, ProtocolId};
 
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -279,6 +280,37 @@ fn a_request_that_is_under_way_is_sent_there_too() {
         assert_eq!(count(&simulation, 1, Counter::ChildSaRekeyed), 1);
         assert_eq!(count(&simulation, 1, Counter::PeerDead), 0);
     }
+}
+
+/// A says that it is where somebody else is, and has ESP come from where it can read what B asks.
+#[test]
+fn what_proves_an_address_goes_nowhere_else() {
+    let mut simulation = connected(MOBIKE);
+    let (before, victim) = (simulation.nodes[1].sent.len(), SocketAddr::new(OTHER_NAT, 4500));
+    let a = Forge::of(&simulation.nodes[0].endpoint).unwrap();
+    let update = Notify {
+        protocol: ProtocolId::NONE,
+        spi: &[],
+        kind: NotifyType::UPDATE_SA_ADDRESSES,
+        data: &[],
+    };
+    let header = a.header(ExchangeType::INFORMATIONAL, false, 2);
+    let octets = a.seal(&header, &[Payload::Notify(update)]).unwrap();
+    let path = Path { local: SocketAddr::new(B, 4500), remote: victim };
+    simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+    simulation.input(1, Input::Datagram { path, octets: &octets });
+    for port in 1..10 {
+        spoof(&mut simulation, port);
+        simulation.run(SECOND);
+    }
+    assert_eq!(to_stranger(&simulation, 1), [0; 0]);
+    let sent = simulation.nodes[1].sent[before..].iter();
+    let to_victim = sent.filter(|(path, _)| path.remote == victim).count();
+    assert!(to_victim > 2, "the answer, and the question more than once: {to_victim}");
+    assert_eq!(count(&simulation, 1, Counter::EspSourceChanged), 9);
+    assert_eq!(count(&simulation, 1, Counter::PathChanged), 1, "that of IKE");
+    let outbound = &simulation.nodes[1].kernel.children.values().next().unwrap().outbound;
+    assert_eq!(outbound.destination, NAT);
 }
 
 #[test]

@@ -119,8 +119,11 @@ impl IkeSa {
         }
         established.hints.next = Some(after(now, PACE));
         let under_way = established.channel.is_busy();
-        let request = established.channel.short_request(SMALL);
-        // Behind a long request nothing can be asked, but it ends.
+        // What asks for COOKIE2 must arrive where the peer says that it is, and nowhere else: whoever
+        // has it can answer from anywhere (RFC 4555 3.7).
+        let proves = matches!(established.current, Some(Current::CheckPath { .. }));
+        let request = established.channel.short_request(SMALL).filter(|_| !proves);
+        // Behind such a request, or a long one, nothing can be asked, but it ends.
         if under_way && request.is_none() {
             return;
         }
