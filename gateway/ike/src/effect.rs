@@ -78,6 +78,11 @@ pub(crate) enum Effect {
         /// The old one.
         ike_sa: IkeSaId,
     },
+    /// The successor of an IKE SA has ended before that.
+    NotSuperseded {
+        /// The old one.
+        ike_sa: IkeSaId,
+    },
     /// A Child SA is not to send any more, and another one does what it did.
     Inherit {
         /// The other one, which must send first.

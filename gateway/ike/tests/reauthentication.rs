@@ -24,10 +24,15 @@ const BOTH: Duration = Duration::from_secs(10);
 
 /// A tunnel that A has begun and makes anew.
 fn connected() -> Simulation {
+    connected_for(LIFETIME)
+}
+
+/// The same, for another lifetime.
+fn connected_for(lifetime: Duration) -> Simulation {
     let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
     let (net_a, net_b) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
     let mut b = peer("b", "a.test", "b.test", Some(B));
-    (b.lifetime, b.renewal) = (LIFETIME, Renewal::Reauthenticate);
+    (b.lifetime, b.renewal) = (lifetime, Renewal::Reauthenticate);
     let a = peer("a", "b.test", "a.test", Some(A));
     let rule = protect("to-b", "b", net_a, net_b, Start::Always);
     simulation.configure(0, policies(vec![b], vec![rule]));
@@ -123,4 +128,30 @@ fn an_heir_that_the_kernel_refuses_leaves_nothing() {
     simulation.run(Duration::from_millis(90));
     assert!(simulation.nodes[1].kernel.children.is_empty());
     simulation.wind_up().unwrap();
+}
+
+#[test]
+fn an_ike_sa_whose_heir_comes_to_nothing_gets_another_before_it_ends() {
+    let hour = Duration::from_secs(3600);
+    let mut simulation = connected_for(10 * hour);
+    let attempts = |simulation: &Simulation| {
+        let init = |octets: &[u8]| octets.get(18) == Some(&34);
+        simulation.nodes[0].sent.iter().filter(|(_, octets)| init(octets)).count()
+    };
+    simulation.run(9 * hour - Duration::from_secs(1));
+    let before = attempts(&simulation);
+    simulation.network.set_faults(Faults { loss: 100, ..Faults::default() });
+    while attempts(&simulation) == before {
+        assert!(simulation.step(simulation.now + 2 * hour), "A begins another IKE SA");
+    }
+    simulation.run(Duration::from_secs(600));
+    assert_eq!(simulation.nodes[0].endpoint.status(simulation.now).ike_sas.len(), 1, "given up");
+    simulation.network.set_faults(Faults::default());
+    assert_eq!(simulation.exchange_traffic(), []);
+    with_traffic(&mut simulation, 2 * hour, true);
+    for node in &simulation.nodes {
+        assert_eq!(node.endpoint.counters().value(Counter::IkeSaEstablished), 2);
+    }
+    assert_eq!(ike_sas(&simulation), [1, 1]);
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
 }

@@ -40,7 +40,9 @@ impl Endpoint {
             }
             Effect::Reauthenticate { ike_sa, peer, wishes } => {
                 let jobs = wishes.into_iter().map(Job::CreateChild).collect();
-                self.initiate(now, &peer, jobs, Some(ike_sa));
+                if !self.initiate(now, &peer, jobs, Some(ike_sa)) {
+                    self.shared.effects.push(Effect::NotSuperseded { ike_sa });
+                }
             }
             Effect::Rekeyed { ike_sa, spi, remnants } => self.rekeyed(ike_sa, spi, remnants),
             Effect::SayUnderOldKeys { ike_sa, saying } => {
@@ -53,6 +55,9 @@ impl Endpoint {
             }
             Effect::Superseded { ike_sa } => {
                 self.with_sa(ike_sa, |sa, shared| sa.superseded(now, shared));
+            }
+            Effect::NotSuperseded { ike_sa } => {
+                self.with_sa(ike_sa, |sa, shared| sa.not_superseded(now, shared));
             }
             Effect::Inherit { heir: (ike_sa, child), then: (owner, command) } => {
                 self.with_sa(ike_sa, |sa, shared| sa.switch_to(shared, child));

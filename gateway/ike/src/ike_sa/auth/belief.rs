@@ -45,9 +45,14 @@ impl IkeSa {
         }
     }
 
-    /// When an IKE SA that we have begun is to be followed by another one, in time since 1970: in
-    /// time before the first certificate ends of those that either end has shown.
-    pub(super) fn reauthentication_due(
+    /// Another IKE SA is to follow in time before a certificate ends that keeps this one.
+    pub(in crate::ike_sa) fn plan_reauthentication(&mut self, now: Instant, shared: &mut Shared) {
+        let (Some(proof), Some(peer)) = (&self.proof, &self.peer) else { return };
+        self.reauthenticate_at = Self::reauthentication_due(now, shared, peer, proof);
+    }
+
+    /// When that is, in time since 1970: before the first ends of those that either end has shown.
+    fn reauthentication_due(
         now: Instant,
         shared: &mut Shared,
         peer: &PeerConfig,

@@ -51,10 +51,9 @@ impl IkeSa {
         let PeerConfig { name, remote_id, .. } = &**peer.peer();
         self.peer = Some(Arc::clone(peer.peer()));
         self.proof = Some(peer.proof().clone());
-        let began = channel.initiator;
-        self.reauthenticate_at = began
-            .then(|| Self::reauthentication_due(now, shared, peer.peer(), peer.proof()))
-            .flatten();
+        if channel.initiator {
+            self.plan_reauthentication(now, shared);
+        }
         let mut established = Established::new(now, channel, nat);
         established.begin_life(now, shared, peer.peer());
         self.state = State::Established(Box::new(established));
