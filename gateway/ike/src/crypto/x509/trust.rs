@@ -104,6 +104,8 @@ impl TrustAnchors {
 pub struct RevocationList {
     der: Vec<u8>,
     list: CertRevocationList<'static>,
+    /// When there should be a new one, in time since 1970; read once, since lists are long.
+    next_update: Option<Duration>,
 }
 
 impl RevocationList {
@@ -128,7 +130,10 @@ impl RevocationList {
     fn from_der(der: &[u8]) -> Result<Self, CertificateFault> {
         let list = OwnedCertRevocationList::from_der(der)
             .map_err(|error| CertificateFault::Malformed(error.to_string()))?;
-        Ok(Self { der: der.to_vec(), list: list.into() })
+        let whole = CertificateList::<Rfc5280>::from_der(der).ok();
+        let next_update = whole.and_then(|whole| whole.tbs_cert_list.next_update);
+        let next_update = next_update.map(|time| time.to_unix_duration());
+        Ok(Self { der: der.to_vec(), list: list.into(), next_update })
     }
 
     /// Whether it is of this issuer and names this serial number.
@@ -141,14 +146,13 @@ impl RevocationList {
     fn covers(&self, issuer: &Issuer<'_>, now: Duration) -> bool {
         self.list.issuer() == issuer.name
             && self.list.issuing_distribution_point().is_none()
-            && self.next_update().is_some_and(|until| now <= until)
+            && self.next_update.is_some_and(|until| now <= until)
             && Signed::from_der(&self.der).is_ok_and(|signed| signed.is_by(issuer.spki))
     }
 
     /// When there should be a new one, in time since 1970.
-    pub(super) fn next_update(&self) -> Option<Duration> {
-        let list = CertificateList::<Rfc5280>::from_der(&self.der).ok()?;
-        list.tbs_cert_list.next_update.map(|time| time.to_unix_duration())
+    pub(super) const fn next_update(&self) -> Option<Duration> {
+        self.next_update
     }
 }
 
