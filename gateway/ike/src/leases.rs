@@ -74,7 +74,12 @@ impl Leases {
         wants: (bool, bool),
         idle: impl Fn(&Holder) -> bool,
     ) -> Lease {
-        let held = self.of(holder);
+        let had = self.of(holder);
+        // Nobody keeps what the pool has no more.
+        let held = Lease {
+            v4: had.v4.filter(|v4| pool.has((*v4).into())),
+            v6: had.v6.filter(|v6| pool.has((*v6).into())),
+        };
         let mut lease = Lease::default();
         if wants.0 {
             let had = held.v4.map(IpAddr::V4);
@@ -90,7 +95,7 @@ impl Leases {
         }
         // What it does not ask for today stays its own.
         let kept = Lease { v4: lease.v4.or(held.v4), v6: lease.v6.or(held.v6) };
-        for old in held.addresses().filter(|a| !kept.addresses().any(|k| k == *a)) {
+        for old in had.addresses().filter(|a| !kept.addresses().any(|k| k == *a)) {
             self.taken.remove(&old);
         }
         for new in kept.addresses() {
@@ -108,9 +113,8 @@ impl Leases {
         v4: bool,
         idle: impl Fn(&Holder) -> bool,
     ) -> Option<IpAddr> {
-        let ours = |had: &IpAddr| pool.addresses.iter().any(|net| net.contains(had));
-        if let Some(had) = had.filter(ours) {
-            return Some(had);
+        if had.is_some() {
+            return had;
         }
         let free = pool
             .addresses
@@ -124,7 +128,9 @@ impl Leases {
         let (address, owner) = self
             .taken
             .iter()
-            .find(|(a, owner)| a.is_ipv4() == v4 && ours(a) && *owner != holder && idle(owner))
+            .find(|(a, owner)| {
+                a.is_ipv4() == v4 && pool.has(**a) && *owner != holder && idle(owner)
+            })
             .map(|(address, owner)| (*address, owner.clone()))?;
         if let Some(lost) = self.of.get_mut(&owner) {
             match address {
@@ -304,6 +310,9 @@ mod tests {
         assert_eq!(v4(moved), "10.8.0.1");
         let other = leases.assign(&pool(&["10.9.0.0/24"]), &peer("b"), V4, |_| true);
         assert_eq!(v4(other), "10.9.0.1", "what a had is free again");
+        // The new pool is used up: the address of the old one is nobody's any more.
+        let none = leases.assign(&pool(&["10.9.0.1/32"]), &peer("a"), V4, |_| false);
+        assert_eq!((none, leases.of(&peer("a"))), (Lease::default(), Lease::default()));
         leases.retain(&PolicySet::default(), |_| true);
         assert!(leases.of.is_empty() && leases.taken.is_empty());
     }

@@ -26,6 +26,13 @@ pub struct Pool {
     pub dns: Vec<IpAddr>,
 }
 
+impl Pool {
+    /// Whether an address is of one of the prefixes.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|net| net.contains(&address))
+    }
+}
+
 /// One peer: where it is, who it is and how it proves that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
