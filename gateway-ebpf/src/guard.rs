@@ -1,15 +1,17 @@
 //! TC ingress on the underlay: drops clear packets that a rule says must arrive encrypted.
 //!
-//! ESP and IKE pass, for the kernel and the daemon to judge. So do later fragments of UDP and ESP,
-//! which may carry them: nothing is reassembled without the first fragment, which was judged.
+//! ESP and IKE for this host pass, for the kernel and the daemon to judge. So do later fragments of
+//! UDP and ESP, which may carry them: nothing is reassembled without the first fragment, which was
+//! judged. For a host behind this one they are clear packets like any other: the kernel would hand
+//! them on as they came.
 
 use aya_ebpf::programs::TcContext;
 use gateway_common::{Action, Reason, Subject};
 
-use crate::count;
 use crate::decide::{Decision, decide};
 use crate::header::{port, protocol};
 use crate::read::{Packet, Visible};
+use crate::{count, maps};
 
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
 #[inline(always)]
@@ -29,7 +31,9 @@ pub fn ingress<const ETHERNET: bool>(
     subject.set_rule(rule);
     let refused = match action {
         Action::Bypass => return Err(Reason::BypassedIn),
-        Action::Protect if may_carry(&packet) => return Ok(()),
+        Action::Protect if may_carry(&packet) && maps::is_local(&packet.flow.local) => {
+            return Ok(());
+        }
         Action::Protect => Reason::ClearInbound,
         Action::Discard => Reason::DiscardedIn,
     };

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use bpf::{MARK, Outcome, TC_DROP, TC_NEXT, TC_REDIRECT, isolated, rule, through_tc};
+use bpf::{
+    MARK, Outcome, TC_DROP, TC_NEXT, TC_REDIRECT, TEST_RUN, isolated, rule, serve_at, through_tc,
+};
 use gateway::kernel::bpf::{BpfError, ClassRule, DataPath, RuleError, Sa, SaDirection};
 use gateway_common::{Action, Reason, program};
 use gateway_tests::packet::{ESP, ICMP, ICMPV6, Ip, TCP, UDP, esp, ethernet, tagged, tcp, udp};
@@ -43,6 +45,7 @@ fn with_rules(test: impl FnOnce(&mut DataPath) + Send) {
     isolated(|bpffs| {
         let mut data_path = bpf::load(&bpf::config(bpffs));
         data_path.classify(&rules()).unwrap();
+        serve_at(&mut data_path, TEST_RUN, &["10.1.0.9", "fd01::9"]);
         test(&mut data_path);
     });
 }
@@ -116,6 +119,8 @@ fn each_packet_on_its_way_in_meets_its_rule() {
     use Reason::{BypassedIn, ClearInbound, DiscardedIn};
     let v4 = |protocol| Ip::new("10.2.9.9", "10.1.0.9", protocol);
     let v6 = |protocol| Ip::new("fd02::9", "fd01::9", protocol);
+    let v4_behind = |protocol| Ip::new("10.2.9.9", "10.1.0.10", protocol);
+    let v6_behind = |protocol| Ip::new("fd02::9", "fd01::a", protocol);
     let dns = udp(53, 40_000, b"!");
     let table: Vec<(&str, Vec<u8>, Option<Reason>)> = vec![
         ("UDP", v4(UDP).packet(&dns), Some(ClearInbound)),
@@ -127,6 +132,18 @@ fn each_packet_on_its_way_in_meets_its_rule() {
         ("ESP of anyone, v6", v6(ESP).packet(&esp(7, 40)), None),
         ("IKE", v4(UDP).packet(&udp(31_000, 500, &[1; 28])), None),
         ("ESP in UDP", v4(UDP).packet(&udp(31_000, 4500, &esp(7, 40))), None),
+        ("ESP for one behind us", v4_behind(ESP).packet(&esp(7, 40)), Some(ClearInbound)),
+        ("the same, v6", v6_behind(ESP).packet(&esp(7, 40)), Some(ClearInbound)),
+        (
+            "IKE for one behind us",
+            v4_behind(UDP).packet(&udp(500, 500, &[1; 28])),
+            Some(ClearInbound),
+        ),
+        (
+            "ESP in UDP for one behind us, v6",
+            v6_behind(UDP).packet(&udp(31_000, 4500, &esp(7, 40))),
+            Some(ClearInbound),
+        ),
         ("from port 500", v4(UDP).packet(&udp(500, 31_000, &[1; 28])), Some(ClearInbound)),
         ("TCP to port 500", v4(TCP).packet(&tcp(31_000, 500)), Some(ClearInbound)),
         ("discarded", Ip::new("10.3.0.1", "10.1.0.9", UDP).packet(&dns), Some(DiscardedIn)),
@@ -175,6 +192,13 @@ fn a_later_fragment_leaks_nothing_and_breaks_no_carrier() {
             for protocol in [UDP, ESP] {
                 let frame = ethernet(&later(there, here, protocol).packet(&[0; 40]));
                 assert_eq!(guard(data_path, &frame), outcome(&frame, None), "{protocol}");
+            }
+        }
+        for (there, behind) in [("10.2.9.9", "10.1.0.10"), ("fd02::9", "fd01::a")] {
+            for protocol in [UDP, ESP] {
+                let frame = ethernet(&later(there, behind, protocol).packet(&[0; 40]));
+                let refused = outcome(&frame, Some(ClearInbound));
+                assert_eq!(guard(data_path, &frame), refused, "{protocol} for one behind us");
             }
         }
         // A rule for some ports, without one for the rest.

@@ -37,7 +37,10 @@ impl LinuxKernel {
         if let Err(error) = told
             && self.tables.complaints.take(clock::now())
         {
-            warn!(error, "The XDP program does not protect IKE at an address that is new");
+            warn!(
+                error,
+                "The eBPF programs do not know an address that is new, and do not protect IKE there"
+            );
         }
     }
 }

@@ -288,9 +288,10 @@ fn attach(
     policies: &PolicySet,
     local: &BTreeMap<IpAddr, u32>,
 ) -> Result<(RuleIds, Vec<Attached>, Exemption), BpfError> {
-    // Without it IKE is not protected there, and everything else is.
+    // Without it IKE is not protected there, and goes through only where no rule protects all
+    // between two hosts.
     if let Err(error) = data_path.set_local(local) {
-        warn!(%error, "The XDP program does not protect IKE");
+        warn!(%error, "The eBPF programs do not know our addresses, and do not protect IKE");
     }
     // The rules stand before the first packet is looked at.
     let mut rule_ids = RuleIds::default();
