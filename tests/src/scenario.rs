@@ -114,16 +114,17 @@ pub fn none_answered(from: &Namespace, to: IpAddr) -> Result {
     }
 }
 
-/// Datagrams a second, each way.
-const RATE: u32 = 20;
+/// Datagrams a second, each way, that do not slow an emulated machine down.
+pub const RATE: u32 = 20;
 
-/// Two flows side by side for so many seconds: from the first end to the second, and back.
+/// Two flows side by side for so many seconds, of so many datagrams a second: from the first end to
+/// the second, and back.
 ///
 /// # Errors
 /// As [`flow`]; not that something is lost.
-pub fn flows([one, other]: [End<'_>; 2], seconds: u32) -> Result<[Flow; 2]> {
-    let count = seconds.saturating_mul(RATE);
-    let interval = Duration::from_secs(1).checked_div(RATE).unwrap_or_default();
+pub fn flows([one, other]: [End<'_>; 2], seconds: u32, rate: u32) -> Result<[Flow; 2]> {
+    let count = seconds.saturating_mul(rate);
+    let interval = Duration::from_secs(1).checked_div(rate).unwrap_or_default();
     thread::scope(|scope| {
         let there = scope.spawn(|| flow(one, other, count, interval));
         let back = flow(other, one, count, interval)?;

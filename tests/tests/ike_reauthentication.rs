@@ -6,7 +6,7 @@
 use gateway_tests::gateway::Policy;
 use gateway_tests::pair::{Pair, Version};
 use gateway_tests::requirements::met;
-use gateway_tests::scenario::{between_sites, flows};
+use gateway_tests::scenario::{RATE, between_sites, flows};
 use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::Flow;
@@ -22,7 +22,7 @@ const TIME: u32 = 12;
 /// What comes to us while an IKE SA is made anew at least twice, with both ends proven anew.
 fn made_anew(pair: &Pair<'_>, who: &str) -> Result<Flow> {
     let before = pair.gateway.counter("ike_sa_established")?;
-    let [to_strongswan, to_us] = flows(pair.hosts(), TIME)?;
+    let [to_strongswan, to_us] = flows(pair.hosts(), TIME, RATE)?;
     println!("made anew by {who}: to us {to_us}; to strongSwan {to_strongswan}");
     let established = pair.gateway.counter("ike_sa_established")?.saturating_sub(before);
     assert!(established >= 2, "{who}: only {established} times");

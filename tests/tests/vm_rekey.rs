@@ -12,7 +12,7 @@ use std::env;
 
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{all_answered, between_sites, capture, flows, hosts};
+use gateway_tests::scenario::{RATE, all_answered, between_sites, capture, flows, hosts};
 use gateway_tests::strongswan::{Connection, StrongSwan};
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{Flow, PingOptions, ping_until_answered, shout};
@@ -34,12 +34,18 @@ const HYBRID_ESP: &str = "aes256gcm16-x25519-ke1_mlkem768";
 /// Octets after which an SA is to be replaced: some seconds of traffic.
 const LIMIT: u32 = 240_000;
 
+/// Datagrams a second of a long run, in which a gap of some milliseconds at each of some hundred
+/// replacements would be seen.
+const DENSE: u32 = 200;
+
 /// How often SAs are replaced, and for how long.
 struct Pace {
     /// Seconds that a Child SA lives, and an IKE SA.
     lifetimes: (u32, u32),
     /// Seconds of traffic.
     time: u32,
+    /// Datagrams a second.
+    rate: u32,
 }
 
 impl Pace {
@@ -47,9 +53,10 @@ impl Pace {
     fn new() -> Result<Self> {
         match env::var("GATEWAY_REKEY_SECONDS") {
             Ok(time) => {
-                Ok(Self { lifetimes: (5, 5), time: time.parse().context("GATEWAY_REKEY_SECONDS")? })
+                let time = time.parse().context("GATEWAY_REKEY_SECONDS")?;
+                Ok(Self { lifetimes: (5, 5), time, rate: DENSE })
             }
-            Err(_) => Ok(Self { lifetimes: (6, 12), time: 18 }),
+            Err(_) => Ok(Self { lifetimes: (6, 12), time: 18, rate: RATE }),
         }
     }
 
@@ -68,7 +75,7 @@ impl Pace {
 
     /// A flow from the host behind the client to the one behind the server, and one back.
     fn flows(&self, topology: &Topology) -> Result<[Flow; 2]> {
-        let flows = flows(hosts(topology, V4), self.time)?;
+        let flows = flows(hosts(topology, V4), self.time, self.rate)?;
         for (name, flow) in ["to the server", "to the client"].iter().zip(&flows) {
             println!("{name}: {flow}");
         }

@@ -8,7 +8,9 @@ use gateway_tests::daemon::wait_for;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE};
 use gateway_tests::pair::{Pair, Version};
 use gateway_tests::requirements::{Requirement, met};
-use gateway_tests::scenario::{End, between_gateways, capture, encrypted, exercise_between, flows};
+use gateway_tests::scenario::{
+    End, RATE, between_gateways, capture, encrypted, exercise_between, flows,
+};
 use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{Flow, ping_until_answered};
@@ -174,7 +176,7 @@ fn in_transport_mode_through_nat_sas_are_replaced_and_follow_the_nat() -> Result
     client.wait_child(RULE)?;
     server.wait_child(RULE)?;
     let ends = ends(&topology, V4);
-    flows(ends, TIME)?.iter().try_for_each(Flow::whole)?;
+    flows(ends, TIME, RATE)?.iter().try_for_each(Flow::whole)?;
     for gateway in [&client, &server] {
         assert!(gateway.counter("child_sa_rekeyed")? >= 2);
         assert_eq!(gateway.counter("ike_sa_established")?, 1);
@@ -220,7 +222,7 @@ fn we_begin(version: Version) -> Result {
     client.wait_child(RULE)?;
     server.wait_installed()?;
     carries(&topology, &capture, V4)?;
-    flows(ends(&topology, V4), TIME)?.iter().try_for_each(Flow::whole)?;
+    flows(ends(&topology, V4), TIME, RATE)?.iter().try_for_each(Flow::whole)?;
     assert!(client.counter("child_sa_rekeyed")? >= 2);
     assert_eq!(client.counter("ike_sa_established")?, 1);
     decapsulated_by_the_kernel(&topology, &client)?;
@@ -244,7 +246,7 @@ fn strongswan_begins(version: Version) -> Result {
     client.initiate()?;
     server.wait_child(RULE)?;
     carries(&topology, &capture, V4)?;
-    flows(ends(&topology, V4), TIME)?.iter().try_for_each(Flow::whole)?;
+    flows(ends(&topology, V4), TIME, RATE)?.iter().try_for_each(Flow::whole)?;
     assert!(server.counter("child_sa_rekeyed")? >= 2);
     assert_eq!(server.counter("ike_sa_established")?, 1);
     decapsulated_by_the_kernel(&topology, &server)?;

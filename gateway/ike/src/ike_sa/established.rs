@@ -45,8 +45,8 @@ pub(crate) struct Established {
     pub(super) put_off: PutOff,
     /// New Child SAs that the peer has put off, and when to ask again.
     pub(super) later: Vec<(Instant, Wish)>,
-    /// The answer to the peer's request that waits for the kernel.
-    pub(super) withheld: Option<Withheld>,
+    /// The answer to the peer's request that waits for the kernel; boxed, since mostly there is none.
+    pub(super) withheld: Option<Box<Withheld>>,
     /// The Child SA of our last answer, which the peer may not have yet.
     pub(super) answered: Option<AnsweredChild>,
     /// SPIs of ours in a row that were of no use, since the kernel would not take them or addresses
@@ -447,6 +447,6 @@ impl IkeSa {
             // It may yet succeed: what is removed afterwards is gone either way.
             self.remove_child(shared, child, "the kernel did not answer in time");
         }
-        self.release_answer(now, shared, withheld, Err(Error::KernelTimeout));
+        self.release_answer(now, shared, *withheld, Err(Error::KernelTimeout));
     }
 }

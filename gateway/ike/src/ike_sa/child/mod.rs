@@ -211,7 +211,7 @@ impl IkeSa {
         withheld.child = Some((negotiated.child.id, negotiated.answer));
         withheld.deadline = after(now, shared.config.install_timeout);
         if let State::Established(established) = &mut self.state {
-            established.withheld = Some(withheld);
+            established.withheld = Some(Box::new(withheld));
         }
         self.install(now, shared, negotiated.child, negotiated.spec);
     }
@@ -256,7 +256,7 @@ impl IkeSa {
         // Absent: it was given up in the meantime, and its removal stands behind in the queue.
         let Some(installed) = established.children.get_mut(&child) else { return };
         let (rule, spi) = (Arc::clone(&installed.rule.name), installed.inbound_spi);
-        let withheld = established.withheld.take_if(|w| w.child() == Some(child));
+        let withheld = established.withheld.take_if(|w| w.child() == Some(child)).map(|w| *w);
         let (result, withheld) = match (result, withheld) {
             (Err(KernelError::SpiInUse), Some(withheld)) => {
                 match self.take_another_spi(shared, child, withheld) {
@@ -342,7 +342,7 @@ impl IkeSa {
         }
         withheld.taken = withheld.taken.saturating_add(1);
         withheld.spec = Some(spec.clone());
-        established.withheld = Some(withheld);
+        established.withheld = Some(Box::new(withheld));
         let command = if receives_only {
             KernelCommand::InstallInbound(spec)
         } else {
