@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
+
 use crate::error::{Context as _, Error, Result};
 use crate::namespace::Namespace;
 
@@ -276,6 +279,9 @@ pub fn flow_while(
         .enter(|| UdpSocket::bind((any(destination), 0)))?
         .context(format_args!("a UDP socket in {to}"))?;
     receiver.set_read_timeout(Some(QUIET)).context("a time limit")?;
+    // A machine that stood still makes good for it at once: what the receiver has not come to read by
+    // then is not lost on the way.
+    setsockopt(&receiver, RcvBufForce, &RECEIVE_BUFFER).context("room for what arrives")?;
     let port = receiver.local_addr().context("the receiver's address")?.port();
     let address = SocketAddr::new(destination, port);
     let sender = from
@@ -305,6 +311,8 @@ pub fn flow_while(
     })
 }
 
+/// Octets of what waits for the receiver, as the kernel counts them: 20,000 datagrams.
+const RECEIVE_BUFFER: usize = 16 << 20;
 /// How long nothing must come until nothing more is expected, when all has arrived.
 const QUIET: Duration = Duration::from_millis(200);
 /// As long as the sender has not ended.

@@ -93,6 +93,10 @@ impl Pace {
             "rekeyed {children} Child SAs and {ike} IKE SAs, established {established}, expired {expired}"
         );
         println!("{all}");
+        let status = gateway.status()?;
+        for counted in ["xfrm_errors", "bpf_counters"] {
+            println!("{counted}: {}", status.get(counted).unwrap_or(&Value::Null));
+        }
         let least = |lifetime: u32| {
             u64::from(self.time.checked_div(lifetime.saturating_mul(2)).unwrap_or_default())
         };
