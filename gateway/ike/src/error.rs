@@ -146,6 +146,11 @@ pub enum Error {
     /// The peer answered with an error notification.
     #[error("the peer answers {0}")]
     Refused(NotifyType),
+    /// The peer takes Child SAs of a single pair of addresses only, and there is no packet that says which.
+    #[error(
+        "the peer takes Child SAs of a single pair of addresses only: traffic brings them up, each for its own"
+    )]
+    SinglePairs,
     /// The peer agreed to a Child SA and deleted it before its answer was here.
     #[error("the peer has deleted it before its answer came")]
     DeletedBefore,
@@ -345,6 +350,7 @@ pub fn notification_for(error: &Error) -> Option<Notification> {
         | Error::KeyExchange(_)
         | Error::Internal(_) => plain(NotifyType::TEMPORARY_FAILURE),
         Error::Refused(_)
+        | Error::SinglePairs
         | Error::DeletedBefore
         | Error::RuleChanged
         | Error::NothingNew

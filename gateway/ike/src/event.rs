@@ -147,6 +147,15 @@ pub enum EventKind {
     /// The peer wants another key exchange method.
     #[error("Peer wants key exchange method {0}")]
     OtherGroup(String),
+    /// The peer takes Child SAs of a single pair of addresses only, and is asked for that of the packet that
+    /// waits.
+    #[error(
+        "Peer takes Child SAs of a single pair of addresses only for rule {rule}: asking for that of the packet"
+    )]
+    SinglePair {
+        /// Which rule.
+        rule: RuleName,
+    },
     /// The IKE SA is gone.
     #[error("IKE SA closed: {0}")]
     Closed(&'static str),
@@ -303,6 +312,7 @@ impl Event {
             | EventKind::EapSucceeded { .. }
             | EventKind::ChildInstalled { .. }
             | EventKind::ChildRemoved { .. }
+            | EventKind::SinglePair { .. }
             | EventKind::PoliciesApplied { .. }
             | EventKind::OtherVersion(_)
             | EventKind::InitRefused(_)

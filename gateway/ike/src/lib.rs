@@ -46,6 +46,7 @@ mod reqids;
 mod selector;
 mod senders;
 mod shared;
+mod single_pairs;
 pub mod status;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

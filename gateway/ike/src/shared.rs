@@ -26,6 +26,7 @@ use crate::reason;
 use crate::reqids::{Asked, Reqids};
 use crate::selector;
 use crate::senders::{OfIkeSa, Senders};
+use crate::single_pairs::SinglePairs;
 
 /// The SHA-1 hash of a message, to tell it from others.
 pub(crate) type Digest = [u8; 20];
@@ -84,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) children: Children,
     pub(crate) reqids: Reqids,
     pub(crate) senders: Senders,
+    pub(crate) single_pairs: SinglePairs,
     /// Inbound SPIs that are gone here and whose Delete the peer has not answered, with the IKE SA
     /// that waits: they are not used again before (RFC 7296 1.4.1).
     half_closed: BTreeMap<u32, IkeSaId>,
@@ -117,6 +119,7 @@ impl Shared {
             children: Children::default(),
             reqids: Reqids::default(),
             senders: Senders::default(),
+            single_pairs: SinglePairs::default(),
             contacts: Contacts::default(),
             commands: BTreeMap::new(),
             next_command: 1,
@@ -286,6 +289,7 @@ impl Shared {
     pub(crate) fn contact_lost(&mut self, holder: &Holder, ike_sa: IkeSaId) {
         if self.contacts.remove(holder, ike_sa) {
             self.leases.disconnected(&self.policies, holder);
+            self.single_pairs.disconnected(&holder.peer);
         }
     }
 
@@ -380,7 +384,7 @@ impl Shared {
 
     /// What an SA may leave, and whether none has: every SPI is free, the kernel owes no answer, no
     /// peer counts as connected, none counts as sending, and nothing waits to be said or done.
-    pub(crate) fn remains(&self) -> [(&'static str, bool); 9] {
+    pub(crate) fn remains(&self) -> [(&'static str, bool); 10] {
         [
             ("SPIs", self.has_no_spis()),
             ("expected SPIs", self.expected.is_empty()),
@@ -388,6 +392,7 @@ impl Shared {
             ("commands", self.commands.is_empty()),
             ("contacts", self.contacts.is_empty()),
             ("senders", self.senders.is_empty()),
+            ("single pairs of addresses", self.single_pairs.is_empty()),
             ("request IDs of Child SAs", self.reqids.nothing_sends()),
             ("outputs", self.outputs.is_empty()),
             ("effects", self.effects.is_empty()),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::Endpoint;
 use crate::config::{PeerName, RuleName, Start};
+use crate::error::Error;
 use crate::ike_sa::{IkeSa, Job, Wish};
 use crate::io::IkeSaId;
 use crate::selector::Sides;
@@ -163,8 +164,13 @@ impl Endpoint {
     /// A rule has lost its Child SA, or did not get one. One that is always up is tried again.
     pub(super) fn rule_lost(&mut self, now: Instant, name: &RuleName, error: Option<String>) {
         let protect = self.shared.policies.rules.get(name).and_then(|rule| rule.protect());
-        let always = protect.is_some_and(|protect| protect.start == Start::Always);
-        self.rules.lost(name, error, (always && !self.shutting_down).then_some(now));
+        let always = protect.filter(|protect| protect.start == Start::Always);
+        // A peer that takes single pairs only is asked when there is a packet.
+        let by_packets = always
+            .is_some_and(|protect| self.shared.single_pairs.are_demanded(&protect.peer, name));
+        let error = error.or_else(|| by_packets.then(|| Error::SinglePairs.to_string()));
+        let again = always.is_some() && !by_packets && !self.shutting_down;
+        self.rules.lost(name, error, again.then_some(now));
     }
 }
 

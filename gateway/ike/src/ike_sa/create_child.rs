@@ -83,6 +83,11 @@ impl IkeSa {
             self.give_up(now, shared, offer, error);
             return Ok(());
         }
+        let demanded = shared.single_pairs.are_demanded(&offer.protect.peer, &offer.rule.name);
+        if demanded && !offer.is_single_pair() && offer.wish.replaces.is_none() {
+            self.give_up(now, shared, offer, Error::SinglePairs);
+            return Ok(());
+        }
         if let Err(error) = offer.check_addresses(self.path) {
             self.give_up(now, shared, offer, error);
             return Ok(());
@@ -248,6 +253,9 @@ impl IkeSa {
             (Error::Refused(NotifyType::CHILD_SA_NOT_FOUND), Some(old)) => {
                 shared.release_spi(offer.spi);
                 self.replaced_is_unknown(now, shared, old);
+            }
+            (Error::Refused(NotifyType::SINGLE_PAIR_REQUIRED), _) => {
+                self.single_pair_required(now, shared, offer);
             }
             // RFC 7296 1.3: a peer that has but one Child SA an IKE SA wants another IKE SA.
             (Error::Refused(NotifyType::NO_ADDITIONAL_SAS), Some(_)) => {

@@ -26,6 +26,7 @@ mod offer;
 mod put_off;
 mod rekey_ike;
 mod room;
+mod single_pair;
 mod successor;
 mod surplus;
 mod switch;

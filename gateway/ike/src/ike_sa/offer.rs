@@ -7,7 +7,7 @@ use gateway_wire::{KeMethod, NotifyType, Payload, TrafficSelector, TrafficSelect
 
 use super::child::Narrowed;
 use super::jobs::{Current, Wish};
-use super::{IkeSa, State, notify};
+use super::{IkeSa, State, notify, single_pair};
 use crate::algorithms::Group;
 use crate::config::{Mode, Protect, Rule, RuleName};
 use crate::counters::Counter;
@@ -38,6 +38,8 @@ pub(crate) struct ChildOffer {
     remote: Vec<TrafficSelector>,
     /// What is named before them, and lies within.
     first: Option<Sides>,
+    /// Whether they are of a single pair of addresses because the peer takes no more.
+    single_pair: bool,
     /// Pairs of prefixes that it may have.
     most_pairs: usize,
     /// What the Child SA that is replaced protects.
@@ -118,9 +120,13 @@ impl ChildOffer {
         // refusal is no worse.
         let is_more = wish.replaces.is_none()
             && sa.children().any(|c| c.is_live() && c.rule.name == rule.name);
-        let first = wish.first.filter(|first| {
-            // With which address we come is not known before the peer has assigned it.
-            let known = ours.is_some() || !rule.assigned;
+        // With which address we come is not known before the peer has assigned it.
+        let known = ours.is_some() || !rule.assigned;
+        let single = known && shared.single_pairs.are_demanded(&protect.peer, &rule.name);
+        let pair = wish.first.filter(|_| single);
+        let pair = pair.and_then(|first| single_pair::of((&local, &remote), &first));
+        let (local, remote) = pair.map_or((local, remote), |(l, r)| (vec![l], vec![r]));
+        let first = pair.or(wish.first).filter(|first| {
             let has_room =
                 |all: &[_], first| all.len() != MOST_OF_LIBRESWAN || is_more || all.contains(first);
             let is_within =
@@ -139,6 +145,7 @@ impl ChildOffer {
             local,
             remote,
             first,
+            single_pair: pair.is_some(),
             most_pairs: shared.config.selector_pair_limit,
             in_use: Vec::new(),
             deleted: VecDeque::new(),
@@ -185,6 +192,18 @@ impl ChildOffer {
     /// Whether it names what is wanted in any case, which the rule may not select for this peer.
     pub(super) const fn names_first(&self) -> bool {
         self.first.is_some()
+    }
+
+    /// Whether no more than a single pair of addresses is asked for, since the peer takes no more.
+    pub(super) const fn is_single_pair(&self) -> bool {
+        self.single_pair
+    }
+
+    /// Whether there is a single pair of addresses to be asked for.
+    pub(super) fn has_single_pair(&self) -> bool {
+        let pair =
+            self.wish.first.and_then(|first| single_pair::of((&self.local, &self.remote), &first));
+        pair.is_some()
     }
 
     pub(super) fn serves(&self, rule: &RuleName) -> bool {

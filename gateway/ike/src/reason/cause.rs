@@ -112,6 +112,11 @@ causes! {
         "addresses, protocols and ports have something in common, but no selector as a whole, or too many"
     ),
     Mode(Selectors, "selectors_mode", "the mode does not fit"),
+    SinglePairByPeer(
+        Selectors,
+        "selectors_single_pair_by_peer",
+        "the peer takes a single pair of addresses only"
+    ),
     SelectorsByPeer(Selectors, "selectors_by_peer", "the peer accepts none of our selectors"),
     UnknownIdentity(Identity, "identity_unknown", "no peer has the identity"),
     OtherIdentity(Identity, "identity_other", "the peer says that it is somebody else"),

@@ -423,13 +423,11 @@ fn of_error(
                 proposals::offered(&[offer]).said(Cause::ProposalByPeer, *what)
             }
         }),
-        Error::Refused(what @ NotifyType::TS_UNACCEPTABLE) => {
-            let rule = shared.policies.rules.get(rule?)?;
-            let (local, remote) =
-                shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
-            let Action::Protect(protect) = &rule.action else { return None };
-            let rule = RuleSelectors { rule: &rule.name, local, remote, mode: protect.mode };
-            Some(selectors::offered(&rule).said(Cause::SelectorsByPeer, *what))
+        Error::SinglePairs => {
+            selectors_refused(shared, sa, rule?, NotifyType::SINGLE_PAIR_REQUIRED)
+        }
+        Error::Refused(what @ (NotifyType::TS_UNACCEPTABLE | NotifyType::SINGLE_PAIR_REQUIRED)) => {
+            selectors_refused(shared, sa, rule?, *what)
         }
         Error::Refused(what @ NotifyType::AUTHENTICATION_FAILED) => {
             Some(authentication::shown(peer?).said(Cause::AuthenticationByPeer, *what))
@@ -439,6 +437,22 @@ fn of_error(
         }
         _ => None,
     }
+}
+
+/// The peer takes none of the selectors of a rule, or not all of them at once.
+fn selectors_refused(
+    shared: &Shared,
+    sa: &IkeSa,
+    rule: &RuleName,
+    what: NotifyType,
+) -> Option<Refusal> {
+    let rule = shared.policies.rules.get(rule)?;
+    let (local, remote) = shared.selectors(rule, sa.user.as_ref(), Some(sa.assignment.lease));
+    let Action::Protect(protect) = &rule.action else { return None };
+    let rule = RuleSelectors { rule: &rule.name, local, remote, mode: protect.mode };
+    let single = what == NotifyType::SINGLE_PAIR_REQUIRED;
+    let cause = if single { Cause::SinglePairByPeer } else { Cause::SelectorsByPeer };
+    Some(selectors::offered(&rule).said(cause, what))
 }
 
 /// The mode does not fit.

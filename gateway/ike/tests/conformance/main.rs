@@ -27,6 +27,7 @@ mod rekey;
 mod renewal;
 mod selectors;
 mod series;
+mod single_pair;
 mod transport;
 mod window;
 

@@ -76,6 +76,8 @@ impl Endpoint {
         let old = std::mem::replace(&mut self.shared.policies, indexed);
         let delta = PolicyDelta::between(&old, &new);
         self.shared.retain_leases();
+        let stays = |rule: &RuleName| old.rules.get(rule) == new.rules.get(rule);
+        self.shared.single_pairs.retain(stays);
         // Traps of new rules first, then the classification, so that no packet is sent to the
         // XFRM interface before something there waits for it.
         for name in delta.added.iter().chain(&delta.changed) {

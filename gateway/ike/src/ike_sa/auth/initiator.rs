@@ -160,6 +160,9 @@ impl IkeSa {
             (child, Err(error)) if !peer.peer().request_address.is_empty() => {
                 self.end_without_address(now, shared, child, error);
             }
+            (Some(child), Err(Error::Refused(NotifyType::SINGLE_PAIR_REQUIRED))) => {
+                self.single_pair_required(now, shared, child);
+            }
             (Some(child), Err(error)) => self.offer_failed(now, shared, child, error),
             (None, Err(error)) => self.childless_answer_failed(now, shared, error),
         }
