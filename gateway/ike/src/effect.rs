@@ -6,7 +6,7 @@ use gateway_wire::IkeSpi;
 
 use crate::config::{PeerName, RuleName};
 use crate::ike_sa::{Heard, IkeSa, Saying, Wish};
-use crate::io::{IkeSaId, KernelCommand, Path};
+use crate::io::{ChildId, IkeSaId, KernelCommand, Path};
 use crate::leases::Holder;
 use crate::senders::OfIkeSa;
 use crate::shared::{Digest, Owner};
@@ -89,6 +89,14 @@ pub(crate) enum Effect {
         heir: OfIkeSa,
         /// What ends the sending of the first.
         then: (Owner, KernelCommand),
+    },
+    /// A Child SA is to do what one of another IKE SA did that a packet has asked for: it is judged when
+    /// that would have been.
+    JudgeLike {
+        /// The other one.
+        old: ChildId,
+        /// What takes its place.
+        successor: OfIkeSa,
     },
     /// An initiator that nobody knows has been refused; what is left only repeats the answer.
     Refused {

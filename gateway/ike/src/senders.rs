@@ -63,9 +63,9 @@ impl Senders {
         self.0.is_empty()
     }
 
-    /// Whether one sends this already, beside which another would be its heir.
-    pub(crate) fn sends(&self, rule: &RuleName, pairs: &[(Selector, u32)]) -> bool {
-        traffic(rule, pairs).is_some_and(|traffic| self.0.contains_key(&traffic))
+    /// What sends this already, beside which another would be its heir.
+    pub(crate) fn sending(&self, rule: &RuleName, pairs: &[(Selector, u32)]) -> Option<Sending> {
+        self.0.get(&traffic(rule, pairs)?).map(|sender| sender.sending)
     }
 
     /// Those of a rule that send some of this.
@@ -160,7 +160,9 @@ mod tests {
         assert_eq!(senders.inherits(&rule, &here, of(2, 20)), None, "nobody sends");
         senders.begins(&rule, &here, ChildId(10), false);
         assert_eq!(senders.inherits(&rule, &elsewhere, of(2, 20)), None, "it sends something else");
-        assert!(senders.sends(&rule, &here) && !senders.sends(&rule, &elsewhere));
+        assert!(
+            senders.sending(&rule, &here).is_some() && senders.sending(&rule, &elsewhere).is_none()
+        );
         assert_eq!(senders.inherits(&rule, &here, of(2, 20)).unwrap().child, ChildId(10));
         assert_eq!(senders.ends(&rule, &here, ChildId(11)), None, "it never sent");
         // A successor of the one that sends takes the heir over.

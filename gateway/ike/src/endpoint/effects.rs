@@ -63,6 +63,12 @@ impl Endpoint {
                 self.with_sa(ike_sa, |sa, shared| sa.switch_to(shared, child));
                 self.shared.command(owner, command);
             }
+            Effect::JudgeLike { old, successor: (ike_sa, child) } => {
+                let owner = self.shared.children.owner(old).and_then(|id| self.sas.get(&id));
+                if let Some(judgement) = owner.and_then(|sa| sa.judgement_of(old)) {
+                    self.with_sa(ike_sa, |sa, shared| sa.judge_like(shared, child, judgement));
+                }
+            }
             Effect::Refused { ike_sa } => {
                 self.refused.insert(ike_sa);
                 if self.refused.len() > self.shared.config.refused_initiator_limit

@@ -21,14 +21,25 @@ use crate::shared::{Owner, Purpose, Shared};
 /// what has asked last.
 pub(super) const ALONE: Duration = Duration::from_secs(30);
 
-/// When it is judged whether a rule can do without a Child SA, if the peer has put that in the place of
-/// one before our soft limit: a peer that is always the first to rekey would else have us keep what
-/// carries nothing for ever.
+/// When it is judged whether a rule can do without a Child SA, if that has taken the place of one before
+/// our soft limit, by a rekeying, on an IKE SA that was made anew, or for another path: where that happens
+/// again and again what carries nothing would else be kept for ever.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judgement {
     /// The soft limit of the first that has been replaced since the last judgement.
     pub(super) at: Instant,
-    /// Whether something went by it, or by what has been in its place since and is no longer.
+    /// Whether something went by it, or by what has been in its place since and is no longer; `None`: the
+    /// kernel is still to say.
+    used: Option<bool>,
+}
+
+/// The judgement that a Child SA is to have which takes the place of another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inherited {
+    /// What it takes the place of.
+    old: ChildId,
+    at: Instant,
+    /// Whether something is known, or may have, to have gone by what was before that.
     used: bool,
 }
 
@@ -137,28 +148,46 @@ impl IkeSa {
         judgement: Judgement,
     ) {
         match self.need(child) {
-            Need::IfUsed if !judgement.used => self.ask_for_use(shared, child, false),
+            Need::IfUsed if judgement.used == Some(false) => {
+                self.ask_for_use(shared, child, false);
+            }
             Need::Always | Need::IfUsed => {}
             Need::Never => self.retire_covered(now, shared, child),
         }
     }
 
-    /// The peer has put a Child SA in the place of one that a packet has asked for: it is judged when
-    /// that would have been, and by what that has carried, too.
+    /// A Child SA is put in the place of one that a packet has asked for: it is judged when that would
+    /// have been, and by what that has carried, too.
     pub(super) fn put_judgement_off(
         &mut self,
         shared: &mut Shared,
         old: ChildId,
         successor: ChildId,
     ) {
+        if let Some(judgement) = self.judgement_of(old) {
+            self.judge_like(shared, successor, judgement);
+        }
+    }
+
+    /// The judgement that is still to come of a Child SA that a packet has asked for.
+    pub(crate) fn judgement_of(&self, old: ChildId) -> Option<Inherited> {
+        let State::Established(established) = &self.state else { return None };
+        let child = established.children.get(&old).filter(|child| child.for_packet)?;
+        match child.judgement {
+            Some(Judgement { at, used }) => Some(Inherited { old, at, used: used != Some(false) }),
+            None => child.rekey_at.map(|at| Inherited { old, at, used: false }),
+        }
+    }
+
+    /// A Child SA takes the place of one that has this judgement.
+    pub(crate) fn judge_like(&mut self, shared: &mut Shared, child: ChildId, like: Inherited) {
         let State::Established(established) = &mut self.state else { return };
-        let Some(old) = established.children.get(&old).filter(|old| old.for_packet) else { return };
-        let (of_old, id) = (old.rekey_at.map(|at| Judgement { at, used: false }), old.id);
-        let Some(judgement) = old.judgement.or(of_old) else { return };
-        let Some(successor) = established.children.get_mut(&successor) else { return };
-        successor.judgement = Some(judgement);
-        let owner = Owner::IkeSa(self.id, Purpose::IdleBefore(successor.id));
-        shared.command(owner, KernelCommand::QueryUse { child: id });
+        let Some(child) = established.children.get_mut(&child) else { return };
+        child.judgement = Some(Judgement { at: like.at, used: like.used.then_some(true) });
+        if !like.used {
+            let owner = Owner::IkeSa(self.id, Purpose::IdleBefore(child.id));
+            shared.command(owner, KernelCommand::QueryUse { child: like.old });
+        }
     }
 
     /// The kernel has said what went by the one in whose place this is.
@@ -167,7 +196,7 @@ impl IkeSa {
             && let Some(child) = established.children.get_mut(&child)
             && let Some(judgement) = &mut child.judgement
         {
-            judgement.used |= !is_idle(result);
+            judgement.used = Some(!is_idle(result));
         }
     }
 

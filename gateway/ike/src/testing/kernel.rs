@@ -41,6 +41,8 @@ pub struct FakeKernel {
     pub history: Vec<String>,
     /// The answer to questions for the last use.
     pub idle_inbound: Option<std::time::Duration>,
+    /// Whether it says nothing to questions for the use.
+    pub keeps_use: bool,
 }
 
 impl FakeKernel {
@@ -58,6 +60,7 @@ impl FakeKernel {
             refusals: VecDeque::new(),
             history: Vec::new(),
             idle_inbound: None,
+            keeps_use: false,
         }
     }
 
@@ -74,6 +77,9 @@ impl FakeKernel {
                 Some(Refusal::Silence) => return None,
                 Some(Refusal::None) | None => {}
             }
+        }
+        if self.keeps_use && matches!(command, KernelCommand::QueryUse { .. }) {
+            return None;
         }
         Some(self.obey(command))
     }

@@ -149,6 +149,27 @@ fn what_is_idle_goes_though_the_peer_rekeys_it_before_its_soft_limit_and_nothing
     assert_eq!(made_by_a(&simulation), 4, "A has rekeyed none of them");
 }
 
+/// The kernel may be slow to say what went by the one before.
+#[test]
+fn what_is_in_use_does_not_go_because_the_kernel_has_not_said_so_yet() {
+    let (mut simulation, _) = rekeyed_by_b(&[5, 6]);
+    assert!(!simulation.send(0, "to-b", HOST, host(6)));
+    // B rekeys both, and nothing goes by the successors.
+    simulation.nodes[0].kernel.keeps_use = true;
+    let before = with(&simulation, host(6)).inbound.spi;
+    simulation.run(MINUTE * 20);
+    simulation.nodes[0].kernel.keeps_use = false;
+    simulation.run(MINUTE);
+    assert_ne!(with(&simulation, host(6)).inbound.spi, before);
+    let made = |simulation: &Simulation| simulation.nodes[0].kernel.children.len();
+    for _ in 0..45 {
+        simulation.run(MINUTE);
+        assert!(made(&simulation) >= 2);
+    }
+    assert!(!why(&simulation).contains(&"idle"));
+    assert_eq!(protected(&simulation), BTreeSet::from([host(5), host(6)]));
+}
+
 #[test]
 fn what_another_covers_goes_though_the_peer_rekeys_it_before_its_soft_limit() {
     let (mut simulation, mut of_b) = rekeyed_by_b(&[5]);
@@ -162,6 +183,85 @@ fn what_another_covers_goes_though_the_peer_rekeys_it_before_its_soft_limit() {
     assert!(why(&simulation).contains(&"a wider one protects the same"));
     assert!(simulation.has_one_child_each().unwrap());
     assert_eq!(with(&simulation, host(0)).selectors[0].0.remote.prefix_len(), 24);
+}
+
+/// Whoever makes the IKE SA anew, and whatever else is in the place of what a packet has asked for.
+#[test]
+fn what_is_idle_goes_at_its_soft_limit_though_it_is_made_anew_again_and_again_before() {
+    let hour = Duration::from_secs(3600);
+    for anew_by in [0, 1] {
+        let reauthenticating = |policies, node| {
+            let policies = with_protect(policies, |protect| protect.lifetime.time = hour);
+            with_peer(policies, |peer| {
+                peer.lifetime = if node == anew_by { MINUTE * 15 } else { Duration::ZERO };
+                peer.renewal = Renewal::Reauthenticate;
+            })
+        };
+        let (left, right) = ("10.1.1.0/24".parse().unwrap(), "10.2.1.0/24".parse().unwrap());
+        let (mut of_a, mut of_b) = (policies_of_a(), narrowing(&[5, 6, 7]));
+        let other = protect("other", "b", left, right, Start::Respond);
+        of_a.rules.insert("other".into(), other.into());
+        let other = protect("other", "a", right, left, Start::OnDemand);
+        of_b.rules.insert("other".into(), other.into());
+        let mut simulation = pair(reauthenticating(of_a, 0), reauthenticating(of_b, 1));
+        if anew_by == 1 {
+            simulation.acquire(1, "other");
+            simulation.run(MINUTE);
+        }
+        for number in [5, 6, 7] {
+            ask(&mut simulation, number);
+        }
+        // One is in use all the time, another now and then.
+        for minute in 0..60 * 4 {
+            assert!(!simulation.send(0, "to-b", HOST, host(5)));
+            if minute % 29 == 0 {
+                assert!(!simulation.send(0, "to-b", HOST, host(7)), "{anew_by}: {minute}");
+            }
+            simulation.run(MINUTE);
+            let idle = why(&simulation).iter().filter(|why| **why == "idle").count();
+            assert_eq!(
+                idle,
+                if minute < 50 { 0 } else { 1.min(idle) },
+                "not before the soft limit"
+            );
+            assert!(minute < 65 || idle == 1, "{anew_by}");
+        }
+        let kernel = &simulation.nodes[0].kernel;
+        let remotes = kernel.children.values().map(|c| c.selectors[0].0.remote.network());
+        let expected = if anew_by == 1 { vec![IpAddr::from([10, 2, 1, 0])] } else { vec![] };
+        let expected: BTreeSet<_> = expected.into_iter().chain([host(5), host(7)]).collect();
+        assert_eq!(remotes.collect::<BTreeSet<_>>(), expected);
+    }
+}
+
+/// A Child SA is replaced by us then, for the new path.
+#[test]
+fn what_is_idle_goes_at_its_soft_limit_though_we_have_moved_again_and_again_before() {
+    let other = IpAddr::from([192, 0, 2, 11]);
+    let of_a = with_protect(policies_of_a(), |protect| {
+        protect.lifetime.time = Duration::from_secs(3600);
+    });
+    let of_a = with_peer(of_a, |peer| peer.mobike = true);
+    let of_b = with_peer(narrowing(&[5, 6]), |peer| {
+        (peer.mobike, peer.remote_address) = (true, None);
+    });
+    let mut simulation = pair(of_a, of_b);
+    for number in [5, 6] {
+        ask(&mut simulation, number);
+    }
+    for minute in 0..80 {
+        assert!(!simulation.send(0, "to-b", HOST, host(5)));
+        if minute % 20 == 10 {
+            let here = if minute % 40 == 10 { [other, A] } else { [A, other] };
+            let before = with(&simulation, host(5)).inbound.spi;
+            simulation.readdress(0, &here);
+            simulation.run(MINUTE);
+            assert_ne!(with(&simulation, host(5)).inbound.spi, before, "it is replaced");
+        }
+        simulation.run(MINUTE);
+        assert!(minute > 40 || !why(&simulation).contains(&"idle"), "not before the soft limit");
+    }
+    assert_eq!(protected(&simulation), BTreeSet::from([host(5)]));
 }
 
 /// Packets of ours have asked for it, and the peer has it anew as it was.

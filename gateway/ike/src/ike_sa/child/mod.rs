@@ -27,7 +27,8 @@ use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{
-    ChildId, ChildSpec, Encapsulation, KernelCommand, KernelError, Selector, kernel_decapsulates,
+    ChildId, ChildSpec, Encapsulation, IkeSaId, KernelCommand, KernelError, Selector,
+    kernel_decapsulates,
 };
 use crate::reqids::Asked;
 use crate::selector::{self, Sides};
@@ -100,6 +101,15 @@ impl ChildSa {
         self.state == ChildState::Installed
             && self.rule.name == *rule
             && self.protects(Some(packet))
+    }
+
+    /// What sends the same on another IKE SA than its own because a packet has asked for it.
+    fn anew(&self, shared: &Shared, own: IkeSaId) -> Option<ChildId> {
+        let sending = shared.senders.sending(&self.rule.name, &self.pairs)?;
+        let is_anew = self.for_packet
+            && sending.for_packet
+            && shared.children.owner(sending.child).is_some_and(|owner| owner != own);
+        is_anew.then_some(sending.child)
     }
 
     /// It sends from now on. Gives the acquire that is answered thereby.
@@ -377,6 +387,12 @@ impl IkeSa {
         installed.state = if whole { ChildState::Installed } else { ChildState::Receiving };
         let (replaces, redundant) = (installed.replaces, installed.redundant);
         if whole {
+            if replaces.is_none()
+                && let Some(old) = installed.anew(shared, self.id)
+            {
+                let successor = (self.id, child);
+                shared.effects.push(Effect::JudgeLike { old, successor });
+            }
             let asked = installed.begins(shared);
             shared.forget_acquire(asked);
         } else if !redundant {
@@ -404,6 +420,7 @@ impl IkeSa {
             self.retire_and_delete(now, shared, child, "redundant");
         } else if whole && let Some(old) = replaces {
             self.delete_doubtful(now, shared, old);
+            self.put_judgement_off(shared, old, child);
             self.retire_and_delete(now, shared, old, "replaced");
         }
     }

@@ -14,6 +14,7 @@ use super::{ChildSa, ChildWords, Narrowed, Terms};
 use crate::algorithms::Group;
 use crate::config::{Mode, PeerName, Protect, Rule, RuleName};
 use crate::crypto::key_exchange;
+use crate::effect::Effect;
 use crate::error::Error;
 use crate::io::{ChildId, ChildSpec, kernel_decapsulates};
 use crate::keys::Key;
@@ -95,6 +96,10 @@ impl Terms {
             // there was nothing any more, is its own.
             let anew = shared.children.owner(old.child) != Some(sa.id);
             child.for_packet = old.for_packet && anew;
+            if child.for_packet {
+                // The other IKE SA may be gone before this one sends.
+                shared.effects.push(Effect::JudgeLike { old: old.child, successor: heir });
+            }
         }
         if has_old {
             // The old one sends until the peer is known to have the new one.
@@ -184,7 +189,7 @@ pub(in crate::ike_sa) fn negotiate(
     }
     let successor = request.replaces.is_some()
         || request.initial_contact
-        || shared.senders.sends(&rule.name, &narrowed.pairs);
+        || shared.senders.sending(&rule.name, &narrowed.pairs).is_some();
     sa.check_room_of_peer(shared, successor)?;
     let id = shared.child_id();
     let encapsulation = sa.ends(&shared.config).encapsulation;
