@@ -278,9 +278,10 @@ fn policy_steps(
 /// The priority of a policy, of which the lowest applies: first by precedence, as the classifier has
 /// it; at the same place the Child SAs go before the trap, and of them what selects less first.
 ///
-/// Policies of the two families never meet, and over IPv4 there are fewer precedences. So what 32
-/// bits leave for each of them tells Child SAs apart by (nearly) each bit of their prefixes, over IPv6
-/// by every fourth.
+/// Policies of the two families never meet, and over IPv4 there are fewer precedences. What 32 bits
+/// leave for each of them is shared out over what may be selected within it: over IPv4 that tells Child
+/// SAs apart by (nearly) each bit of their prefixes, over IPv6 by every fifth at the worst, and by each
+/// where a rule leaves little open.
 fn priority(selector: &Selector, precedence: u32, owner: Owner) -> u32 {
     const PRIORITIES: u32 = 1 << 16;
     let breadths = u32::from(selector.local.max_prefix_len()).saturating_mul(2).saturating_add(1);
@@ -288,14 +289,16 @@ fn priority(selector: &Selector, precedence: u32, owner: Owner) -> u32 {
     // 252 over IPv4, 63 over IPv6.
     let places = u32::MAX.checked_div(PRIORITIES.saturating_mul(breadths)).unwrap_or(1);
     let last = places.saturating_sub(1);
+    let chosen = precedence >> BREADTH_BITS;
+    let breadth = precedence & ((1 << BREADTH_BITS) - 1);
+    let within = breadth.saturating_add(1);
     let place = match owner {
         Owner::Trap(_) => last,
         Owner::Child(_) => {
-            selector.breadth().saturating_mul(last).checked_div(breadths).unwrap_or(0)
+            let selected = selector.breadth().min(breadth);
+            selected.saturating_mul(last).checked_div(within).unwrap_or(0)
         }
     };
-    let chosen = precedence >> BREADTH_BITS;
-    let breadth = precedence & ((1 << BREADTH_BITS) - 1);
     let rules_before = chosen.saturating_mul(breadths).saturating_add(breadth);
     rules_before.saturating_mul(places).saturating_add(place)
 }

@@ -252,6 +252,7 @@ fn priorities_are_in_the_order_of_precedence_and_then_of_what_is_selected() {
     let nets = [
         (["10.1.0.0/16", "10.2.0.0/16"], ["10.1.0.1/32", "10.2.0.0/16", "10.2.0.0/17"]),
         (["fd00:1::/64", "fd00:2::/64"], ["fd00:1::1/128", "fd00:2::/64", "fd00:2::/68"]),
+        (["::/0", "::/0"], ["fd00:1::1/128", "::/0", "fd00::/8"]),
     ];
     for ([local, remote], [host, net, half]) in nets {
         let any = selector(local, remote);
@@ -263,15 +264,26 @@ fn priorities_are_in_the_order_of_precedence_and_then_of_what_is_selected() {
             ordered.splice(1..1, [tcp, web]);
         }
         ordered.reverse();
-        let child = Owner::Child(ChildId(1));
-        let last = (u32::from(u16::MAX) << BREADTH_BITS) + selector("::/0", "::/0").breadth();
-        for precedence in [0, 1, any.breadth(), (1000 << BREADTH_BITS) + 7, last - 1] {
-            let mut at: Vec<u32> =
-                ordered.iter().map(|one| priority(one, precedence, child)).collect();
-            at.push(priority(&any, precedence, Owner::Trap(1)));
-            at.push(priority(&ordered[0], precedence + 1, child));
-            assert!(at.is_sorted_by(|a, b| a < b), "{precedence}: {at:?}");
-        }
+        are_in_order(&any, &ordered);
+    }
+    // Of a rule between hosts nothing but the protocol and the ports is left to be told apart.
+    for [local, remote] in [["10.1.0.1/32", "10.2.0.1/32"], ["fd00:1::1/128", "fd00:2::1/128"]] {
+        let any = selector(local, remote);
+        let tcp = Selector { protocol: Some(6), ..any.clone() };
+        let web = Selector { remote_ports: 443..=443, ..tcp.clone() };
+        are_in_order(&any, &[web, tcp, any.clone()]);
+    }
+}
+
+/// The priorities of what Child SAs of a rule that selects `any` protect, whatever precedence it has.
+fn are_in_order(any: &Selector, ordered: &[Selector]) {
+    let child = Owner::Child(ChildId(1));
+    for chosen in [0, 1000, u32::from(u16::MAX)] {
+        let precedence = (chosen << BREADTH_BITS) + any.breadth();
+        let mut at: Vec<u32> = ordered.iter().map(|one| priority(one, precedence, child)).collect();
+        at.push(priority(any, precedence, Owner::Trap(1)));
+        at.push(priority(&ordered[0], precedence + 1, child));
+        assert!(at.is_sorted_by(|a, b| a < b), "{precedence}: {at:?}");
     }
 }
 
