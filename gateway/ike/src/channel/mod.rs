@@ -22,6 +22,8 @@ use self::fragment::{Reassembly, Whole};
 use self::int_auth::IntAuth;
 pub(crate) use self::outgoing::RequestId;
 use self::outgoing::{Answered, Awaiting};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::set_ids::Ids;
 use crate::algorithms::IkeSuite;
 use crate::config::EndpointConfig;
 use crate::counters::Counter;

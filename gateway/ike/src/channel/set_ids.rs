@@ -13,7 +13,7 @@ use crate::random::Random;
 
 /// What IKEV2_MESSAGE_ID_SYNC carries, from its sender's point of view (RFC 6311 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     /// Chosen by who asks, and the same in the answer.
     pub(super) nonce: [u8; 4],
     /// The number of its next request.
@@ -26,7 +26,7 @@ impl Ids {
     pub(super) const LEN: usize = 12;
 
     /// `None`: it is of another length.
-    pub(super) fn decode(data: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(data: &[u8]) -> Option<Self> {
         let (nonce, data) = data.split_first_chunk()?;
         let (next_request, data) = data.split_first_chunk()?;
         let next_expected = data.try_into().ok()?;
@@ -37,7 +37,7 @@ impl Ids {
         })
     }
 
-    pub(super) fn encode(self) -> [u8; Self::LEN] {
+    pub(crate) fn encode(self) -> [u8; Self::LEN] {
         let mut data = [0; Self::LEN];
         let fields =
             [self.nonce, self.next_request.to_be_bytes(), self.next_expected.to_be_bytes()];
@@ -170,5 +170,33 @@ impl Channel {
         (awaiting.id, awaiting.datagrams) = (id, datagrams.clone());
         self.awaiting = Some(awaiting);
         Ok((!rests).then_some(datagrams))
+    }
+}
+
+/// The cluster itself, for simulations.
+#[cfg(any(test, feature = "testing"))]
+impl Channel {
+    /// What a member asks for that takes over from one which may have used so many more of either end's
+    /// numbers. `None`: the peer has none left.
+    pub(crate) fn ids_after(&self, room: u32) -> Option<Ids> {
+        Some(Ids {
+            nonce: room.to_be_bytes(),
+            next_request: self.next_request.saturating_add(room),
+            next_expected: self.next_expected?.saturating_add(room),
+        })
+    }
+
+    /// Goes on from what the peer has agreed to; gives the request under way under its new number.
+    pub(crate) fn adopt_ids(
+        &mut self,
+        now: Instant,
+        config: &EndpointConfig,
+        random: &mut dyn Random,
+        agreed: Ids,
+    ) -> Result<Option<Datagrams>, Error> {
+        self.next_request = agreed.next_expected;
+        self.next_expected = Some(agreed.next_request);
+        (self.answered, self.request_parts, self.response_parts) = (None, None, None);
+        self.renumber(now, config, random)
     }
 }

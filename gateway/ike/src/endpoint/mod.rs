@@ -191,7 +191,7 @@ impl Endpoint {
     }
 
     /// For tests that bring an IKE SA into a state which needs another kind of peer.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn sas_mut(&mut self) -> impl Iterator<Item = &mut IkeSa> {
         self.sas.values_mut()
     }

@@ -346,6 +346,8 @@ impl IkeSa {
         let replaces = named.map(|spi| self.to_be_replaced(spi)).transpose()?;
         if let Some((old, _)) = &replaces {
             self.delete_doubtful(now, shared, *old);
+        } else {
+            self.delete_unknown(now, shared, payloads.sa);
         }
         self.check_room(shared, replaces.is_some())?;
         let their_nonce = payloads.require_nonce()?;

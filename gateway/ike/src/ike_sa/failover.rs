@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use gateway_wire::SecurityAssociation;
+
 use super::{ChildState, Established, IkeSa, State};
 use crate::channel::Opened;
 use crate::counters::Counter;
@@ -12,7 +14,7 @@ use crate::shared::Shared;
 impl Established {
     /// The member that has taken over may not know of our last answer, and its next request does not
     /// say that it does. A packet does, and so does what it asks about the Child SA.
-    fn doubt_answer(&mut self) {
+    pub(crate) fn doubt_answer(&mut self) {
         let unproven = self.children.values_mut().filter(|c| c.state == ChildState::Receiving);
         unproven.for_each(|child| child.doubtful = true);
     }
@@ -31,8 +33,28 @@ impl IkeSa {
         }
     }
 
+    /// A Child SA beside the others is asked for by an SPI of the peer's that one of them has: the peer has
+    /// given it to none, since the member that has taken over does not know our answer to its predecessor.
+    pub(super) fn delete_unknown(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        asked: Option<&SecurityAssociation>,
+    ) {
+        let named = |spi: u32| {
+            let spi = spi.to_be_bytes();
+            asked.is_some_and(|sa| sa.proposals.iter().any(|p| p.spi == spi))
+        };
+        let unknown = self.children().find(|c| named(c.outbound_spi)).map(|c| c.id);
+        if let Some(unknown) = unknown {
+            self.delete_child(now, shared, unknown, "the peer asks for it again");
+        }
+    }
+
     /// An authentic request of the peer to go on from other message IDs (RFC 6311 5.1). What is wrong with
-    /// it is told to nobody: it may be an old one that somebody has kept.
+    /// it is told to nobody: it may be an old one that somebody has kept. Nor is it told of a request with
+    /// the number 0 that is none of these: of a responder its first was one, which anybody can repeat, and
+    /// INVALID_SYNTAX ends an IKE SA at both ends (RFC 7296 2.21.3).
     pub(super) fn set_ids(
         &mut self,
         now: Instant,
@@ -82,6 +104,12 @@ impl IkeSa {
             shared.count(Counter::Retransmitted);
             self.expect_again(shared);
             shared.transmit(self.path, request);
+        }
+        // The member may not know that this is over, nor have the keys that have taken its place: it hears
+        // so at once and begins anew, or it would be put off for minutes while we find out that it is not
+        // there by the new ones.
+        if matches!(&self.state, State::Closing(closing) if !closing.awaits_answer()) {
+            self.say_goodbye(now, shared);
         }
     }
 }

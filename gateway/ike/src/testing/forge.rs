@@ -9,6 +9,7 @@ use super::SeededRandom;
 use crate::Endpoint;
 use crate::algorithms::IkeSuite;
 use crate::crypto::protect::{Opener, Sealer};
+use crate::ike_sa::IkeSa;
 use crate::keys::{IkeKeys, signed_octets};
 
 /// The keys of one end of an IKE SA, to read and to write messages in its name. What is written
@@ -47,18 +48,18 @@ impl Forge {
     /// The end that `endpoint` holds of the youngest IKE SA that has keys.
     #[must_use]
     pub fn of(endpoint: &Endpoint) -> Option<Self> {
-        endpoint
-            .sas()
-            .filter_map(|sa| {
-                let channel = sa.state.channel()?;
-                Some(Self {
-                    spis: (sa.initiator_spi, sa.responder_spi),
-                    initiator: channel.initiator,
-                    suite: channel.suite,
-                    keys: channel.keys.clone(),
-                })
-            })
-            .last()
+        endpoint.sas().filter_map(Self::of_sa).last()
+    }
+
+    /// The end that is this one; `None`: it has no keys yet.
+    pub(super) fn of_sa(sa: &IkeSa) -> Option<Self> {
+        let channel = sa.state.channel()?;
+        Some(Self {
+            spis: (sa.initiator_spi, sa.responder_spi),
+            initiator: channel.initiator,
+            suite: channel.suite,
+            keys: channel.keys.clone(),
+        })
     }
 
     /// A header in the name of this end.

@@ -5,6 +5,7 @@
 
 mod course;
 pub mod eap;
+mod failover;
 mod forge;
 mod kernel;
 mod network;

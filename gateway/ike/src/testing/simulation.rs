@@ -63,7 +63,7 @@ pub struct Simulation {
     pub nodes: Vec<Node>,
     /// What is between them.
     pub network: Network,
-    config: EndpointConfig,
+    pub(super) config: EndpointConfig,
 }
 
 impl Node {

@@ -5,7 +5,7 @@ use gateway_ike::event::EventKind;
 use gateway_ike::testing::Refusal;
 use gateway_wire::{Delete, TrafficSelectors};
 
-use super::rekey::{child_request, inbound, rekeyed, rekeying_child};
+use super::rekey::{child_request, inbound, rekeyed, rekeying_child, rekeying_ike};
 use super::*;
 
 const INFORMATIONAL: ExchangeType = ExchangeType::INFORMATIONAL;
@@ -369,6 +369,24 @@ fn a_successor_that_the_new_member_does_not_know_goes_when_it_asks_for_another()
 }
 
 #[test]
+fn a_child_sa_that_the_new_member_does_not_know_goes_when_it_asks_for_it_again() {
+    let mut simulation = connected();
+    let request = child_request(&simulation, "10.1.0.0/25", None);
+    deliver(&mut simulation, 1, &request);
+    assert_eq!(children(&simulation, 1), 2);
+    take_over(&mut simulation, 0, &ids(20, 0));
+    let opened = forge(&simulation, 0).open(&request).unwrap();
+    let by_a = forge(&simulation, 0);
+    let header = by_a.header(ExchangeType::CREATE_CHILD_SA, false, 20);
+    let again = by_a.seal(&header, &opened.payloads().unwrap()).unwrap();
+    // Its Delete goes before the answer.
+    let answer = by_a.open(deliver(&mut simulation, 1, &again).last().unwrap()).unwrap();
+    let is_ts = |p: &Payload<'_>| matches!(p, Payload::TsResponder(TrafficSelectors { .. }));
+    assert!(answer.payloads().unwrap().iter().any(is_ts));
+    assert_eq!(children(&simulation, 1), 2, "in its place");
+}
+
+#[test]
 fn a_peer_that_has_not_shown_who_it_is_sets_no_ids() {
     let (mut simulation, auth) = half_open();
     let wrong = resealed(&simulation, 0, &auth, |payloads| {
@@ -395,6 +413,24 @@ fn a_goodbye_under_way_is_said_again_to_the_new_member() {
     let response = by_a.seal(&by_a.header(INFORMATIONAL, true, 4), &[]).unwrap();
     deliver(&mut simulation, 1, &response);
     assert!(simulation.nodes[1].endpoint.is_empty());
+}
+
+/// It would be put off for minutes, and its peer without a Child SA before it noticed.
+#[test]
+fn a_member_that_does_not_have_the_new_keys_hears_at_once_that_the_old_ones_are_over() {
+    let always = with_protect(policies_of_a(), |protect| protect.start = Start::Always);
+    let (mut simulation, request) = rekeying_ike(always, policies_of_b());
+    // B goes on by the new ones, and its answer is lost.
+    deliver(&mut simulation, 1, &request);
+    simulation.fail_over(0, 3);
+    simulation.network.set_faults(Faults::default());
+    simulation.run(Duration::from_secs(10));
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+    for node in 0..2 {
+        assert_eq!(children(&simulation, node), 1);
+        assert_eq!(counter(&simulation, node, Counter::IkeSaEstablished), 2, "from scratch");
+        assert_eq!(states(&simulation, node).iter().filter(|s| **s == "established").count(), 1);
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub(super) fn rekeying_child(simulation: &mut Simulation) -> Vec<u8> {
 }
 
 /// A's IKE SA is to get new keys; gives the request.
-fn rekeying_ike(a: PolicySet, b: PolicySet) -> (Simulation, Vec<u8>) {
+pub(super) fn rekeying_ike(a: PolicySet, b: PolicySet) -> (Simulation, Vec<u8>) {
     let a = with_peer(a, |p| p.lifetime = HOUR);
     let mut simulation = connect(a, b);
     let before = simulation.nodes[0].sent.len();

@@ -220,6 +220,13 @@ impl Run {
         self.simulation.input(node, Input::Kernel(KernelEvent::PeerMoved { spi, from }));
     }
 
+    /// An end is a cluster, and another member of it takes over.
+    fn fail_over(&mut self, node: NodeId) {
+        let room = [0, 1, 20][self.index(3)];
+        self.tell(|| format!("{room} message IDs are left out"));
+        self.simulation.fail_over(node, room);
+    }
+
     /// Somebody sets the clock on the wall: certificates may not be valid any more, or not yet.
     fn set_clock(&mut self, node: NodeId) {
         let clock = match self.random.below(4) {
@@ -265,11 +272,11 @@ impl Run {
             67..78 if self.plan.mobike => self.change_addresses(node),
             67..70 => self.change_addresses(node),
             70..79 => self.end_child(node, 0),
-            79..83 => self.esp_seen(node),
+            79..80 | 94..95 => self.fail_over(node),
+            80..83 => self.esp_seen(node),
             83..85 => self.cut_off()?,
             85..90 => self.refuse(node),
             90..94 => self.repeat_datagram(node)?,
-            94..95 => self.esp_seen(node),
             95..97 => self.sleep(node)?,
             // Both ends, and all between them, are held up.
             97..98 => {
