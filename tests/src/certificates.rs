@@ -17,6 +17,10 @@ pub enum Key {
     Rsa,
     /// ECDSA on P-256.
     P256,
+    /// ECDSA on P-384.
+    P384,
+    /// ECDSA on P-521.
+    P521,
     /// Ed25519.
     Ed25519,
 }
@@ -26,6 +30,8 @@ impl Key {
         match self {
             Self::Rsa => &["-newkey", "rsa:2048"],
             Self::P256 => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+            Self::P384 => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
+            Self::P521 => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"],
             Self::Ed25519 => &["-newkey", "ed25519"],
         }
     }
@@ -107,7 +113,15 @@ impl Authority {
     /// # Errors
     /// `openssl` refuses.
     pub fn issue(&self, name: &str) -> Result<Issued> {
-        let issued = self.sign(name, self.key, &format!("subjectAltName=DNS:{name}\n"))?;
+        self.issue_for(name, self.key)
+    }
+
+    /// The same for a key of another kind; one for the same name takes the place of the other.
+    ///
+    /// # Errors
+    /// `openssl` refuses.
+    pub fn issue_for(&self, name: &str, key: Key) -> Result<Issued> {
+        let issued = self.sign(name, key, &format!("subjectAltName=DNS:{name}\n"))?;
         let mut chain = String::new();
         for link in core::iter::once(issued.certificate.clone()).chain(self.nearest_first()) {
             chain.push_str(&fs::read_to_string(&link).context(link.display())?);

@@ -142,14 +142,15 @@ fn we_reach_libreswan_and_either_begins_child_sas_with_each_group() -> Result {
     capture.finish(&[between_sites(&topology, V4)?])
 }
 
-/// Both ends, each with its certificate and the same root.
+/// Both ends, each with its certificate and the same root; libreswan's key may be of another kind.
 fn certified(
     topology: &Topology,
-    key: Key,
+    (key, of_server): (Key, Key),
     authby: &str,
 ) -> Result<(Authority, Policy, Connection)> {
     let authority = Authority::with_long_chains(key)?;
-    let (client, server) = (authority.issue("client.test")?, authority.issue("server.test")?);
+    let client = authority.issue("client.test")?;
+    let server = authority.issue_for("server.test", of_server)?;
     let theirs = Connection {
         esp: "aes_gcm256-none-dh31".to_owned(),
         ..Connection::of_server(topology, V4).known(topology, V4)
@@ -163,16 +164,24 @@ fn certified(
     Ok((authority, ours, theirs))
 }
 
-/// Who began, and how libreswan has proved who it is.
-fn proven(gateway: &Gateway<'_>, initiator: bool, scheme: &str) -> Result {
+/// Who began, and how both have proved who they are: libreswan by our status, and we by the last
+/// line of its log about it.
+fn proven(
+    (gateway, libreswan): (&Gateway<'_>, &Libreswan<'_>),
+    initiator: bool,
+    (theirs, ours): (&str, &str),
+) -> Result {
     let sa = gateway.established()?;
-    let by = sa.get("remote_auth").and_then(|by| by.as_str()).unwrap_or_default();
-    assert!(by.starts_with(scheme), "{by}");
+    assert_eq!(sa.get("remote_auth").and_then(|by| by.as_str()), Some(theirs));
     assert_eq!(sa.get("initiator").and_then(|it| it.as_bool()), Some(initiator));
+    let log = libreswan.log();
+    let seen = log.lines().rfind(|line| line.contains("authenticated peer certificate"));
+    assert!(seen.is_some_and(|line| line.contains(&format!("{ours} digital signature"))), "{log}");
     Ok(())
 }
 
-/// libreswan begins, and rekeys; then a packet makes us begin.
+/// libreswan begins, and rekeys; then a packet makes us begin. As initiator it signs by PSS with the
+/// best hash that both ends have, as responder as we have signed.
 #[test]
 fn libreswan_shows_us_a_long_chain_of_rsa_and_rekeys_and_we_begin() -> Result {
     if !met(&NEEDED)? {
@@ -180,12 +189,13 @@ fn libreswan_shows_us_a_long_chain_of_rsa_and_rekeys_and_we_begin() -> Result {
     }
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let (_authority, ours, theirs) = certified(&topology, Key::Rsa, "rsa-sha2")?;
+    let (_authority, mut ours, theirs) = certified(&topology, (Key::Rsa, Key::Rsa), "rsa")?;
     let libreswan = Libreswan::start(&topology.server.gateway, &theirs)?;
     let mut gateway = Gateway::start(&topology.client.gateway, &ours)?;
     libreswan.initiate()?;
     gateway.wait_child(RULE)?;
-    proven(&gateway, false, "rsa-")?;
+    let pss = ("rsa-pss-sha512", "2048-bit RSASSA-PSS with SHA2_256");
+    proven((&gateway, &libreswan), false, pss)?;
     chain_in_fragments(&gateway)?;
     from_client(&topology)?;
     for round in 1..=2 {
@@ -201,8 +211,16 @@ fn libreswan_shows_us_a_long_chain_of_rsa_and_rekeys_and_we_begin() -> Result {
     libreswan.terminate()?;
     gateway.wait_gone()?;
 
-    ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
-    proven(&gateway, true, "rsa-")?;
+    let we_begin = |gateway: &Gateway<'_>, proofs| {
+        ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
+        proven((gateway, &libreswan), true, proofs)
+    };
+    we_begin(&gateway, ("rsa-pss-sha256", pss.1))?;
+    libreswan.terminate()?;
+    gateway.wait_gone()?;
+    ours.authentication.push_str("\nsignature-schemes = [\"rsa-pkcs1-sha384\"]");
+    gateway.reload(&ours)?;
+    we_begin(&gateway, ("rsa-pkcs1-sha384", "2048-bit PKCS#1 1.5 RSA with SHA2_384"))?;
     from_client(&topology)?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     assert!(gateway.daemon().stop(PATIENCE)?.success());
@@ -210,7 +228,7 @@ fn libreswan_shows_us_a_long_chain_of_rsa_and_rekeys_and_we_begin() -> Result {
     capture.finish(&[between_sites(&topology, V4)?])
 }
 
-/// A packet makes us begin, and time makes us rekey; then libreswan begins.
+/// A packet makes us begin, and time makes us rekey; then libreswan begins, and we have another key.
 #[test]
 fn we_show_libreswan_a_long_chain_of_ecdsa_and_rekey_and_it_begins() -> Result {
     if !met(&NEEDED)? {
@@ -218,14 +236,16 @@ fn we_show_libreswan_a_long_chain_of_ecdsa_and_rekey_and_it_begins() -> Result {
     }
     let topology = Topology::new(Between::Switch)?;
     let capture = capture(&topology)?;
-    let (_authority, mut ours, theirs) = certified(&topology, Key::P256, "ecdsa-sha2")?;
+    let keys = (Key::P256, Key::P384);
+    let (authority, mut ours, theirs) = certified(&topology, keys, "ecdsa-sha2")?;
     ours.peer_keys = "lifetime = \"9s\"\nchildless = \"require\"".to_owned();
-    let ours = ours.with_rules(|rule| rule.lifetime = Some("5s".to_owned()));
+    let mut ours = ours.with_rules(|rule| rule.lifetime = Some("5s".to_owned()));
     let libreswan = Libreswan::start(&topology.server.gateway, &theirs)?;
-    let gateway = Gateway::start(&topology.client.gateway, &ours)?;
+    let mut gateway = Gateway::start(&topology.client.gateway, &ours)?;
     let (host, target) = (&topology.client.host, topology.server.host_address(V4));
     ping_until_answered(host, target, PATIENCE)?;
-    proven(&gateway, true, "ecdsa-")?;
+    let p256 = ("ecdsa-sha256", "P-256 ECDSA with SHA2_256");
+    proven((&gateway, &libreswan), true, p256)?;
     chain_in_fragments(&gateway)?;
     // libreswan sends by the new SA as soon as it has answered, before we can have the keys: that is
     // kept until we have.
@@ -240,9 +260,12 @@ fn we_show_libreswan_a_long_chain_of_ecdsa_and_rekey_and_it_begins() -> Result {
     libreswan.terminate()?;
     gateway.wait_gone()?;
 
+    ours.authentication = policy(&authority, &authority.issue_for("client.test", Key::P521)?);
+    gateway.reload(&ours)?;
     libreswan.initiate()?;
     gateway.wait_child(RULE)?;
-    proven(&gateway, false, "ecdsa-")?;
+    let p521 = ("ecdsa-sha512", "P-521 ECDSA with SHA2_512");
+    proven((&gateway, &libreswan), false, p521)?;
     from_client(&topology)?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     libreswan.terminate()?;

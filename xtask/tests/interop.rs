@@ -15,10 +15,12 @@ use std::path::Path;
 use tables::{Cell, tests_below};
 
 /// What must be seen with each peer.
-const FEATURES: [&str; 24] = [
+const FEATURES: [&str; 26] = [
     "PSK",
-    "RSA",
-    "ECDSA",
+    "RSA, PSS",
+    "RSA, PKCS #1 v1.5",
+    "ECDSA, P-256",
+    "ECDSA, P-384 and P-521",
     "Ed25519",
     "EAP-TLS",
     "EAP-MSCHAPv2",
@@ -132,21 +134,22 @@ fn a_table_that_lies_is_caught() {
         | --- | --- | --- | --- |\n\
         | PSK | we | `one_here` | n/a: why |\n\
         | PSK | peer | `one_gone` | – |\n\
-        | RSA | both | `one_here` |\n\
-        | ECDSA | we | somehow | open: later |\n\
+        | RSA, PSS | both | `one_here` |\n\
+        | RSA, PKCS #1 v1.5 | both | `one_here` | n/a: why |\n\
+        | ECDSA, P-256 | we | somehow | open: later |\n\
         | Telepathy | both | `one_here` | `one_here` |\n";
     let peers: [IsWith; 2] = [|test| test.contains("one"), |test| test.contains("other")];
     let found = faults(&rows(page), &peers, &["one_here".to_owned()].into());
     let expected = [
         "PSK, peer: there is no test one_gone",
         "PSK, peer: a peer has neither a test nor a reason",
-        "RSA, both: 1 cells for 2 peers",
-        "ECDSA, we: \"somehow\" is neither names of tests nor a reason",
+        "RSA, PSS, both: 1 cells for 2 peers",
+        "ECDSA, P-256, we: \"somehow\" is neither names of tests nor a reason",
         "Telepathy, both: there is no such feature",
         "Telepathy, both: by its name one_here is not with the peer of its column",
-        "ECDSA: the rows are for [\"we\"]",
+        "ECDSA, P-256: the rows are for [\"we\"]",
     ];
     assert_eq!(found.get(..expected.len()).unwrap_or_default(), expected);
     let rest = found.get(expected.len()..).unwrap_or_default();
-    assert!(rest.len() == FEATURES.len() - 3 && rest.iter().all(|f| f.ends_with("for []")));
+    assert!(rest.len() == FEATURES.len() - 4 && rest.iter().all(|f| f.ends_with("for []")));
 }
