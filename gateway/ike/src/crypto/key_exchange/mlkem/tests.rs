@@ -25,68 +25,75 @@ fn keys_are_those_of_rfc_9935() {
     );
 }
 
-/// NIST's ACVP server, ML-KEM-encapDecap-FIPS203, test case 26; of the ciphertext, which has 1088
-/// octets, only the hash is kept here.
-#[test]
-fn an_encapsulation_is_that_of_nist() {
-    let key = hex(
-        "bef6a4f25671d65643b8fb83ee702fd62029d0b4bac82c0d3f699058337c2d759de3b257160a723480aa5eb6bbe1c62c\
-         d293b24d86a09d094dabbb3ef4db9c93305e2d8c1ac2b79345ca206106a5964bb380bc5f1d2b59e7e21521e57d5fc226\
-         c610377380ca92cc162adb3f15600f748102b6fb78915aa5e678be349c3a9b2713c0d60c1d05c4c6dbaa5bb8356ac165\
-         f444c1675c97cbf50855e0c710d25cde88c528d50bfe896fd39846a0b9c599544d98c69580c18c0211b4684614339b49\
-         0e367f3a8bbc5536615197ca36f9ac8dc8091ecaa3846900c538c44b617d476306005671a4e3239ef01f4d913a827544\
-         83848e1ac66a3d42c25fbc732a2a594008ac00b561f7010319b87317311e73e971ba051e5aa0ba4d1b27c729a3c8ccab\
-         faab52726b34a5bc5da337b6d58911395a72da6117ca9523efa5b985aca94863c4a66676ca3a94b94437ae19a76afcb8\
-         c7c980f4e2c2220799925c23e200a7683556f058c0f5a552d45aac17272cbd398a89f234747149f8c79a0a808697ba2e\
-         74a58987620b227c7e0012796ea76bbc459b2a637ca2d65e43f92b535c0b33578500281a5fdc3d3654821252cee20339\
-         d49088ca1422a822764e3acbe8180e26168de2563052482a4e562237a341ae7caa80533126727e96d555230a5782a7ad\
-         dec4cb5e9cc874336a4076aeab83997a7b507af25bb1720ce6aaa27fbc1f2adc40f5c97e4f9058eb57a0216c2d0a8339\
-         1a3714c8abc1e1230378770f105c58ff2b54ed2921d0d977bb203beb8b8200ec76f6c548b6c440e5b9b82a0c1bf168bd\
-         61e4a8e3a2831ba78db3a98ec7fc8161291c1fd5a1de1144dddb344af4bd74b7c846a40326c217131b5e5260af137795\
-         fa03907586a4ba8880c7bbb4f98a32a1518b9aa1132129b5410500cedb26eff968ac52cae6e8766afa3c375a63743bad\
-         b0358ce8a5c02f437f262936b28bb320e366f2102abaa2a85c74658e3a19610b97f76a2d564a579ba368c74a1cc1c518\
-         f87a78a4bc519e4cc516303014d905d7181309d9318f717d3d08ad53b89664c45b83da31bdda09c24293f0344fdc317b\
-         88e099076098191567a1a7bb8fb5331e83a9ba70cf01a57302370e45f103dc012d3597a2d13cbf3af130b91976202791\
-         5705d0559957681a1d30949981317dd0c467b698a0da396b31948c4b8b251a0cb9d225aef22badef967ca7f97a1d3c82\
-         c8e99247e9a9579909e57a669234c5f4263ce3e8ad04f1acc77075a7a2007166bc6ad1cf795329e6b5c6ff9ba16baac9\
-         4e126b52d0489fd393dc9764baa58004f157fb159e67eb36a0b46a22cb660a402e2131800302007d394d5f37b7d92a8e\
-         f1e88509a55bef55009640c29cda00a9e26a74c42b2a2601a0041a326c6ae916043c7b95c4b55e14a364199b246c0b85\
-         c2490f297050a87a19f7a283483522c3696ec15396f9041901b03f068ca4640444c59b782461aeb61c864a0bd0270a50\
-         90b2b477e743b5f4b11ab22cddda9a0448a48fd0739091b54ee953c583458499a0af700c64e14a5562905e7401ed5030\
-         00cc2668725505a820b4c400ecdc7922db33672abc19028b4d8039398b37174c671a820510ca1b38e636c6b3894c72ac\
-         f699cc4644746ea25f3dc909f7d1e64550a398bf5e986a536efc3a3803681aa4",
-    );
-    let m = hex("6703e626702e99f0990b4d191dde3374a629e75ab3a45044e681ff553f22ff80");
-    let m = B32::try_from(m.as_slice()).unwrap();
-    let (ciphertext, secret) = MlKem768::encapsulate(&key, &m).unwrap();
-    assert_eq!(
-        secret.to_vec(),
-        hex("1c3e20c191cb5cc748c4a1162827413ecc0bd4380a2c486e87a7a0246a59c0e8")
-    );
-    assert_eq!(
-        Sha3_256::digest(&ciphertext).to_vec(),
-        hex("97f2ee542a60708f788d623f37fc7d0f5f2ab7f79ba84fcb7d54baf896b945c2")
-    );
+/// Calls with the fields of each published vector of this kind and parameter set.
+fn of_kind(kind: &str, group: &str, mut check: impl FnMut(&dyn Fn(&str) -> Vec<u8>)) {
+    let start = format!("{kind} {group} ");
+    let lines = include_str!("published.txt").lines();
+    let found: Vec<_> = lines.filter_map(|line| line.strip_prefix(&start)).collect();
+    assert!(!found.is_empty(), "no {kind} of {group}");
+    for line in found {
+        check(&|name| {
+            let mut fields = line.split(' ').filter_map(|word| word.split_once('='));
+            hex(fields.find(|(n, _)| *n == name).unwrap().1)
+        });
+    }
 }
 
-/// NIST's ACVP server, ML-KEM-encapDecap-FIPS203, test case 1: an encapsulation, with its key as the
-/// decapsulation key has it, and the decapsulation.
+/// What NIST's ACVP server publishes for FIPS 203, a few of each kind.
+fn agrees_with_nist<K>(group: &str)
+where
+    K: ParameterSet<DecapsulationKey: ExpandedKeyEncoding>,
+{
+    of_kind("keyGen", group, |field| {
+        let seed = [field("d"), field("z")].concat();
+        let (private, public) = K::key_pair(Seed::try_from(seed.as_slice()).unwrap());
+        assert_eq!(Sha3_256::digest(&public).to_vec(), field("ek-sha3"));
+        assert_eq!(Sha3_256::digest(private.to_expanded_bytes()).to_vec(), field("dk-sha3"));
+    });
+    of_kind("encapsulation", group, |field| {
+        let m = B32::try_from(field("m").as_slice()).unwrap();
+        let (ciphertext, secret) = K::encapsulate(&field("ek"), &m).unwrap();
+        assert_eq!(Sha3_256::digest(&ciphertext).to_vec(), field("c-sha3"));
+        assert_eq!(secret.to_vec(), field("k"));
+    });
+    of_kind("decapsulationKey", group, |key| {
+        let private =
+            K::DecapsulationKey::from_expanded_bytes(&key("dk").as_slice().try_into().unwrap())
+                .unwrap();
+        // A ciphertext of theirs that was modified has the secret of its implicit rejection (7.3).
+        for kind in ["decapsulation", "implicitRejection"] {
+            of_kind(kind, group, |field| {
+                let secret = K::decapsulate(&private, &field("c")).unwrap();
+                assert_eq!(secret.to_vec(), field("k"), "{kind}");
+            });
+        }
+    });
+}
+
 #[test]
-fn an_encapsulation_and_its_decapsulation_are_those_of_nist() {
-    let given = |name: &str| {
-        let mut lines = include_str!("acvp_512.txt").lines();
-        hex(lines.find_map(|line| line.strip_prefix(name)).unwrap())
-    };
-    let expanded = given("dk ");
-    let private = <MlKem512 as Kem>::DecapsulationKey::from_expanded_bytes(
-        &expanded.as_slice().try_into().unwrap(),
-    )
-    .unwrap();
-    let m = B32::try_from(given("m ").as_slice()).unwrap();
-    // Behind the key of K-PKE, 384 octets for each of two polynomials.
-    let (ciphertext, secret) = MlKem512::encapsulate(&expanded[768..1568], &m).unwrap();
-    assert_eq!((ciphertext, secret.to_vec()), (given("c "), given("k ")));
-    assert_eq!(MlKem512::decapsulate(&private, &given("c ")).unwrap().to_vec(), given("k "));
+fn keys_ciphertexts_and_secrets_are_those_of_nist_with_implicit_rejection() {
+    agrees_with_nist::<MlKem512>("ML-KEM-512");
+    agrees_with_nist::<MlKem768>("ML-KEM-768");
+    agrees_with_nist::<MlKem1024>("ML-KEM-1024");
+}
+
+/// Wycheproof: a coefficient that is not below 3329 in the key of an initiator (FIPS 203 7.2), and a
+/// ciphertext that differs only behind an octet of zero, at which a careless comparison ends.
+#[test]
+fn keys_out_of_range_are_refused_and_hidden_changes_seen_as_wycheproof_says() {
+    fn check<K: ParameterSet>(group: &str) {
+        of_kind("modulus", group, |field| {
+            assert!(K::encapsulate(&field("ek"), &B32::default()).is_none(), "{group}");
+        });
+        of_kind("strcmp", group, |field| {
+            let (private, _) = K::key_pair(Seed::try_from(field("seed").as_slice()).unwrap());
+            let secret = K::decapsulate(&private, &field("c")).unwrap();
+            assert_eq!(secret.to_vec(), field("k"), "{group}");
+        });
+    }
+    check::<MlKem512>("ML-KEM-512");
+    check::<MlKem768>("ML-KEM-768");
+    check::<MlKem1024>("ML-KEM-1024");
 }
 
 /// FIPS 203 algorithm 18: the secret of a ciphertext that was tampered with is SHAKE-256 of the
