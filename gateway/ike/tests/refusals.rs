@@ -388,6 +388,30 @@ fn a_responder_that_is_somebody_else_stands_beside_whom_we_expect() {
 }
 
 #[test]
+fn a_peer_that_has_only_sha1_is_refused_with_a_record_that_names_it() {
+    let cbc = |integrity, prf| {
+        move |p: &mut PeerConfig| {
+            p.proposals[0].encryption = vec![Encryption::Aes128Cbc];
+            (p.proposals[0].integrity, p.proposals[0].prf) = (vec![integrity], vec![prf]);
+        }
+    };
+    let simulation = run(
+        |a| of_peer(a, cbc(Integrity::HmacSha1, Prf::HmacSha1)),
+        |b| of_peer(b, cbc(Integrity::HmacSha256, Prf::HmacSha256)),
+    );
+    let (event, refusal) = refusal(&simulation, 1);
+    let nearest = refusal.nearest_candidate().unwrap();
+    let integrity = field(nearest, "integrity");
+    assert_eq!(values(integrity), (vec!["AUTH_HMAC_SHA2_256_128"], vec!["AUTH_HMAC_SHA1_96"]));
+    let prf = field(nearest, "prf");
+    assert_eq!(values(prf), (vec!["PRF_HMAC_SHA2_256"], vec!["PRF_HMAC_SHA1"]));
+    assert_eq!([integrity.fits, prf.fits], [Some(false); 2]);
+    let line = event.to_string();
+    assert!(line.contains("ours PRF_HMAC_SHA2_256, theirs PRF_HMAC_SHA1"), "{line}");
+    assert!(simulation.nodes.iter().all(|node| node.kernel.children.is_empty()));
+}
+
+#[test]
 fn another_pre_shared_key_is_said_and_never_shown() {
     let other = || Secret::new(b"another secret".to_vec());
     let simulation = run(|a| of_peer(a, |p| p.local_auth = LocalAuth::Psk(other())), |_| {});

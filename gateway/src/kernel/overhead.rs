@@ -79,6 +79,8 @@ pub fn overhead(suite: EspSuite, mode: Mode, encapsulated: bool, outer_v6: bool)
         Some(Integrity::HmacSha256) => 16,
         Some(Integrity::HmacSha384) => 24,
         Some(Integrity::HmacSha512) => 32,
+        // RFC 2404 2.
+        Some(Integrity::HmacSha1) => 12,
     };
     Overhead { outer_ip, udp, esp_header: 8, iv, trailer: TRAILER, icv, block, own_ip }
 }
@@ -104,6 +106,7 @@ mod tests {
         (Encryption::Aes256Gcm16, None),
         (Encryption::ChaCha20Poly1305, None),
         (Encryption::Aes128Cbc, Some(Integrity::HmacSha256)),
+        (Encryption::Aes128Cbc, Some(Integrity::HmacSha1)),
         (Encryption::Aes128Cbc, Some(Integrity::HmacSha384)),
         (Encryption::Aes256Cbc, Some(Integrity::HmacSha512)),
     ];
@@ -152,6 +155,11 @@ mod tests {
         assert_eq!(mtu(gcm, Mode::Tunnel, true, true), 1418);
         assert_eq!(mtu(gcm, Mode::Transport, false, false), 1466);
         assert_eq!(mtu(cbc, Mode::Tunnel, false, false), 1438);
+        let sha1 = suite((Encryption::Aes128Cbc, Some(Integrity::HmacSha1)));
+        // 20 + 8 + 16 + 12 octets leave 1444: 90 blocks, of which the trailer takes 2 octets.
+        assert_eq!(mtu(sha1, Mode::Tunnel, false, false), 1438);
+        assert_eq!(mtu(sha1, Mode::Tunnel, true, false), 1422);
+        assert_eq!(mtu(cbc, Mode::Tunnel, true, false), 1422);
     }
 
     #[test]

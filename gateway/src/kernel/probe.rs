@@ -136,6 +136,7 @@ const SUITES: &[EspSuite] = &[
         integrity: Some(Integrity::HmacSha512),
         esn: true,
     },
+    EspSuite { encryption: Encryption::Aes128Cbc, integrity: Some(Integrity::HmacSha1), esn: true },
 ];
 
 /// Finds out what the kernel can do, in the network namespace of the calling thread. Needs

@@ -85,7 +85,10 @@ pub(super) fn read<'p>(
     let ppk = read_ppk(section, warnings);
     let quantum_safe = section.flag("quantum-safe", false);
     let ppk_required = ppk.as_ref().is_some_and(|ppk| ppk.required);
-    let proposals = read_proposals(section, quantum_safe && !ppk_required);
+    let proposals = read_proposals(section, quantum_safe, ppk_required);
+    if proposals.iter().flatten().any(IkeProposal::has_sha1) {
+        warnings.push(section.error("ike-proposals", proposal::sha1_warning()));
+    }
     let liveness = section.optional("liveness", value::interval);
     let lifetime = section.optional("lifetime", value::interval);
     let renewal = section.optional("renewal", |text| {
@@ -221,19 +224,26 @@ fn read_ppk(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -> Optio
 }
 
 /// The proposals of a peer; with `quantum_safe` only such that cannot end without a quantum-safe
-/// key exchange.
-fn read_proposals(section: &mut Section<'_>, quantum_safe: bool) -> Option<Vec<IkeProposal>> {
+/// key exchange, which a PPK does as well.
+fn read_proposals(
+    section: &mut Section<'_>,
+    quantum_safe: bool,
+    ppk_required: bool,
+) -> Option<Vec<IkeProposal>> {
+    let is_safe = |p: &IkeProposal| p.is_quantum_safe() || (ppk_required && !p.has_sha1());
     if !section.has("ike-proposals") {
         let mut proposals = proposal::default_ike();
-        proposals.retain(|p| !quantum_safe || p.is_quantum_safe());
+        proposals.retain(|p| !quantum_safe || is_safe(p));
         return Some(proposals);
     }
     section.list("ike-proposals", |text| {
         let proposal = proposal::ike(text)?;
-        if quantum_safe && !proposal.is_quantum_safe() {
-            let fault =
-                Fault::new(format!("{text:?} is not quantum-safe, as `quantum-safe` demands"));
-            return Err(fault.hint("add -ke1_mlkem768, leave the proposal out, or require a PPK"));
+        if quantum_safe && !is_safe(&proposal) {
+            return Err(proposal::not_quantum_safe(text).hint(if proposal.has_sha1() {
+                proposal::WITHOUT_SHA1
+            } else {
+                "add -ke1_mlkem768, leave the proposal out, or require a PPK"
+            }));
         }
         Ok(proposal)
     })

@@ -17,6 +17,21 @@ pub(super) fn default_ike() -> Vec<IkeProposal> {
     IKE_PROPOSALS.iter().filter_map(|text| ike(text).ok()).collect()
 }
 
+/// A proposal where `quantum-safe` demands another.
+pub(super) fn not_quantum_safe(text: &str) -> Fault {
+    Fault::new(format!("{text:?} is not quantum-safe, as `quantum-safe` demands"))
+}
+
+/// What to do about one with SHA-1.
+pub(super) const WITHOUT_SHA1: &str = "name no sha1 in it, or leave it out";
+
+/// What is said of proposals in which somebody has named SHA-1.
+pub(super) fn sha1_warning() -> Fault {
+    // RFC 8247 2.2 and 2.3, RFC 8221 6: MUST-, which is expected to become less.
+    Fault::new("sha1 is for peers that have nothing else, and never quantum-safe")
+        .hint("name sha256 instead, or before it, unless the other end has neither")
+}
+
 /// The ESP proposals of a rule that names none.
 pub(super) fn default_esp() -> Vec<EspProposal> {
     ESP_PROPOSALS.iter().filter_map(|text| esp(text).ok()).collect()
@@ -34,7 +49,8 @@ pub(super) fn ike(text: &str) -> Result<IkeProposal, Fault> {
         prf = integrity.iter().map(|integrity| prf_of(*integrity)).collect();
     }
     if prf.is_empty() {
-        return Err(lacks(text, "pseudo-random function", Prf::ALL.iter().map(|prf| prf.name())));
+        let known = Prf::ALL.iter().filter(|prf| !prf.is_sha1()).map(|prf| prf.name());
+        return Err(lacks(text, "pseudo-random function", known));
     }
     if groups.is_empty() {
         return Err(lacks(
@@ -84,6 +100,7 @@ const fn prf_of(integrity: Integrity) -> Prf {
         Integrity::HmacSha256 => Prf::HmacSha256,
         Integrity::HmacSha384 => Prf::HmacSha384,
         Integrity::HmacSha512 => Prf::HmacSha512,
+        Integrity::HmacSha1 => Prf::HmacSha1,
     }
 }
 
@@ -145,7 +162,7 @@ impl Suite {
                 "{text:?} has the integrity algorithm {integrity}, but {aead} authenticates by itself"
             ))
             .hint(format!("leave {integrity} out; prf{integrity} is the pseudo-random function of that hash"))),
-            (None, Some(_), None) => Err(lacks(text, "integrity algorithm", Integrity::ALL.iter().map(|integrity| integrity.name()))),
+            (None, Some(_), None) => Err(lacks(text, "integrity algorithm", Integrity::ALL.iter().filter(|integrity| !integrity.is_sha1()).map(|integrity| integrity.name()))),
             (Some(_), None, None) | (None, Some(_), Some(_)) => Ok(self),
         }
     }
@@ -202,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_all_valid_and_offer_every_algorithm() {
+    fn the_defaults_are_all_valid_and_offer_every_algorithm_but_sha1() {
         let (ike, esp) = (default_ike(), default_esp());
         assert_eq!((ike.len(), esp.len()), (IKE_PROPOSALS.len(), ESP_PROPOSALS.len()));
         for encryption in Encryption::ALL {
@@ -215,6 +232,31 @@ mod tests {
                 proposal.additional.values().any(|methods| methods.contains(&Some(*group)))
             };
             assert!(ike.iter().any(|p| classic(p) || hybrid(p)), "{group}");
+        }
+        for integrity in Integrity::ALL {
+            let in_ike = ike.iter().any(|proposal| proposal.integrity.contains(integrity));
+            let in_esp = esp.iter().any(|proposal| proposal.integrity.contains(integrity));
+            assert_eq!([in_ike, in_esp], [!integrity.is_sha1(); 2], "{integrity}");
+        }
+        for prf in Prf::ALL {
+            assert_eq!(ike.iter().any(|p| p.prf.contains(prf)), !prf.is_sha1(), "{prf}");
+        }
+    }
+
+    #[test]
+    fn sha1_is_written_as_in_strongswan_and_never_quantum_safe() {
+        let proposal = ike("aes128-sha256-sha1-modp2048-ke1_mlkem768").unwrap();
+        assert_eq!(proposal.integrity, [Integrity::HmacSha256, Integrity::HmacSha1]);
+        assert_eq!(proposal.prf, [Prf::HmacSha256, Prf::HmacSha1], "from integrity");
+        assert!(!proposal.is_quantum_safe());
+        assert!(ike("aes128-sha256-modp2048-ke1_mlkem768").unwrap().is_quantum_safe());
+        let beside_aead = ike("aes256gcm16-prfsha1-x25519-ke1_mlkem768").unwrap();
+        assert!(beside_aead.has_sha1() && !beside_aead.is_quantum_safe());
+        assert!(esp("aes128-sha1").unwrap().has_sha1());
+        // Who lacks something is not led to it.
+        for text in ["aes256-prfsha256-x25519", "aes256gcm16-x25519"] {
+            let hint = ike(text).unwrap_err().hint.unwrap();
+            assert!(hint.contains("sha512") && !hint.contains("sha1"), "{hint}");
         }
     }
 

@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use gateway_ike::algorithms::EspProposal;
 use gateway_ike::config::{
     ALL_PORTS, Action, ChildLifetime, Childless, Mode, PeerConfig, PeerName, PortRange, Protect,
     Rule, RuleName, Start,
@@ -244,7 +245,7 @@ fn read_protect<'p>(
         choose(text, keys::STARTS, [Start::OnDemand, Start::Always, Start::Respond])
     });
     let quantum_safe = section.flag("quantum-safe", false);
-    let proposals = section.list("esp-proposals", proposal::esp);
+    let proposals = read_proposals(section, quantum_safe, warnings);
     let lifetime = ChildLifetime {
         time: section.optional("lifetime", value::interval).unwrap_or(LIFETIME),
         bytes: section.optional("lifetime-bytes", value::octets).unwrap_or(0),
@@ -306,6 +307,25 @@ fn read_protect<'p>(
         proposals,
         lifetime,
     })
+}
+
+/// The proposals of a rule, if it names any.
+fn read_proposals(
+    section: &mut Section<'_>,
+    quantum_safe: bool,
+    warnings: &mut Vec<PolicyError>,
+) -> Option<Vec<EspProposal>> {
+    let proposals = section.list("esp-proposals", |text| {
+        let proposal = proposal::esp(text)?;
+        if quantum_safe && proposal.has_sha1() {
+            return Err(proposal::not_quantum_safe(text).hint(proposal::WITHOUT_SHA1));
+        }
+        Ok(proposal)
+    })?;
+    if proposals.iter().any(EspProposal::has_sha1) {
+        warnings.push(section.error("esp-proposals", proposal::sha1_warning()));
+    }
+    Some(proposals)
 }
 
 /// In transport mode an SA protects the packets of the two gateways themselves.

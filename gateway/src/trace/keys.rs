@@ -79,6 +79,7 @@ fn integrity(algorithm: &AlgorithmKey) -> Option<&'static str> {
         ("hmac(sha256)", 128) => Some("HMAC-SHA-256-128 [RFC4868]"),
         ("hmac(sha384)", 192) => Some("HMAC-SHA-384-192 [RFC4868]"),
         ("hmac(sha512)", 256) => Some("HMAC-SHA-512-256 [RFC4868]"),
+        ("hmac(sha1)", 96) => Some("HMAC-SHA-1-96 [RFC2404]"),
         _ => None,
     }
 }
@@ -128,6 +129,9 @@ mod tests {
             "\"IPv6\",\"2001:db8::1\",\"2001:db8::2\",\"0x00c0ffee\",\"AES-CBC [RFC3602]\",\
              \"0xa5a5a5\",\"HMAC-SHA-256-128 [RFC4868]\",\"0xa5a5\"\n"
         );
+        cbc.integrity = Some(algorithm("hmac(sha1)", 2, 96));
+        let ends = "\"HMAC-SHA-1-96 [RFC2404]\",\"0xa5a5\"\n";
+        assert!(line(&cbc).unwrap().ends_with(ends));
         assert!(line(&sa(algorithm("cbc(camellia)", 3, 0), None)).is_none());
     }
 }

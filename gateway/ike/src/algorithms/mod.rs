@@ -80,7 +80,7 @@ algorithms! {
 }
 
 algorithms! {
-    /// Integrity of IKE messages and of ESP (transform type 3, RFC 4868).
+    /// Integrity of IKE messages and of ESP (transform type 3, RFC 4868, RFC 2404).
     Integrity, "integrity algorithm" {
         /// HMAC-SHA2-256, truncated to 16 octets.
         HmacSha256 => "sha256",
@@ -88,11 +88,14 @@ algorithms! {
         HmacSha384 => "sha384",
         /// HMAC-SHA2-512, truncated to 32 octets.
         HmacSha512 => "sha512",
+        /// HMAC-SHA1, truncated to 12 octets: for peers that have no other (RFC 8247 2.3, RFC 8221
+        /// 6), and never unless somebody names it.
+        HmacSha1 => "sha1",
     }
 }
 
 algorithms! {
-    /// Pseudo-random function (transform type 2, RFC 4868).
+    /// Pseudo-random function (transform type 2, RFC 4868, RFC 2104).
     Prf, "pseudo-random function" {
         /// HMAC-SHA2-256.
         HmacSha256 => "prfsha256",
@@ -100,6 +103,9 @@ algorithms! {
         HmacSha384 => "prfsha384",
         /// HMAC-SHA2-512.
         HmacSha512 => "prfsha512",
+        /// HMAC-SHA1: for peers that have no other (RFC 8247 2.2), and never unless somebody names
+        /// it.
+        HmacSha1 => "prfsha1",
     }
 }
 
@@ -270,6 +276,7 @@ impl Integrity {
             Self::HmacSha256 => IntegId::HMAC_SHA2_256_128,
             Self::HmacSha384 => IntegId::HMAC_SHA2_384_192,
             Self::HmacSha512 => IntegId::HMAC_SHA2_512_256,
+            Self::HmacSha1 => IntegId::HMAC_SHA1_96,
         }
     }
 
@@ -279,23 +286,34 @@ impl Integrity {
         Self::ALL.iter().copied().find(|a| a.id() == id)
     }
 
-    /// Octets of the key (RFC 4868 2.1.1: the length of the hash).
+    /// Octets of the key (RFC 4868 2.1.1, RFC 2404 3: the length of the hash).
     #[must_use]
     pub const fn key_len(self) -> usize {
         match self {
             Self::HmacSha256 => 32,
             Self::HmacSha384 => 48,
             Self::HmacSha512 => 64,
+            Self::HmacSha1 => 20,
         }
     }
 
-    /// Octets of the truncated ICV: half of the hash.
+    /// Octets of the truncated ICV: half of the hash, but for SHA-1 (RFC 2404 2).
     #[must_use]
     pub const fn icv_len(self) -> usize {
         match self {
             Self::HmacSha256 => 16,
             Self::HmacSha384 => 24,
             Self::HmacSha512 => 32,
+            Self::HmacSha1 => 12,
+        }
+    }
+
+    /// Whether it is for old peers only.
+    #[must_use]
+    pub const fn is_sha1(self) -> bool {
+        match self {
+            Self::HmacSha1 => true,
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => false,
         }
     }
 }
@@ -308,6 +326,7 @@ impl Prf {
             Self::HmacSha256 => PrfId::HMAC_SHA2_256,
             Self::HmacSha384 => PrfId::HMAC_SHA2_384,
             Self::HmacSha512 => PrfId::HMAC_SHA2_512,
+            Self::HmacSha1 => PrfId::HMAC_SHA1,
         }
     }
 
@@ -324,6 +343,17 @@ impl Prf {
             Self::HmacSha256 => 32,
             Self::HmacSha384 => 48,
             Self::HmacSha512 => 64,
+            Self::HmacSha1 => 20,
+        }
+    }
+
+    /// Whether it is for old peers only. Its keys have 160 bits, which is too few against quantum
+    /// computers (RFC 8784 6), whatever went into them.
+    #[must_use]
+    pub const fn is_sha1(self) -> bool {
+        match self {
+            Self::HmacSha1 => true,
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => false,
         }
     }
 }

@@ -64,6 +64,13 @@ pub struct IkeProposal {
 }
 
 impl IkeProposal {
+    /// Whether SHA-1 may be chosen from it, in any place.
+    #[must_use]
+    pub fn has_sha1(&self) -> bool {
+        let integrity = self.integrity.iter().any(|integrity| integrity.is_sha1());
+        integrity || self.prf.iter().any(|prf| prf.is_sha1())
+    }
+
     /// Whether whatever is chosen from it is quantum-safe.
     #[must_use]
     pub fn is_quantum_safe(&self) -> bool {
@@ -71,7 +78,8 @@ impl IkeProposal {
         let always = |methods: &Vec<Option<Group>>| {
             methods.iter().all(|method| method.as_ref().is_some_and(safe))
         };
-        self.groups.iter().all(safe) || self.additional.values().any(always)
+        let exchanges = self.groups.iter().all(safe) || self.additional.values().any(always);
+        exchanges && !self.has_sha1()
     }
 }
 
@@ -92,6 +100,12 @@ pub struct EspProposal {
 }
 
 impl EspProposal {
+    /// Whether SHA-1 may be chosen from it.
+    #[must_use]
+    pub fn has_sha1(&self) -> bool {
+        self.integrity.iter().any(|integrity| integrity.is_sha1())
+    }
+
     /// Whether it allows keys that follow from those of the IKE SA.
     #[must_use]
     pub const fn allows_no_group(&self) -> bool {
@@ -109,7 +123,7 @@ pub struct ChildKeyExchange {
 }
 
 impl ChildKeyExchange {
-    /// As [`IkeSuite::is_quantum_safe`].
+    /// Whether one of them is safe, as it takes for [`IkeSuite::is_quantum_safe`].
     #[must_use]
     pub fn is_quantum_safe(&self) -> bool {
         let mut additional = self.additional.iter().map(|(_, group)| group);
@@ -138,11 +152,17 @@ impl IkeSuite {
         iter::once(self.group).chain(self.additional.iter().map(|(_, group)| group))
     }
 
+    /// Whether SHA-1 is in it, in any place.
+    #[must_use]
+    pub fn has_sha1(&self) -> bool {
+        self.prf.is_sha1() || self.integrity.is_some_and(Integrity::is_sha1)
+    }
+
     /// Whether what is recorded today stays secret when there are quantum computers: one safe
-    /// key exchange is enough (RFC 9370 2).
+    /// key exchange is enough (RFC 9370 2), if what makes keys of it is no weaker.
     #[must_use]
     pub fn is_quantum_safe(&self) -> bool {
-        self.groups().any(Group::is_quantum_safe)
+        !self.has_sha1() && self.groups().any(Group::is_quantum_safe)
     }
 }
 
@@ -155,6 +175,14 @@ pub struct EspSuite {
     pub integrity: Option<Integrity>,
     /// Whether sequence numbers have 64 bits (RFC 4304).
     pub esn: bool,
+}
+
+impl EspSuite {
+    /// Whether SHA-1 is in it.
+    #[must_use]
+    pub fn has_sha1(&self) -> bool {
+        self.integrity.is_some_and(Integrity::is_sha1)
+    }
 }
 
 impl fmt::Display for IkeSuite {

@@ -305,7 +305,7 @@ impl Channel {
 
     /// Mixes a PPK into the keys; gives those of before (RFC 8784 3).
     pub(crate) fn mix_ppk(&mut self, ppk: &[u8]) -> IkeKeys {
-        let mixed = self.keys.with_ppk(self.suite.prf, ppk);
+        let mixed = self.keys.with_ppk(self.suite, ppk);
         mem::replace(&mut self.keys, mixed)
     }
 

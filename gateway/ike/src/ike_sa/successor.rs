@@ -81,8 +81,10 @@ pub(super) fn proposals_for(
     now: &Established,
 ) -> Vec<IkeProposal> {
     let mut rules = shared.policies.rules_of(&peer.name);
-    let demanded = !now.channel.keys.has_ppk() && rules.any(|(_, protect)| protect.quantum_safe);
-    let fits = |proposal: &&IkeProposal| !demanded || proposal.is_quantum_safe();
+    let demanded = rules.any(|(_, protect)| protect.quantum_safe);
+    let by_ppk = now.channel.keys.has_ppk() && now.channel.is_quantum_safe();
+    let is_safe = |p: &IkeProposal| p.is_quantum_safe() || (by_ppk && !p.has_sha1());
+    let fits = |proposal: &&IkeProposal| !demanded || is_safe(proposal);
     peer.proposals.iter().filter(fits).cloned().collect()
 }
 

@@ -95,15 +95,17 @@ impl IkeKeys {
     ) -> Self {
         let skeyseed = prf(old_prf, self.sk_d(), &[shared, ni, nr, additional]);
         let keys = Self::expand(suite, &skeyseed, ni, nr, spi_i, spi_r);
-        let quantum_safe = self.quantum_safe || keys.quantum_safe;
+        // What comes by SHA-1 from the old keys is no stronger than its 160 bits.
+        let safe = self.quantum_safe || keys.quantum_safe;
+        let quantum_safe = safe && !old_prf.is_sha1() && !suite.has_sha1();
         Self { ppk: self.ppk, quantum_safe, ..keys }
     }
 
     /// These keys with a PPK mixed in: what begets further keys, and what enters AUTH; what
     /// protects the messages of this IKE SA stays (RFC 8784 3).
     #[must_use]
-    pub fn with_ppk(&self, algorithm: Prf, ppk: &[u8]) -> Self {
-        let mix = |key: &[u8]| prf_plus(algorithm, ppk, &[key], key.len());
+    pub fn with_ppk(&self, suite: IkeSuite, ppk: &[u8]) -> Self {
+        let mix = |key: &[u8]| prf_plus(suite.prf, ppk, &[key], key.len());
         let (sk_d, sk_pi, sk_pr) = (mix(self.sk_d()), mix(self.sk_pi()), mix(self.sk_pr()));
         let kept = [self.sk_ai(), self.sk_ar(), self.sk_ei(), self.sk_er()];
         // Room for all of it: growing would leave copies of key material behind.
@@ -111,7 +113,7 @@ impl IkeKeys {
         for key in [sk_d.as_slice()].into_iter().chain(kept).chain([&**sk_pi, &**sk_pr]) {
             octets.extend_from_slice(key);
         }
-        Self { octets, lengths: self.lengths, ppk: true, quantum_safe: true }
+        Self { octets, lengths: self.lengths, ppk: true, quantum_safe: !suite.has_sha1() }
     }
 
     /// Whether a PPK went into them, or into those that they come from.
@@ -121,7 +123,8 @@ impl IkeKeys {
     }
 
     /// Whether they withstand quantum computers, once all key exchanges of their suite are done:
-    /// ML-KEM or a PPK went into them, or into those that they come from by way of SK_d.
+    /// ML-KEM or a PPK went into them, or into those that they come from by way of SK_d, and no
+    /// SHA-1 made keys of it.
     #[must_use]
     pub const fn is_quantum_safe(&self) -> bool {
         self.quantum_safe

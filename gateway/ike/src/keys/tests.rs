@@ -1,7 +1,7 @@
 //! Published vectors for the derivation of keys.
 
 use super::*;
-use crate::algorithms::{Additional, Encryption, Group, Integrity};
+use crate::algorithms::{Additional, Encryption, Group, Integrity, Round};
 use crate::crypto::hex;
 
 fn spi(digits: &str) -> IkeSpi {
@@ -272,7 +272,7 @@ fn a_ppk_goes_into_what_begets_keys_and_into_auth() {
         let suite = ike(Encryption::Aes256Gcm16, None, *prf);
         let before =
             IkeKeys::derive(suite, &[1; 32], &[2; 32], &[3; 32], IkeSpi([4; 8]), IkeSpi([5; 8]));
-        let after = before.with_ppk(*prf, b"a second secret");
+        let after = before.with_ppk(suite, b"a second secret");
         // One block of prf+ is as long as the key.
         let mixed = |key: &[u8]| super::prf(*prf, b"a second secret", &[key, &[1]]).to_vec();
         assert_eq!(after.sk_d(), mixed(before.sk_d()));
@@ -284,7 +284,40 @@ fn a_ppk_goes_into_what_begets_keys_and_into_auth() {
         let rekeyed =
             after.derive_rekeyed(*prf, suite, &[8; 32], &[9; 32], &[10; 32], &[], spis.0, spis.1);
         assert!(rekeyed.has_ppk(), "its secret is in SK_d, from which all that follows comes");
+        let safe = *prf != Prf::HmacSha1;
+        assert_eq!([after.is_quantum_safe(), rekeyed.is_quantum_safe()], [safe; 2], "{prf}");
     }
+}
+
+/// RFC 8784 6: its keys have fewer than 256 bits. By itself, in the place of integrity, or as what
+/// made the keys that others come from.
+#[test]
+fn no_keys_by_sha1_are_quantum_safe() {
+    let with_ml_kem = |suite: IkeSuite| IkeSuite {
+        additional: Additional::NONE.with(Round::Ke1, Group::MlKem768),
+        ..suite
+    };
+    let derive = |suite| IkeKeys::derive(suite, b"", b"", b"", IkeSpi([1; 8]), IkeSpi([2; 8]));
+    let rekeyed = |old: &IkeKeys, old_prf, suite| {
+        old.derive_rekeyed(old_prf, suite, b"", b"", b"", b"", IkeSpi([3; 8]), IkeSpi([4; 8]))
+    };
+    let (sha256, sha1) = (Prf::HmacSha256, Prf::HmacSha1);
+    let good = ike(Encryption::Aes256Gcm16, None, sha256);
+    let weak_prf = ike(Encryption::Aes256Gcm16, None, sha1);
+    let weak_integrity = ike(Encryption::Aes256Cbc, Some(Integrity::HmacSha1), sha256);
+    let safe = derive(with_ml_kem(good));
+    assert!(safe.is_quantum_safe() && rekeyed(&safe, sha256, good).is_quantum_safe());
+    for weak in [weak_prf, weak_integrity] {
+        assert!(!derive(with_ml_kem(weak)).is_quantum_safe());
+        assert!(!rekeyed(&safe, sha256, weak).is_quantum_safe());
+        assert!(!derive(good).with_ppk(weak, b"ppk").is_quantum_safe());
+    }
+    // The way back takes a key exchange that is safe by itself, and another PRF before it.
+    let weak = derive(with_ml_kem(weak_prf)).with_ppk(weak_prf, b"ppk");
+    let first = rekeyed(&weak, sha1, with_ml_kem(good));
+    assert!(!first.is_quantum_safe(), "SKEYSEED has 160 bits");
+    assert!(!rekeyed(&first, sha256, good).is_quantum_safe());
+    assert!(rekeyed(&first, sha256, with_ml_kem(good)).is_quantum_safe());
 }
 
 /// RFC 9370 2.2.2: SKEYSEED(1) = prf(SK_d(0), SK(1) | Ni | Nr), with the nonces and SPIs that the

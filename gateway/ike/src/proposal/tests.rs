@@ -164,6 +164,41 @@ fn a_proposal_with_an_unknown_transform_type_is_passed_over_whole() {
     assert_eq!(chosen(&[cbc()], &offered), None);
 }
 
+/// RFC 7296 2.7: the responder's order decides.
+#[test]
+fn of_sha1_and_sha2_our_first_is_chosen_if_the_peer_has_it() {
+    let both = [Integrity::HmacSha256, Integrity::HmacSha1];
+    let ike_of = |integrity: &[Integrity], prf: &[Prf]| {
+        ike(&[Encryption::Aes128Cbc], integrity, prf, &[Group::Modp2048])
+    };
+    let prfs = [Prf::HmacSha256, Prf::HmacSha1];
+    let old = ike_of(&[Integrity::HmacSha1], &[Prf::HmacSha1]);
+    let theirs = ike_of(&[both[1], both[0]], &[prfs[1], prfs[0]]);
+    let suite = |mine: &IkeProposal, theirs: &IkeProposal| {
+        let offered = offer_ike(std::slice::from_ref(theirs));
+        let mine = std::slice::from_ref(mine);
+        let (_, suite) = select_ike(mine, &offered, KeMethod::MODP_2048, Rounds::Possible)?;
+        Some((suite.integrity.unwrap(), suite.prf))
+    };
+    let (sha2, sha1) = ((both[0], prfs[0]), (both[1], prfs[1]));
+    assert_eq!(suite(&ike_of(&both, &prfs), &theirs), Some(sha2));
+    assert_eq!(suite(&theirs, &ike_of(&both, &prfs)), Some(sha1));
+    assert_eq!(suite(&ike_of(&both, &prfs), &old), Some(sha1));
+    assert_eq!(suite(&ike_of(&both[..1], &prfs[..1]), &old), None);
+
+    let esp_of = |integrity: &[Integrity]| esp(&[Encryption::Aes128Cbc], integrity);
+    let chosen = |mine: &[Integrity], theirs: &[Integrity]| {
+        let offered = offer_esp(&[esp_of(theirs)], 0x2000);
+        let (_, choice, ..) = select_esp(&[esp_of(mine)], &offered, 0x1000)?;
+        choice.integrity
+    };
+    let reversed = [both[1], both[0]];
+    assert_eq!(chosen(&both, &reversed), Some(Integrity::HmacSha256));
+    assert_eq!(chosen(&reversed, &both), Some(Integrity::HmacSha1));
+    assert_eq!(chosen(&both, &both[1..]), Some(Integrity::HmacSha1));
+    assert_eq!(chosen(&both[..1], &both[1..]), None);
+}
+
 #[test]
 fn a_proposal_for_another_protocol_is_passed_over() {
     let ah = offer_changed(&cbc(), |p| p.protocol = ProtocolId::AH);
@@ -426,7 +461,7 @@ fn all_ike_suites() -> Vec<IkeSuite> {
 #[test]
 fn every_combination_of_algorithms_is_offered_chosen_and_accepted() {
     let all = all_ike_suites();
-    assert_eq!(all.len(), (3 + 2 * 3) * 3 * Group::ALL.len());
+    assert_eq!(all.len(), (3 + 2 * 4) * 4 * Group::ALL.len());
     for suite in all {
         let ours =
             [ike(&[suite.encryption], suite.integrity.as_slice(), &[suite.prf], &[suite.group])];

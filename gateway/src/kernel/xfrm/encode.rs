@@ -188,6 +188,7 @@ fn algorithms(spec: &ChildSpec, sa: &SaSpec) -> Vec<XfrmAttrs> {
             Integrity::HmacSha256 => "hmac(sha256)",
             Integrity::HmacSha384 => "hmac(sha384)",
             Integrity::HmacSha512 => "hmac(sha512)",
+            Integrity::HmacSha1 => "hmac(sha1)",
         };
         XfrmAttrs::AuthenticationAlgTrunc(AlgAuth {
             alg_name: algorithm_name(name),

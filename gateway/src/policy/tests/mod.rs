@@ -492,3 +492,37 @@ fn a_quantum_safe_peer_has_only_such_proposals_unless_a_ppk_is_required() {
     assert_eq!(classic(&optional), 0, "it may end without the PPK");
     assert!(optional.ppk.is_some_and(|ppk| !ppk.required));
 }
+
+/// RFC 8247 2.2 and 2.3, RFC 8221 6: MUST-.
+#[test]
+fn sha1_is_taken_where_it_is_named_and_warned_of() {
+    let text = |ike: &str, esp: &str, quantum_safe: bool| {
+        format!(
+            "[peer.b]\naddress = \"192.0.2.2\"\nlocal-id = \"a\"\npsk-file = \"good.psk\"\n\
+             quantum-safe = {quantum_safe}\nike-proposals = [\"{ike}\"]\n\
+             ppk-file = \"good.psk\"\nppk-id = \"k\"\n\
+             [rule.r]\naction = \"protect\"\npeer = \"b\"\nlocal = [\"10.1.0.0/16\"]\n\
+             remote = [\"10.2.0.0/16\"]\nquantum-safe = {quantum_safe}\n\
+             esp-proposals = [\"{esp}\"]\n"
+        )
+    };
+    let warnings = |ike: &str, esp: &str| {
+        let warnings = loaded(&text(ike, esp, false)).warnings;
+        let all = warnings.iter().map(ToString::to_string).filter(|w| w.contains("sha1"));
+        all.map(|w| w.rsplit('/').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let said = "sha1 is for peers that have nothing else, and never quantum-safe: name sha256 \
+                instead, or before it, unless the other end has neither";
+    assert_eq!(warnings("aes128-sha256-modp2048", "aes128-sha256"), [""; 0]);
+    let [ike, esp] = [
+        format!("x.toml:6:17: peer.b.ike-proposals: {said}"),
+        format!("x.toml:15:17: rule.r.esp-proposals: {said}"),
+    ];
+    assert_eq!(warnings("aes128-sha1-modp2048", "aes128-sha1"), [&*ike, &*esp]);
+    assert_eq!(warnings("aes128gcm16-prfsha1-x25519", "aes128-sha256-sha1"), [ike, esp]);
+    // A PPK is as good as ML-KEM, but no better.
+    let found = errors(&text("aes128gcm16-prfsha1-x25519", "aes128-sha1", true));
+    let lines: Vec<_> = found.lines().collect();
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.contains("name no sha1")), "{found}");
+    let _fine = loaded(&text("aes128gcm16-prfsha256-x25519", "aes128-sha256", true));
+}

@@ -75,6 +75,7 @@ fn key_of(algorithm: Prf, key: &[u8]) -> hmac::Key {
         Prf::HmacSha256 => hmac::HMAC_SHA256,
         Prf::HmacSha384 => hmac::HMAC_SHA384,
         Prf::HmacSha512 => hmac::HMAC_SHA512,
+        Prf::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
     };
     hmac::Key::new(hash, key)
 }

@@ -98,6 +98,46 @@ fn the_prfs_give_the_values_of_rfc_4231() {
     }
 }
 
+/// RFC 2202 3, all seven.
+#[test]
+fn the_prf_by_sha1_gives_the_values_of_rfc_2202() {
+    let counted: Vec<u8> = (1..=25).collect();
+    let vectors: [(&[u8], &[u8], &str); 7] = [
+        (&[0x0b; 20], b"Hi There", "b617318655057264e28bc0b6fb378c8ef146be00"),
+        (b"Jefe", b"what do ya want for nothing?", "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
+        (&[0xaa; 20], &[0xdd; 50], "125d7342b9ac11cd91a39af48aa17b4f63f175d3"),
+        (&counted, &[0xcd; 50], "4c9007f4026250c6bc8414f9bf50c86c2d7235da"),
+        (&[0x0c; 20], b"Test With Truncation", "4c1a03424b55e07fe7f27be1d58bb9324a9a5a04"),
+        (
+            &[0xaa; 80],
+            b"Test Using Larger Than Block-Size Key - Hash Key First",
+            "aa4ae5e15272d00e95705637ce8a3b55ed402112",
+        ),
+        (
+            &[0xaa; 80],
+            b"Test Using Larger Than Block-Size Key and Larger Than One Block-Size Data",
+            "e8e99d0f45237d786d6bbaa7965c7808bbff1a91",
+        ),
+    ];
+    for (key, data, expected) in vectors {
+        assert_eq!(*prf(Prf::HmacSha1, key, &[data]), hex(expected));
+    }
+}
+
+/// RFC 7296 2.13: T1 = prf(K, S | 1), T2 = prf(K, T1 | S | 2), and so on.
+#[test]
+fn prf_plus_is_made_of_the_prf_that_it_goes_by() {
+    for algorithm in Prf::ALL {
+        let (mut expected, mut previous) = (Vec::new(), Vec::new());
+        for counter in 1..=4 {
+            previous = prf(*algorithm, b"key", &[&previous, b"seed", &[counter]]).to_vec();
+            expected.extend_from_slice(&previous);
+        }
+        let all = prf_plus(*algorithm, b"key", &[b"se", b"ed"], expected.len());
+        assert_eq!(*all, expected, "{algorithm}");
+    }
+}
+
 /// NIST CAVS 14.1, IKEv2 key derivation, SHA2-256: SKEYSEED, then prf+ over Ni, Nr and both SPIs.
 #[test]
 fn prf_plus_with_sha256_gives_the_value_of_nist() {

@@ -365,5 +365,6 @@ const fn hash(integrity: Integrity) -> hmac::Algorithm {
         Integrity::HmacSha256 => hmac::HMAC_SHA256,
         Integrity::HmacSha384 => hmac::HMAC_SHA384,
         Integrity::HmacSha512 => hmac::HMAC_SHA512,
+        Integrity::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
     }
 }

@@ -190,6 +190,16 @@ fn the_icv_is_the_first_half_of_the_hmac_of_rfc_4868() {
     }
 }
 
+/// RFC 2202 3, the fifth, which has the digest cut to 96 bits beside the whole one; RFC 2404 2.
+#[test]
+fn the_icv_by_sha1_is_the_hmac_of_rfc_2202_cut_to_96_bits() {
+    let integrity = Integrity::HmacSha1;
+    let key = hmac::Key::new(hash(integrity), &vec![0x0c; integrity.key_len()]);
+    let tag = sign(&key, &[b"Test With ", b"Truncation"]);
+    assert_eq!(tag.as_ref()[..integrity.icv_len()], hex("4c1a03424b55e07fe7f27be1"));
+    assert_eq!(tag.as_ref().len(), integrity.key_len());
+}
+
 #[test]
 fn what_is_sealed_opens_whatever_its_length() {
     for suite in suites() {

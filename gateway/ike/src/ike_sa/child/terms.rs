@@ -126,6 +126,7 @@ impl Terms {
                 packets: shared.jittered(packet_limit(limits.packets, self.choice.suite)),
             },
         };
+        let quantum_safe = self.is_quantum_safe(sa);
         let child = ChildSa {
             id: self.id,
             rule: self.rule,
@@ -134,8 +135,7 @@ impl Terms {
             outbound_spi: self.choice.peer_spi,
             suite: self.choice.suite,
             key_exchange: self.choice.key_exchange,
-            quantum_safe: sa.is_quantum_safe() == Some(true)
-                || self.choice.key_exchange.is_some_and(|own| own.is_quantum_safe()),
+            quantum_safe,
             pairs: self.narrowed.pairs,
             encapsulation,
             since: sa.begun,
@@ -154,6 +154,15 @@ impl Terms {
             poll: None,
         };
         (child, Box::new(spec))
+    }
+
+    /// Whether what goes by it withstands quantum computers: by its IKE SA, or by a key exchange of
+    /// its own, and with no SHA-1 between that and its keys, or beside them.
+    fn is_quantum_safe(&self, sa: &IkeSa) -> bool {
+        let own = self.choice.key_exchange.is_some_and(|own| own.is_quantum_safe());
+        let of_ike = sa.state.channel().is_none_or(|channel| channel.suite.has_sha1());
+        let sha1 = self.choice.suite.has_sha1() || of_ike;
+        !sha1 && (own || sa.is_quantum_safe() == Some(true))
     }
 }
 
