@@ -84,7 +84,8 @@ pub mod map {
     pub const NO_ANSWER: &str = "NO_ANSWER";
 }
 
-/// How many entries the maps have room for that grow by what peers do.
+/// How many entries the maps have room for at least that grow by what peers do; the loader gives them
+/// more where the limits permit more.
 pub mod room {
     /// Of [`SAS`](crate::map::SAS), and of [`ELSEWHERE`](crate::map::ELSEWHERE): a Child SA takes
     /// two, and four while it is rekeyed.

@@ -14,7 +14,7 @@ use super::{Driver, Parts, Reloader, RunError, load, privileges, signals, state,
 use crate::cli::RunArgs;
 use crate::complaints::Complaints;
 use crate::control::Server;
-use crate::kernel::bpf::LogLevel;
+use crate::kernel::bpf::{LogLevel, Room};
 use crate::kernel::{KernelConfig, LinuxKernel};
 use crate::log;
 use crate::net::{OpenError, Ports, Reinjector, Sockets};
@@ -99,6 +99,7 @@ pub(super) fn kernel_config(settings: &Settings) -> KernelConfig {
         nat_exemption: settings.nat_exemption,
         pin_dir: settings.pin_dir.clone(),
         ike: settings.ike,
+        room: Room::of(&settings.endpoint),
         bpf_log: if LevelFilter::current() == LevelFilter::TRACE {
             LogLevel::Trace
         } else {

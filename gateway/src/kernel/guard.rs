@@ -26,6 +26,7 @@ pub async fn put_up(config: &KernelConfig, policies: &PolicySet) -> Result<Guard
         xfrm_ifindex,
         xfrm_mtu,
         own_mark: config.own_mark,
+        room: config.room,
         log: config.bpf_log,
     })?;
     data_path.classify(&class_rules(policies, &mut RuleIds::default()))?;

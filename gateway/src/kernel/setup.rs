@@ -11,7 +11,7 @@ use gateway_ike::config::{InitLimits, Mode, PolicySet};
 use netlink_packet_route::link::InfoKind;
 use tracing::{info, warn};
 
-use super::bpf::{self, Attached, BpfError, Claim, DataPath, DataPathConfig, LogLevel};
+use super::bpf::{self, Attached, BpfError, Claim, DataPath, DataPathConfig, LogLevel, Room};
 use super::claims::Claims;
 use super::executor::Tables;
 use super::links::Links;
@@ -44,6 +44,8 @@ pub struct KernelConfig {
     pub pin_dir: PathBuf,
     /// From what on the XDP program keeps IKE_SA_INIT requests from the sockets.
     pub ike: InitLimits,
+    /// How much room the maps of the BPF programs have that grow by what peers do.
+    pub room: Room,
     /// What the BPF programs log.
     pub bpf_log: LogLevel,
 }
@@ -59,6 +61,7 @@ impl Default for KernelConfig {
             nat_exemption: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
             ike: InitLimits::default(),
+            room: Room::default(),
             bpf_log: LogLevel::Off,
         }
     }
@@ -223,6 +226,7 @@ async fn guard(
         xfrm_ifindex: xfrm.index,
         xfrm_mtu: xfrm.mtu,
         own_mark: config.own_mark,
+        room: config.room,
         log: config.bpf_log,
     })
     .and_then(|mut data_path| match attach(&mut data_path, config, policies, local) {

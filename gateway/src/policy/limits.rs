@@ -13,6 +13,16 @@ use super::keys::{GATEWAY, Key, Otherwise};
 enum Bound {
     /// At what this key of `[gateway]` says.
     Key(&'static str),
+    /// At what follows from keys of `[gateway]`; at this number by their defaults, which stands in a
+    /// source file, in this line.
+    Follows {
+        from: &'static str,
+        value: &'static str,
+        file: &'static str,
+        line: &'static str,
+        /// How it follows.
+        how: &'static str,
+    },
     /// At a number that stands in a source file, in this line.
     Fixed {
         value: &'static str,
@@ -23,7 +33,7 @@ enum Bound {
     },
 }
 
-use Bound::{Fixed, Key as By};
+use Bound::{Fixed, Follows, Key as By};
 
 /// A bound on what somebody else can make us keep or do.
 struct Limit {
@@ -418,11 +428,12 @@ const LIMITS: &[Limit] = &[
     limit(
         "addresses with SPIs that the BPF programs know, two of each Child SA and four while it is rekeyed",
         PEER,
-        Fixed {
+        Follows {
+            from: "`ike-sa-limit` or `peer-child-sa-limit`, what is more",
             value: "262144",
             file: "../gateway-ebpf/common/src/lib.rs",
             line: "pub const SAS: usize = 262_144;",
-            why: "four for each of the 65536 IKE SAs of the default",
+            how: "four for each, and no less",
         },
         "no further Child SA is installed, with the map's name as the reason",
         Some("child_sa_failed"),
@@ -430,11 +441,12 @@ const LIMITS: &[Limit] = &[
     limit(
         "remote prefixes that TCP's segment sizes are lowered for",
         PEER,
-        Fixed {
+        Follows {
+            from: "the same",
             value: "131072",
             file: "../gateway-ebpf/common/src/lib.rs",
             line: "pub const MTUS: usize = 131_072;",
-            why: "two for each of them",
+            how: "two for each, and no less",
         },
         "no further Child SA is installed, with the map's name as the reason",
         Some("child_sa_failed"),
@@ -461,7 +473,7 @@ fn key(name: &str) -> &'static Key {
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     LIMITS.iter().filter_map(|limit| match limit.bound {
         By(key) => Some(key),
-        Fixed { .. } => None,
+        Follows { .. } | Fixed { .. } => None,
     })
 }
 
@@ -474,6 +486,7 @@ pub(super) fn manual() -> String {
         let counter = counter.map_or_else(|| "—".to_owned(), |counter| format!("`{counter}`"));
         let bound = match bound {
             Fixed { value, why, .. } => format!("fixed | {value} | {why}"),
+            Follows { from, value, how, .. } => format!("{from} | {value} | {how}"),
             By(name) => {
                 let key = key(name);
                 let Otherwise::Default(default) = key.otherwise else { panic!("{name}") };
@@ -507,7 +520,10 @@ fn every_limit_names_a_counter_that_there_is() {
 #[test]
 fn every_fixed_limit_is_that_of_the_source() {
     for limit in LIMITS {
-        let Fixed { value, file, line, why: _ } = limit.bound else { continue };
+        let (Fixed { value, file, line, .. } | Follows { value, file, line, .. }) = limit.bound
+        else {
+            continue;
+        };
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         let source = fs::read_to_string(&path).unwrap();
         assert!(source.lines().any(|l| l.trim() == line), "{file} has no line {line}");

@@ -1,5 +1,10 @@
 //! From one run to the next: what stays, what is replaced, and whose it is.
 
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError};
+use gateway::kernel::bpf::Room;
+use gateway_common::{Address, SaKey, map};
+use gateway_ike::config::EndpointConfig;
+
 use super::*;
 
 #[test]
@@ -191,4 +196,100 @@ fn the_programs_can_be_told_of_another_xfrm_interface_and_keep_everything_else()
         assert_eq!(count(&data_path, Reason::Protected), 2);
         assert_eq!(data_path.sas().unwrap(), [sa]);
     });
+}
+
+/// How many entries a pinned map has room for, and which map it is.
+fn pinned(pin_dir: &Path, name: &str) -> (u32, u32) {
+    let info = MapData::from_pin(pin_dir.join(name)).unwrap().info().unwrap();
+    (info.max_entries(), info.id())
+}
+
+fn with_ike_sas(bpffs: &Path, ike_sa_limit: usize) -> DataPathConfig {
+    let limits = EndpointConfig { ike_sa_limit, ..EndpointConfig::default() };
+    DataPathConfig { room: Room::of(&limits), ..bpf::config(bpffs) }
+}
+
+#[test]
+fn maps_have_room_for_what_a_larger_limit_permits() {
+    isolated(|bpffs| {
+        let config = with_ike_sas(bpffs, 80_000);
+        let mut data_path = bpf::load(&config);
+        let room = [map::SAS, map::ELSEWHERE, map::MTUS].map(|n| pinned(&config.pin_dir, n).0);
+        assert_eq!(room, [320_000, 320_000, 160_000]);
+        let sa =
+            |spi| Sa { destination: US.parse().unwrap(), spi, direction: SaDirection::Outbound };
+        (0..320_000).for_each(|spi| data_path.insert_sa(&sa(spi)).unwrap());
+        assert_eq!(
+            data_path.insert_sa(&sa(320_000)).unwrap_err().to_string(),
+            "an SA cannot be told to the programs: the BPF map SAS is full, it has room for 320000"
+        );
+    });
+}
+
+#[test]
+fn maps_of_a_lower_limit_give_way_and_keep_what_is_in_them() {
+    on_a_wire(|wire, bpffs| {
+        let names = [map::SAS, map::ELSEWHERE, map::MTUS];
+        let raw =
+            (wire.us.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(50)))))
+                .unwrap()
+                .unwrap();
+        raw.set_read_timeout(Some(SOON)).unwrap();
+        let _socket = udp_socket(&wire.us, US, 4500);
+        let client = udp_socket(&wire.peer, PEER, 31_000);
+        let is_stripped = || {
+            client.send_to(&esp(SPI, 200), SocketAddr::new(US.parse().unwrap(), 4500)).unwrap();
+            raw.recv(&mut [std::mem::MaybeUninit::uninit(); 1024]).is_ok()
+        };
+        let from = SocketAddr::new(PEER.parse().unwrap(), 31_000);
+        let direction = SaDirection::Inbound { strip: true, from };
+        let mut data_path = loaded(wire, bpffs);
+        let us: IpAddr = US.parse().unwrap();
+        data_path.insert_sa(&Sa { destination: us, spi: SPI, direction }).unwrap();
+        data_path.reach_sa_at("192.0.2.9".parse().unwrap(), SPI, us, from).unwrap();
+        data_path.set_mtu("10.2.0.0/16".parse().unwrap(), 1400).unwrap();
+        data_path.set_mtu("2001:db8:2::/48".parse().unwrap(), 1380).unwrap();
+        attach(wire, &mut data_path);
+        assert!(is_stripped());
+        let before = data_path.sas().unwrap();
+        assert_eq!(before.len(), 2);
+        drop(data_path);
+
+        // Of a run that was stopped in the midst of it.
+        let dir = bpf::config(bpffs).pin_dir;
+        aya::maps::Array::<_, u32>::create(1, 0).unwrap().pin(dir.join("SAS_NEW")).unwrap();
+        let small = names.map(|name| pinned(&dir, name));
+        let xfrm_ifindex = wire.index("sink");
+        let config = DataPathConfig { xfrm_ifindex, ..with_ike_sas(bpffs, 80_000) };
+        let mut data_path = bpf::load(&config);
+        let large = names.map(|name| pinned(&dir, name));
+        assert_eq!(large.map(|(room, _)| room), [320_000, 320_000, 160_000]);
+        assert!(small.iter().zip(&large).all(|(old, new)| old.1 != new.1), "other maps");
+        assert!(!dir.join("SAS_NEW").exists());
+        assert!(is_stripped(), "by the programs that are still attached, and their map");
+        assert_eq!(data_path.sas().unwrap(), before);
+        attach(wire, &mut data_path);
+        assert!(is_stripped(), "by the new programs, and theirs");
+        assert_eq!(count(&data_path, Reason::Stripped), 3);
+        let elsewhere = map_of::<HashMap<_, SaKey, Address>>(&dir, map::ELSEWHERE, Map::HashMap);
+        assert_eq!(elsewhere.keys().count(), 1);
+        let mtus = map_of::<LpmTrie<_, Address, u32>>(&dir, map::MTUS, Map::LpmTrie);
+        let mut sizes: Vec<_> = mtus.iter().map(|entry| entry.unwrap().1).collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [1380, 1400]);
+
+        // A lower limit leaves them, and so does the guard's removal nothing.
+        drop(data_path);
+        drop(loaded(wire, bpffs));
+        assert_eq!(names.map(|name| pinned(&dir, name)), large);
+        wire.us.enter(|| data_path::remove(&dir).unwrap()).unwrap();
+        assert!(!dir.exists());
+    });
+}
+
+fn map_of<T>(pin_dir: &Path, name: &str, kind: impl Fn(MapData) -> Map) -> T
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    T::try_from(kind(MapData::from_pin(pin_dir.join(name)).unwrap())).unwrap()
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::thread;
 
 use aya::programs::{TestRun as _, TestRunOptions, TestRunResult};
-use gateway::kernel::bpf::{ClassRule, DataPath, DataPathConfig, LogLevel};
+use gateway::kernel::bpf::{ClassRule, DataPath, DataPathConfig, LogLevel, Room};
 use gateway_common::{Action, Reason, program};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -59,6 +59,7 @@ pub(crate) fn config(bpffs: &Path) -> DataPathConfig {
         xfrm_ifindex: XFRM_INTERFACE,
         xfrm_mtu: XFRM_MTU,
         own_mark: MARK,
+        room: Room::default(),
         log: LogLevel::Off,
     }
 }

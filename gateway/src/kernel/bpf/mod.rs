@@ -13,6 +13,7 @@ mod log;
 mod mtus;
 mod outer;
 mod pins;
+mod room;
 mod rules;
 mod sas;
 mod sources;
@@ -43,6 +44,7 @@ pub use gateway_common::Action;
 pub use log::BpfLog;
 pub use pins::remove;
 pub(super) use pins::remove_maps;
+pub use room::Room;
 pub use rules::{ClassRule, Generation};
 pub use sources::{SourceEvents, SourceSeen};
 pub use trace::{Decided, Tracer, Wish};
@@ -68,6 +70,8 @@ pub struct DataPathConfig {
     pub xfrm_mtu: u32,
     /// The mark of what the daemon's sockets and our outbound SAs send; 0 for none.
     pub own_mark: u32,
+    /// How much room the maps have that grow by what peers do.
+    pub room: Room,
     /// What the programs log.
     pub log: LogLevel,
 }
@@ -154,6 +158,7 @@ impl DataPath {
         check_capabilities()?;
         let links = make_pin_dir(&config.pin_dir)?;
         forget_other_layouts(&config.pin_dir)?;
+        room::make_in(&config.pin_dir, config.room)?;
         outer::create(&config.pin_dir.join(map::GENERATION))?;
         let mut loader = EbpfLoader::new();
         for (name, _, _) in MAPS {
@@ -164,6 +169,9 @@ impl DataPath {
             LogLevel::Trace => aya_log::Level::Trace.into(),
         };
         loader
+            .map_max_entries(map::SAS, config.room.sas)
+            .map_max_entries(map::ELSEWHERE, config.room.sas)
+            .map_max_entries(map::MTUS, config.room.mtus)
             .override_global(global::XFRM_INTERFACE, &config.xfrm_ifindex, true)
             .override_global(global::XFRM_MTU, &config.xfrm_mtu, true)
             .override_global(global::OWN_MARK, &config.own_mark, true)

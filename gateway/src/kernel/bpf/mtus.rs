@@ -1,9 +1,11 @@
 //! How large packets may be before encryption, which the programs lower TCP's segment sizes by.
 
+use aya::maps::IterableMap as _;
 use aya::maps::lpm_trie::Key;
-use gateway_common::{Address, map, room};
+use gateway_common::{Address, map};
 use ipnet::IpNet;
 
+use super::room::of_map;
 use super::rules::address;
 use super::{BpfError, DataPath, is_absent};
 
@@ -17,7 +19,7 @@ impl DataPath {
         const WHAT: &str = "an MTU cannot be told to the programs";
         self.mtus
             .insert(&key(prefix), mtu, 0)
-            .map_err(|error| BpfError::insertion(WHAT, map::MTUS, room::MTUS, &error))
+            .map_err(|error| BpfError::insertion(WHAT, map::MTUS, of_map(self.mtus.map()), &error))
     }
 
     /// Makes the programs forget it again.

@@ -18,7 +18,7 @@ use super::error::BpfError;
 pub(super) type Inner = HashMap<MapData, RuleKey, Entry>;
 
 /// `BPF_F_NO_PREALLOC`, as the programs declare the inner map.
-const ON_DEMAND: u32 = 1;
+pub(super) const ON_DEMAND: u32 = 1;
 
 /// `BPF_MAP_CREATE` of bpf(2).
 const MAP_CREATE: libc::c_long = 0;

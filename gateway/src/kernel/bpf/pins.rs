@@ -14,6 +14,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::attach::{self, pin_error};
 use super::claim::Claim;
 use super::error::BpfError;
+use super::room;
 use crate::kernel::nat;
 
 /// The maps that are pinned, with the sizes of key and value.
@@ -77,6 +78,11 @@ pub(super) fn forget_other_layouts(pin_dir: &Path) -> Result<(), BpfError> {
     })
 }
 
+/// Whether keys and values of a map have these sizes.
+pub(super) fn has_layout(map: &MapInfo, key: usize, value: usize) -> bool {
+    usize::try_from(map.key_size()) == Ok(key) && usize::try_from(map.value_size()) == Ok(value)
+}
+
 /// aya takes a pinned map as it is; one of another version must not be written to.
 pub(super) fn check_layout(pin_dir: &Path) -> Result<(), BpfError> {
     for (name, key, value) in MAPS {
@@ -84,9 +90,7 @@ pub(super) fn check_layout(pin_dir: &Path) -> Result<(), BpfError> {
         let info = MapData::from_pin(&path)
             .and_then(|map| map.info())
             .map_err(|error| BpfError::kernel("a pinned map cannot be read", &error))?;
-        if usize::try_from(info.key_size()) != Ok(key)
-            || usize::try_from(info.value_size()) != Ok(value)
-        {
+        if !has_layout(&info, key, value) {
             return Err(BpfError::OtherLayout { path, dir: pin_dir.to_owned() });
         }
     }
@@ -120,8 +124,9 @@ pub(in crate::kernel) fn remove_maps(pin_dir: &Path) -> Result<(), BpfError> {
         Ok(()) | Err(_) => Ok(()),
     };
     for (name, _, _) in MAPS {
-        let path = pin_dir.join(name);
-        remove(&path, fs::remove_file(&path))?;
+        for path in [pin_dir.join(name), pin_dir.join(room::beside(name))] {
+            remove(&path, fs::remove_file(&path))?;
+        }
     }
     remove(&links, fs::remove_dir(&links))?;
     remove(pin_dir, fs::remove_dir(pin_dir))

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use aya::maps::MapError;
-use gateway_common::{Address, SaKey, SaValue, Source, map, room};
+use aya::maps::IterableMap as _;
+use gateway_common::{Address, SaKey, SaValue, Source, map};
 
 use super::error::BpfError;
+use super::room::of_map;
 use super::rules::address;
 use super::sources::{socket_address, source};
 use super::{DataPath, Sa, SaDirection, is_absent};
@@ -17,6 +18,7 @@ impl DataPath {
     /// # Errors
     /// [`BpfError::Full`], or the kernel refuses, for want of memory.
     pub fn insert_sa(&mut self, sa: &Sa) -> Result<(), BpfError> {
+        const WHAT: &str = "an SA cannot be told to the programs";
         let value = match sa.direction {
             SaDirection::Inbound { strip, from } => {
                 let strip = if strip { SaValue::STRIP } else { 0 };
@@ -26,7 +28,7 @@ impl DataPath {
         };
         self.sas
             .insert(sa_key(sa.destination, sa.spi), value, 0)
-            .map_err(|error| insertion("an SA cannot be told to the programs", map::SAS, &error))?;
+            .map_err(|error| BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error))?;
         self.forget_elsewhere(sa.destination, sa.spi)
     }
 
@@ -44,19 +46,19 @@ impl DataPath {
         to: IpAddr,
         from: SocketAddr,
     ) -> Result<(), BpfError> {
+        const WHAT: &str = "an SA's other address cannot be told to the programs";
         if at.is_ipv4() != to.is_ipv4() {
             return Err(BpfError::OtherFamily { at, to });
         }
-        let failed = |map| {
-            move |error| {
-                insertion("an SA's other address cannot be told to the programs", map, &error)
-            }
-        };
         let key = sa_key(at, spi);
         let flags = SaValue::INBOUND | SaValue::STRIP | SaValue::ELSEWHERE;
         // What says where it is first: without that a packet would go on as it is.
-        self.elsewhere.insert(key, address(to), 0).map_err(failed(map::ELSEWHERE))?;
-        self.sas.insert(key, SaValue::new(flags, source(from)), 0).map_err(failed(map::SAS))
+        self.elsewhere.insert(key, address(to), 0).map_err(|error| {
+            BpfError::insertion(WHAT, map::ELSEWHERE, of_map(self.elsewhere.map()), &error)
+        })?;
+        self.sas
+            .insert(key, SaValue::new(flags, source(from)), 0)
+            .map_err(|error| BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error))
     }
 
     fn forget_elsewhere(&mut self, destination: IpAddr, spi: u32) -> Result<(), BpfError> {
@@ -99,10 +101,6 @@ impl DataPath {
         sas.sort_unstable();
         Ok(sas)
     }
-}
-
-fn insertion(what: &'static str, map: &'static str, error: &MapError) -> BpfError {
-    BpfError::insertion(what, map, room::SAS, error)
 }
 
 fn sa_key(destination: IpAddr, spi: u32) -> SaKey {
