@@ -2,7 +2,7 @@
 
 use gateway_ike::algorithms::Prf;
 use gateway_ike::crypto::prf::prf;
-use gateway_wire::{AuthMethod, Authentication, Identification};
+use gateway_wire::{AuthMethod, Authentication, CertEncoding, CertificateRequest, Identification};
 
 use super::*;
 
@@ -158,5 +158,24 @@ fn reserved_octets_of_an_identification_are_ignored_and_covered_by_auth() {
             deliver(&mut simulation, 1 - of, &other);
             assert_eq!(children(&simulation, 1 - of), usize::from(covered), "{of}");
         }
+    }
+}
+
+/// 3.7 has CERTREQ with encodings of X.509 alone: another asks for nothing that we would have shown
+/// otherwise.
+#[test]
+fn a_certreq_of_another_encoding_changes_nothing() {
+    let (mut simulation, auth) = half_open();
+    let others = [0, 1, 2, 3, 6, 9, 11, 200].map(CertEncoding);
+    let asks = resealed(&simulation, 0, &auth, |payloads| {
+        payloads.extend(others.map(|encoding| {
+            Payload::CertificateRequest(CertificateRequest { encoding, authorities: &[7; 20] })
+        }));
+    });
+    let answer = only(deliver(&mut simulation, 1, &asks));
+    deliver(&mut simulation, 0, &answer);
+    for node in 0..2 {
+        assert_eq!(states(&simulation, node), ["established"]);
+        assert_eq!(children(&simulation, node), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Deletes (RFC 7296 1.4.1, 2.4, 2.25.1, 2.25.2, 3.11).
 
 use gateway_ike::io::KernelEvent;
-use gateway_wire::Delete;
+use gateway_wire::{Delete, PayloadType};
 
 use super::*;
 
@@ -96,6 +96,42 @@ fn a_delete_may_name_several_and_there_may_be_several() {
         );
         assert_eq!(children(&simulation, 1), 0);
     }
+}
+
+/// SPIs of another protocol than the payload says, which 3.11 forbids: where their size gives it away
+/// the message is none, and the IKE SA ends (2.21.3); where it does not, no such SA is found.
+#[test]
+fn a_delete_with_spis_of_another_protocol_takes_nothing_by_them() {
+    let (esp, ike) = ([0x11, 0x22, 0x33, 0x44], [0x55; 8]);
+    let mixed: [(ProtocolId, u8, &[u8]); 5] = [
+        (ProtocolId::IKE, 4, &esp),
+        (ProtocolId::IKE, 8, &ike),
+        (ProtocolId::ESP, 8, &ike),
+        (ProtocolId::ESP, 0, &[]),
+        (ProtocolId::AH, 8, &ike),
+    ];
+    for (protocol, size, spi) in mixed {
+        let mut simulation = connected();
+        let body = [&[protocol.0, size, 0, 1], spi].concat();
+        let length = u8::try_from(4 + body.len()).unwrap();
+        let payload = [&[0, 0, 0, length], body.as_slice()].concat();
+        let answer = ask_octets(&mut simulation, INFORMATIONAL, PayloadType::DELETE, &payload);
+        let payloads = answer.payloads().unwrap();
+        assert_eq!(notified(&payloads), [NotifyType::INVALID_SYNTAX], "{protocol:?} {size}");
+        assert_eq!(states(&simulation, 1), ["closing"]);
+    }
+    // One SPI of AH among those of ESP, and one of ESP among those of AH, in payloads that are whole.
+    let mut simulation = connected();
+    let (of_a, of_b) = (inbound(&simulation, 0), inbound(&simulation, 1));
+    let of_ah = [delete(ProtocolId::AH, vec![0x1234, of_a])];
+    let answer = ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A, &of_ah);
+    assert!(answer.payloads().unwrap().is_empty());
+    assert_eq!(children(&simulation, 1), 1);
+    let of_esp = [delete(ProtocolId::ESP, vec![0x1234, of_a])];
+    let answer = ask(&mut simulation, 0, INFORMATIONAL, NEXT_OF_A + 1, &of_esp);
+    assert_eq!(answer.payloads().unwrap(), [delete(ProtocolId::ESP, vec![of_b])]);
+    assert_eq!(children(&simulation, 1), 0);
+    assert_eq!(states(&simulation, 1), ["established"]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod broken_off;
 mod childless;
 mod configuration;
 mod cookies;
+mod crossing;
 mod deletes;
 mod errors;
 mod extensions;

@@ -277,3 +277,22 @@ fn a_selector_is_only_granted_to_its_peer() {
     assert_eq!(notified(&opened.payloads().unwrap()), [NotifyType::TS_UNACCEPTABLE]);
     assert_eq!(children(&simulation, 1), 0);
 }
+
+/// A peer that offers less at a rekey than the old Child SA protects, against 2.9.2, gets just that,
+/// and one that names a packet before them gets all; what it replaces stays until it deletes it.
+#[test]
+fn a_peer_that_rekeys_for_less_gets_less_and_one_that_names_a_packet_gets_all() {
+    for (offer, expected) in [
+        (&["10.1.0.0/25"][..], &["10.1.0.0/25"][..]),
+        (&["10.1.0.5/32", "10.1.0.0/24"], &["10.1.0.0/24"]),
+    ] {
+        let mut simulation = connected();
+        let old = rekey::inbound(&simulation, 0);
+        let request = rekey::child_request(&simulation, "10.1.0.0/24", Some(old));
+        let request = with_selectors(&simulation, &request, known(offer), known(&["10.2.0.0/24"]));
+        let [initiator, responder] = answered(&mut simulation, &request);
+        assert_eq!(initiator, known(expected));
+        assert_eq!(responder, known(&["10.2.0.0/24"]));
+        assert_eq!(children(&simulation, 1), 2);
+    }
+}
