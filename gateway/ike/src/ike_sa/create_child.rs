@@ -235,6 +235,7 @@ impl IkeSa {
                 if self.put_off(now, shared, error.clone()) {
                     return;
                 }
+                self.delete_forgotten(now, shared, error, offer.spi);
                 self.rekey_failed(now, shared, replaces);
             }
             (error, None) if puts_off(error) && offer.wish.failures < MOST_FAILURES => {
@@ -245,6 +246,7 @@ impl IkeSa {
                         error: Some(error.to_string()),
                     });
                 }
+                self.delete_forgotten(now, shared, error, offer.spi);
                 let wait = shared.backoff(offer.wish.failures);
                 let failures = offer.wish.failures.saturating_add(1);
                 let State::Established(established) = &mut self.state else { return };

@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use gateway_wire::SecurityAssociation;
+use gateway_wire::{NotifyType, SecurityAssociation};
 
-use super::{ChildState, Established, IkeSa, State};
+use super::{ChildState, Established, IkeSa, Job, State};
 use crate::channel::Opened;
 use crate::counters::Counter;
+use crate::error::Error;
 use crate::event::EventKind;
 use crate::io::{ChildId, Path};
 use crate::shared::Shared;
@@ -48,6 +49,21 @@ impl IkeSa {
         let unknown = self.children().find(|c| named(c.outbound_spi)).map(|c| c.id);
         if let Some(unknown) = unknown {
             self.delete_child(now, shared, unknown, "the peer asks for it again");
+        }
+    }
+
+    /// The peer does not know the key exchanges that a Child SA of ours was to come from. A member that has
+    /// taken over may know none under way, and have the Child SA all the same: its predecessor has answered
+    /// the last of them, and we have not heard it.
+    pub(super) fn delete_forgotten(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        error: &Error,
+        spi: u32,
+    ) {
+        if *error == Error::Refused(NotifyType::STATE_NOT_FOUND) {
+            self.add_job(now, shared, Job::DeleteChild { spi, peer_spi: 0 });
         }
     }
 

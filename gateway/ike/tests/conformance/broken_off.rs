@@ -48,7 +48,12 @@ fn a_responder_that_forgets_again_and_again_loses_the_ike_sa() {
                 assert_eq!(header(&only(sent)).exchange, ExchangeType::INFORMATIONAL, "a Delete");
                 break;
             }
-            assert!(sent.is_empty(), "not at once: {of:?}");
+            // It may have made the Child SA all the same: that is deleted, and asked for again later.
+            for delete in sent {
+                assert_eq!(header(&delete).exchange, ExchangeType::INFORMATIONAL, "{of:?}");
+                let answer = only(deliver(&mut simulation, 1, &delete));
+                assert!(deliver(&mut simulation, 0, &answer).is_empty(), "not at once: {of:?}");
+            }
             follow_up = of.follow(&mut simulation);
         }
     }
