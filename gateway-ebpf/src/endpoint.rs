@@ -10,7 +10,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::XdpContext;
-use gateway_common::{Reason, SaKey, Source, SourceChange};
+use gateway_common::{EspSeen, Reason, SaKey, Source};
 
 use crate::maps::Sa;
 use crate::{count, maps, packet};
@@ -29,12 +29,13 @@ pub fn note(context: &XdpContext, key: &SaKey, sa: Sa, source: Source) {
 /// Not inlined: the usual packet does not come here.
 #[inline(never)]
 fn changed(sa: Sa, key: &SaKey, source: &Source, octets: u64) {
-    count::beside(told(sa, &SourceChange { sa: *key, source: *source }), octets);
+    let event = EspSeen::new(EspSeen::MOVED, *key, *source);
+    count::beside(told(sa, &event), octets);
 }
 
 /// Tells the daemon, if it is not too early. Two CPUs may do so at once.
 #[inline(always)]
-fn told(sa: Sa, change: &SourceChange) -> Reason {
+fn told(sa: Sa, change: &EspSeen) -> Reason {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let before = sa.told();

@@ -1,7 +1,7 @@
 //! The XDP and TC programs of the gateway.
 //!
 //! - [`natt`]: XDP, takes the UDP header off ESP of a known SA; [`endpoint`] notes from where it
-//!   came; [`ike`] protects the daemon's ports.
+//!   came; what has no SA ends there (`unknown`); [`ike`] protects the daemon's ports.
 //! - [`steer`]: TC egress, sends selected traffic into the XFRM interface; [`mss`] lowers the
 //!   segment size of its TCP connections.
 //! - [`guard`]: TC ingress, drops clear packets that should have been encrypted.
@@ -36,4 +36,6 @@ pub mod packet;
 pub mod steer;
 pub mod trace;
 
+mod number;
 mod read;
+mod unknown;

@@ -11,9 +11,9 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use gateway_common::{
-    Address, Count, Entry, Family, Flow, IkeProtection, Match, Reason, Requester, RuleCount,
-    RuleKey, Rules, SaKey, SaValue, Source, SourceChange, TraceCount, TraceKey, TraceSettings,
-    Tuples, load, room,
+    Address, Count, Entry, EspSeen, Family, Flow, IkeProtection, Match, Reason, Requester,
+    RuleCount, RuleKey, Rules, SaKey, SaValue, Source, TraceCount, TraceKey, TraceSettings, Tuples,
+    load, room, unknown,
 };
 
 /// Memory is taken entry by entry, and what a program holds is freed only after it has ended.
@@ -33,13 +33,16 @@ pub static SAS: HashMap<SaKey, SaValue, { room::SAS }, ON_DEMAND> = HashMap::new
 #[btf_map]
 pub static ELSEWHERE: HashMap<SaKey, Address, { room::SAS }, ON_DEMAND> = HashMap::new();
 
-/// Octets of what the daemon has been told of where ESP comes from, and has not read: some thousand
-/// events.
+/// Octets of what the daemon has been told of ESP, and has not read: some thousand events.
 const SOURCE_RING: usize = 65_536;
 
-/// What the daemon is told of where ESP comes from.
+/// What the daemon is told of where ESP comes from, and of ESP without an SA.
 #[btf_map]
-pub static SOURCE_CHANGES: RingBuf<SourceChange, SOURCE_RING> = RingBuf::new();
+pub static SOURCE_CHANGES: RingBuf<EspSeen, SOURCE_RING> = RingBuf::new();
+
+/// Whether ESP without an SA is dropped, and how often it was told of.
+#[btf_map]
+pub static UNKNOWN_ESP: Array<u64, { unknown::COUNT }> = Array::new();
 
 /// The slot that holds the generation in force; empty before the first.
 #[btf_map]

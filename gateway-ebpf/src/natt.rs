@@ -4,14 +4,17 @@
 //! by its destination, too, but two SAs with one key would each have a replay window, and who
 //! repeats a packet to the other address would get it in twice. So there is one.
 //!
-//! Only packets of an SA in the map are touched, so that everything else but IKE to us ([`ike`])
-//! meets the kernel as it came. The UDP checksum is not looked at: ESP authenticates its content.
+//! Only packets of an SA in the map are touched, so that everything else but IKE to us ([`ike`]) and
+//! ESP to us without an SA ([`unknown`]) meets the kernel as it came. The UDP checksum is not looked
+//! at: ESP authenticates its content.
 
 use aya_ebpf::programs::XdpContext;
+use gateway_common::unknown::{BARE_UNTIL, IN_UDP_UNTIL};
 use gateway_common::{Address, Reason, SaKey, SaValue, Source, Subject};
 
 use crate::header::{Ethernet, Ipv4InPlace, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol};
 use crate::ike::{self, Datagram, Internet};
+use crate::unknown::{self, Fate};
 use crate::{checksum, endpoint, maps, packet};
 
 /// What a UDP header takes.
@@ -82,7 +85,7 @@ fn ipv4<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
             return Ok(());
         }
         let ends = (address_v4(ip.source), destination);
-        let Some(to) = bare(context, start, ends, subject) else { return Ok(()) };
+        let Some(to) = bare(context, start, ends, subject)? else { return Ok(()) };
         let mut head = *head;
         readdress_v4(&mut head.ip, to);
         return readdressed(packet::replace(context, head));
@@ -121,7 +124,7 @@ fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
     let destination = address_v6(ip.destination);
     if ip.next_header == protocol::ESP {
         let ends = (address_v6(ip.source), destination);
-        let Some(to) = bare(context, start, ends, subject) else { return Ok(()) };
+        let Some(to) = bare(context, start, ends, subject)? else { return Ok(()) };
         let mut head = *head;
         head.ip.destination = words_v6(to);
         return readdressed(packet::replace(context, head));
@@ -205,24 +208,46 @@ impl Known {
     }
 }
 
-/// The destination that bare ESP whose header is at `start` is to have, if that is another one.
+/// The destination that bare ESP whose header is at `start` is to have, if that is another one; or
+/// what is decided of it.
 #[inline(always)]
 fn bare(
     context: &XdpContext,
     start: usize,
     (source, destination): (Address, Address),
     subject: &mut Subject,
-) -> Option<Address> {
-    let spi = packet::at::<[u8; 4]>(context, start)?;
+) -> Result<Option<Address>, Reason> {
+    let Some(spi) = packet::at::<[u8; 4]>(context, start) else { return Ok(None) };
     let key = SaKey::new(destination, *spi);
-    let sa = maps::sa(&key)?;
+    let source = Source::new(source, 0);
+    let Some(sa) = maps::sa(&key) else { return bare_without_sa(&key, &source, subject) };
     let flags = sa.flags();
-    if flags & SaValue::INBOUND == 0 {
-        return None;
+    if flags & SaValue::INBOUND != 0 {
+        subject.set_spi(key.spi);
+        endpoint::note(context, &key, sa, source);
+        return Ok(Known { key, flags }.elsewhere());
+    }
+    if flags & SaValue::AWAITED != 0 {
+        subject.set_spi(key.spi);
+        return Err(Reason::Awaited);
+    }
+    bare_without_sa(&key, &source, subject)
+}
+
+/// What becomes of bare ESP that is of no SA of ours.
+#[inline(always)]
+fn bare_without_sa(
+    key: &SaKey,
+    source: &Source,
+    subject: &mut Subject,
+) -> Result<Option<Address>, Reason> {
+    let fate = unknown::judge(key, source, BARE_UNTIL);
+    if fate == Fate::NotOurs {
+        return Ok(None);
     }
     subject.set_spi(key.spi);
-    endpoint::note(context, &key, sa, Source::new(source, 0));
-    Known { key, flags }.elsewhere()
+    let is_dropped = fate == Fate::Drop;
+    Err(if is_dropped { Reason::BareUnknownSpiDropped } else { Reason::BareUnknownSpi })
 }
 
 #[inline(always)]
@@ -274,14 +299,15 @@ fn to_strip<Ip: Internet>(
     }
     let key = SaKey::new(destination, *spi);
     subject.set_spi(key.spi);
-    let Some(sa) = maps::sa(&key) else {
-        return Err(Reason::UnknownSpi);
-    };
-    let flags = sa.flags();
-    if flags & SaValue::INBOUND == 0 {
-        return Err(Reason::UnknownSpi);
-    }
     let source = Source::new(source, u16::from_be_bytes(udp.source));
+    let Some(sa) = maps::sa(&key) else { return Err(without_sa(&key, &source)) };
+    let flags = sa.flags();
+    if flags & SaValue::AWAITED != 0 {
+        return Err(Reason::Awaited);
+    }
+    if flags & SaValue::INBOUND == 0 {
+        return Err(without_sa(&key, &source));
+    }
     if flags & SaValue::STRIP == 0 {
         endpoint::note(context, &key, sa, source);
         return Err(Reason::KernelDecapsulates);
@@ -294,4 +320,13 @@ fn to_strip<Ip: Internet>(
     }
     endpoint::note(context, &key, sa, source);
     Ok(Some(Known { key, flags }))
+}
+
+/// What becomes of ESP in UDP that is of no SA of ours.
+#[inline(always)]
+fn without_sa(key: &SaKey, source: &Source) -> Reason {
+    match unknown::judge(key, source, IN_UDP_UNTIL) {
+        Fate::Drop => Reason::UnknownSpiDropped,
+        Fate::NotOurs | Fate::Pass => Reason::UnknownSpi,
+    }
 }

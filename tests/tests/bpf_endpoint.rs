@@ -11,7 +11,7 @@ use core::time::Duration;
 use std::thread;
 
 use bpf::{isolated, through_xdp};
-use gateway::kernel::bpf::{DataPath, Sa, SaDirection, SourceSeen};
+use gateway::kernel::bpf::{DataPath, EspEvent, EspEvents, EspSource, Sa, SaDirection};
 use gateway_common::Reason;
 use gateway_tests::packet::{ESP, Ip, UDP, esp, tagged, udp};
 
@@ -62,9 +62,16 @@ fn send(data_path: &mut DataPath, from: SocketAddr, to: &str, spi: u32) -> Optio
 }
 
 /// All that the daemon has been told since it has last looked.
-fn told(data_path: &DataPath) -> Vec<SourceSeen> {
-    let mut events = data_path.source_events().unwrap();
-    core::iter::from_fn(|| events.take()).collect()
+fn told(data_path: &DataPath) -> Vec<EspSource> {
+    moves(&mut data_path.esp_events().unwrap())
+}
+
+fn moves(events: &mut EspEvents) -> Vec<EspSource> {
+    let moved = |event| match event {
+        EspEvent::Moved(seen) => Some(seen),
+        EspEvent::Unknown(_) => None,
+    };
+    core::iter::from_fn(|| events.take()).filter_map(moved).collect()
 }
 
 /// What the programs remember of the SA.
@@ -100,7 +107,7 @@ fn another_address_or_port_is_told_at_once_and_once() {
             for _ in 0..3 {
                 assert_eq!(send(data_path, source, us, SPI), None, "it is known");
             }
-            assert_eq!(told(data_path), [SourceSeen { destination, spi: SPI, source }]);
+            assert_eq!(told(data_path), [EspSource { destination, spi: SPI, source }]);
             assert_eq!(remembered(data_path, us), source);
         }
     });
@@ -116,7 +123,7 @@ fn esp_that_the_kernel_decapsulates_is_told_of_as_any_other() {
         let source = at(other, 31_000);
         assert_eq!(send(data_path, source, us, SPI), Some(Reason::SourceChanged));
         assert_eq!(send(data_path, source, us, SPI), None, "it is known");
-        assert_eq!(told(data_path), [SourceSeen { destination, spi: SPI, source }]);
+        assert_eq!(told(data_path), [EspSource { destination, spi: SPI, source }]);
         assert_eq!(remembered(data_path, us), source);
     });
 }
@@ -183,7 +190,7 @@ fn programs_that_are_loaded_anew_go_on_where_the_old_ones_were() {
     isolated(|bpffs| {
         let config = bpf::config(bpffs);
         let mut old = bpf::load(&config);
-        let mut events = old.source_events().unwrap();
+        let mut events = old.esp_events().unwrap();
         let [[peer, other, us], _] = ENDS;
         let direction = SaDirection::Inbound { strip: true, from: at(peer, 4500) };
         old.insert_sa(&Sa { destination: us.parse().unwrap(), spi: SPI, direction }).unwrap();
@@ -193,7 +200,7 @@ fn programs_that_are_loaded_anew_go_on_where_the_old_ones_were() {
         assert_eq!(send(&mut new, at(other, 4500), us, SPI), None, "it is remembered");
         thread::sleep(A_SECOND);
         assert_eq!(send(&mut new, at(peer, 4500), us, SPI), Some(Reason::SourceChanged));
-        let sources: Vec<_> = core::iter::from_fn(|| events.take()).map(|e| e.source).collect();
+        let sources: Vec<_> = moves(&mut events).into_iter().map(|seen| seen.source).collect();
         assert_eq!(sources, [at(other, 4500), at(peer, 4500)]);
     });
 }

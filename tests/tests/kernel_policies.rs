@@ -242,7 +242,9 @@ fn events_that_had_to_be_dropped_are_reported_as_an_overrun_and_then_it_goes_on(
                 Notice::Event(_) => acquires += 1,
                 Notice::Overrun => overruns += 1,
                 Notice::Failed(error) => panic!("{error}"),
-                Notice::Links(change) => panic!("{change:?}"),
+                other @ (Notice::Links(_) | Notice::OtherSas | Notice::UnknownEsp(_)) => {
+                    panic!("{other:?}")
+                }
             }
         }
         send(core::iter::once("10.2.255.1".parse().unwrap()));

@@ -26,6 +26,7 @@ mod rule;
 mod sa;
 mod source;
 mod trace;
+pub mod unknown;
 
 #[cfg(feature = "user")]
 use aya as _;
@@ -39,7 +40,7 @@ pub use mtu::largest_segment;
 pub use reason::{Reason, Verdict};
 pub use rule::{Action, Alternative, Entry, KeyKind, RuleKey, Tuple, Tuples};
 pub use sa::{SaKey, SaValue};
-pub use source::{Source, SourceChange};
+pub use source::{EspSeen, Source};
 pub use trace::{
     Hook, PACKET_LIMIT, Subject, TraceCount, TraceEvent, TraceKey, TraceSettings, WINDOW,
 };
@@ -52,7 +53,7 @@ pub mod map {
     /// For SAs that the kernel has under another destination, [`SaKey`](crate::SaKey) to that
     /// [`Address`](crate::Address), of the same family.
     pub const ELSEWHERE: &str = "ELSEWHERE";
-    /// A ring of [`SourceChange`](crate::SourceChange)s.
+    /// A ring of [`EspSeen`](crate::EspSeen)s.
     pub const SOURCE_CHANGES: &str = "SOURCE_CHANGES";
     /// The outer slot that holds the generation of rules in force.
     pub const GENERATION: &str = "GENERATION";
@@ -80,6 +81,9 @@ pub mod map {
     /// The state of [`IkeProtection::prefix`](crate::IkeProtection::prefix) for each
     /// [`Requester`](crate::Requester) that was seen lately.
     pub const REQUESTERS: &str = "REQUESTERS";
+    /// Whether ESP without an SA is dropped, and told of: a number of 64 bits for each place of
+    /// [`unknown`](crate::unknown).
+    pub const UNKNOWN_ESP: &str = "UNKNOWN_ESP";
     /// The indices of interfaces on which what XDP sends back is lost; the value is 1.
     pub const NO_ANSWER: &str = "NO_ANSWER";
 }

@@ -47,7 +47,8 @@ reasons! {
     Stripped = "esp_in_udp_stripped" => Pass,
     /// XDP, left as it is: ESP in UDP of an SA that the kernel decapsulates itself.
     KernelDecapsulates = "esp_in_udp_kernel" => Pass,
-    /// XDP, left as it is: ESP in UDP without an SA of ours.
+    /// XDP, left as it is: ESP in UDP without an SA of ours, to another address than ours or while
+    /// such is not dropped.
     UnknownSpi = "esp_in_udp_unknown_spi" => Pass,
     /// XDP: ESP in UDP of a known SA whose lengths contradict each other.
     BadLength = "esp_in_udp_bad_length" => Drop,
@@ -99,6 +100,15 @@ reasons! {
     SourceChangeHeldBack = "esp_source_change_held_back" => Pass,
     /// The same, but the ring to the daemon is full.
     SourceChangeLost = "esp_source_change_lost" => Pass,
+    /// XDP: ESP in UDP to an address of ours, of no SA of ours.
+    UnknownSpiDropped = "esp_in_udp_unknown_spi_dropped" => Drop,
+    /// XDP, left as it is: bare ESP to an address of ours, of no SA of ours, while such is not
+    /// dropped.
+    BareUnknownSpi = "esp_unknown_spi" => Pass,
+    /// XDP: bare ESP to an address of ours, of no SA of ours.
+    BareUnknownSpiDropped = "esp_unknown_spi_dropped" => Drop,
+    /// XDP, left as it is: ESP of a Child SA of which the peer is still to be heard that it has agreed.
+    Awaited = "esp_awaited" => Pass,
     /// XDP: an IKE message to us on port 500.
     IkeOn500 = "ike_on_500" => Pass,
     /// XDP: an IKE_SA_INIT request to us without a cookie.

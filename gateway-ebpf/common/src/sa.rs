@@ -34,7 +34,7 @@ pub struct SaValue {
     /// Always zero.
     pub zero: u32,
     /// From where the peer was last seen to send: at first where the loader says that it is, then
-    /// what [`SourceChange`](crate::SourceChange) has told. Of no meaning for an outbound SA.
+    /// what [`EspSeen`](crate::EspSeen) has told. Of no meaning for an outbound SA.
     pub seen: Source,
     /// When that was told, in nanoseconds since the kernel's start; 0: never.
     pub told: u64,
@@ -53,6 +53,9 @@ impl SaValue {
     /// The kernel has the SA under another destination of ours ([`crate::map::ELSEWHERE`]): XDP
     /// puts that into the packet.
     pub const ELSEWHERE: u32 = 8;
+    /// There is no SA yet: we have offered the SPI, and the peer may send with it as soon as it has
+    /// agreed. Alone, without the others.
+    pub const AWAITED: u32 = 16;
 
     /// An SA whose peer is expected to send from `seen`.
     #[must_use]

@@ -1,4 +1,4 @@
-//! From where ESP comes, and the event that tells of a change.
+//! From where ESP comes, and the events that tell of it.
 
 use crate::{Address, SaKey};
 
@@ -34,19 +34,35 @@ impl Source {
     }
 }
 
-/// ESP of an inbound SA has come from elsewhere than before. Nobody has authenticated it.
+/// What the daemon is told of ESP that has come in. Nobody has authenticated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct SourceChange {
-    /// The SA.
+pub struct EspSeen {
+    /// The SA, or what would be its name.
     pub sa: SaKey,
     /// From where.
     pub source: Source,
+    /// [`EspSeen::MOVED`] or [`EspSeen::UNKNOWN`].
+    pub kind: u32,
+    /// Always zero.
+    pub zero: u32,
 }
 
-const _: () = assert!(size_of::<SourceChange>() == 48);
+const _: () = assert!(size_of::<EspSeen>() == 56);
 
-impl SourceChange {
+impl EspSeen {
+    /// An inbound SA's has come from elsewhere than before.
+    pub const MOVED: u32 = 1;
+    /// We have no such SA: it was dropped.
+    pub const UNKNOWN: u32 = 2;
+
+    /// Such an event.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(kind: u32, sa: SaKey, source: Source) -> Self {
+        Self { sa, source, kind, zero: 0 }
+    }
+
     /// Reads an event as it lies in the ring; `None`: it has another length.
     #[must_use]
     pub fn from_octets(octets: &[u8]) -> Option<Self> {
@@ -63,7 +79,7 @@ impl SourceChange {
             zero: 0,
         };
         let address = Address::from_words([word(3)?, word(4)?]);
-        Some(Self { sa, source: Source { address, port: half(10)?, zero: 0 } })
+        Some(Self::new(half(12)?, sa, Source { address, port: half(10)?, zero: 0 }))
     }
 }
 
@@ -76,11 +92,12 @@ mod tests {
     #[test]
     fn an_event_is_read_as_the_program_writes_it() {
         let sa = SaKey::new(Address::v4([192, 0, 2, 1]), [0xc1, 2, 3, 4]);
-        let event = SourceChange { sa, source: Source::new(Address::v6([7; 16]), 31_000) };
+        let source = Source::new(Address::v6([7; 16]), 31_000);
+        let event = EspSeen::new(EspSeen::UNKNOWN, sa, source);
         // SAFETY: it is repr(C), numbers only, without padding.
-        let octets: [u8; 48] = unsafe { core::mem::transmute(event) };
-        assert_eq!(SourceChange::from_octets(&octets), Some(event));
-        assert_eq!(SourceChange::from_octets(&octets[1..]), None);
+        let octets: [u8; 56] = unsafe { core::mem::transmute(event) };
+        assert_eq!(EspSeen::from_octets(&octets), Some(event));
+        assert_eq!(EspSeen::from_octets(&octets[1..]), None);
     }
 
     #[test]

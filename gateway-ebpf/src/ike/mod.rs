@@ -16,7 +16,6 @@
 mod answer;
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::XdpContext;
 use gateway_common::{
     Address, CookieSecret, IkeProtection, Initiator, Rate, Reason, Requester, load,
@@ -25,6 +24,7 @@ use gateway_common::{
 use self::answer::CookiePayload;
 pub(crate) use self::answer::Internet;
 use crate::header::{IkeHeader, Ipv4InPlace, Ipv6InPlace, Udp};
+use crate::number::{Number, now};
 use crate::{maps, natt, packet};
 
 /// The major version in the upper half of its octet.
@@ -163,12 +163,8 @@ fn other_version(header: &IkeHeader) -> Option<Reason> {
         2.. if header.is_response() => return Some(Reason::IkeBadVersion),
         _ => load::OTHER_VERSION,
     };
-    let (protection, state) = (maps::ike()?, Number::of_all(place)?);
-    if take(protection.other_version, state, now()) {
-        None
-    } else {
-        Some(Reason::IkeVersionLimited)
-    }
+    let (protection, state) = (maps::ike()?, of_all(place)?);
+    if state.take(protection.other_version, now()) { None } else { Some(Reason::IkeVersionLimited) }
 }
 
 /// What is known of an IKE_SA_INIT request.
@@ -255,9 +251,9 @@ fn secret_of(protection: &IkeProtection, version: u32) -> Option<&CookieSecret> 
 /// Whether so much comes, or has come a while ago, that everybody must return a cookie.
 #[inline(always)]
 fn is_overloaded(protection: &IkeProtection, now: u64) -> bool {
-    let numbers = (Number::of_all(load::ALL), Number::of_all(load::DEMAND_UNTIL));
+    let numbers = (of_all(load::ALL), of_all(load::DEMAND_UNTIL));
     let (Some(all), Some(until)) = numbers else { return false };
-    if !take(protection.all, all, now) {
+    if !all.take(protection.all, now) {
         until.write(now.wrapping_add(protection.hold));
         return true;
     }
@@ -269,7 +265,7 @@ fn is_overloaded(protection: &IkeProtection, now: u64) -> bool {
 fn may_request(requester: &Requester, rate: Rate, now: u64) -> bool {
     match maps::REQUESTERS.get_ptr_mut(requester) {
         // An entry that is given to another meanwhile is counted wrongly once.
-        Some(state) => take(rate, Number(state), now),
+        Some(state) => Number::new(state).take(rate, now),
         None => {
             let first = rate.take(0, now).unwrap_or(now);
             // Full of others that are in use at this moment: this one is not counted.
@@ -279,45 +275,8 @@ fn may_request(requester: &Requester, rate: Rate, now: u64) -> bool {
     }
 }
 
-/// Counts one more, if there may be one.
+/// One of the numbers that say how much comes in all.
 #[inline(always)]
-fn take(rate: Rate, state: Number, now: u64) -> bool {
-    let next = rate.take(state.read(), now);
-    if let Some(next) = next {
-        state.write(next);
-    }
-    next.is_some()
-}
-
-/// A number in a map that all CPUs share. It is read and written at once, as every aligned number
-/// of 64 bits is; LLVM has no atomic loads for BPF that older kernels take.
-///
-/// INVARIANT: a map gave the pointer.
-#[derive(Clone, Copy)]
-struct Number(*mut u64);
-
-impl Number {
-    /// One of those that say how much comes in all.
-    #[inline(always)]
-    fn of_all(place: u32) -> Option<Self> {
-        maps::IKE_LOAD.get_ptr_mut(place).map(Self)
-    }
-
-    #[inline(always)]
-    fn read(self) -> u64 {
-        // SAFETY: what a map gives can be read and written as long as the program runs.
-        unsafe { self.0.read_volatile() }
-    }
-
-    #[inline(always)]
-    fn write(self, value: u64) {
-        // SAFETY: what a map gives can be read and written as long as the program runs.
-        unsafe { self.0.write_volatile(value) };
-    }
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: the helper has no requirements.
-    unsafe { bpf_ktime_get_ns() }
+fn of_all(place: u32) -> Option<Number> {
+    maps::IKE_LOAD.get_ptr_mut(place).map(Number::new)
 }

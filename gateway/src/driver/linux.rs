@@ -49,6 +49,22 @@ impl Kernel for LinuxKernel {
         Self::share_cookies(self, cookies);
     }
 
+    fn renew(&mut self) {
+        Self::renew(self);
+    }
+
+    fn found_other_sas(&mut self) {
+        Self::found_other_sas(self);
+    }
+
+    fn await_sa(&mut self, local: IpAddr, spi: u32) {
+        Self::await_sa(self, local, spi);
+    }
+
+    fn await_no_more(&mut self, local: IpAddr, spi: u32) {
+        Self::await_no_more(self, local, spi);
+    }
+
     fn interfaces(&self) -> Vec<InterfaceReport> {
         self.links().into_iter().map(report).collect()
     }

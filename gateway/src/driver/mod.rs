@@ -7,6 +7,7 @@
 //! INVARIANT: only this module knows all the others, and only it calls the core.
 
 mod error;
+mod esp;
 mod guard;
 mod inbound;
 mod journal;
@@ -45,7 +46,7 @@ use crate::clock;
 use crate::complaints::Complaints;
 use crate::control::{Call, KernelReport, Request, Response, Server, StatusReport};
 use crate::kernel::{LinkChange, Notice};
-use crate::net::{Early, Outcome, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets};
+use crate::net::{Early, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets};
 
 pub use self::error::RunError;
 pub use self::guard::guard;
@@ -99,6 +100,8 @@ pub struct Driver<K, M> {
     ending: Option<Instant>,
     /// When to look after the interfaces again, without being told that they have changed.
     look_at_links: Option<Instant>,
+    /// When the kernel is to be told again that we are here.
+    renewal: Option<Instant>,
     /// Our addresses, as the core knows them.
     addresses: Vec<IpAddr>,
 }
@@ -141,6 +144,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             started: clock::now(),
             ending: None,
             look_at_links: None,
+            renewal: None,
             addresses: Vec::new(),
         }
     }
@@ -160,6 +164,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     /// [`RunError::Interrupted`] after a second signal, [`RunError::Monitor`] when the kernel's
     /// events can no longer be read. Then the kernel keeps what it has.
     pub async fn run(&mut self) -> Result<(), RunError> {
+        self.renew(clock::now());
         while !self.has_ended() {
             let wake = self.wait().await;
             self.act(wake).await?;
@@ -181,7 +186,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     async fn wait(&mut self) -> Wake {
         let (core, early) = (self.endpoint.next_timeout(), self.early.deadline());
-        let timeouts = [core, early, self.ending, self.look_at_links];
+        let timeouts = [core, early, self.ending, self.look_at_links, self.renewal];
         let timeout = timeouts.into_iter().flatten().min();
         let Parts { monitor, sockets, control, signals, reload, .. } = &mut self.parts;
         tokio::select! {
@@ -203,6 +208,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             Wake::Kernel(Notice::Event(event)) => self.handle(Input::Kernel(event)).await,
             Wake::Kernel(Notice::Overrun) => self.resync().await,
             Wake::Kernel(Notice::Links(change)) => self.check_links(&change).await,
+            Wake::Kernel(Notice::OtherSas) => self.parts.kernel.found_other_sas(),
+            Wake::Kernel(Notice::UnknownEsp(seen)) => self.tell_unknown(&seen),
             Wake::Kernel(Notice::Failed(error)) => return Err(RunError::Monitor(error)),
             Wake::Call(call) => self.answer(call).await,
             Wake::Loaded(outcome) => self.finish_reload(*outcome).await,
@@ -211,7 +218,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                 if self.look_at_links.is_some_and(|time| time <= clock::now()) {
                     self.check_links(&LinkChange::default()).await;
                 }
-                self.early.forget_old(clock::now());
+                self.renew(clock::now());
+                self.forget_early(clock::now());
                 self.handle(Input::Timeout).await;
             }
         }
@@ -232,7 +240,11 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                 Output::Transmit { path, octets } => self.transmit(&path, &octets),
                 Output::Keepalive { path } => self.keep_alive(&path),
                 Output::Expect { local, spi } => self.expect(local, spi),
-                Output::ExpectNoMore { spi } => self.early.withdraw(spi),
+                Output::ExpectNoMore { spi } => {
+                    if let Some(local) = self.early.withdraw(spi) {
+                        self.parts.kernel.await_no_more(local, spi);
+                    }
+                }
                 Output::Kernel(id, command) => {
                     let result = self.execute(command).await;
                     self.endpoint.handle(clock::now(), Input::CommandDone(id, result));
@@ -260,22 +272,6 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             && self.parts.complaints.take(clock::now())
         {
             tracing::warn!(%path, %error, "Cannot send a NAT keepalive");
-        }
-    }
-
-    fn expect(&mut self, local: IpAddr, spi: u32) {
-        if let Err(error) = self.early.expect(clock::now(), local, spi)
-            && self.parts.complaints.take(clock::now())
-        {
-            tracing::warn!(%error, "What the peer sends before its Child SA is there will be lost");
-        }
-    }
-
-    /// What has come for an SA before it was there.
-    fn hand_over_early(&mut self, (local, spi): (IpAddr, u32)) {
-        let waiting = self.early.take(local, spi);
-        for (path, esp) in waiting {
-            self.reinject(&path, spi, &esp);
         }
     }
 
@@ -338,22 +334,6 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             }
         }
         self.buffer = buffer;
-    }
-
-    fn reinject(&mut self, path: &Path, spi: u32, esp: &[u8]) {
-        let Some(destination) = self.inbound.destination(path.local.ip(), spi) else {
-            if self.early.keep(path, spi, esp) {
-                return;
-            }
-            self.unknown_esp = self.unknown_esp.saturating_add(1);
-            return;
-        };
-        let mut path = *path;
-        path.local.set_ip(destination);
-        let path = &path;
-        if let Outcome::Failed(error) = self.parts.reinjector.reinject(clock::now(), path, esp) {
-            tracing::debug!(%path, %error, "Cannot hand ESP back to the kernel");
-        }
     }
 
     async fn resync(&mut self) {

@@ -51,6 +51,18 @@ pub trait Kernel {
     /// Has the XDP program demand and accept these cookies.
     fn share_cookies(&mut self, cookies: &SharedCookies);
 
+    /// Has the XDP program go on with what it does only while somebody runs.
+    fn renew(&mut self);
+
+    /// Somebody else has SAs in this kernel.
+    fn found_other_sas(&mut self);
+
+    /// ESP with this SPI may come to an address of ours before its SA is there.
+    fn await_sa(&mut self, local: IpAddr, spi: u32);
+
+    /// There will be no SA with this SPI, or it is there.
+    fn await_no_more(&mut self, local: IpAddr, spi: u32);
+
     /// The interfaces as they are now, for status.
     fn interfaces(&self) -> Vec<InterfaceReport>;
 

@@ -97,6 +97,7 @@ pub(super) fn kernel_config(settings: &Settings) -> KernelConfig {
         xfrm_interface: settings.xfrm_interface.clone(),
         if_id: settings.if_id,
         nat_exemption: settings.nat_exemption,
+        drop_unknown_esp: settings.drop_unknown_esp,
         pin_dir: settings.pin_dir.clone(),
         ike: settings.ike,
         room: Room::of(&settings.endpoint),

@@ -43,6 +43,8 @@ pub struct LinuxKernel {
     pub(super) links: Links,
     /// The cookies that the XDP program was told of last.
     pub(super) cookies: Option<SharedCookies>,
+    /// Whether somebody else has SAs in this kernel.
+    pub(super) other_sas: bool,
     /// Passes on what the BPF programs log.
     log: Option<JoinHandle<()>>,
 }
@@ -135,6 +137,7 @@ impl LinuxKernel {
             traps,
             links,
             cookies: None,
+            other_sas: false,
             log: None,
         }
     }
@@ -421,12 +424,15 @@ impl LinuxKernel {
             core::iter::once(&child.inbound).chain(outbound).any(|id| !sas.contains(id))
         });
         events.extend(vanished.map(|(child, _)| KernelEvent::Vanished { child: *child }));
+        // That of an SA of somebody else may have been among those that were lost.
+        self.look_for_other_sas();
         events
     }
 
     /// Removes our SAs, policies and routes, for an orderly end. The BPF programs stay: they keep
     /// dropping what must not pass in the clear.
     pub async fn remove_everything_of_ours(&mut self) {
+        self.stop_dropping();
         self.children.clear();
         self.traps.clear();
         self.tables.remove_all().await;

@@ -7,6 +7,7 @@
 
 pub mod bpf;
 mod claims;
+mod esp;
 mod executor;
 mod guard;
 mod ike;
@@ -31,6 +32,7 @@ mod testing;
 mod transaction;
 pub mod xfrm;
 
+pub use esp::RENEWAL;
 pub use guard::{Guarded, put_up};
 pub use limits::{Excess, beyond_limits};
 pub use links::{LinkChange, LinkStatus};

@@ -1,22 +1,24 @@
 //! What the kernel tells by itself: acquires, expires and changes of interfaces, by multicast
-//! netlink; and new sources of ESP, by a ring of the BPF programs.
+//! netlink; and what the BPF programs see of ESP, by a ring.
 
 use core::fmt;
 use std::collections::VecDeque;
 use std::io;
 
 use gateway_ike::io::KernelEvent;
-use netlink_packet_xfrm::{XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE};
+use netlink_packet_xfrm::{XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE, XFRMNLGRP_SA};
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_XFRM};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tracing::debug;
+use zeroize::Zeroize as _;
 
-use super::bpf::{SourceEvents, SourceSeen};
+use super::bpf::{EspEvent, EspEvents, EspSource};
 use super::links::{LinkChange, LinkEvents};
 use super::nat::NatEvents;
 use super::netlink::messages;
-use super::xfrm::{Ours, event};
+use super::xfrm::{Ours, event, is_of_others};
 
 /// Octets of events that the kernel may queue for us: some ten thousand.
 const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
@@ -34,6 +36,10 @@ pub enum Notice {
     Overrun,
     /// Interfaces have changed, or the exemption from NAT may be gone: [`super::LinuxKernel::check_links`] wants to know.
     Links(LinkChange),
+    /// Somebody else has ESP SAs in this kernel. Told once.
+    OtherSas,
+    /// ESP has come in that is of no SA of ours, and was dropped.
+    UnknownEsp(EspSource),
     /// The socket failed; nothing will come any more.
     Failed(io::Error),
 }
@@ -49,7 +55,9 @@ pub struct Monitor {
     links: LinkEvents,
     /// None where the kernel has no nftables.
     nat: Option<NatEvents>,
-    sources: Option<AsyncFd<SourceEvents>>,
+    esp: Option<AsyncFd<EspEvents>>,
+    /// Whether SAs of somebody else are still to be told of.
+    looks_for_others: bool,
 }
 
 impl fmt::Debug for Monitor {
@@ -68,7 +76,7 @@ impl Monitor {
     pub fn open(if_id: u32) -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_XFRM)?;
         socket.socket_mut().bind_auto()?;
-        for group in [XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE] {
+        for group in [XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE, XFRMNLGRP_SA] {
             socket.socket_mut().add_membership(group)?;
         }
         // Beyond the system's limit for ordinary sockets; without the right to that, up to it.
@@ -78,18 +86,36 @@ impl Monitor {
         let datagram = Vec::with_capacity(RECEIVE_LEN);
         let ours = Ours { if_id };
         let (links, nat) = (LinkEvents::open()?, NatEvents::open().ok());
-        Ok(Self { socket, ours, datagram, waiting: VecDeque::new(), links, nat, sources: None })
+        let waiting = VecDeque::new();
+        let (esp, looks_for_others) = (None, true);
+        Ok(Self { socket, ours, datagram, waiting, links, nat, esp, looks_for_others })
     }
 
-    /// Tells of new sources of ESP, too.
+    /// Tells of what the programs see of ESP, too.
     ///
     /// # Errors
-    /// The runtime cannot wait for them.
-    pub(super) fn follow(&mut self, sources: SourceEvents) -> io::Result<()> {
+    /// The runtime cannot wait for it.
+    pub(super) fn follow(&mut self, esp: EspEvents) -> io::Result<()> {
         // SAFETY: the ring owns its descriptor, which stays open and the same as long as it lives.
-        let sources = unsafe { AsyncFd::register_with_interest(sources, Interest::READABLE) };
-        self.sources = Some(sources?);
+        let esp = unsafe { AsyncFd::register_with_interest(esp, Interest::READABLE) };
+        self.esp = Some(esp?);
         Ok(())
+    }
+
+    /// Whether the last datagram tells of an SA of somebody else, for the first time. That is all
+    /// that is looked for in what it tells of SAs, which holds their keys: it is wiped.
+    fn has_found_others(&mut self) -> bool {
+        let ours = self.ours;
+        let found = messages(&self.datagram).any(|message| is_of_others(&message, ours));
+        self.datagram.as_mut_slice().zeroize();
+        if !self.looks_for_others || !found {
+            return false;
+        }
+        self.looks_for_others = false;
+        if let Err(error) = self.socket.socket_mut().drop_membership(XFRMNLGRP_SA) {
+            debug!(%error, "The kernel goes on telling of SAs");
+        }
+        true
     }
 
     /// Waits for the next notice. Cancelling loses nothing.
@@ -107,10 +133,11 @@ impl Monitor {
                 gone = next_removal(&mut self.nat) => {
                     return gone.map_or_else(Notice::Failed, |()| Notice::Links(LinkChange::default()));
                 }
-                seen = next_source(&mut self.sources) => return match seen {
-                    Ok(SourceSeen { spi, source, .. }) => {
+                seen = next_esp(&mut self.esp) => return match seen {
+                    Ok(EspEvent::Moved(EspSource { spi, source, .. })) => {
                         Notice::Event(KernelEvent::PeerMoved { spi, from: source })
                     }
+                    Ok(EspEvent::Unknown(seen)) => Notice::UnknownEsp(seen),
                     Err(error) => Notice::Failed(error),
                 },
             };
@@ -122,6 +149,9 @@ impl Monitor {
                     self.waiting.extend(
                         messages(&self.datagram).filter_map(|message| event(&message, ours)),
                     );
+                    if self.has_found_others() {
+                        return Notice::OtherSas;
+                    }
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     return Notice::Overrun;
@@ -141,11 +171,11 @@ async fn next_removal(nat: &mut Option<NatEvents>) -> io::Result<()> {
     }
 }
 
-/// The next new source; never, if nobody tells.
-async fn next_source(sources: &mut Option<AsyncFd<SourceEvents>>) -> io::Result<SourceSeen> {
-    let Some(sources) = sources else { return std::future::pending().await };
+/// What the programs see next of ESP; never, if nobody tells.
+async fn next_esp(esp: &mut Option<AsyncFd<EspEvents>>) -> io::Result<EspEvent> {
+    let Some(esp) = esp else { return std::future::pending().await };
     loop {
-        let mut ready = sources.readable_mut().await?;
+        let mut ready = esp.readable_mut().await?;
         if let Some(seen) = ready.get_inner_mut().take() {
             return Ok(seen);
         }

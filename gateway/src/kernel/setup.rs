@@ -40,6 +40,8 @@ pub struct KernelConfig {
     pub routes: bool,
     /// Whether source NAT of this host is kept from what the rules select.
     pub nat_exemption: bool,
+    /// Whether ESP to us that is of no SA of ours is dropped where it comes in.
+    pub drop_unknown_esp: bool,
     /// Where the BPF programs and maps are pinned: a directory on a bpffs, or to be made there.
     pub pin_dir: PathBuf,
     /// From what on the XDP program keeps IKE_SA_INIT requests from the sockets.
@@ -59,6 +61,7 @@ impl Default for KernelConfig {
             own_mark: 0x6777,
             routes: true,
             nat_exemption: true,
+            drop_unknown_esp: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
             ike: InitLimits::default(),
             room: Room::default(),
@@ -204,11 +207,12 @@ pub(super) async fn open(
     }
     // What an earlier run left: its keys are lost to us, so that its SAs cannot be rekeyed.
     tables.remove_all().await;
-    let sources = tables.data_path.source_events()?;
-    monitor.follow(sources).map_err(cannot("listen to the BPF programs"))?;
+    let esp = tables.data_path.esp_events()?;
+    monitor.follow(esp).map_err(cannot("listen to the BPF programs"))?;
     let links = Links::new(underlays.into_iter().zip(attached).collect(), mtu);
     let mut kernel = LinuxKernel::new(config, claim, capabilities, tables, rule_ids, links);
     kernel.follow_log();
+    kernel.look_for_other_sas();
     Ok((kernel, monitor))
 }
 

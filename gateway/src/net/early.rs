@@ -73,12 +73,11 @@ impl Early {
     }
 
     /// From now on keeps what comes for an SPI, in host order; one that is waited for is so longer. If
-    /// too many are waited for it is lost, and counted.
+    /// too many are waited for ([`Self::forget_old`]) it is lost, and counted.
     ///
     /// # Errors
     /// The system refuses the socket (`CAP_NET_RAW`): then it is lost too.
     pub fn expect(&mut self, now: Instant, local: IpAddr, spi: u32) -> io::Result<()> {
-        self.forget_old(now);
         let until = now.checked_add(PATIENCE).unwrap_or(now);
         if let Some(expected) = self.expected.get_mut(&spi).filter(|e| e.local == local) {
             expected.until = until;
@@ -94,11 +93,18 @@ impl Early {
         Ok(())
     }
 
-    /// There will be no SA with this SPI: what has come for it is nobody's.
-    pub fn withdraw(&mut self, spi: u32) {
-        if let Some(expected) = self.expected.remove(&spi) {
-            self.dropped = self.dropped.saturating_add(expected.lost());
-        }
+    /// There will be no SA with this SPI: what has come for it is nobody's. Gives the address at which
+    /// it was waited for.
+    pub fn withdraw(&mut self, spi: u32) -> Option<IpAddr> {
+        let expected = self.expected.remove(&spi)?;
+        self.dropped = self.dropped.saturating_add(expected.lost());
+        Some(expected.local)
+    }
+
+    /// The address of ours at which an SPI is waited for, if it is.
+    #[must_use]
+    pub fn expected_at(&self, spi: u32) -> Option<IpAddr> {
+        self.expected.get(&spi).map(|expected| expected.local)
     }
 
     /// Keeps ESP that has come in UDP, if its SPI is waited for; whether it is.
@@ -148,16 +154,17 @@ impl Early {
         self.expected.values().map(|expected| expected.until).min()
     }
 
-    /// Gives up those that nothing has become of.
-    pub fn forget_old(&mut self, now: Instant) {
-        let dropped = &mut self.dropped;
-        self.expected.retain(|_, expected| {
-            let stays = expected.until > now;
-            if !stays {
-                *dropped = dropped.saturating_add(expected.lost());
-            }
-            stays
-        });
+    /// Gives up those that nothing has become of; they make room. Says which, and where each was waited
+    /// for.
+    pub fn forget_old(&mut self, now: Instant) -> Vec<(IpAddr, u32)> {
+        let old = self.expected.extract_if(.., |_, expected| expected.until <= now);
+        let (mut dropped, mut given_up) = (0_u64, Vec::new());
+        for (spi, expected) in old {
+            dropped = dropped.saturating_add(expected.lost());
+            given_up.push((expected.local, spi));
+        }
+        self.dropped = self.dropped.saturating_add(dropped);
+        given_up
     }
 
     /// Every counter with its name in status.
@@ -333,11 +340,36 @@ mod tests {
             assert_eq!(counted(&early)[1], 1);
             // Those that nothing becomes of make room after some time.
             assert_eq!(early.deadline(), Some(now + PATIENCE));
+            early.forget_old(now + PATIENCE);
             early.expect(now + PATIENCE, local, SPI).unwrap();
             assert!(early.take(local, 0x102).is_empty());
             assert_eq!(early.expected.len(), 1);
             early.forget_old(now + PATIENCE + PATIENCE);
             assert_eq!(early.deadline(), None);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn what_is_waited_for_no_more_is_named_with_its_address() {
+        if !is_root("what_is_waited_for_no_more_is_named_with_its_address") {
+            return;
+        }
+        std::thread::spawn(|| {
+            enter_namespace();
+            ip("link set lo up");
+            let (now, local) = (clock::now(), path(["127.0.0.1", "127.0.0.2"]).local.ip());
+            let mut early = Early::new(3, 4096);
+            for spi in [0x100, 0x101, 0x102] {
+                early.expect(now, local, spi).unwrap();
+                assert_eq!(early.expected_at(spi), Some(local));
+            }
+            assert_eq!([0x101, 0x101].map(|spi| early.withdraw(spi)), [Some(local), None]);
+            assert_eq!(early.expected_at(0x101), None);
+            assert_eq!(early.forget_old(now), []);
+            let given_up = early.forget_old(now + PATIENCE);
+            assert_eq!(given_up, [0x100, 0x102].map(|spi| (local, spi)));
         })
         .join()
         .unwrap();

@@ -20,6 +20,8 @@ pub struct Settings {
     pub if_id: u32,
     /// Whether source NAT of this host is kept from what the rules select.
     pub nat_exemption: bool,
+    /// Whether ESP to us that is of no SA of ours is dropped where it comes in.
+    pub drop_unknown_esp: bool,
     /// Directory on bpffs for programs, links and maps; absolute.
     pub pin_dir: PathBuf,
     /// Path of the control socket; absolute, at most 107 octets.
@@ -98,6 +100,7 @@ impl Default for Settings {
             xfrm_interface: "ipsec0".to_owned(),
             if_id: 71,
             nat_exemption: true,
+            drop_unknown_esp: true,
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
@@ -120,6 +123,7 @@ pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -
             .unwrap_or(default.xfrm_interface),
         if_id: section.number("if-id").unwrap_or(default.if_id),
         nat_exemption: section.flag("nat-exemption", default.nat_exemption),
+        drop_unknown_esp: section.flag("drop-unknown-esp", default.drop_unknown_esp),
         pin_dir: section.optional("pin-dir", value::absolute_path).unwrap_or(default.pin_dir),
         control_socket: section
             .optional("control-socket", value::socket_path)

@@ -125,13 +125,13 @@ impl Node {
         (packets_in, packets_out, idle_inbound)
     }
 
-    /// The next notice that is not of links.
+    /// The next notice that is not of links, or of others who have SAs.
     pub(crate) fn notice(&mut self) -> Notice {
         let next = async {
             loop {
                 // Links may become ready meanwhile.
                 let notice = self.monitor.next().await;
-                if !matches!(notice, Notice::Links(_)) {
+                if !matches!(notice, Notice::Links(_) | Notice::OtherSas) {
                     return notice;
                 }
             }
@@ -139,6 +139,14 @@ impl Node {
         self.runtime
             .block_on(async { tokio::time::timeout(Duration::from_secs(20), next).await })
             .unwrap()
+    }
+
+    /// Waits until it is told of others who have SAs.
+    pub(crate) fn wait_for_others(&mut self) {
+        let next = async { while !matches!(self.monitor.next().await, Notice::OtherSas) {} };
+        self.runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(20), next).await })
+            .unwrap();
     }
 
     /// Has the kernel looked after until it tells nothing more of interfaces, as the driver does.

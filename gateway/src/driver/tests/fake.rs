@@ -20,6 +20,13 @@ pub(super) struct Record {
     pub(super) links: Vec<LinkChange>,
     /// How much IKE_SA_INIT may come.
     pub(super) limits: Vec<InitLimits>,
+    /// How often it was told that somebody runs.
+    pub(super) renewals: usize,
+    /// Whether it was told of SAs of others.
+    pub(super) other_sas: bool,
+    /// The SPIs that are awaited, and all that ever were.
+    pub(super) awaited: Vec<(IpAddr, u32)>,
+    pub(super) were_awaited: Vec<(IpAddr, u32)>,
     /// The cookies that are good.
     pub(super) cookies: Vec<SharedCookies>,
 }
@@ -94,6 +101,25 @@ impl Kernel for FakeKernel {
 
     fn share_cookies(&mut self, cookies: &SharedCookies) {
         self.record.lock().unwrap().cookies.push(*cookies);
+    }
+
+    fn renew(&mut self) {
+        let mut record = self.record.lock().unwrap();
+        record.renewals = record.renewals.saturating_add(1);
+    }
+
+    fn found_other_sas(&mut self) {
+        self.record.lock().unwrap().other_sas = true;
+    }
+
+    fn await_sa(&mut self, local: IpAddr, spi: u32) {
+        let mut record = self.record.lock().unwrap();
+        record.awaited.push((local, spi));
+        record.were_awaited.push((local, spi));
+    }
+
+    fn await_no_more(&mut self, local: IpAddr, spi: u32) {
+        self.record.lock().unwrap().awaited.retain(|one| *one != (local, spi));
     }
 
     fn interfaces(&self) -> Vec<InterfaceReport> {

@@ -1,6 +1,7 @@
 //! Two whole gateways, each with a namespace, sockets, policy files and a control socket of its
 //! own, and a kernel that only remembers what it was told.
 
+mod esp;
 mod fake;
 
 use std::fs;

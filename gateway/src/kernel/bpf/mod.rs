@@ -18,6 +18,7 @@ mod rules;
 mod sas;
 mod sources;
 mod trace;
+mod unknown;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +26,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 use aya::maps::{
-    ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+    Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap,
+    PerCpuValues,
 };
 use aya::programs::{Program, ProgramError, SchedClassifier, SocketFilter, TcAttachType, Xdp};
 use aya::sys::SyscallError;
@@ -46,8 +48,9 @@ pub use pins::remove;
 pub(super) use pins::remove_maps;
 pub use room::Room;
 pub use rules::{ClassRule, Generation};
-pub use sources::{SourceEvents, SourceSeen};
+pub use sources::{EspEvent, EspEvents, EspSource};
 pub use trace::{Decided, Tracer, Wish};
+pub use unknown::UnknownEsp;
 
 use super::nat::NatPrograms;
 use attach::{Interface, Made};
@@ -100,6 +103,8 @@ pub enum SaDirection {
     },
     /// We send with it: its packets leave as they are.
     Outbound,
+    /// It is not there yet: the peer may send with it as soon as it has agreed.
+    Awaited,
 }
 
 /// An SA in the map.
@@ -137,6 +142,7 @@ pub struct DataPath {
     local: HashMap<MapData, Address, u32>,
     ike: HashMap<MapData, u32, IkeProtection>,
     no_answer: HashMap<MapData, u32, u32>,
+    unknown_esp: Array<MapData, u64>,
     log: Option<BpfLog>,
     /// How it was loaded.
     config: DataPathConfig,
@@ -195,6 +201,7 @@ impl DataPath {
             local: typed(&mut ebpf, map::LOCAL)?,
             ike: typed(&mut ebpf, map::IKE)?,
             no_answer: typed(&mut ebpf, map::NO_ANSWER)?,
+            unknown_esp: typed(&mut ebpf, map::UNKNOWN_ESP)?,
             log,
             ebpf,
             config: config.clone(),

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use aya::maps::IterableMap as _;
+use aya::maps::{IterableMap as _, MapError};
+use aya::sys::SyscallError;
 use gateway_common::{Address, SaKey, SaValue, Source, map};
 
 use super::error::BpfError;
@@ -24,12 +25,45 @@ impl DataPath {
                 let strip = if strip { SaValue::STRIP } else { 0 };
                 SaValue::new(SaValue::INBOUND | strip, source(from))
             }
-            SaDirection::Outbound => SaValue::new(SaValue::OUTBOUND, Source::new(Address::ZERO, 0)),
+            SaDirection::Outbound => SaValue::new(SaValue::OUTBOUND, NOWHERE),
+            SaDirection::Awaited => SaValue::new(SaValue::AWAITED, NOWHERE),
         };
         self.sas
             .insert(sa_key(sa.destination, sa.spi), value, 0)
             .map_err(|error| BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error))?;
         self.forget_elsewhere(sa.destination, sa.spi)
+    }
+
+    /// Tells the programs that a peer may send by this SPI before there is an SA: until there is,
+    /// or [`Self::await_no_more`], they let it pass. What is there already stays as it is.
+    ///
+    /// # Errors
+    /// [`BpfError::Full`], or the kernel refuses, for want of memory.
+    pub fn await_sa(&mut self, destination: IpAddr, spi: u32) -> Result<(), BpfError> {
+        let value = SaValue::new(SaValue::AWAITED, NOWHERE);
+        match self.sas.insert(sa_key(destination, spi), value, UNLESS_THERE) {
+            Err(error) if !is_there(&error) => {
+                let what = "an SPI cannot be told to the programs";
+                Err(BpfError::insertion(what, map::SAS, of_map(self.sas.map()), &error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// There will be no such SA. One that is there stays.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn await_no_more(&mut self, destination: IpAddr, spi: u32) -> Result<(), BpfError> {
+        match self.sas.get(&sa_key(destination, spi), 0) {
+            Ok(value) if value.has(SaValue::AWAITED) => {
+                self.remove_sa(destination, spi).map(drop::<bool>)
+            }
+            Err(error) if !is_absent(&error) => {
+                Err(BpfError::kernel("an SA cannot be read from the BPF map", &error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Tells the programs that an inbound SA of ours, of which the UDP header is taken off, is
@@ -103,6 +137,17 @@ impl DataPath {
     }
 }
 
+/// Of an SA of which it means nothing from where it comes.
+const NOWHERE: Source = Source::new(Address::ZERO, 0);
+
+/// `BPF_NOEXIST` of bpf(2).
+const UNLESS_THERE: u64 = 1;
+
+fn is_there(error: &MapError) -> bool {
+    let exists = |error: &SyscallError| error.io_error.kind() == std::io::ErrorKind::AlreadyExists;
+    matches!(error, MapError::SyscallError(error) if exists(error))
+}
+
 fn sa_key(destination: IpAddr, spi: u32) -> SaKey {
     SaKey::new(address(destination), spi.to_be_bytes())
 }
@@ -111,6 +156,8 @@ fn known_sa(key: SaKey, value: SaValue) -> Sa {
     let destination = IpAddr::from(key.destination.octets()).to_canonical();
     let direction = if value.has(SaValue::OUTBOUND) {
         SaDirection::Outbound
+    } else if value.has(SaValue::AWAITED) {
+        SaDirection::Awaited
     } else {
         SaDirection::Inbound { strip: value.has(SaValue::STRIP), from: socket_address(value.seen) }
     };

@@ -9,11 +9,11 @@ use gateway_ike::config::Mode;
 use gateway_ike::io::KernelEvent;
 use ipnet::IpNet;
 use netlink_packet_xfrm::{
-    AF_INET, AF_INET6, Address, IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Selector,
-    UserAcquire, UserExpire, UserPolicyInfo, UserSaInfo, UserTemplate, XFRM_MODE_TRANSPORT,
-    XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_POLICY_FWD,
-    XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRM_USER_ACQUIRE_LEN, XFRM_USER_POLICY_INFO_LEN,
-    XFRM_USER_SA_INFO_LEN, XFRMA_IF_ID, XFRMA_LASTUSED, XFRMA_TMPL,
+    AF_INET, AF_INET6, Address, IPPROTO_DCCP, IPPROTO_ESP, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP,
+    Selector, UserAcquire, UserExpire, UserPolicyInfo, UserSaInfo, UserTemplate,
+    XFRM_MODE_TRANSPORT, XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA,
+    XFRM_MSG_UPDSA, XFRM_POLICY_FWD, XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRM_USER_ACQUIRE_LEN,
+    XFRM_USER_POLICY_INFO_LEN, XFRM_USER_SA_INFO_LEN, XFRMA_IF_ID, XFRMA_LASTUSED, XFRMA_TMPL,
 };
 
 use super::{Ours, PolicyDirection, PolicyKey, PortBlock, SaId, encode};
@@ -121,6 +121,21 @@ pub(super) fn policy(message: &Message<'_>, ours: Ours) -> Option<(PolicyKey, u3
         destination_ports: PortBlock { value: selector.dport, mask: selector.dport_mask },
     };
     Some((key, info.priority))
+}
+
+/// Whether it is of an ESP SA that somebody else has, and that may have to do with what comes by an
+/// underlay. In which direction it goes the kernel need not know.
+pub(in crate::kernel) fn is_of_others(message: &Message<'_>, ours: Ours) -> bool {
+    if !matches!(message.kind, XFRM_MSG_NEWSA | XFRM_MSG_UPDSA) {
+        return false;
+    }
+    let (Ok(info), Some(attributes)) =
+        (UserSaInfo::parse(message.body), message.body.get(XFRM_USER_SA_INFO_LEN..))
+    else {
+        return false;
+    };
+    let is_here = sa_id(&info).is_some_and(|id| id.spi != 0 && !id.destination.is_loopback());
+    info.id.proto == IPPROTO_ESP && is_here && !ours.has(if_id(attributes), info.mode, info.reqid)
 }
 
 /// An acquire or expire that concerns us.

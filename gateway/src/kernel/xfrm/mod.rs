@@ -31,7 +31,7 @@ use netlink_packet_xfrm::{
 use zeroize::Zeroizing;
 
 pub use self::decode::Usage;
-pub(super) use self::decode::event;
+pub(super) use self::decode::{event, is_of_others};
 pub use self::encode::decapsulation;
 pub use self::keys::{AlgorithmKey, SaKeys};
 pub use self::relocate::{Moved, SaEnds, SaMove};
@@ -396,6 +396,18 @@ impl Xfrm {
         self.connection.dump(XFRM_MSG_GETSA, &encode::everything(), |message| {
             decode::sa(&message, ours).flatten().map(|(id, _)| id).filter(|id| id.spi != 0)
         })
+    }
+
+    /// Whether somebody else has ESP SAs.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump.
+    pub fn others_have_sas(&mut self) -> Result<bool, NetlinkError> {
+        let ours = self.ours;
+        let others = self.connection.dump(XFRM_MSG_GETSA, &encode::everything(), |message| {
+            is_of_others(&message, ours).then_some(())
+        })?;
+        Ok(!others.is_empty())
     }
 
     /// What the kernel has of ours, and what it has told, or was about to, if that was lost.

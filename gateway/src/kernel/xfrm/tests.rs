@@ -6,8 +6,8 @@ use gateway_ike::io::{Encapsulation, KernelEvent};
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::{
     UDP_ENCAP_ESPINUDP, UserAcquire, UserExpire, UserSaInfo, UserTemplate, XFRM_INF,
-    XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_STATE_AF_UNSPEC,
-    XFRM_STATE_ESN, XfrmAttrs,
+    XFRM_MSG_ACQUIRE, XFRM_MSG_DELSA, XFRM_MSG_EXPIRE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA,
+    XFRM_MSG_UPDSA, XFRM_STATE_AF_UNSPEC, XFRM_STATE_ESN, XfrmAttrs,
 };
 
 use super::SaDirection::{Inbound, Outbound};
@@ -429,6 +429,35 @@ fn an_sa_beyond_a_soft_limit_expires_once_more() {
     assert_eq!(limits(501, 51, 101), Some((Some(id), None)));
     for (bytes, packets, seconds) in [(500, 51, 101), (501, 50, 101), (501, 51, 100)] {
         assert_eq!(limits(bytes, packets, seconds), Some((Some(id), Some(expire.clone()))));
+    }
+}
+
+#[test]
+fn an_esp_sa_of_somebody_else_is_told_from_all_others() {
+    let others = |kind, change: &dyn Fn(&mut UserSaInfo), if_id| {
+        let mut body = dumped(change);
+        let place = body.len() - 4;
+        body[place] = if_id;
+        receive(kind, &body, |message| is_of_others(message, OURS))
+    };
+    let esp = |info: &mut UserSaInfo| info.id.spi = 77;
+    let as_it_is: &dyn Fn(&mut UserSaInfo) = &esp;
+    assert!(others(XFRM_MSG_NEWSA, as_it_is, 8) && others(XFRM_MSG_UPDSA, as_it_is, 8));
+    assert!(others(XFRM_MSG_NEWSA, as_it_is, 0), "without an interface");
+    assert!(!others(XFRM_MSG_NEWSA, as_it_is, 7), "ours");
+    assert!(!others(XFRM_MSG_EXPIRE, as_it_is, 8) && !others(XFRM_MSG_DELSA, as_it_is, 8));
+    let larval = |info: &mut UserSaInfo| info.id.spi = 0;
+    assert!(!others(XFRM_MSG_NEWSA, &larval, 8));
+    let ah = |info: &mut UserSaInfo| info.id.proto = 51;
+    assert!(!others(XFRM_MSG_NEWSA, &ah, 8));
+    let inside = |info: &mut UserSaInfo| info.destination(&"127.0.0.1".parse().unwrap());
+    assert!(!others(XFRM_MSG_NEWSA, &inside, 8), "it is on no wire");
+    let body = dumped(esp);
+    for length in 0..body.len() - 4 {
+        let cut = &body[..length];
+        // Without the attribute it is of nobody whom we know.
+        let whole = length >= body.len() - 8;
+        assert_eq!(receive(XFRM_MSG_NEWSA, cut, |m| is_of_others(m, OURS)), whole, "{length}");
     }
 }
 

@@ -26,6 +26,12 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "Whether source NAT of this host (masquerading) is kept from what rules protect or discard, which otherwise leaves in the clear; and what destination NAT (published ports) leads to what rules protect is dropped unless it came encrypted. It takes the kernel's connection tracking: where no NAT is, `false` does without.",
     ),
     key(
+        "drop-unknown-esp",
+        Flag,
+        Default("true"),
+        "Whether ESP to an address of this host with an SPI that no SA of the gateway has is dropped where it comes in, while the gateway runs. Where others have SAs in this kernel, that is done only to ESP in UDP. With IPsec clients behind this host, whose addresses are translated to its own: `false`.",
+    ),
+    key(
         "pin-dir",
         Text,
         Default("\"/sys/fs/bpf/gateway\""),

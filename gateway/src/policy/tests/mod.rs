@@ -217,6 +217,7 @@ interfaces = ["eth0", "eth1"]
 xfrm-interface = "ipsec7"
 if-id = 0x07
 nat-exemption = false
+drop-unknown-esp = false
 pin-dir = "/sys/fs/bpf/x"
 control-socket = "/run/x.sock"
 retransmit-initial = "500ms"
@@ -256,8 +257,9 @@ priority = 7
     );
     assert_eq!((warnings, files), (vec![], 1));
     assert_eq!(settings.interfaces, ["eth0", "eth1"]);
-    let is_exempt = settings.nat_exemption;
-    assert_eq!((settings.xfrm_interface.as_str(), settings.if_id, is_exempt), ("ipsec7", 7, false));
+    let flags = [settings.nat_exemption, settings.drop_unknown_esp];
+    let interface = (settings.xfrm_interface.as_str(), settings.if_id);
+    assert_eq!((interface, flags), (("ipsec7", 7), [false; 2]));
     assert_eq!(settings.pin_dir, Path::new("/sys/fs/bpf/x"));
     assert_eq!(settings.control_socket, Path::new("/run/x.sock"));
     let endpoint = &settings.endpoint;

@@ -1,0 +1,105 @@
+//! What the XDP program is told of ESP that is of no SA of ours, while the gateway runs.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use tracing::{info, warn};
+
+use super::bpf::{BpfError, UnknownEsp};
+use super::linux::LinuxKernel;
+use super::probe::Feature;
+use crate::clock;
+
+/// How long the program drops such ESP before it must be told again: SAs of others come and go,
+/// which only who runs can see.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// How often it is told.
+pub const RENEWAL: Duration = Duration::from_secs(10);
+
+/// What `status` calls it.
+const FEATURE: &str = "drop of ESP without an SA";
+
+impl LinuxKernel {
+    /// Has the program drop ESP to us that is of no SA of ours, for a while.
+    pub fn renew(&mut self) {
+        let to_drop = self.to_drop();
+        if to_drop != UnknownEsp::default() {
+            let told = self.tables.data_path.drop_unknown_esp(to_drop, LEASE);
+            self.complain(told, "The XDP program does not drop ESP without an SA");
+        }
+    }
+
+    /// The program is to drop no such ESP any more.
+    pub(super) fn stop_dropping(&mut self) {
+        let nothing = UnknownEsp::default();
+        let told = self.tables.data_path.drop_unknown_esp(nothing, Duration::ZERO);
+        self.complain(told, "The XDP program goes on dropping ESP without an SA for a while");
+    }
+
+    fn to_drop(&self) -> UnknownEsp {
+        let in_udp = self.config.drop_unknown_esp;
+        // Port 4500 is ours, and what comes there nobody else's.
+        UnknownEsp { bare: in_udp && !self.other_sas, in_udp }
+    }
+
+    /// Looks whether somebody else has SAs in this kernel; then bare ESP may be his.
+    pub(super) fn look_for_other_sas(&mut self) {
+        let found = self.tables.xfrm.others_have_sas().unwrap_or_else(|error| {
+            if self.tables.complaints.take(clock::now()) {
+                warn!(%error, "Cannot list the SAs of others: bare ESP without an SA passes");
+            }
+            true
+        });
+        if found {
+            self.found_other_sas();
+        } else if !self.other_sas {
+            self.capabilities.set(feature(self.to_drop()));
+        }
+    }
+
+    /// Somebody else has SAs in this kernel, or may: bare ESP is left to it until the gateway is started
+    /// anew.
+    pub fn found_other_sas(&mut self) {
+        if self.other_sas {
+            return;
+        }
+        self.other_sas = true;
+        let to_drop = self.to_drop();
+        let told = self.tables.data_path.drop_unknown_esp(to_drop, LEASE);
+        self.complain(told, "The XDP program may drop bare ESP of others for a while");
+        self.capabilities.set(feature(to_drop));
+        if self.config.drop_unknown_esp {
+            info!("Others have SAs in this kernel: bare ESP that is of none of ours is left to it");
+        }
+    }
+
+    /// A peer may send by this SPI before its SA is there.
+    pub fn await_sa(&mut self, local: IpAddr, spi: u32) {
+        let told = self.tables.data_path.await_sa(local, spi);
+        self.complain(told, "What the peer sends before its Child SA is there will be lost");
+    }
+
+    /// There will be no such SA.
+    pub fn await_no_more(&mut self, local: IpAddr, spi: u32) {
+        let told = self.tables.data_path.await_no_more(local, spi);
+        self.complain(told, "The XDP program goes on waiting for an SA");
+    }
+
+    fn complain(&self, outcome: Result<(), BpfError>, what: &str) {
+        if let Err(error) = outcome
+            && self.tables.complaints.take(clock::now())
+        {
+            warn!(%error, "{what}");
+        }
+    }
+}
+
+fn feature(to_drop: UnknownEsp) -> Feature {
+    let detail = match to_drop {
+        UnknownEsp { bare: true, .. } => "",
+        UnknownEsp { in_udp: true, .. } => "in UDP only, since others have SAs in this kernel",
+        UnknownEsp { .. } => "drop-unknown-esp = false",
+    };
+    Feature { name: FEATURE.to_owned(), available: to_drop.in_udp, detail: detail.to_owned() }
+}
