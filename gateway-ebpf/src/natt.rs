@@ -279,9 +279,10 @@ fn to_strip<Ip: Internet>(
     if is_fragment && spi != Some(&NON_ESP_MARKER) {
         return Err(Reason::OuterFragment);
     }
-    // RFC 3948 2.3. A short frame is padded by the link, so the header says how long it is.
+    // RFC 3948 2.3. A short frame is padded by the link, so the header says how long it is. One to
+    // somebody else is for a NAT that may lie behind us.
     if length == KEEPALIVE_LENGTH && packet::at(context, content) == Some(&[0xff_u8]) {
-        return Err(Reason::Keepalive);
+        return if maps::is_local(&destination) { Err(Reason::Keepalive) } else { Ok(None) };
     }
     let Some(spi) = spi else { return Err(Reason::TooShort) };
     if length < MARKER_LENGTH {

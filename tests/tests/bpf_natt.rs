@@ -12,7 +12,7 @@ mod bpf;
 
 use std::net::{IpAddr, SocketAddr};
 
-use bpf::{Outcome, XDP_DROP, XDP_PASS, isolated, through_xdp};
+use bpf::{Outcome, TEST_RUN, XDP_DROP, XDP_PASS, isolated, serve_at, through_xdp};
 use gateway::kernel::bpf::{DataPath, Sa, SaDirection};
 use gateway_common::Reason;
 use gateway_tests::packet::{ESP, Ip, UDP, esp, ethernet, tagged, tcp, udp};
@@ -158,15 +158,19 @@ fn what_is_not_esp_of_an_sa_to_strip_passes_as_it_came() {
 }
 
 #[test]
-fn a_nat_keepalive_ends_there_also_when_the_link_pads_it() {
+fn a_nat_keepalive_to_us_ends_there_also_when_the_link_pads_it() {
     with_sas(|data_path| {
+        let ours = PEERS.map(|(_, us)| us);
         for (source, destination) in PEERS {
             let packet = Ip::new(source, destination, UDP).packet(&udp(31_000, 4500, &[0xff]));
-            let mut frame = ethernet(&packet);
-            let expected = dropped(&frame, Reason::Keepalive);
-            assert_eq!(through_xdp(data_path, &frame), expected);
-            frame.resize(80, 0);
-            assert_eq!(through_xdp(data_path, &frame), dropped(&frame, Reason::Keepalive));
+            for length in [0, 80] {
+                let mut frame = ethernet(&packet);
+                frame.resize(frame.len().max(length), 0);
+                serve_at(data_path, TEST_RUN, &[]);
+                assert_eq!(through_xdp(data_path, &frame), untouched(&frame, None), "to others");
+                serve_at(data_path, TEST_RUN, &ours);
+                assert_eq!(through_xdp(data_path, &frame), dropped(&frame, Reason::Keepalive));
+            }
         }
     });
 }

@@ -58,7 +58,7 @@ reasons! {
     OuterFragment = "esp_in_udp_fragment" => Pass,
     /// XDP: an IKE message on port 4500.
     IkeOn4500 = "ike_on_4500" => Pass,
-    /// XDP: a NAT keepalive (RFC 3948 2.3).
+    /// XDP: a NAT keepalive (RFC 3948 2.3) to us.
     Keepalive = "nat_keepalive" => Drop,
     /// XDP: a datagram to port 4500 too short to be ESP.
     TooShort = "udp_4500_too_short" => Pass,
