@@ -12,7 +12,9 @@ use aya_ebpf::programs::XdpContext;
 use gateway_common::unknown::{BARE_UNTIL, IN_UDP_UNTIL};
 use gateway_common::{Address, Reason, SaKey, SaValue, Source, Subject};
 
-use crate::header::{Ethernet, Ipv4InPlace, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol};
+use crate::header::{
+    Ethernet, Ipv4InPlace, Ipv6Fragment, Ipv6InPlace, Udp, Vlan, ethertype, port, protocol,
+};
 use crate::ike::{self, Datagram, Internet};
 use crate::unknown::{self, Fate};
 use crate::{checksum, endpoint, maps, packet};
@@ -44,11 +46,15 @@ struct Head<const L: usize, Ip> {
 const ETHERNET: usize = 7;
 /// The words of an Ethernet header with one VLAN tag.
 const TAGGED: usize = 9;
+/// The words of an Ethernet header with two (802.1ad, "QinQ").
+const TAGGED_TWICE: usize = 11;
 
 const _: () = assert!(size_of::<Ethernet>() == 14 && size_of::<Vlan>() == 4);
 
-/// Handles a frame. Frames with more than one VLAN tag, with IPv4 options or with IPv6 extension
-/// headers are left to the kernel.
+/// Handles a frame. What stands behind more than two VLAN tags no IP stack here takes. IPv4 options
+/// and IPv6 extension headers are left to the kernel, which walks them: what is behind them comes to
+/// the same end, at a higher price. Bare ESP finds its SA there; IKE and ESP in UDP come to the
+/// daemon's socket, which hands the latter back, as it does with reassembled fragments.
 #[inline(always)]
 pub fn ingress(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason> {
     let Some(ethernet) = packet::at::<Ethernet>(context, 0) else { return Ok(()) };
@@ -62,6 +68,7 @@ pub fn ingress(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason
             match vlan.kind {
                 ethertype::IPV4 => ipv4::<TAGGED>(context, subject),
                 ethertype::IPV6 => ipv6::<TAGGED>(context, subject),
+                kind if ethertype::is_vlan(kind) => tagged_twice(context, subject),
                 _ => Ok(()),
             }
         }
@@ -70,14 +77,28 @@ pub fn ingress(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason
 }
 
 #[inline(always)]
+fn tagged_twice(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason> {
+    let inner = size_of::<Ethernet>().wrapping_add(size_of::<Vlan>());
+    match packet::at::<Vlan>(context, inner).map(|vlan| vlan.kind) {
+        Some(ethertype::IPV4) => ipv4::<TAGGED_TWICE>(context, subject),
+        Some(ethertype::IPV6) => ipv6::<TAGGED_TWICE>(context, subject),
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
 fn ipv4<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(), Reason> {
     let Some(head) = packet::at::<Head<L, Ipv4InPlace>>(context, 0) else { return Ok(()) };
     let ip = &head.ip;
-    if ip.version_and_length != 0x45 || ip.is_later_fragment() {
+    if ip.version_and_length >> 4 != 4 || ip.is_later_fragment() {
         return Ok(());
     }
-    let total = u16::from_be_bytes(ip.total_length);
     let (fragment, destination) = (ip.has_more_fragments(), address_v4(ip.destination));
+    if ip.header_length() != size_of::<Ipv4InPlace>() as u32 {
+        let may_carry = matches!(ip.protocol, protocol::ESP | protocol::UDP);
+        return behind_options(may_carry && ip.header_length() > 20, &destination);
+    }
+    let total = u16::from_be_bytes(ip.total_length);
     let start = size_of::<Head<L, Ipv4InPlace>>();
     if ip.protocol == protocol::ESP {
         // A later fragment does not show its SPI: the others of its packet stay with it.
@@ -129,8 +150,11 @@ fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
         head.ip.destination = words_v6(to);
         return readdressed(packet::replace(context, head));
     }
+    if ip.next_header == protocol::FRAGMENT {
+        return v6_fragment(context, start);
+    }
     if ip.next_header != protocol::UDP {
-        return Ok(());
+        return behind_options(protocol::is_options(ip.next_header), &destination);
     }
     let ends = (address_v6(ip.source), destination);
     let udp = Datagram { start, payload: u32::from(payload), is_fragment: false };
@@ -144,6 +168,26 @@ fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
     head.ip.payload_length = payload.wrapping_sub(UDP as u16).to_be_bytes();
     head.ip.next_header = protocol::ESP;
     finish(packet::shorten::<_, UDP>(context, head))
+}
+
+/// The first fragment of a datagram to port 4500 is counted, as that of IPv4 is.
+#[inline(always)]
+fn v6_fragment(context: &XdpContext, start: usize) -> Result<(), Reason> {
+    let udp = start.wrapping_add(size_of::<Ipv6Fragment>());
+    let Some(header) = packet::at::<Ipv6Fragment>(context, start) else { return Ok(()) };
+    let Some(udp) = packet::at::<Udp>(context, udp) else { return Ok(()) };
+    let is_first = u16::from_be_bytes(header.offset) & 0xfff8 == 0;
+    let is_udp = header.next_header == protocol::UDP;
+    if is_first && is_udp && u16::from_be_bytes(udp.destination) == port::NAT_TRAVERSAL {
+        return Err(Reason::OuterFragment);
+    }
+    Ok(())
+}
+
+/// What is behind options is not looked at, and counted if it is to us and may be ours.
+#[inline(always)]
+fn behind_options(may_be: bool, destination: &Address) -> Result<(), Reason> {
+    if may_be && maps::is_local(destination) { Err(Reason::BehindOptions) } else { Ok(()) }
 }
 
 #[inline(always)]

@@ -73,7 +73,7 @@ fn esp_of_a_known_sa_loses_its_udp_header() {
     with_sas(|data_path| {
         for (source, destination) in PEERS {
             for octets in [0, 1, 40, 1400] {
-                for tags in [&[][..], &[0x8100], &[0x88a8]] {
+                for tags in [&[][..], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]] {
                     let (wrapped, bare) = pair(source, destination, octets);
                     let outcome = through_xdp(data_path, &tagged(tags, &wrapped));
                     let expected = Outcome {
@@ -135,20 +135,21 @@ fn what_is_not_esp_of_an_sa_to_strip_passes_as_it_came() {
                 table.push(("a first fragment", first, Some(OuterFragment)));
                 table.push(("options", ip(UDP).options(1).packet(&whole), None));
             } else {
-                table.push(("a first fragment", ip(UDP).fragment(0, true).packet(&whole), None));
+                let first = ip(UDP).fragment(0, true).packet(&whole);
+                table.push(("a first fragment", first, Some(OuterFragment)));
                 table.push(("hop-by-hop options", ip(UDP).extension(0).packet(&whole), None));
                 table.push(("destination options", ip(UDP).extension(60).packet(&whole), None));
             }
             table.push(("a later fragment", ip(UDP).fragment(16, false).packet(&whole), None));
             for (name, packet, reason) in table {
-                for tags in [&[][..], &[0x8100]] {
+                for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100]] {
                     let frame = tagged(tags, &packet);
                     let outcome = through_xdp(data_path, &frame);
                     assert_eq!(outcome, untouched(&frame, reason), "{name} {source} {tags:x?}");
                 }
             }
-            let frame = tagged(&[0x88a8, 0x8100], &on_4500(&esp(SPI, 40)));
-            assert_eq!(through_xdp(data_path, &frame), untouched(&frame, None), "two tags");
+            let frame = tagged(&[0x88a8, 0x8100, 0x8100], &on_4500(&esp(SPI, 40)));
+            assert_eq!(through_xdp(data_path, &frame), untouched(&frame, None), "three tags");
             let elsewhere = Ip::new(source, source, UDP).packet(&whole);
             let frame = ethernet(&elsewhere);
             let expected = untouched(&frame, Some(UnknownSpi));
@@ -219,7 +220,7 @@ fn a_packet_with_a_lying_length_is_never_stripped() {
 fn a_packet_cut_off_anywhere_is_never_stripped() {
     with_sas(|data_path| {
         for (source, destination) in PEERS {
-            for tags in [&[][..], &[0x8100]] {
+            for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100]] {
                 let frame = tagged(tags, &pair(source, destination, 20).0);
                 // The kernel takes no less than an Ethernet header.
                 for length in 14..frame.len() {
@@ -258,7 +259,7 @@ fn an_sa_that_is_reached_at_another_address_gets_its_packets_as_if_sent_to_its_o
             data_path.reach_sa_at(at, SPI, to, from(source, 31_000)).unwrap();
             data_path.reach_sa_at(at, BARE_SPI, to, from(source, 0)).unwrap();
             for octets in [0, 1, 1400] {
-                for tags in [&[][..], &[0x8100]] {
+                for tags in [&[][..], &[0x8100], &[0x88a8, 0x8100]] {
                     let (wrapped, _) = pair(source, other, octets);
                     let (_, stripped) = pair(source, destination, octets);
                     let esp = esp(BARE_SPI, octets);

@@ -54,7 +54,8 @@ reasons! {
     BadLength = "esp_in_udp_bad_length" => Drop,
     /// XDP: the packet of a known SA could not be changed.
     NotStripped = "esp_in_udp_not_stripped" => Drop,
-    /// XDP: the first fragment of a datagram to port 4500, which XDP cannot strip.
+    /// XDP: the first fragment of a datagram to port 4500, which XDP cannot strip; over IPv6 of IKE,
+    /// too.
     OuterFragment = "esp_in_udp_fragment" => Pass,
     /// XDP: an IKE message on port 4500.
     IkeOn4500 = "ike_on_4500" => Pass,
@@ -109,6 +110,9 @@ reasons! {
     BareUnknownSpiDropped = "esp_unknown_spi_dropped" => Drop,
     /// XDP, left as it is: ESP of a Child SA of which the peer is still to be heard that it has agreed.
     Awaited = "esp_awaited" => Pass,
+    /// XDP, left as it is: a packet to us with ESP or UDP behind IPv4 options, or with IPv6 extension
+    /// headers, behind which it does not look.
+    BehindOptions = "ip_options" => Pass,
     /// XDP: an IKE message to us on port 500.
     IkeOn500 = "ike_on_500" => Pass,
     /// XDP: an IKE_SA_INIT request to us without a cookie.
