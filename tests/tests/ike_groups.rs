@@ -1,6 +1,7 @@
 //! Child SAs with a key exchange of their own (PFS) between strongSwan and us, with each group that
 //! both have, begun by either end on one IKE SA. Both ends leave the first one out of IKE_AUTH
-//! (RFC 6023), so that it has a key exchange too, whoever begins the IKE SA.
+//! (RFC 6023), so that it has a key exchange too, whoever begins the IKE SA. At last the algorithms
+//! of old peers.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use gateway_tests::daemon::wait_for;
@@ -11,6 +12,7 @@ use gateway_tests::scenario::{between_sites, both_ways};
 use gateway_tests::strongswan::Connection;
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::{Context as _, Result};
+use serde_json::Value;
 
 use Family::V4;
 
@@ -23,6 +25,10 @@ const GROUPS: [&str; 5] = [
     "aes128gcm16-modp2048",
 ];
 const ALL: &str = "aes128gcm16-x25519-ecp256-ecp384-ecp521-modp2048";
+
+/// For IKE, where the PRF follows from the integrity algorithm, and for ESP.
+const SHA1: (&str, &str) = ("aes128-sha1-modp2048", "aes128-sha1");
+const SHA1_IKE: &str = "aes128-sha1-prfsha1-modp2048";
 
 fn wait_group(gateway: &Gateway<'_>, proposal: &str) -> Result {
     let has = |gateway: &Gateway<'_>| {
@@ -70,13 +76,13 @@ fn every_group(version: Version) -> Result {
         both_ways(hosts)?;
     }
     assert_eq!(gateway.counter("ike_sa_established")?, 1, "not on one IKE SA");
-    strongswan.load(&theirs)?;
-    strongswan.terminate()?;
-    gateway.wait_gone()?;
+    pair.end()?;
+    by_sha1(&mut pair, &theirs, &ours)?;
+    let Pair { strongswan, gateway, .. } = &pair;
     strongswan.initiate()?;
     wait_group(gateway, GROUPS[0])?;
     both_ways(hosts)?;
-    assert_eq!(gateway.counter("ike_sa_established")?, 2);
+    assert_eq!(gateway.counter("ike_sa_established")?, 4);
     assert_eq!(gateway.counter("child_sa_failed")?, 0);
     // A rule that is taken away takes its Child SA with it, and that the IKE SA: in this order.
     pair.gateway.reload(&Policy { rules: Vec::new(), ..ours })?;
@@ -86,6 +92,22 @@ fn every_group(version: Version) -> Result {
     assert!(last("received DELETE for ESP CHILD_SA")? < last("received DELETE for IKE_SA")?);
     assert!(pair.gateway.daemon().stop(PATIENCE)?.success());
     pair.finish(&[between_sites(&topology, V4)?])
+}
+
+/// What an old peer may have and no better: HMAC-SHA1 for all that is authenticated, and for the
+/// keys. Each end begins once.
+fn by_sha1(pair: &mut Pair<'_>, theirs: &Connection, ours: &Policy) -> Result {
+    let old = Connection { proposals: SHA1.0, esp_proposals: SHA1.1, ..theirs.clone() };
+    let policy = ours.clone().with_rules(|rule| rule.esp_proposals = vec![SHA1.1]);
+    pair.change(&old, &Policy { ike_proposals: vec![SHA1.0], ..policy })?;
+    pair.either_begins(pair.hosts(), |_| {
+        let suite = |sa: &Value| sa.get("suite").and_then(Value::as_str).map(str::to_owned);
+        assert_eq!(suite(&pair.gateway.established()?).as_deref(), Some(SHA1_IKE));
+        let suites: Vec<_> = pair.gateway.children(RULE)?.iter().filter_map(suite).collect();
+        assert!(!suites.is_empty() && suites.iter().all(|s| s.starts_with(SHA1.1)), "{suites:?}");
+        Ok(())
+    })?;
+    pair.change(theirs, ours)
 }
 
 #[test]

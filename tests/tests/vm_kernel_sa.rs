@@ -33,6 +33,7 @@ const SUITES: &[(EspSuite, &str)] = &[
     (suite(Encryption::Aes128Cbc, Some(Integrity::HmacSha256), false), "auth-trunc hmac(sha256)"),
     (suite(Encryption::Aes256Cbc, Some(Integrity::HmacSha384), true), "auth-trunc hmac(sha384)"),
     (suite(Encryption::Aes256Cbc, Some(Integrity::HmacSha512), true), "auth-trunc hmac(sha512)"),
+    (suite(Encryption::Aes128Cbc, Some(Integrity::HmacSha1), true), "auth-trunc hmac(sha1)"),
 ];
 
 fn add_both(xfrm: &mut Xfrm, spec: &ChildSpec) -> Result {

@@ -29,6 +29,7 @@ const FEATURES: [&str; 26] = [
     "Child SA rekeyed by both at once",
     "IKE SA rekeyed by both at once",
     "PFS with each group",
+    "HMAC-SHA1 for IKE, its keys and ESP, AES-CBC and MODP-2048",
     "Childless",
     "Fragments, chain above 4 kB",
     "MOBIKE move",
