@@ -15,7 +15,7 @@ use std::path::Path;
 use tables::{Cell, tests_below};
 
 /// What must be seen with each peer.
-const FEATURES: [&str; 26] = [
+const FEATURES: [&str; 27] = [
     "PSK",
     "RSA, PSS",
     "RSA, PKCS #1 v1.5",
