@@ -105,9 +105,9 @@ reasons! {
     UnknownSpiDropped = "esp_in_udp_unknown_spi_dropped" => Drop,
     /// XDP, left as it is: bare ESP to an address of ours, of no SA of ours, while such is not
     /// dropped.
-    BareUnknownSpi = "esp_unknown_spi" => Pass,
+    BareUnknownSpi = "esp_bare_unknown_spi" => Pass,
     /// XDP: bare ESP to an address of ours, of no SA of ours.
-    BareUnknownSpiDropped = "esp_unknown_spi_dropped" => Drop,
+    BareUnknownSpiDropped = "esp_bare_unknown_spi_dropped" => Drop,
     /// XDP, left as it is: ESP of a Child SA of which the peer is still to be heard that it has agreed.
     Awaited = "esp_awaited" => Pass,
     /// XDP, left as it is: a packet to us with ESP or UDP behind IPv4 options, or with IPv6 extension

@@ -52,7 +52,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             let (spi, in_udp) = (format!("{spi:08x}"), from.port() != 0);
             tracing::info!(
                 spi, %from, %to, in_udp,
-                "ESP without an SA is dropped; counters esp_unknown_spi_dropped and \
+                "ESP without an SA is dropped; counters esp_bare_unknown_spi_dropped and \
                  esp_in_udp_unknown_spi_dropped"
             );
         }

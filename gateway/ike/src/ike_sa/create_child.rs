@@ -246,11 +246,11 @@ impl IkeSa {
                         error: Some(error.to_string()),
                     });
                 }
-                self.delete_forgotten(now, shared, error, offer.spi);
                 let wait = shared.backoff(offer.wish.failures);
                 let failures = offer.wish.failures.saturating_add(1);
                 let State::Established(established) = &mut self.state else { return };
                 established.later.push((after(now, wait), Wish { failures, ..offer.wish }));
+                self.delete_forgotten(now, shared, error, offer.spi);
             }
             (Error::Refused(NotifyType::CHILD_SA_NOT_FOUND), Some(old)) => {
                 shared.release_spi(offer.spi);

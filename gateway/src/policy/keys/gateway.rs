@@ -28,8 +28,8 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
     key(
         "drop-unknown-esp",
         Flag,
-        Default("true"),
-        "Whether ESP to an address of this host with an SPI that no SA of the gateway has is dropped where it comes in, while the gateway runs. Where others have SAs in this kernel, that is done only to ESP in UDP. With IPsec clients behind this host, whose addresses are translated to its own: `false`.",
+        Default("false"),
+        "Whether XDP drops ESP to an address of this host with an SPI that no SA of the gateway has, while the gateway runs. Where others have SAs in this kernel, that is done only to ESP in UDP. Not for a host that translates addresses of IPsec clients or servers behind it to its own (masquerading, published ports), nor beside a program that does ESP by itself: theirs cannot be told apart.",
     ),
     key(
         "pin-dir",
