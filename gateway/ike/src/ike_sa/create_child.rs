@@ -268,23 +268,6 @@ impl IkeSa {
         }
     }
 
-    /// Begins another IKE SA for the rules that this one serves; it goes when they have it.
-    pub(super) fn reauthenticate(&mut self, shared: &mut Shared) {
-        let State::Established(established) = &mut self.state else { return };
-        let live = established.children.values().filter(|c| c.is_live());
-        let mut wishes: Vec<_> = live.map(|c| Wish::like(c)).collect();
-        wishes.sort_by(|a, b| a.rule.cmp(&b.rule));
-        wishes.dedup();
-        if let Some(peer) = &self.peer
-            && !wishes.is_empty()
-            && !established.replaced
-        {
-            established.replaced = true;
-            let peer = Arc::clone(&peer.name);
-            shared.effects.push(Effect::Reauthenticate { ike_sa: self.id, peer, wishes });
-        }
-    }
-
     /// Responder: the peer asks for a Child SA, or for new keys of the IKE SA.
     pub(super) fn create_child_request(
         &mut self,

@@ -1,7 +1,7 @@
 //! An IKE SA that stands, and one that is on its way out.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gateway_wire::Header;
 use zeroize::Zeroizing;
@@ -26,9 +26,6 @@ use crate::natt::NatDetected;
 use crate::selector::Sides;
 use crate::shared::{Owner, Purpose, Shared};
 use crate::time::{after, earlier};
-
-/// The least time between two attempts to begin another IKE SA in the place of one.
-const LEAST_WAIT: Duration = Duration::from_secs(1);
 
 /// An IKE SA that stands.
 pub(crate) struct Established {
@@ -301,24 +298,6 @@ impl IkeSa {
             Some(_) if initiator => self.reauthenticate(shared),
             Some(_) | None => {}
         }
-    }
-
-    /// Nothing came of the IKE SA that was begun in its place: another one is begun halfway to the end
-    /// of this one, or before the certificates end that keep it.
-    pub(crate) fn not_superseded(&mut self, now: Instant, shared: &mut Shared) {
-        let State::Established(established) = &mut self.state else { return };
-        if established.superseded {
-            return;
-        }
-        established.replaced = false;
-        if let Some(end) = established.dies_at
-            && established.renew_at.is_none()
-        {
-            let left = end.saturating_duration_since(now);
-            let wait = left.checked_div(2).unwrap_or_default().max(LEAST_WAIT);
-            established.renew_at = Some(after(now, wait));
-        }
-        self.plan_reauthentication(now, shared);
     }
 
     /// Gives up everything that the IKE SA holds: Child SAs, reserved SPIs, waiting jobs. The

@@ -24,6 +24,7 @@ mod leftover;
 mod mobility;
 mod offer;
 mod put_off;
+mod reauthentication;
 mod rekey_ike;
 mod room;
 mod single_pair;
@@ -449,16 +450,6 @@ impl IkeSa {
             kind,
             refusal,
         });
-    }
-
-    /// The successor of another IKE SA has done all that it was begun for, unless nothing came of it.
-    fn check_superseded(&mut self, shared: &mut Shared) {
-        let State::Established(established) = &self.state else { return };
-        let waits = self.jobs.iter().any(|j| matches!(j, Job::CreateChild(_)));
-        let done = !waits && established.has_all_it_asked_for();
-        if done && let Some(ike_sa) = self.supersedes.take() {
-            shared.effects.push(Effect::Superseded { ike_sa });
-        }
     }
 }
 

@@ -165,14 +165,20 @@ fn one_request_is_under_way_at_a_time() {
     assert!(sent.iter().all(|(_, octets)| *octets == sent[0].1), "and again the same");
 }
 
-#[test]
-fn a_request_is_answered_while_one_of_ours_is_under_way() {
+/// A asks whether B lives, and its question is under way.
+pub(super) fn asking() -> (Simulation, Vec<u8>) {
     let a = with_peer(policies_of_a(), |p| p.liveness_interval = Duration::from_secs(10));
     let mut simulation = connect(a, policies_of_b());
     let before = simulation.nodes[0].sent.len();
     simulation.run(Duration::from_secs(15));
     let waiting = simulation.nodes[0].sent[before].1.clone();
     assert!(!header(&waiting).flags.response, "a question is under way");
+    (simulation, waiting)
+}
+
+#[test]
+fn a_request_is_answered_while_one_of_ours_is_under_way() {
+    let (mut simulation, _waiting) = asking();
     let answer = ask(&mut simulation, 1, INFORMATIONAL, NEXT_OF_B, &[]);
     assert!(answer.header.flags.response && answer.payloads().unwrap().is_empty());
 }
