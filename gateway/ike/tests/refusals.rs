@@ -428,3 +428,40 @@ fn what_a_stranger_is_told_says_nothing_of_the_record() {
     let answers: Vec<_> = simulation.nodes[1].sent.iter().map(|(_, octets)| octets.len()).collect();
     assert!(!answers.is_empty() && answers.iter().all(|len| *len == 28 + 8), "{answers:?}");
 }
+
+/// Of peers that may be at the same place, the one for which somebody allows SHA-1 decides for no other.
+#[test]
+fn sha1_that_one_peer_may_use_is_not_what_another_gets() {
+    let cbc = |integrity: Vec<_>, prf: Vec<_>| {
+        move |p: &mut PeerConfig| {
+            p.proposals[0].encryption = vec![Encryption::Aes128Cbc];
+            (p.proposals[0].integrity, p.proposals[0].prf) = (integrity.clone(), prf.clone());
+        }
+    };
+    let sha2 = || cbc(vec![Integrity::HmacSha256], vec![Prf::HmacSha256]);
+    let sha1 = || cbc(vec![Integrity::HmacSha1], vec![Prf::HmacSha1]);
+    let both =
+        cbc(vec![Integrity::HmacSha1, Integrity::HmacSha256], vec![Prf::HmacSha1, Prf::HmacSha256]);
+    let with_old = |b: &mut PolicySet| {
+        of_peer(b, sha2());
+        of_peer(b, |p| p.remote_address = None);
+        let mut old = peer("0-old", "b.test", "old.test", None);
+        sha1()(&mut old);
+        b.peers.insert("0-old".into(), Arc::new(old));
+    };
+    let simulation = run(|a| of_peer(a, both), with_old);
+    for node in &simulation.nodes {
+        let ike_sas = node.endpoint.status(simulation.now).ike_sas;
+        let suite = ike_sas.first().unwrap().suite.unwrap();
+        assert_eq!((suite.integrity, suite.prf), (Some(Integrity::HmacSha256), Prf::HmacSha256));
+        assert_eq!(node.kernel.children.len(), 1);
+    }
+    // Who has nothing else has SHA-1, where it is allowed.
+    let old = |a: &mut PolicySet| {
+        of_peer(a, sha1());
+        of_peer(a, |p| p.local_id = Identity::Fqdn("old.test".to_owned()));
+    };
+    let simulation = run(old, with_old);
+    let counters = simulation.nodes[0].endpoint.counters();
+    assert_eq!(counters.value(Counter::IkeSaEstablished), 1);
+}

@@ -120,7 +120,9 @@ pub(crate) fn answer_init(
 }
 
 /// The first peer that may be at this address and has a proposal in common decides; who it
-/// really is, and whether that peer accepts the suite, is checked in IKE_AUTH.
+/// really is, and whether that peer accepts the suite, is checked in IKE_AUTH. What only an old
+/// peer needs (SHA-1) is chosen if nobody has anything better in common: otherwise one peer's
+/// proposals would weaken another's IKE SA, or keep it from having one.
 fn choose(
     policies: &Policies,
     path: Path,
@@ -128,5 +130,10 @@ fn choose(
     sent: KeMethod,
     rounds: Rounds,
 ) -> Option<(SecurityAssociation, IkeSuite)> {
-    policies.proposing(path).find_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds))
+    let mut chosen = policies
+        .proposing(path)
+        .filter_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds));
+    let (payload, suite) = chosen.next()?;
+    let better = suite.has_sha1().then(|| chosen.find(|(_, suite)| !suite.has_sha1())).flatten();
+    Some(better.unwrap_or((payload, suite)))
 }
