@@ -155,3 +155,31 @@ fn an_ike_sa_whose_heir_comes_to_nothing_gets_another_before_it_ends() {
     assert_eq!(ike_sas(&simulation), [1, 1]);
     assert_eq!(simulation.mismatches(), Vec::<String>::new());
 }
+
+/// An heir that the peer gives no Child SA does not stay, and does not stand in the way of the next.
+#[test]
+fn an_heir_without_a_child_sa_ends_and_another_is_begun_before_the_end() {
+    let hour = Duration::from_secs(3600);
+    let mut simulation = connected_for(10 * hour);
+    let rules = simulation.nodes[1].kernel.classified.clone().unwrap();
+    let stood = simulation.nodes[0].endpoint.counters().value(Counter::IkeSaEstablished);
+    simulation.run(9 * hour - Duration::from_secs(1));
+    // B cannot have it now: each Child SA that it installs fails.
+    let refusals = [(); 16].map(|()| Refusal::Error(KernelError::NoSuchSa));
+    simulation.nodes[1].kernel.refusals.extend(refusals);
+    let established =
+        |s: &Simulation| s.nodes[0].endpoint.counters().value(Counter::IkeSaEstablished);
+    while established(&simulation) == stood {
+        assert!(simulation.step(simulation.now + 2 * hour), "A begins another IKE SA");
+    }
+    simulation.run(Duration::from_secs(60));
+    assert_eq!(ike_sas(&simulation), [1, 1], "the heir has ended, at both ends");
+    assert_eq!(simulation.exchange_traffic(), []);
+    // B can again.
+    simulation.nodes[1].kernel.refusals.clear();
+    with_traffic(&mut simulation, 2 * hour, true);
+    assert_eq!(ike_sas(&simulation), [1, 1]);
+    assert!(established(&simulation) > stood + 1, "and another is begun");
+    assert_eq!(simulation.nodes[1].kernel.classified, Some(rules));
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+}

@@ -192,12 +192,12 @@ impl Established {
             || self.children.values().any(|c| c.rule.name == *rule && c.is_live() && c.protects(of))
     }
 
-    /// Whether it has Child SAs, and none is still to come of those that we have asked for.
-    pub(super) fn has_all_it_asked_for(&self) -> bool {
+    /// Whether a Child SA that we have asked for is still to come.
+    pub(super) fn awaits_child(&self) -> bool {
         let asking = self.current.as_ref().and_then(Current::offer).is_some();
-        let installing = |c: &ChildSa| c.state == ChildState::Installing;
-        let mut live = self.children.values().filter(|c| c.is_live()).peekable();
-        !asking && self.later.is_empty() && live.peek().is_some() && !live.any(|c| installing(c))
+        let mut children = self.children.values();
+        let installing = children.any(|c| c.state == ChildState::Installing);
+        asking || !self.later.is_empty() || installing
     }
 }
 

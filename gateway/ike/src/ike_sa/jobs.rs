@@ -248,7 +248,7 @@ impl IkeSa {
             }
             let ready = self.jobs.iter().position(|job| established.may_begin(job));
             let Some(job) = ready.and_then(|at| self.jobs.remove(at)) else {
-                return self.check_superseded(shared);
+                return self.check_superseded(now, shared);
             };
             let begun = match job {
                 Job::CreateChild(wish) => self.send_create_child(now, shared, wish),

@@ -32,13 +32,19 @@ impl IkeSa {
         }
     }
 
-    /// The successor of another IKE SA has done all that it was begun for, unless nothing came of it.
-    pub(super) fn check_superseded(&mut self, shared: &mut Shared) {
+    /// Whether the successor of another IKE SA has done all that it was begun for. One of which nothing
+    /// came ends: it would stand in the way of the next.
+    pub(super) fn check_superseded(&mut self, now: Instant, shared: &mut Shared) {
         let State::Established(established) = &self.state else { return };
-        let waits = self.jobs.iter().any(|j| matches!(j, Job::CreateChild(_)));
-        let done = !waits && established.has_all_it_asked_for();
-        if done && let Some(ike_sa) = self.supersedes.take() {
+        let asks = self.jobs.iter().any(|j| matches!(j, Job::CreateChild(_)));
+        let (Some(ike_sa), false) = (self.supersedes, asks || established.awaits_child()) else {
+            return;
+        };
+        if established.children.values().any(|c| c.is_live()) {
+            self.supersedes = None;
             shared.effects.push(Effect::Superseded { ike_sa });
+        } else {
+            self.delete_ike(now, shared, "nothing came of it in the place of another IKE SA");
         }
     }
 

@@ -288,7 +288,7 @@ impl IkeSa {
                     let words = withheld.child.take().map(|(_, words)| words);
                     self.release_answer(now, shared, withheld, Ok(words));
                 }
-                self.check_superseded(shared);
+                self.check_superseded(now, shared);
             }
             (Err(error), withheld) => {
                 let replaces = installed.replaces;
