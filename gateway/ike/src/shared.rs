@@ -289,7 +289,9 @@ impl Shared {
     pub(crate) fn contact_lost(&mut self, holder: &Holder, ike_sa: IkeSaId) {
         if self.contacts.remove(holder, ike_sa) {
             self.leases.disconnected(&self.policies, holder);
-            self.single_pairs.disconnected(&holder.peer);
+            let rules = self.single_pairs.disconnected(holder);
+            let lost = |rule| Effect::RuleLost { rule, error: None };
+            self.effects.extend(rules.into_iter().map(lost));
         }
     }
 

@@ -396,6 +396,36 @@ fn a_bad_answer_to_the_request_has_a_name_and_no_effect() {
     assert_failed(&mut with_answer(refused), "FAILED_CP_REQUIRED");
 }
 
+/// Who refuses the first Child SA may have assigned the address (RFC 7296 1.2): others are made with it.
+#[test]
+fn a_peer_that_takes_single_pairs_only_assigns_an_address_all_the_same() {
+    let refused = |payloads: &mut Vec<Payload<'_>>| {
+        payloads.retain(|p| {
+            use PayloadType as P;
+            !matches!(p.payload_type(), P::SA | P::TS_I | P::TS_R)
+        });
+        payloads.push(Payload::Notify(gateway_wire::Notify {
+            protocol: gateway_wire::ProtocolId::NONE,
+            spi: &[],
+            kind: NotifyType::SINGLE_PAIR_REQUIRED,
+            data: &[],
+        }));
+    };
+    let mut simulation = with_answer(refused);
+    assert_eq!(simulation.nodes[0].endpoint.counters().value(Counter::NoAddressReceived), 0);
+    let sas = simulation.nodes[0].endpoint.status(simulation.now).ike_sas;
+    assert_eq!(sas.iter().map(|sa| sa.state).collect::<Vec<_>>(), ["established"]);
+    assert!(last_error(&simulation).contains("a single pair"), "{}", last_error(&simulation));
+    // The next packet has the address, and gets its pair.
+    simulation.network.set_faults(Faults::default());
+    let [from, to] = [[10, 9, 0, 1], [10, 2, 0, 7]].map(IpAddr::from);
+    assert!(simulation.send(0, "to-b", from, to), "it waits");
+    simulation.run(Duration::from_secs(1));
+    let children = children_of_a(&simulation);
+    assert_eq!(children.len(), 1, "{}", last_error(&simulation));
+    assert_eq!(selectors(children[0]), ["10.9.0.1/32 == 10.2.0.7/32"]);
+}
+
 /// A with these limits gets so many name servers, each twice, and its address.
 fn given_name_servers(config: &EndpointConfig, count: usize) -> Simulation {
     static SERVERS: [[u8; 4]; 5] =

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::Endpoint;
-use crate::config::{PeerName, RuleName, Start};
+use crate::config::{PeerName, Protect, RuleName, Start};
 use crate::error::Error;
 use crate::ike_sa::{IkeSa, Job, Wish};
 use crate::io::IkeSaId;
@@ -166,10 +166,13 @@ impl Endpoint {
         let protect = self.shared.policies.rules.get(name).and_then(|rule| rule.protect());
         let always = protect.filter(|protect| protect.start == Start::Always);
         // A peer that takes single pairs only is asked when there is a packet.
-        let by_packets = always
-            .is_some_and(|protect| self.shared.single_pairs.are_demanded(&protect.peer, name));
-        let error = error.or_else(|| by_packets.then(|| Error::SinglePairs.to_string()));
-        let again = always.is_some() && !by_packets && !self.shutting_down;
+        let by_packets =
+            always.filter(|p| self.shared.single_pairs.are_demanded_by_any(&p.peer, name));
+        let is_served =
+            |protect: &Protect| self.with_peer(&protect.peer).any(|sa| sa.will_serve(name, None));
+        let waits = by_packets.is_some_and(|protect| !is_served(protect));
+        let error = error.or_else(|| waits.then(|| Error::SinglePairs.to_string()));
+        let again = always.is_some() && by_packets.is_none() && !self.shutting_down;
         self.rules.lost(name, error, again.then_some(now));
     }
 }

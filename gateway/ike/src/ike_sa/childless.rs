@@ -86,29 +86,31 @@ impl IkeSa {
         Err(Error::Internal("nothing is wanted of the peer any more"))
     }
 
-    /// Initiator: what an authentic answer says of the Child SA that was offered, if one was, and of
-    /// the addresses that were asked for.
+    /// Initiator: what an authentic answer says of the addresses that were asked for, and of the Child
+    /// SA that was offered, if one was.
     pub(super) fn first_child_answered(
         &self,
         shared: &mut Shared,
         payloads: &Payloads<'_>,
         offered: Option<&ChildOffer>,
         through: (NatDetected, Path),
-    ) -> Result<(Option<ChildAnswer>, Assignment), Error> {
-        if let Some(offer) = offered {
-            // An answer that refuses the Child SA as a whole says nothing of addresses.
-            let given = match payloads.sa {
-                Some(_) => self.read_assignment(shared, payloads)?,
-                None => Assignment::default(),
+    ) -> (Assignment, Result<Option<ChildAnswer>, Error>) {
+        let read = self.read_assignment(shared, payloads);
+        if let Some(error) = payloads.error().filter(|_| payloads.sa.is_none()) {
+            // Who refuses the Child SA may assign addresses, with which others can be made, or not.
+            return (read.unwrap_or_default(), Err(Error::Refused(error.kind)));
+        }
+        let answer = read.and_then(|given| {
+            let answer = match offered {
+                Some(offer) => Some(offer.check_answer(payloads, through, given.lease)?),
+                None if payloads.sa.is_none() => None,
+                None => return Err(Error::BadAnswer("a Child SA that nobody asked for")),
             };
-            return Ok((Some(offer.check_answer(payloads, through, given.lease)?), given));
-        }
-        if payloads.sa.is_some() {
-            return Err(Error::BadAnswer("a Child SA that nobody asked for"));
-        }
-        match payloads.error() {
-            Some(error) => Err(Error::Refused(error.kind)),
-            None => Ok((None, self.read_assignment(shared, payloads)?)),
+            Ok((given, answer))
+        });
+        match answer {
+            Ok((given, answer)) => (given, Ok(answer)),
+            Err(error) => (Assignment::default(), Err(error)),
         }
     }
 

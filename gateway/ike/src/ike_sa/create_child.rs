@@ -83,7 +83,7 @@ impl IkeSa {
             self.give_up(now, shared, offer, error);
             return Ok(());
         }
-        let demanded = shared.single_pairs.are_demanded(&offer.protect.peer, &offer.rule.name);
+        let demanded = self.owes_single_pairs(shared, &offer.rule.name);
         if demanded && !offer.is_single_pair() && offer.wish.replaces.is_none() {
             self.give_up(now, shared, offer, Error::SinglePairs);
             return Ok(());

@@ -122,7 +122,7 @@ impl ChildOffer {
             && sa.children().any(|c| c.is_live() && c.rule.name == rule.name);
         // With which address we come is not known before the peer has assigned it.
         let known = ours.is_some() || !rule.assigned;
-        let single = known && shared.single_pairs.are_demanded(&protect.peer, &rule.name);
+        let single = known && sa.owes_single_pairs(shared, &rule.name);
         let pair = wish.first.filter(|_| single);
         let pair = pair.and_then(|first| single_pair::of((&local, &remote), &first));
         let (local, remote) = pair.map_or((local, remote), |(l, r)| (vec![l], vec![r]));

@@ -29,6 +29,11 @@ pub(super) fn of(
 }
 
 impl IkeSa {
+    /// Whether the peer takes single pairs only for a rule.
+    pub(super) fn owes_single_pairs(&self, shared: &Shared, rule: &RuleName) -> bool {
+        self.holder().is_some_and(|holder| shared.single_pairs.are_demanded(&holder, rule))
+    }
+
     /// Initiator: the peer has answered SINGLE_PAIR_REQUIRED. Once it is asked again, if there is a pair;
     /// a peer that refuses that too is not asked a third time.
     pub(super) fn single_pair_required(
@@ -43,7 +48,9 @@ impl IkeSa {
             let error = Error::Refused(NotifyType::SINGLE_PAIR_REQUIRED);
             return self.offer_failed(now, shared, offer, error);
         }
-        shared.single_pairs.demand(&offer.protect.peer, &rule);
+        if let Some(holder) = self.holder() {
+            shared.single_pairs.demand(holder, &rule);
+        }
         if !offer.has_single_pair() {
             return self.give_up(now, shared, offer, Error::SinglePairs);
         }

@@ -162,16 +162,45 @@ fn a_rule_that_is_always_up_waits_for_packets_where_the_peer_takes_single_pairs_
         (vec!["10.2.0.6/32".into()], None)
     );
     // Nor when it goes again.
-    let forge = forge(&simulation, 1);
-    let spi = simulation.nodes[0].kernel.children.values().next().unwrap().outbound.spi;
-    let delete = gateway_wire::Delete { protocol: ProtocolId::ESP, spis: vec![spi] };
-    let header = forge.header(ExchangeType::INFORMATIONAL, false, NEXT_OF_B);
-    let request = forge.seal(&header, &[Payload::Delete(delete)]).unwrap();
-    deliver(&mut simulation, 0, &request);
+    delete_one_by_b(&mut simulation);
     let sent = simulation.nodes[0].sent.len();
     simulation.run(Duration::from_secs(10));
     assert_eq!(simulation.nodes[0].sent.len(), sent);
     assert_eq!(last_error(&simulation), Some(error));
+    // With the next IKE SA it may be otherwise: when this one goes, it is begun.
+    delete_by_b(&mut simulation, NEXT_OF_B + 1);
+    let sent = simulation.nodes[0].sent.len();
+    simulation.run(Duration::from_secs(10));
+    let next = simulation.nodes[0].sent.get(sent).expect("another IKE SA");
+    assert_eq!(header(&next.1).exchange, ExchangeType::IKE_SA_INIT);
+}
+
+/// B deletes the first of A's Child SAs.
+fn delete_one_by_b(simulation: &mut Simulation) {
+    let spi = simulation.nodes[0].kernel.children.values().next().unwrap().outbound.spi;
+    let delete = gateway_wire::Delete { protocol: ProtocolId::ESP, spis: vec![spi] };
+    ask(simulation, 1, ExchangeType::INFORMATIONAL, NEXT_OF_B, &[Payload::Delete(delete)]);
+}
+
+/// B deletes the IKE SA.
+fn delete_by_b(simulation: &mut Simulation, id: u32) {
+    let delete = gateway_wire::Delete { protocol: ProtocolId::IKE, spis: Vec::new() };
+    ask(simulation, 1, ExchangeType::INFORMATIONAL, id, &[Payload::Delete(delete)]);
+}
+
+/// What still serves the rule is not told of as an error.
+#[test]
+fn the_end_of_one_of_several_pairs_is_no_error_of_the_rule() {
+    let always = with_protect(policies_of_a(), |protect| protect.start = Start::Always);
+    let (mut simulation, auth) = half_open_with(always, policies_of_b());
+    answered(&mut simulation, &auth, true);
+    for theirs in [6, 7] {
+        let request = only(packet(&mut simulation, 7, theirs));
+        answered(&mut simulation, &request, false);
+    }
+    assert_eq!(children(&simulation, 0), 2);
+    delete_one_by_b(&mut simulation);
+    assert_eq!((children(&simulation, 0), last_error(&simulation)), (1, None));
 }
 
 /// The peer may have been configured anew.
@@ -187,13 +216,7 @@ fn that_a_peer_takes_single_pairs_only_is_forgotten_with_the_rule_and_with_the_l
     assert_eq!(asked(&simulation, &request).map(|ts| ts.len()), [2, 2]);
 
     let mut simulation = narrowed();
-    ask(
-        &mut simulation,
-        1,
-        ExchangeType::INFORMATIONAL,
-        NEXT_OF_B,
-        &[Payload::Delete(gateway_wire::Delete { protocol: ProtocolId::IKE, spis: Vec::new() })],
-    );
+    delete_by_b(&mut simulation, NEXT_OF_B);
     assert_eq!(children(&simulation, 0), 0);
     let init = only(packet(&mut simulation, 7, 6));
     let auth = only(answered(&mut simulation, &init, false));

@@ -22,6 +22,7 @@ use crate::ike_sa::mobility::{forbids_nats, mobike};
 use crate::ike_sa::offer::ChildOffer;
 use crate::ike_sa::{Closing, IkeSa, Job, State, informational, notify};
 use crate::io::Path;
+use crate::leases::Lease;
 use crate::natt::NatDetected;
 use crate::payloads::Payloads;
 use crate::reason::Claimed;
@@ -130,10 +131,11 @@ impl IkeSa {
             certificate::count_ignored(shared, &payloads.certificates);
             let peer = self.check_responder(now, shared, &channel, &transcript, &payloads, eap)?;
             let token = crash::given(payloads.notify(NotifyType::QUICK_CRASH_DETECTION));
-            let answer = self.first_child_answered(shared, &payloads, child.as_ref(), (nat, path));
-            Ok((peer, answer, token, payloads.notifies))
+            let (given, answer) =
+                self.first_child_answered(shared, &payloads, child.as_ref(), (nat, path));
+            Ok((peer, (given, answer), token, payloads.notifies))
         });
-        let (peer, answer, token, notifies) = match checked {
+        let (peer, (given, answer), token, notifies) = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 if let Some(child) = child {
@@ -151,13 +153,14 @@ impl IkeSa {
         self.establish(now, shared, channel, nat, &peer);
         self.keep_token(token);
         self.agree_on_mobike(shared, &notifies, true);
+        self.accept_assignment(shared, given);
+        let has_no_address = self.assignment.lease == Lease::default();
         match (child, answer) {
-            (Some(child), Ok((Some(answer), given))) => {
-                self.accept_assignment(shared, given);
+            (Some(child), Ok(Some(answer))) => {
                 self.install_offered(now, shared, child, answer, (&nonces.0, &nonces.1));
             }
-            (_, Ok((_, given))) => self.accept_assignment(shared, given),
-            (child, Err(error)) if !peer.peer().request_address.is_empty() => {
+            (_, Ok(_)) => {}
+            (child, Err(error)) if has_no_address && !peer.peer().request_address.is_empty() => {
                 self.end_without_address(now, shared, child, error);
             }
             (Some(child), Err(Error::Refused(NotifyType::SINGLE_PAIR_REQUIRED))) => {
