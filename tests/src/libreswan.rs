@@ -30,6 +30,8 @@ pub struct Connection {
     pub ends: String,
     /// How both prove who they are, and keys that say more.
     pub keys: String,
+    /// Algorithms of IKE.
+    pub ike: &'static str,
     /// Algorithms of ESP.
     pub esp: String,
     /// The name under which the peer and it know [`PPK`].
@@ -91,6 +93,7 @@ impl Connection {
                 right.0,
             ),
             keys: "\tauthby=secret\n".to_owned(),
+            ike: "aes_gcm256-sha2_256-dh31",
             esp: "aes_gcm256".to_owned(),
             ppk_id: None,
             bundle: None,
@@ -169,7 +172,7 @@ struct Named<'a>(String, &'a Connection);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(name, Connection { ends, keys, esp, ppk_id, .. }) = self;
+        let Self(name, Connection { ends, keys, ike, esp, ppk_id, .. }) = self;
         let ppk = match ppk_id {
             Some(id) => format!("\tppk=insist\n\tppk-ids=\"{id}\"\n"),
             None => String::new(),
@@ -177,7 +180,7 @@ impl fmt::Display for Named<'_> {
         write!(
             f,
             "conn {name}\n\tkeyexchange=ikev2\n{ends}\tleftupdown=%disabled\n\
-             \tike=aes_gcm256-sha2_256-dh31\n\tesp={esp}\n\tauto=add\n{keys}{ppk}\n"
+             \tike={ike}\n\tesp={esp}\n\tauto=add\n{keys}{ppk}\n"
         )
     }
 }

@@ -18,6 +18,7 @@ use gateway_tests::scenario::{
 use gateway_tests::topology::{Between, Family, Topology};
 use gateway_tests::traffic::{PingOptions, ping, ping_until_answered};
 use gateway_tests::{Context as _, Result};
+use serde_json::Value;
 
 use Family::V4;
 
@@ -300,4 +301,44 @@ fn libreswan_and_we_agree_on_transport_mode() -> Result {
     pings()?;
     encrypted(&topology, &capture.summary(Mark::START)?)?;
     capture.finish(&[between_gateways(&topology, V4)])
+}
+
+/// What an old peer may have and no better, for all that is authenticated and for the keys. First a
+/// packet makes us begin, then libreswan does.
+#[test]
+fn libreswan_and_we_agree_on_hmac_sha1() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let capture = capture(&topology)?;
+    let theirs = Connection {
+        ike: "aes128-sha1-dh14",
+        esp: "aes128-sha1".to_owned(),
+        ..Connection::of_server(&topology, V4).known(&topology, V4)
+    };
+    let libreswan = Libreswan::start(&topology.server.gateway, &theirs)?;
+    let policy = Policy {
+        ike_proposals: vec!["aes128-sha1-modp2048"],
+        ..Policy::of_client(&topology, V4, V4)
+            .with_rules(|rule| rule.esp_proposals = vec!["aes128-sha1"])
+    };
+    let gateway = Gateway::start(&topology.client.gateway, &policy)?;
+    let by_sha1 = |initiator: bool| {
+        let child = gateway.wait_child(RULE)?;
+        let sa = gateway.established()?;
+        let suite = |of: &Value| of.get("suite").and_then(Value::as_str).map(str::to_owned);
+        assert_eq!(suite(&sa).as_deref(), Some("aes128-sha1-prfsha1-modp2048"));
+        assert!(suite(&child).is_some_and(|suite| suite.starts_with("aes128-sha1")), "{child}");
+        assert_eq!(sa.get("initiator").and_then(Value::as_bool), Some(initiator), "{sa}");
+        carries(&topology, &capture, V4)
+    };
+    ping_until_answered(&topology.client.host, topology.server.host_address(V4), PATIENCE)?;
+    by_sha1(true)?;
+    libreswan.terminate()?;
+    gateway.wait_gone()?;
+    libreswan.initiate()?;
+    by_sha1(false)?;
+    encrypted(&topology, &capture.summary(Mark::START)?)?;
+    capture.finish(&[between_sites(&topology, V4)?])
 }
