@@ -2,10 +2,13 @@
 //! last run left it, so a decapsulation can only be repeated if each run puts back what it took.
 //! A program is loaded when it is asked for: the daemon never loads these.
 
-use aya_ebpf::programs::XdpContext;
-use gateway_common::{Reason, Subject};
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::programs::{TcContext, XdpContext};
+use gateway_common::{Address, Flow, Reason, Subject};
 
+use crate::decide::decide;
 use crate::header::{Ipv4InPlace, Udp};
+use crate::read::Packet;
 use crate::{natt, packet};
 
 /// The headers of ESP in UDP over IPv4, without a VLAN tag.
@@ -76,4 +79,31 @@ pub fn restore(context: &XdpContext) -> Result<(), Reason> {
         return Err(Reason::NotStripped);
     }
     Ok(())
+}
+
+/// The third octet from the right counts the prefixes among which a packet's is picked; the first is
+/// 11.0.0.0/24.
+const FIRST_PREFIX: u32 = 0x0b00_0000;
+
+/// Reads a packet to one of as many prefixes as its destination says, another one each time: the
+/// caches know the rule of none.
+#[inline(always)]
+pub fn pick(context: &TcContext) -> Option<Flow> {
+    let mut packet = Packet::EMPTY;
+    if !packet.read::<true, true>(context).is_ok_and(|is_ip| is_ip) {
+        return None;
+    }
+    let [_high, low] = packet.flow.remote.words();
+    let prefixes = u64::from(u64::from_be(low) as u32);
+    // SAFETY: the helper has no requirements.
+    let random = u64::from(unsafe { bpf_get_prandom_u32() });
+    let prefix = (random.wrapping_mul(prefixes) >> 32) as u32;
+    packet.flow.remote = Address::v4(FIRST_PREFIX.wrapping_add(prefix << 8).to_be_bytes());
+    Some(packet.flow)
+}
+
+/// Whether such a packet has a rule.
+#[inline(always)]
+pub fn classify_picked(context: &TcContext) -> bool {
+    pick(context).is_some_and(|flow| decide(&flow).is_some())
 }

@@ -46,6 +46,25 @@ fn cut_and_restore(context: XdpContext) -> u32 {
     }
 }
 
+/// TC that passes everything, for the bench.
+#[classifier]
+fn pass_tc(_context: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// TC that makes another packet of each and nothing else, for the bench.
+#[classifier]
+fn pick(context: TcContext) -> i32 {
+    let _last = bench::pick(&context).map(core::hint::black_box);
+    TC_ACT_UNSPEC
+}
+
+/// TC that finds the rule of another packet each time, for the bench.
+#[classifier]
+fn classify_picked(context: TcContext) -> i32 {
+    if bench::classify_picked(&context) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+}
+
 /// XDP that puts the headers back and nothing else, for the bench.
 #[xdp]
 fn restore(context: XdpContext) -> u32 {

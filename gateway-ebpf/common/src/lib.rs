@@ -137,4 +137,10 @@ pub mod program {
     pub const CUT_AND_RESTORE: &str = "cut_and_restore";
     /// XDP: only puts the headers back.
     pub const RESTORE: &str = "restore";
+    /// TC: passes every packet.
+    pub const PASS_TC: &str = "pass_tc";
+    /// TC: gives a packet another destination, so that the bench can ask for many.
+    pub const PICK: &str = "pick";
+    /// TC: finds the rule of such a packet.
+    pub const CLASSIFY_PICKED: &str = "classify_picked";
 }

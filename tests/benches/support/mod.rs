@@ -1,8 +1,10 @@
-//! XDP programs by the kernel's own test-run, which goes on with the packet as the last run left it.
+//! Programs by the kernel's own test-run, which goes on with the packet as the last run left it.
+
+#![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::time::Duration;
 
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunOptions, TestRunResult};
 use gateway::kernel::bpf::DataPath;
 use gateway_common::program;
 
@@ -13,10 +15,30 @@ pub(crate) fn time(
     packet: &[u8],
     packets: u64,
 ) -> Duration {
+    let program = data_path.xdp(name).unwrap_or_else(|error| panic!("{error}"));
+    of_all(packets, packet, |options| program.test_run(options).unwrap()).0
+}
+
+/// The same in a TC program; and its verdict on the last.
+pub(crate) fn time_tc(
+    data_path: &mut DataPath,
+    name: &'static str,
+    packet: &[u8],
+    packets: u64,
+) -> (Duration, u32) {
+    let program = data_path.classifier(name).unwrap_or_else(|error| panic!("{error}"));
+    of_all(packets, packet, |options| program.test_run(options).unwrap())
+}
+
+fn of_all(
+    packets: u64,
+    packet: &[u8],
+    test_run: impl FnOnce(TestRunOptions<'_>) -> TestRunResult,
+) -> (Duration, u32) {
     let repeat = u32::try_from(packets).unwrap_or(u32::MAX);
     let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::default() };
-    let program = data_path.xdp(name).unwrap_or_else(|error| panic!("{error}"));
-    program.test_run(options).unwrap().duration.saturating_mul(repeat)
+    let result = test_run(options);
+    (result.duration.saturating_mul(repeat), result.return_value)
 }
 
 /// What a change of the packet takes from the empty program up: a run that changes it and puts it
