@@ -134,6 +134,9 @@ Examples:
   gateway status
   gateway status --json | jq '.ike_sas[] | {peer, state}'
 
+For Prometheus, name an address in [gateway] of the policy files:
+  metrics-listen = \"127.0.0.1:9500\"
+
 Exit status: 0 if the gateway answered, 1 if it could not, 2 for a mistake on
 the command line, 3 if there is none.";
 

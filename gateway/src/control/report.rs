@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A snapshot of the running gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +33,16 @@ pub struct StatusReport {
     pub counters: BTreeMap<String, u64>,
     /// Counters of the eBPF programs by reason.
     pub bpf_counters: BTreeMap<String, u64>,
-    /// The kernel's XFRM error counters (`/proc/net/xfrm_stat`) that are not zero.
+    /// The kernel's XFRM error counters (`/proc/net/xfrm_stat`); in JSON those that are not zero.
+    #[serde(serialize_with = "not_zero")]
     pub xfrm_errors: BTreeMap<String, u64>,
+}
+
+fn not_zero<S: Serializer>(
+    counters: &BTreeMap<String, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counters.iter().filter(|(_, value)| **value > 0))
 }
 
 /// The policies in force and how they came to be.

@@ -42,10 +42,12 @@ use self::inbound::Inbound;
 use self::journal::Journal;
 use self::name_servers::NameServers;
 use self::reload::Outcome as ReloadOutcome;
+use self::status::Use;
 use crate::clock;
 use crate::complaints::Complaints;
 use crate::control::{Call, KernelReport, Request, Response, Server, StatusReport};
 use crate::kernel::{LinkChange, Notice};
+use crate::metrics::{Exporter, Scrape};
 use crate::net::{Early, RECEIVE_BUFFER, Ready, Received, Reinjector, Sockets};
 
 pub use self::error::RunError;
@@ -74,6 +76,8 @@ pub struct Parts<K, M> {
     pub reinjector: Reinjector,
     /// Takes requests.
     pub control: Server,
+    /// Serves metrics.
+    pub exporter: Exporter,
     /// Signals of the operator.
     pub signals: mpsc::Receiver<Signal>,
     /// The policy files.
@@ -112,6 +116,7 @@ enum Wake {
     Datagrams(Ready),
     Kernel(Notice),
     Call(Call),
+    Scrape(Scrape),
     Loaded(Box<ReloadOutcome>),
     Watchdog,
     Timeout,
@@ -188,12 +193,13 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let (core, early) = (self.endpoint.next_timeout(), self.early.deadline());
         let timeouts = [core, early, self.ending, self.look_at_links, self.renewal];
         let timeout = timeouts.into_iter().flatten().min();
-        let Parts { monitor, sockets, control, signals, reload, .. } = &mut self.parts;
+        let Parts { monitor, sockets, control, exporter, signals, reload, .. } = &mut self.parts;
         tokio::select! {
             Some(signal) = signals.recv() => Wake::Signal(signal),
             ready = sockets.readable() => Wake::Datagrams(ready),
             notice = monitor.next() => Wake::Kernel(notice),
             Some(call) = control.next() => Wake::Call(call),
+            Some(scrape) = exporter.next() => Wake::Scrape(scrape),
             outcome = reload.finished() => Wake::Loaded(Box::new(outcome)),
             () = tick(&mut self.watchdog) => Wake::Watchdog,
             () = at(timeout) => Wake::Timeout,
@@ -212,6 +218,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             Wake::Kernel(Notice::UnknownEsp(seen)) => self.tell_unknown(&seen),
             Wake::Kernel(Notice::Failed(error)) => return Err(RunError::Monitor(error)),
             Wake::Call(call) => self.answer(call).await,
+            Wake::Scrape(scrape) => scrape.answer(self.report(Use::LeftOut).await),
             Wake::Loaded(outcome) => self.finish_reload(*outcome).await,
             Wake::Watchdog => notify::alive(),
             Wake::Timeout => {
@@ -384,7 +391,13 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         self.parts.reload.request();
     }
 
-    async fn finish_reload(&mut self, outcome: ReloadOutcome) {
+    async fn finish_reload(&mut self, mut outcome: ReloadOutcome) {
+        // Before anything is changed: where nobody can listen, the reload has failed.
+        if let Ok(loaded) = &outcome
+            && let Err(error) = start::serve_metrics(&mut self.parts.exporter, loaded).await
+        {
+            outcome = Err(vec![error]);
+        }
         let policies = self.parts.reload.conclude(outcome);
         if let Some(policies) = policies.filter(|_| self.ending.is_none()) {
             self.parts.kernel.limit_init(self.parts.reload.settings().ike);
@@ -412,7 +425,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     async fn answer(&mut self, call: Call) {
         let response = match call.request {
-            Request::Status {} => Response::Status(Box::new(self.report().await)),
+            Request::Status {} => Response::Status(Box::new(self.report(Use::Asked).await)),
             Request::Mtu {} => {
                 let sas = self.endpoint.status(clock::now()).ike_sas;
                 Response::Mtu(status::mtus(sas, &self.parts.kernel).await)
@@ -426,15 +439,15 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         call.answer(response);
     }
 
-    async fn report(&mut self) -> StatusReport {
+    async fn report(&mut self, of_use: Use) -> StatusReport {
         let now = clock::now();
         let snapshot = self.endpoint.status(now);
-        let Parts { kernel, sockets, reinjector, control, reload, complaints, .. } =
+        let Parts { kernel, sockets, reinjector, control, exporter, reload, complaints, .. } =
             &mut self.parts;
         let counters = self.endpoint.counters().iter();
         let counters = counters.chain(sockets.counters().iter()).chain(reinjector.counters());
         let counters = counters.chain(self.early.counters()).chain(self.journal.counters());
-        let counters = counters.chain([
+        let counters = counters.chain(exporter.counters()).chain([
             ("esp_unknown_spi", self.unknown_esp),
             ("resolv_conf_not_written", self.name_servers.failures()),
             ("control_clients_refused", control.refused()),
@@ -452,7 +465,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                 capabilities: kernel.capabilities(),
             },
             half_open: snapshot.half_open,
-            ike_sas: status::ike_sas(snapshot.ike_sas, kernel).await,
+            ike_sas: status::ike_sas(snapshot.ike_sas, of_use, kernel).await,
             refusals: self.journal.refusals(),
             rules: status::rules(snapshot.rules, &kernel.rule_counters()),
             counters: counters.map(|(name, value)| (name.to_owned(), value)).collect(),

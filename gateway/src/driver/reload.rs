@@ -147,7 +147,8 @@ fn changed(old: &Settings, new: &Settings) -> Vec<String> {
         journal,
         early,
         endpoint,
-        // A reload changes it.
+        // A reload changes these.
+        metrics_listen: _,
         ike: _,
     } = old;
     let limits = &new.endpoint;

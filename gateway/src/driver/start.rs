@@ -1,6 +1,7 @@
 //! From the command line to the running loop. Whatever fails here fails before the gateway has
 //! said that it is ready, with one line that says what to do.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,8 +18,9 @@ use crate::control::Server;
 use crate::kernel::bpf::{LogLevel, Room};
 use crate::kernel::{KernelConfig, LinuxKernel};
 use crate::log;
+use crate::metrics::Exporter;
 use crate::net::{OpenError, Ports, Reinjector, Sockets};
-use crate::policy::{Loaded, Settings};
+use crate::policy::{Loaded, PolicyError, Settings};
 
 /// Runs the gateway until a signal ends it.
 ///
@@ -42,9 +44,12 @@ pub fn run(args: &RunArgs) -> Result<(), RunError> {
 }
 
 async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
-    let Loaded { settings, policies, .. } = loaded;
     let signals = signals::listen().map_err(RunError::Runtime)?;
-    let complaints = Complaints::new(settings.journal.complaint_log_rate);
+    let complaints = Complaints::new(loaded.settings.journal.complaint_log_rate);
+    let mut exporter = Exporter::new(complaints.clone());
+    let served = serve_metrics(&mut exporter, &loaded).await;
+    served.map_err(|error| RunError::Policies(vec![error]))?;
+    let Loaded { settings, policies, .. } = loaded;
     let control = Server::bind(&settings.control_socket, complaints.clone())?;
     let config = kernel_config(&settings);
     let sockets = Sockets::open(Ports::default(), Some(config.own_mark))?;
@@ -70,8 +75,17 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
         }
     };
     let reload = Reloader::new(directory, settings);
-    let parts =
-        Parts { kernel, monitor, sockets, reinjector, control, signals, reload, complaints };
+    let parts = Parts {
+        kernel,
+        monitor,
+        sockets,
+        reinjector,
+        control,
+        exporter,
+        signals,
+        reload,
+        complaints,
+    };
     let mut driver = Driver::new(endpoint, parts);
     driver.apply(Arc::new(policies)).await;
     // Nothing of the network has been read so far: from the first datagram on, only what is
@@ -83,6 +97,26 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     driver.begin();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "Ready");
     driver.run().await
+}
+
+/// Serves the metrics where the policy files say.
+///
+/// # Errors
+/// The system refuses.
+pub(super) async fn serve_metrics(
+    exporter: &mut Exporter,
+    loaded: &Loaded,
+) -> Result<(), PolicyError> {
+    let wanted = loaded.settings.metrics_listen;
+    exporter.listen(wanted).await.map_err(|error| {
+        let address = wanted.map_or_else(String::new, |address| address.to_string());
+        let hint = if error.kind() == io::ErrorKind::AddrInUse {
+            "`ss -ltnp` names who listens there: choose another port"
+        } else {
+            "expected an address of this host and a port that is free"
+        };
+        loaded.metrics_error(format!("cannot listen on {address}: {error}"), hint)
+    })
 }
 
 /// How the settings want the kernel.

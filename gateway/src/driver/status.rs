@@ -13,13 +13,29 @@ use crate::control::{
     RuleReport,
 };
 
+/// What a report says of what has passed through each Child SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// What the kernel has counted.
+    Asked,
+    /// Nothing, for which the kernel need not be asked.
+    LeftOut,
+}
+
 /// Child SAs that the kernel is asked about for one report: it takes a question or two each, during
 /// which the loop waits.
 const USE_LIMIT: usize = 1000;
 
 /// The IKE SAs with their Child SAs, and what has passed through these.
-pub(super) async fn ike_sas(sas: Vec<IkeSaStatus>, kernel: &mut impl Kernel) -> Vec<IkeSaReport> {
-    let mut questions = USE_LIMIT;
+pub(super) async fn ike_sas(
+    sas: Vec<IkeSaStatus>,
+    of_use: Use,
+    kernel: &mut impl Kernel,
+) -> Vec<IkeSaReport> {
+    let mut questions = match of_use {
+        Use::Asked => USE_LIMIT,
+        Use::LeftOut => 0,
+    };
     let mut reports = Vec::with_capacity(sas.len());
     for sa in sas {
         let mut children = Vec::with_capacity(sa.children.len());
@@ -191,19 +207,18 @@ pub(super) fn kernel_release() -> String {
         .map_or_else(|_| String::new(), |s| s.trim().to_owned())
 }
 
-/// The counters of `/proc/net/xfrm_stat` that are not zero.
+/// The counters of `/proc/net/xfrm_stat`.
 pub(super) fn xfrm_errors() -> BTreeMap<String, u64> {
     fs::read_to_string("/proc/thread-self/net/xfrm_stat")
-        .map_or_else(|_| BTreeMap::new(), |s| nonzero(&s))
+        .map_or_else(|_| BTreeMap::new(), |s| table_of(&s))
 }
 
-fn nonzero(table: &str) -> BTreeMap<String, u64> {
+fn table_of(table: &str) -> BTreeMap<String, u64> {
     table
         .lines()
         .filter_map(|line| {
             let (name, value) = line.split_once(char::is_whitespace)?;
-            let value = value.trim().parse().ok()?;
-            (value > 0).then(|| (name.to_owned(), value))
+            Some((name.to_owned(), value.trim().parse().ok()?))
         })
         .collect()
 }
@@ -213,8 +228,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_counters_that_moved_are_shown() {
+    fn what_is_no_counter_is_left_out() {
         let table = "XfrmInError             \t0\nXfrmInNoStates          \t17\nbroken\nX \tx\n";
-        assert_eq!(nonzero(table), BTreeMap::from([("XfrmInNoStates".to_owned(), 17)]));
+        let counters = [("XfrmInError".to_owned(), 0), ("XfrmInNoStates".to_owned(), 17)];
+        assert_eq!(table_of(table), BTreeMap::from(counters));
     }
 }

@@ -241,6 +241,11 @@ impl<'a> Section<'a> {
         PolicyError::at(&place, self.field(Some(key)), fault)
     }
 
+    /// Where the key's value stands, if it is there.
+    pub(super) fn place(&self, key: &str) -> Option<Place> {
+        Some(self.source.place(&self.table.get(key)?.span()))
+    }
+
     /// Reports that something is wrong with the section as a whole.
     pub(super) fn whole_fault(&mut self, fault: Fault) {
         self.report(&self.header.clone(), None, fault);

@@ -41,6 +41,7 @@ pub struct Loaded {
     /// How many files there were.
     pub files: usize,
     directory: PathBuf,
+    metrics_place: Option<Place>,
     rule_places: BTreeMap<RuleName, Place>,
 }
 
@@ -52,6 +53,16 @@ impl Loaded {
         let fault = Fault::new(message).hint(hint);
         match rule.and_then(|name| Some((name, self.rule_places.get(name)?))) {
             Some((name, place)) => PolicyError::at(place, Some(format!("rule.{name}")), fault),
+            None => PolicyError::of_file(&self.directory, fault),
+        }
+    }
+
+    /// An error about `metrics-listen`, likewise.
+    #[must_use]
+    pub fn metrics_error(&self, message: String, hint: &str) -> PolicyError {
+        let fault = Fault::new(message).hint(hint);
+        match &self.metrics_place {
+            Some(place) => PolicyError::at(place, Some("gateway.metrics-listen".to_owned()), fault),
             None => PolicyError::of_file(&self.directory, fault),
         }
     }
@@ -121,6 +132,7 @@ struct Loader {
     /// Whether a file is missing from the picture, so that a name nobody defines may be its.
     incomplete: bool,
     settings: Option<(Settings, Place)>,
+    metrics_place: Option<Place>,
     pools: BTreeMap<String, PlacedPool>,
     peers: BTreeMap<PeerName, PlacedPeer>,
     users: BTreeMap<UserName, (Option<Arc<User>>, Place)>,
@@ -245,7 +257,9 @@ impl Loader {
             Section::new(source, name, key.span(), table, keys::GATEWAY, &mut self.errors);
         defined_once(&mut section, self.settings.as_ref().map(|(_, place)| place));
         let settings = settings::read(&mut section, &mut self.warnings);
+        let metrics_place = section.place("metrics-listen");
         if self.settings.is_none() {
+            self.metrics_place = metrics_place;
             self.settings = Some((settings, source.place(&key.span())));
         }
     }
@@ -312,6 +326,7 @@ impl Loader {
             warnings: self.warnings,
             files,
             directory: dir.to_owned(),
+            metrics_place: self.metrics_place,
             rule_places: self.rule_places,
         })
     }

@@ -1,5 +1,6 @@
 //! `[gateway]`: settings of this gateway that belong to no peer and no rule.
 
+use core::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use gateway_ike::config::{EndpointConfig, InitLimits, SMALLEST_FRAGMENT};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub pin_dir: PathBuf,
     /// Path of the control socket; absolute, at most 107 octets.
     pub control_socket: PathBuf,
+    /// Where metrics are served.
+    pub metrics_listen: Option<SocketAddr>,
     /// Directory of what outlives a restart; absolute.
     pub state_dir: PathBuf,
     /// Where the name servers are written that peers tell us; absolute.
@@ -103,6 +106,7 @@ impl Default for Settings {
             drop_unknown_esp: false,
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
+            metrics_listen: None,
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
             resolv_conf: None,
             journal: JournalLimits::default(),
@@ -128,6 +132,7 @@ pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -
         control_socket: section
             .optional("control-socket", value::socket_path)
             .unwrap_or(default.control_socket),
+        metrics_listen: section.optional("metrics-listen", value::listener),
         state_dir: section.optional("state-dir", value::absolute_path).unwrap_or(default.state_dir),
         resolv_conf: section.optional("resolv-conf", value::own_file),
         journal: read_journal(section),

@@ -3,6 +3,7 @@
 
 mod esp;
 mod fake;
+mod metrics;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -66,8 +67,11 @@ impl Gateway {
                 let key_exchange = Box::new(SystemKeyExchange);
                 let limits =
                     EndpointConfig { shares_cookies: true, ..loaded.settings.endpoint.clone() };
+                let mut exporter = Exporter::new(Complaints::new(5));
+                start::serve_metrics(&mut exporter, &loaded).await.unwrap();
                 let parts = Parts {
                     kernel,
+                    exporter,
                     monitor: FakeMonitor(monitor),
                     sockets: Sockets::open(Ports::default(), None).unwrap(),
                     reinjector: Reinjector::open().unwrap(),

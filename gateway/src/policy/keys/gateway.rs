@@ -44,6 +44,12 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "Unix socket on which `gateway status` asks.",
     ),
     key(
+        "metrics-listen",
+        Text,
+        Words("nowhere"),
+        "Address and port where metrics are served to Prometheus, such as `\"127.0.0.1:9500\"`. See [Metrics](#metrics).",
+    ),
+    key(
         "state-dir",
         Text,
         Default("\"/var/lib/gateway\""),

@@ -182,6 +182,28 @@ fn the_state_directory_is_as_said() {
 }
 
 #[test]
+fn metrics_are_served_at_an_address_with_a_port_that_a_reload_can_bind() {
+    let with = |text: &str| format!("[gateway]\nmetrics-listen = \"{text}\"\n");
+    assert_eq!(loaded("").settings.metrics_listen, None);
+    for text in ["127.0.0.1:9500", "[::1]:1024", "0.0.0.0:65535"] {
+        assert_eq!(loaded(&with(text)).settings.metrics_listen, text.parse().ok());
+    }
+    for (text, fault) in [
+        ("9500", "\"9500\" is not an address with a port"),
+        ("localhost:9500", "\"localhost:9500\" is not an address with a port"),
+        ("::1:9500", "\"::1:9500\" is not an address with a port"),
+        ("224.0.0.1:9500", "nobody can listen on 224.0.0.1"),
+        ("255.255.255.255:9500", "nobody can listen on 255.255.255.255"),
+        ("127.0.0.1:1023", "port 1023 is out of range"),
+        ("127.0.0.1:0", "port 0 is out of range"),
+    ] {
+        let text = errors(&with(text));
+        let start = format!("x.toml:2:18: gateway.metrics-listen: {fault}: expected ");
+        assert!(text.starts_with(&start) && text.lines().count() == 1, "{text}");
+    }
+}
+
+#[test]
 fn the_file_of_name_servers_replaces_nothing_else_and_has_a_directory() {
     let with = |path: &str| format!("[gateway]\nresolv-conf = \"{path}\"\n");
     assert_eq!(loaded("").settings.resolv_conf, None);

@@ -1,6 +1,6 @@
 //! The values in policy files: text to types, or what is wrong with the text.
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use std::path::PathBuf;
 
@@ -358,6 +358,24 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, Fault> {
         return Err(Fault::expected(message, "at most 107, the limit for a Unix socket"));
     }
     Ok(path)
+}
+
+/// Where a TCP socket of ours listens. The right to bind a port below 1024 is given up after the
+/// start, so that a reload could not.
+pub(super) fn listener(text: &str) -> Result<SocketAddr, Fault> {
+    let expected = "ADDRESS:PORT, such as \"127.0.0.1:9500\" or \"[::1]:9500\"";
+    let address: SocketAddr = text.parse().map_err(|_not| {
+        Fault::expected(format!("{text:?} is not an address with a port"), expected)
+    })?;
+    let is_broadcast = matches!(address.ip(), IpAddr::V4(v4) if v4.is_broadcast());
+    if address.ip().is_multicast() || is_broadcast {
+        return Err(Fault::expected(format!("nobody can listen on {}", address.ip()), expected));
+    }
+    if address.port() < 1024 {
+        let message = format!("port {} is out of range", address.port());
+        return Err(Fault::expected(message, "1024 to 65535"));
+    }
+    Ok(address)
 }
 
 #[cfg(test)]
