@@ -3,12 +3,15 @@
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
 use std::fs::{self, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 use std::time::Duration;
 
 use gateway_tests::capture::Selected;
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, RULE, Rule};
+use gateway_tests::namespace::Namespace;
 use gateway_tests::requirements::{Requirement, met};
 use gateway_tests::scenario::{all_answered, between_sites, capture};
 use gateway_tests::topology::{Between, Family, Topology};
@@ -122,6 +125,54 @@ fn a_rule_that_is_taken_away_takes_its_sa_along() -> Result {
     assert_eq!(client.children(RULE)?.len(), 1);
     // No rule speaks for the later prefix any more, so it passes: until here nothing did.
     capture.finish(&[between_sites(&topology, V4)?, later_traffic(&topology)?])
+}
+
+/// The metrics of the gateway in a namespace, or why there are none.
+fn metrics(namespace: &Namespace) -> Result<io::Result<String>> {
+    namespace.enter(|| {
+        let mut stream = TcpStream::connect(("127.0.0.1", 9500))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\n\r\n")?;
+        let mut text = String::new();
+        let _octets = stream.read_to_string(&mut text)?;
+        Ok(text)
+    })
+}
+
+#[test]
+fn a_reload_opens_and_closes_the_metrics() -> Result {
+    if !met(&NEEDED)? {
+        return Ok(());
+    }
+    let topology = Topology::new(Between::Switch)?;
+    let policy = Policy::of_server(&topology, V4, V4);
+    let _server = Gateway::start(&topology.server.gateway, &policy)?;
+    let policy = Policy::of_client(&topology, V4, V4);
+    let mut client = Gateway::start(&topology.client.gateway, &policy)?;
+    let (host, target) = (&topology.client.host, topology.server.host_address(V4));
+    ping_until_answered(host, target, PATIENCE)?;
+    let gateway = &topology.client.gateway;
+    assert!(metrics(gateway)?.is_err(), "nobody has asked for them");
+
+    // By now it has no more rights than it needs.
+    let settings = "metrics-listen = \"127.0.0.1:9500\"".to_owned();
+    client.reload(&Policy { settings, ..policy.clone() })?;
+    let text = metrics(gateway)?.context("the metrics")?;
+    let line = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|value| value.trim().parse::<u64>().ok());
+        value.context(format_args!("{name} in\n{text}"))
+    };
+    let rule = format!("{{rule=\"{RULE}\",action=\"protect\"}}");
+    assert_eq!(line(&format!("gateway_rule_child_sas{rule}"))?, 1);
+    assert!(line(&format!("gateway_rule_selected_packets_total{rule}"))? >= 1);
+    assert!(line("gateway_bpf_packets_total{reason=\"egress_protected\"}")? >= 1);
+    assert_eq!(line("gateway_events_total{event=\"ike_sa_established\"}")?, 1);
+    assert_eq!(line("gateway_xfrm_errors_total{error=\"XfrmInStateProtoError\"}")?, 0);
+    assert_eq!(line("gateway_policy_generation")?, 2);
+
+    client.reload(&policy)?;
+    assert!(metrics(gateway)?.is_err(), "nobody wants them any more");
+    Ok(())
 }
 
 /// What is written into the directory, and what the log must say of it.
