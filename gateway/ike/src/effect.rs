@@ -73,10 +73,12 @@ pub(crate) enum Effect {
         /// What the peer has said.
         heard: Heard,
     },
-    /// The successor of an IKE SA has taken over all that it was for.
+    /// The successor of an IKE SA has taken over what it can.
     Superseded {
         /// The old one.
         ike_sa: IkeSaId,
+        /// The successor.
+        heir: IkeSaId,
     },
     /// The successor of an IKE SA has ended before that.
     NotSuperseded {

@@ -10,7 +10,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use gateway_ike::config::{Renewal, Start};
+use gateway_ike::config::{PeerConfig, Renewal, Start};
 use gateway_ike::counters::Counter;
 use gateway_ike::io::{ChildId, KernelError};
 use gateway_ike::testing::{Faults, Refusal, Simulation, peer, policies, protect};
@@ -29,11 +29,17 @@ fn connected() -> Simulation {
 
 /// The same, for another lifetime.
 fn connected_for(lifetime: Duration) -> Simulation {
+    connected_with(lifetime, |_| {})
+}
+
+/// The same, with what B knows of A changed.
+fn connected_with(lifetime: Duration, change: impl FnOnce(&mut PeerConfig)) -> Simulation {
     let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
     let (net_a, net_b) = ("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap());
     let mut b = peer("b", "a.test", "b.test", Some(B));
     (b.lifetime, b.renewal) = (lifetime, Renewal::Reauthenticate);
-    let a = peer("a", "b.test", "a.test", Some(A));
+    let mut a = peer("a", "b.test", "a.test", Some(A));
+    change(&mut a);
     let rule = protect("to-b", "b", net_a, net_b, Start::Always);
     simulation.configure(0, policies(vec![b], vec![rule]));
     let rule = protect("to-a", "a", net_b, net_a, Start::Respond);
@@ -182,4 +188,56 @@ fn an_heir_without_a_child_sa_ends_and_another_is_begun_before_the_end() {
     assert!(established(&simulation) > stood + 1, "and another is begun");
     assert_eq!(simulation.nodes[1].kernel.classified, Some(rules));
     assert_eq!(simulation.mismatches(), Vec::<String>::new());
+}
+
+/// Of two rules the peer gives the heir only one: the other one's Child SA stays until there is another.
+#[test]
+fn a_child_sa_that_the_heir_does_not_get_is_kept_until_it_does() {
+    let hour = Duration::from_secs(3600);
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    let nets = ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"].map(|net| net.parse().unwrap());
+    let mut b = peer("b", "a.test", "b.test", Some(B));
+    (b.lifetime, b.renewal) = (10 * hour, Renewal::Reauthenticate);
+    let rule = |name: &str, to| protect(name, "b", nets[0], to, Start::Always);
+    let rules = vec![rule("one", nets[1]), rule("two", nets[2])];
+    simulation.configure(0, policies(vec![b], rules));
+    let back = |name: &str, from| protect(name, "a", from, nets[0], Start::Respond);
+    let of_b = |rules| policies(vec![peer("a", "b.test", "a.test", Some(A))], rules);
+    simulation.configure(1, of_b(vec![back("one", nets[1]), back("two", nets[2])]));
+    simulation.run(Duration::from_secs(5));
+    let children =
+        |s: &Simulation| s.nodes.iter().map(|n| n.kernel.children.len()).collect::<Vec<_>>();
+    assert_eq!((ike_sas(&simulation), children(&simulation)), ([1, 1], vec![2, 2]));
+    simulation.run(9 * hour - Duration::from_secs(10));
+    // The second Child SA of the heir fails.
+    let refusals = [Refusal::None, Refusal::Error(KernelError::NoSuchSa)];
+    simulation.nodes[1].kernel.refusals.extend(refusals);
+    let established =
+        |s: &Simulation| s.nodes[0].endpoint.counters().value(Counter::IkeSaEstablished);
+    while established(&simulation) == 1 {
+        assert!(simulation.step(simulation.now + 2 * hour), "A begins another IKE SA");
+    }
+    simulation.run(Duration::from_secs(60));
+    assert_eq!((ike_sas(&simulation), children(&simulation)), ([2, 2], vec![2, 2]));
+    assert_eq!(simulation.exchange_traffic(), []);
+    let errors = simulation.nodes[0].endpoint.status(simulation.now).rules;
+    assert!(errors.iter().all(|rule| rule.last_error.is_none()), "both are served");
+    // The next attempt gets what is left.
+    with_traffic(&mut simulation, 2 * hour, true);
+    assert_eq!((ike_sas(&simulation), children(&simulation)), ([2, 2], vec![2, 2]));
+    assert_eq!(established(&simulation), 3);
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+}
+
+/// The peer gives the IKE SA new keys before that: it is still ours to make anew.
+#[test]
+fn an_ike_sa_that_the_peer_has_rekeyed_is_made_anew_all_the_same() {
+    let mut simulation = connected_with(LIFETIME, |a| {
+        (a.lifetime, a.renewal) = (LIFETIME / 3, Renewal::Rekey);
+    });
+    with_traffic(&mut simulation, LIFETIME + BOTH, true);
+    let rekeyed = simulation.nodes[1].endpoint.counters().value(Counter::IkeSaRekeyed);
+    assert!(rekeyed >= 2, "{rekeyed}");
+    assert_eq!(simulation.nodes[0].endpoint.counters().value(Counter::IkeSaEstablished), 2);
+    assert_eq!(ike_sas(&simulation), [1, 1]);
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_ike::algorithms::{Encryption, Group, Integrity, Prf};
+use gateway_ike::algorithms::{Encryption, Group, IkeProposal, Integrity, Prf, Round};
 use gateway_ike::config::{Action, Identity, Mode, PeerConfig, PolicySet, Protect, Rule, Secret};
 use gateway_ike::config::{LocalAuth, Start};
 use gateway_ike::counters::Counter;
@@ -464,4 +464,35 @@ fn sha1_that_one_peer_may_use_is_not_what_another_gets() {
     let simulation = run(old, with_old);
     let counters = simulation.nodes[0].endpoint.counters();
     assert_eq!(counters.value(Counter::IkeSaEstablished), 1);
+}
+
+/// Nor does another get no post-quantum key exchange because one has none; where both are at their own
+/// addresses each has what is configured for it.
+#[test]
+fn a_peer_without_ml_kem_keeps_no_other_from_it() {
+    let hybrid = |p: &mut PeerConfig| {
+        let classic = p.proposals[0].clone();
+        let additional = [(Round::Ke1, vec![Some(Group::MlKem768)])].into();
+        p.proposals = vec![IkeProposal { additional, ..classic.clone() }, classic];
+    };
+    let with_old = |at: Option<IpAddr>| {
+        move |b: &mut PolicySet| {
+            of_peer(b, hybrid);
+            of_peer(b, |p| p.remote_address = None);
+            let old = peer("0-old", "b.test", "old.test", at);
+            b.peers.insert("0-old".into(), Arc::new(old));
+        }
+    };
+    let safe = |simulation: &Simulation| {
+        let ike_sas = simulation.nodes[1].endpoint.status(simulation.now).ike_sas;
+        ike_sas.first().unwrap().suite.unwrap().is_quantum_safe()
+    };
+    assert!(safe(&run(|a| of_peer(a, hybrid), with_old(None))));
+    let old = |a: &mut PolicySet| {
+        of_peer(a, hybrid);
+        of_peer(a, |p| p.local_id = Identity::Fqdn("old.test".to_owned()));
+    };
+    let simulation = run(old, with_old(Some(A)));
+    assert_eq!(simulation.nodes[0].endpoint.counters().value(Counter::IkeSaEstablished), 1);
+    assert!(!safe(&simulation));
 }

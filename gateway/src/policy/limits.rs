@@ -108,7 +108,7 @@ const LIMITS: &[Limit] = &[
         "IKE SAs, with those that are closing",
         ANYBODY,
         By("ike-sa-limit"),
-        "requests are dropped",
+        "a half-open one ends for the next; requests are dropped if there is none",
         Some("ike_sa_limit"),
     ),
     limit(

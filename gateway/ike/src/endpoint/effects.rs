@@ -1,10 +1,12 @@
 //! What one IKE SA causes elsewhere: done when it is back in its place.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use gateway_wire::IkeSpi;
 
 use super::Endpoint;
+use crate::config::RuleName;
 use crate::counters::Counter;
 use crate::effect::Effect;
 use crate::ike_sa::{IkeSa, Job, State};
@@ -53,8 +55,9 @@ impl Endpoint {
             Effect::Heard { ike_sa, heard } => {
                 self.with_sa(ike_sa, |sa, shared| sa.heard_before(now, shared, heard));
             }
-            Effect::Superseded { ike_sa } => {
-                self.with_sa(ike_sa, |sa, shared| sa.superseded(now, shared));
+            Effect::Superseded { ike_sa, heir } => {
+                let left = self.not_served_by(heir, ike_sa);
+                self.with_sa(ike_sa, |sa, shared| sa.superseded(now, shared, &left));
             }
             Effect::NotSuperseded { ike_sa } => {
                 self.with_sa(ike_sa, |sa, shared| sa.not_superseded(now, shared));
@@ -86,6 +89,15 @@ impl Endpoint {
                 self.watch_half_open(now);
             }
         }
+    }
+
+    /// The rules for which an IKE SA has Child SAs, and its heir none.
+    fn not_served_by(&self, heir: IkeSaId, ike_sa: IkeSaId) -> BTreeSet<RuleName> {
+        let heir = self.sas.get(&heir);
+        let is_served = |rule: &RuleName| heir.is_some_and(|heir| heir.will_serve(rule, None));
+        let old = self.sas.get(&ike_sa).into_iter().flat_map(IkeSa::children);
+        let rules = old.filter(|child| child.is_live()).map(|child| &child.rule.name);
+        rules.filter(|rule| !is_served(rule)).cloned().collect()
     }
 
     /// What is left of the old keys of an IKE SA, the oldest first.

@@ -58,13 +58,16 @@ impl Endpoint {
             Ok(payloads) => payloads,
             Err(error) => return self.refuse_init(now, header, path, &error),
         };
-        if self.sas.len().saturating_sub(self.refused.len()) >= self.shared.config.ike_sa_limit {
+        let known = self.sas.len().saturating_sub(self.refused.len());
+        let no_room = known >= self.shared.config.ike_sa_limit;
+        if no_room && self.half_open.is_empty() {
             return self.shared.count(Counter::IkeSaLimit);
         }
         self.watch_half_open(now);
         let of_address = self.half_open.of_network(path.remote.ip());
         let limit = self.shared.config.half_open_address_limit;
-        let full = self.half_open.len() >= self.shared.config.half_open_limit;
+        // What is half-open may be nobody's who will ever stand: it keeps no place from the next one.
+        let full = no_room || self.half_open.len() >= self.shared.config.half_open_limit;
         let demanding = self.demanding_cookies || full || of_address.all >= limit;
         let shown = self.has_returned_cookie(now, header, path, &payloads);
         if demanding && !shown {
@@ -85,7 +88,8 @@ impl Endpoint {
             Ok(None) => self.refuse_proposals(now, header, path, &payloads),
             Ok(Some(sa)) => {
                 if full && let Some(oldest) = self.half_open.to_displace() {
-                    self.shared.count(Counter::HalfOpenLimit);
+                    let limit = if no_room { Counter::IkeSaLimit } else { Counter::HalfOpenLimit };
+                    self.shared.count(limit);
                     self.with_sa(oldest, |sa, shared| {
                         sa.close(shared, "another initiator needs its place");
                     });

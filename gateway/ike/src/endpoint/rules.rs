@@ -167,12 +167,13 @@ impl Endpoint {
         let always = protect.filter(|protect| protect.start == Start::Always);
         // A peer that takes single pairs only is asked when there is a packet.
         let by_packets =
-            always.filter(|p| self.shared.single_pairs.are_demanded_by_any(&p.peer, name));
-        let is_served =
+            always.is_some_and(|p| self.shared.single_pairs.are_demanded_by_any(&p.peer, name));
+        let error = error.or_else(|| by_packets.then(|| Error::SinglePairs.to_string()));
+        // One beside it may serve the rule: what is wrong with the other is told where it happens.
+        let serves =
             |protect: &Protect| self.with_peer(&protect.peer).any(|sa| sa.will_serve(name, None));
-        let waits = by_packets.is_some_and(|protect| !is_served(protect));
-        let error = error.or_else(|| waits.then(|| Error::SinglePairs.to_string()));
-        let again = always.is_some() && by_packets.is_none() && !self.shutting_down;
+        let error = error.filter(|_error| !protect.is_some_and(serves));
+        let again = always.is_some() && !by_packets && !self.shutting_down;
         self.rules.lost(name, error, again.then_some(now));
     }
 }

@@ -57,6 +57,9 @@ pub(crate) struct Established {
     pub(super) peer_token: Option<Zeroizing<Vec<u8>>>,
     /// Answers of the kernel that are awaited before the peer is asked whether it lives.
     queries: usize,
+    /// Whether we began the first IKE SA of which this has come by rekeying: that is ours to make anew,
+    /// whoever gave it the keys that it has.
+    pub(super) began: bool,
     /// Whether the initiator may yet say that it did not accept our IKE_AUTH (RFC 7296 2.21.2).
     pub(super) unconfirmed: bool,
     /// When it is to be replaced.
@@ -90,6 +93,7 @@ pub(super) struct AnsweredChild {
 impl Established {
     pub(super) const fn new(now: Instant, channel: Channel, nat: NatDetected) -> Self {
         Self {
+            began: channel.initiator,
             unconfirmed: !channel.initiator,
             channel,
             nat,
@@ -286,16 +290,16 @@ impl IkeSa {
 
     /// The IKE SA has lived its time: it gets new keys, or its rules get another IKE SA first and
     /// it goes when they have it (make before break). One that serves nobody just ends; all but
-    /// rekeying is the business of the side that initiated it.
+    /// rekeying is the business of the side that began.
     fn renew(&mut self, now: Instant, shared: &mut Shared) {
         let State::Established(established) = &self.state else { return };
-        let initiator = established.channel.initiator;
-        if initiator && !established.children.values().any(|c| c.is_live()) {
+        let began = established.began;
+        if began && !established.children.values().any(|c| c.is_live()) {
             return self.delete_ike(now, shared, "lifetime over, no Child SA");
         }
         match self.peer.as_ref().map(|p| p.renewal) {
             Some(Renewal::Rekey) => self.add_job(now, shared, Job::RekeyIke),
-            Some(_) if initiator => self.reauthenticate(shared),
+            Some(_) if began => self.reauthenticate(shared),
             Some(_) | None => {}
         }
     }

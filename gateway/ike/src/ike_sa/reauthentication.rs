@@ -42,7 +42,7 @@ impl IkeSa {
         };
         if established.children.values().any(|c| c.is_live()) {
             self.supersedes = None;
-            shared.effects.push(Effect::Superseded { ike_sa });
+            shared.effects.push(Effect::Superseded { ike_sa, heir: self.id });
         } else {
             self.delete_ike(now, shared, "nothing came of it in the place of another IKE SA");
         }
@@ -63,6 +63,8 @@ impl IkeSa {
             let wait = left.checked_div(2).unwrap_or_default().max(LEAST_WAIT);
             established.renew_at = Some(after(now, wait));
         }
-        self.plan_reauthentication(now, shared);
+        if established.began {
+            self.plan_reauthentication(now, shared);
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! (RFC 7296 2.8.3), but that nothing in the exchange names the old one: `Senders` finds it.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -285,13 +286,27 @@ impl IkeSa {
         (!ours).then_some(spi)
     }
 
-    /// Another IKE SA serves all that this one did. The peer may send by the old Child SAs until it
-    /// has got a packet by the new ones: the old ones receive until they are silent, and then the
-    /// IKE SA ends.
-    pub(crate) fn superseded(&mut self, now: Instant, shared: &mut Shared) {
+    /// Another IKE SA serves all that this one did but the rules that are `left`, for which the peer
+    /// gave no Child SA: those keep theirs, and another attempt is made. If none is left, the peer may
+    /// send by the old Child SAs until it has got a packet by the new ones: the old ones receive until
+    /// they are silent, and then the IKE SA ends.
+    pub(crate) fn superseded(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        left: &BTreeSet<RuleName>,
+    ) {
         let State::Established(established) = &mut self.state else {
             return self.delete_ike(now, shared, "superseded");
         };
+        if !left.is_empty() {
+            let live = established.children.values().filter(|c| c.is_live());
+            let served = live.filter(|c| !left.contains(&c.rule.name)).map(|c| c.id);
+            for child in served.collect::<Vec<_>>() {
+                self.retire_and_delete(now, shared, child, "superseded");
+            }
+            return self.not_superseded(now, shared);
+        }
         established.superseded = true;
         let mut lost: Vec<_> = established.later.drain(..).map(|(_, wish)| wish.rule).collect();
         self.jobs.retain(|job| {

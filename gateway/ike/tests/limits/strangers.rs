@@ -124,12 +124,32 @@ fn forged_requests_keep_nobody_out() {
 
 #[test]
 fn above_the_limit_of_all_ike_sas_requests_are_dropped() {
-    let config = EndpointConfig { ike_sa_limit: 2, ..EndpointConfig::default() };
-    let (mut simulation, init) = begun(&config);
+    let config = EndpointConfig { ike_sa_limit: 1, ..EndpointConfig::default() };
+    let mut simulation = pair(&config, 1);
+    simulation.acquire(0, "to-b-1");
+    simulation.run(5 * SECOND);
+    let init = simulation.nodes[0].sent[0].1.clone();
+    let established = counter(&simulation, 1, Counter::IkeSaEstablished);
     for number in 1..=5 {
-        request(&mut simulation, &init, A, number, None);
+        honest_request(&mut simulation, &init, OTHER, number);
     }
-    assert_eq!((half_open(&simulation), counter(&simulation, 1, Counter::IkeSaLimit)), (2, 3));
+    assert_eq!((established, half_open(&simulation)), (1, 0));
+    assert_eq!(counter(&simulation, 1, Counter::IkeSaLimit), 5);
+}
+
+#[test]
+fn at_the_limit_of_all_ike_sas_half_open_ones_keep_nobody_out() {
+    let config = EndpointConfig { ike_sa_limit: 4, ..EndpointConfig::default() };
+    let (mut simulation, init) = begun(&config);
+    for number in 1..=20 {
+        honest_request(&mut simulation, &init, OTHER, number);
+        assert!(half_open(&simulation) <= 4, "{number}");
+    }
+    assert_eq!(counter(&simulation, 1, Counter::IkeSaLimit), 16);
+    assert_eq!(counter(&simulation, 1, Counter::CookieDemanded), 16);
+    simulation.network.set_faults(Faults::default());
+    simulation.run(5 * SECOND);
+    assert_eq!((children(&simulation, 0), children(&simulation, 1)), (1, 1));
 }
 
 #[test]

@@ -152,7 +152,7 @@ pub(in crate::policy) const PEER: &[Key] = &[
         "renewal",
         Choice(RENEWALS),
         Default("\"rekey\""),
-        "How: `\"rekey\"` gives it new keys, `\"reauthenticate\"` makes another one, for which both prove anew who they are.",
+        "How: `\"rekey\"` gives it new keys, `\"reauthenticate\"` makes another one, for which both prove anew who they are: that is for the end that began to do, and where it does not the IKE SA ends a tenth of its lifetime later.",
     ),
     key(
         "childless",

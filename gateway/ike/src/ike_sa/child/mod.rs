@@ -87,7 +87,7 @@ pub(crate) struct ChildSa {
 
 impl ChildSa {
     /// Whether it is to stay: it carries traffic, or will.
-    pub(super) fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.state != ChildState::Retiring && !self.redundant
     }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::algorithms::IkeSuite;
 use crate::assignment::Assignment;
 use crate::channel::Channel;
+use crate::config::PeerConfig;
 use crate::crypto::prf::sha1;
 use crate::error::Error;
 use crate::event::EventKind;
@@ -119,10 +120,10 @@ pub(crate) fn answer_init(
     Ok(Some(sa))
 }
 
-/// The first peer that may be at this address and has a proposal in common decides; who it
-/// really is, and whether that peer accepts the suite, is checked in IKE_AUTH. What only an old
-/// peer needs (SHA-1) is chosen if nobody has anything better in common: otherwise one peer's
-/// proposals would weaken another's IKE SA, or keep it from having one.
+/// Who the peer really is, and whether it accepts the suite, is checked in IKE_AUTH. So of those that
+/// may be at the likeliest place at which one has a proposal in common, the strongest suite is chosen,
+/// and of equals that of the first peer: otherwise what is allowed to one would weaken the IKE SA of
+/// another.
 fn choose(
     policies: &Policies,
     path: Path,
@@ -130,10 +131,8 @@ fn choose(
     sent: KeMethod,
     rounds: Rounds,
 ) -> Option<(SecurityAssociation, IkeSuite)> {
-    let mut chosen = policies
-        .proposing(path)
-        .filter_map(|p| proposal::select_ike(&p.proposals, offered, sent, rounds));
-    let (payload, suite) = chosen.next()?;
-    let better = suite.has_sha1().then(|| chosen.find(|(_, suite)| !suite.has_sha1())).flatten();
-    Some(better.unwrap_or((payload, suite)))
+    let select =
+        |peer: &Arc<PeerConfig>| proposal::select_ike(&peer.proposals, offered, sent, rounds);
+    let weakness = |(_, suite): &(_, IkeSuite)| (!suite.is_quantum_safe(), suite.has_sha1());
+    policies.proposing(path).find_map(|peers| peers.iter().filter_map(select).min_by_key(weakness))
 }
