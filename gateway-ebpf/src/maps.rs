@@ -44,6 +44,11 @@ pub static SOURCE_CHANGES: RingBuf<EspSeen, SOURCE_RING> = RingBuf::new();
 #[btf_map]
 pub static UNKNOWN_ESP: Array<u64, { unknown::COUNT }> = Array::new();
 
+/// To whom IKE or ESP has gone from here that is not the gateway's. Who was forgotten is noted again
+/// with the next packet.
+#[btf_map]
+pub static OTHERS_PEERS: LruHashMap<Address, u32, 16_384> = LruHashMap::new();
+
 /// The slot that holds the generation in force; empty before the first.
 #[btf_map]
 pub static GENERATION: ArrayOfMaps<Generation, 1> = ArrayOfMaps::new();
@@ -233,6 +238,13 @@ pub fn elsewhere(key: &SaKey) -> Option<Address> {
 #[must_use]
 pub fn is_local(address: &Address) -> bool {
     LOCAL.get_ptr(address).is_some()
+}
+
+/// Whether others here have IKE or ESP with an address.
+#[inline(always)]
+#[must_use]
+pub fn is_others_peer(address: &Address) -> bool {
+    OTHERS_PEERS.get_ptr(address).is_some()
 }
 
 /// Whether an address is one of this interface.

@@ -13,7 +13,7 @@ use gateway_common::{Action, Reason, SaKey, SaValue, Subject};
 use crate::decide::{Decision, decide};
 use crate::header::{Udp, protocol};
 use crate::read::{Packet, Visible};
-use crate::{count, maps, mss, packet, trace};
+use crate::{count, maps, mss, packet, trace, unknown};
 
 /// Handles a packet on a link with (`ETHERNET`) or without a header.
 #[inline(always)]
@@ -23,6 +23,10 @@ pub fn egress<const ETHERNET: bool>(
 ) -> Result<(), Reason> {
     let mut packet = Packet::EMPTY;
     let judged = judge::<ETHERNET>(context, &mut packet, subject)?;
+    let protects = judged.is_some_and(|decision| decision.action != Action::Bypass);
+    if !protects {
+        unknown::note_others(context, &packet);
+    }
     let Some(Decision { action, rule }) = judged else { return Ok(()) };
     count::rule(rule, u64::from(context.len()), |rule| &mut rule.outbound);
     match action {
@@ -92,14 +96,14 @@ pub fn redirect() -> i32 {
 
 /// Whether one of our sockets or outbound SAs sent it. A fragment has its packet's mark too.
 #[inline(always)]
-fn is_marked(context: &TcContext) -> bool {
+pub(crate) fn is_marked(context: &TcContext) -> bool {
     let mark = maps::OWN_MARK.load();
     mark != 0 && packet::mark(context) == mark
 }
 
 /// The SPI, its octets in network order, of ESP that an SA of ours made.
 #[inline(always)]
-fn own_esp(context: &TcContext, packet: &Packet) -> Option<u32> {
+pub(crate) fn own_esp(context: &TcContext, packet: &Packet) -> Option<u32> {
     let spi = match (packet.flow.protocol, packet.visible) {
         (_, Visible::LaterFragment) => return None,
         (protocol::ESP, _) => packet.payload,

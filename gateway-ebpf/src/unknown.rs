@@ -7,13 +7,16 @@
 //! - Somebody else's on this host who has SAs. The daemon sees those, as long as it is there: so it
 //!   says again and again until when to drop, apart for ESP that comes bare and for that in UDP,
 //!   which comes to a port of ours and can be nobody else's.
-//! - A host's behind us whose address is translated to ours. That is seen neither here nor there: the
-//!   operator says so (`drop-unknown-esp`).
+//! - A host's behind us whose address is translated to ours, or a program's here that does ESP by
+//!   itself. Either sends IKE or ESP, too: TC egress notes to whom, and what comes from there passes.
 
+use aya_ebpf::programs::TcContext;
 use gateway_common::{EspSeen, Rate, SaKey, Source, unknown};
 
-use crate::maps;
+use crate::header::{port, protocol};
 use crate::number::{Number, now};
+use crate::read::{Packet, Visible};
+use crate::{maps, steer};
 
 /// How often the daemon is told.
 const TOLD: Rate = Rate::per_second(1, 4);
@@ -54,13 +57,13 @@ extern "C" fn judge_unknown_esp(key: *const SaKey, source: *const Source, until:
     // SAFETY: as above.
     let Some(source) = (unsafe { source.as_ref() }) else { return NOT_OURS };
     // On the stack: before 6.3 no map is asked by what a function was given a pointer to.
-    let destination = key.destination;
+    let (destination, peer) = (key.destination, source.address);
     if !maps::is_local(&destination) {
         return NOT_OURS;
     }
     let now = now();
     let Some(until) = number(until) else { return PASS };
-    if until.read() <= now {
+    if until.read() <= now || maps::is_others_peer(&peer) {
         return PASS;
     }
     if let Some(told) = number(unknown::TOLD)
@@ -71,6 +74,25 @@ extern "C" fn judge_unknown_esp(key: *const SaKey, source: *const Source, until:
         let _full = maps::SOURCE_CHANGES.output(event, 0);
     }
     DROP
+}
+
+/// TC egress: what leaves may be IKE or ESP of somebody else, which will be answered.
+#[inline(always)]
+pub(crate) fn note_others(context: &TcContext, packet: &Packet) {
+    let may_be = match (packet.flow.protocol, packet.visible) {
+        (_, Visible::LaterFragment) => false,
+        (protocol::ESP, _) => true,
+        (protocol::UDP, Visible::Ports) => {
+            matches!(packet.local_port, port::IKE | port::NAT_TRAVERSAL)
+        }
+        _ => false,
+    };
+    if !may_be || steer::is_marked(context) || maps::is_others_peer(&packet.flow.remote) {
+        return;
+    }
+    if steer::own_esp(context, packet).is_none() {
+        let _full = maps::OTHERS_PEERS.insert(packet.flow.remote, 1, 0);
+    }
 }
 
 #[inline(always)]

@@ -11,9 +11,12 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::thread;
 
-use bpf::{Outcome, TEST_RUN, XDP_DROP, XDP_PASS, isolated, serve_at, through_xdp};
+use bpf::{
+    MARK, Outcome, TC_NEXT, TEST_RUN, XDP_DROP, XDP_PASS, isolated, serve_at, through_tc,
+    through_xdp,
+};
 use gateway::kernel::bpf::{DataPath, EspEvent, EspSource, Sa, SaDirection, UnknownEsp};
-use gateway_common::Reason;
+use gateway_common::{Reason, program};
 use gateway_tests::packet::{ESP, Ip, UDP, esp, tagged, udp};
 
 const SPI: u32 = 0xc123_4567;
@@ -221,4 +224,56 @@ fn what_a_peer_may_send_before_its_sa_is_there_passes() {
             assert!(data_path.remove_sa(destination, SPI).unwrap());
         }
     });
+}
+
+/// ESP and IKE of others, which leave by TC egress; and what is none, or ours.
+#[test]
+fn what_answers_the_ike_and_esp_of_others_passes() {
+    with_programs(|data_path| {
+        data_path.drop_unknown_esp(ALL, LONG).unwrap();
+        for [peer, us, _, other] in ENDS {
+            let frames = [false, true].map(|in_udp| tagged(&[], &packet(peer, us, in_udp, SPI)));
+            let drops = |data_path: &mut DataPath| {
+                for (frame, in_udp) in frames.iter().zip([false, true]) {
+                    assert_eq!(through_xdp(data_path, frame), dropped(frame, in_udp));
+                }
+            };
+            let leaves = |data_path: &mut DataPath, packet: &[u8], mark| {
+                let name = program::STEER_EGRESS;
+                through_tc(data_path, name, &tagged(&[], packet), mark).verdict
+            };
+            drops(data_path);
+            // Ours, by their mark or by the SA.
+            let ike = Ip::new(us, peer, UDP).packet(&udp(500, 500, &[7; 28]));
+            let bare = Ip::new(us, peer, ESP).packet(&esp(SPI, 40));
+            assert_eq!(leaves(data_path, &ike, MARK), TC_NEXT);
+            assert_eq!(leaves(data_path, &bare, MARK), TC_NEXT);
+            let destination = peer.parse().unwrap();
+            let direction = SaDirection::Outbound;
+            data_path.insert_sa(&Sa { destination, spi: SPI, direction }).unwrap();
+            assert_eq!(leaves(data_path, &bare, 0), TC_NEXT);
+            assert!(data_path.remove_sa(destination, SPI).unwrap());
+            // Neither IKE nor ESP, or to somebody else.
+            let dns = Ip::new(us, peer, UDP).packet(&udp(40_000, 500, &[7; 28]));
+            assert_eq!(leaves(data_path, &dns, 0), TC_NEXT);
+            let elsewhere = Ip::new(us, other, UDP).packet(&udp(500, 500, &[7; 28]));
+            assert_eq!(leaves(data_path, &elsewhere, 0), TC_NEXT);
+            drops(data_path);
+            assert_eq!(leaves(data_path, &ike, 0), TC_NEXT);
+            for (frame, in_udp) in frames.iter().zip([false, true]) {
+                assert_eq!(through_xdp(data_path, frame), passed(frame, Some(passes(in_udp))));
+            }
+        }
+    });
+    for [peer, us, ..] in ENDS {
+        let keepalive = Ip::new(us, peer, UDP).packet(&udp(4500, 4500, &[0xff]));
+        for noted in [keepalive, Ip::new(us, peer, ESP).packet(&esp(SPI, 40))] {
+            with_programs(|data_path| {
+                data_path.drop_unknown_esp(ALL, LONG).unwrap();
+                through_tc(data_path, program::STEER_EGRESS, &tagged(&[], &noted), 0);
+                let frame = tagged(&[], &packet(peer, us, true, SPI));
+                assert_eq!(through_xdp(data_path, &frame), passed(&frame, Some(passes(true))));
+            });
+        }
+    }
 }

@@ -84,6 +84,9 @@ pub mod map {
     /// Whether ESP without an SA is dropped, and told of: a number of 64 bits for each place of
     /// [`unknown`](crate::unknown).
     pub const UNKNOWN_ESP: &str = "UNKNOWN_ESP";
+    /// The [`Address`](crate::Address)es to which IKE or ESP has gone that is not the gateway's; the value
+    /// is 1.
+    pub const OTHERS_PEERS: &str = "OTHERS_PEERS";
     /// The indices of interfaces on which what XDP sends back is lost; the value is 1.
     pub const NO_ANSWER: &str = "NO_ANSWER";
 }

@@ -61,7 +61,7 @@ impl Default for KernelConfig {
             own_mark: 0x6777,
             routes: true,
             nat_exemption: true,
-            drop_unknown_esp: false,
+            drop_unknown_esp: true,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
             ike: InitLimits::default(),
             room: Room::default(),

@@ -103,7 +103,7 @@ impl Default for Settings {
             xfrm_interface: "ipsec0".to_owned(),
             if_id: 71,
             nat_exemption: true,
-            drop_unknown_esp: false,
+            drop_unknown_esp: true,
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
             metrics_listen: None,

@@ -18,12 +18,13 @@ use super::room;
 use crate::kernel::nat;
 
 /// The maps that are pinned, with the sizes of key and value.
-pub(super) const MAPS: [(&str, usize, usize); 17] = [
+pub(super) const MAPS: [(&str, usize, usize); 18] = [
     (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
     (map::ELSEWHERE, size_of::<SaKey>(), size_of::<Address>()),
     // A ring has neither keys nor values.
     (map::SOURCE_CHANGES, 0, 0),
     (map::UNKNOWN_ESP, size_of::<u32>(), size_of::<u64>()),
+    (map::OTHERS_PEERS, size_of::<Address>(), size_of::<u32>()),
     (map::GENERATION, size_of::<u32>(), size_of::<u32>()),
     (map::COUNTERS, size_of::<u32>(), size_of::<Count>()),
     (map::RULE_COUNTERS, size_of::<u32>(), size_of::<RuleCount>()),

@@ -28,8 +28,8 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
     key(
         "drop-unknown-esp",
         Flag,
-        Default("false"),
-        "Whether XDP drops ESP to an address of this host with an SPI that no SA of the gateway has, while the gateway runs. Where others have SAs in this kernel, that is done only to ESP in UDP. Not for a host that translates addresses of IPsec clients or servers behind it to its own (masquerading, published ports), nor beside a program that does ESP by itself: theirs cannot be told apart.",
+        Default("true"),
+        "Whether XDP drops ESP to an address of this host with an SPI that no SA of the gateway has, while the gateway runs. Where others have SAs in this kernel, that is done only to ESP in UDP; and never to what comes from where IKE or ESP of others has gone: of IPsec clients and servers whose addresses this host translates to its own (masquerading, published ports), or of a program that does ESP by itself.",
     ),
     key(
         "pin-dir",
@@ -127,7 +127,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "ike-sa-limit",
         Number(1, 1_000_000),
         Default("65536"),
-        "IKE SAs above which requests for more are dropped.",
+        "IKE SAs above which a request for one more takes the place of a half-open one, or is dropped if there is none.",
     ),
     key(
         "peer-ike-sa-limit",
