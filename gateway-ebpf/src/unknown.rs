@@ -87,10 +87,11 @@ pub(crate) fn note_others(context: &TcContext, packet: &Packet) {
         }
         _ => false,
     };
-    if !may_be || steer::is_marked(context) || maps::is_others_peer(&packet.flow.remote) {
+    // What is forwarded as it came is answered by somebody else's address.
+    if !may_be || steer::is_marked(context) || !maps::is_local(&packet.flow.local) {
         return;
     }
-    if steer::own_esp(context, packet).is_none() {
+    if !maps::is_others_peer(&packet.flow.remote) && steer::own_esp(context, packet).is_none() {
         let _full = maps::OTHERS_PEERS.insert(packet.flow.remote, 1, 0);
     }
 }

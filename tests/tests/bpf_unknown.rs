@@ -258,6 +258,9 @@ fn what_answers_the_ike_and_esp_of_others_passes() {
             assert_eq!(leaves(data_path, &dns, 0), TC_NEXT);
             let elsewhere = Ip::new(us, other, UDP).packet(&udp(500, 500, &[7; 28]));
             assert_eq!(leaves(data_path, &elsewhere, 0), TC_NEXT);
+            // Of somebody behind us, by his own address.
+            let forwarded = Ip::new(other, peer, UDP).packet(&udp(500, 500, &[7; 28]));
+            assert_eq!(leaves(data_path, &forwarded, 0), TC_NEXT);
             drops(data_path);
             assert_eq!(leaves(data_path, &ike, 0), TC_NEXT);
             for (frame, in_udp) in frames.iter().zip([false, true]) {

@@ -241,3 +241,41 @@ fn an_ike_sa_that_the_peer_has_rekeyed_is_made_anew_all_the_same() {
     assert_eq!(simulation.nodes[0].endpoint.counters().value(Counter::IkeSaEstablished), 2);
     assert_eq!(ike_sas(&simulation), [1, 1]);
 }
+
+/// The peer has narrowed a rule to two Child SAs, and gives the heir only one.
+#[test]
+fn of_several_child_sas_of_a_rule_each_is_kept_until_the_heir_has_it() {
+    let hour = Duration::from_secs(3600);
+    let mut simulation = Simulation::new(&[A, B], Faults::default(), 1);
+    let nets = ["10.1.0.0/24", "10.2.0.0/23", "10.2.0.0/24", "10.2.1.0/24"];
+    let [ours, both, first, second] = nets.map(|net| net.parse().unwrap());
+    let mut b = peer("b", "a.test", "b.test", Some(B));
+    (b.lifetime, b.renewal) = (10 * hour, Renewal::Reauthenticate);
+    let rule = protect("to-b", "b", ours, both, Start::OnDemand);
+    simulation.configure(0, policies(vec![b], vec![rule]));
+    let back = |name: &str, from| protect(name, "a", from, ours, Start::Respond);
+    let rules = vec![back("one", first), back("two", second)];
+    simulation.configure(1, policies(vec![peer("a", "b.test", "a.test", Some(A))], rules));
+    for to in [[10, 2, 0, 9], [10, 2, 1, 9]] {
+        simulation.send(0, "to-b", IpAddr::from([10, 1, 0, 9]), IpAddr::from(to));
+        simulation.run(Duration::from_secs(5));
+    }
+    let children =
+        |s: &Simulation| s.nodes.iter().map(|n| n.kernel.children.len()).collect::<Vec<_>>();
+    assert_eq!((ike_sas(&simulation), children(&simulation)), ([1, 1], vec![2, 2]));
+    simulation.run(9 * hour - Duration::from_secs(20));
+    let refusals = [Refusal::None, Refusal::Error(KernelError::NoSuchSa)];
+    simulation.nodes[1].kernel.refusals.extend(refusals);
+    let established =
+        |s: &Simulation| s.nodes[0].endpoint.counters().value(Counter::IkeSaEstablished);
+    while established(&simulation) == 1 {
+        assert!(simulation.step(simulation.now + 2 * hour), "A begins another IKE SA");
+    }
+    simulation.run(Duration::from_secs(60));
+    assert_eq!((ike_sas(&simulation), children(&simulation)), ([2, 2], vec![2, 2]));
+    assert_eq!(simulation.exchange_traffic(), []);
+    with_traffic(&mut simulation, 2 * hour, true);
+    assert_eq!((ike_sas(&simulation), children(&simulation)), ([2, 2], vec![2, 2]));
+    assert_eq!(established(&simulation), 3);
+    assert_eq!(simulation.mismatches(), Vec::<String>::new());
+}

@@ -1,16 +1,15 @@
 //! What one IKE SA causes elsewhere: done when it is back in its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use gateway_wire::IkeSpi;
 
 use super::Endpoint;
-use crate::config::RuleName;
 use crate::counters::Counter;
 use crate::effect::Effect;
-use crate::ike_sa::{IkeSa, Job, State};
-use crate::io::IkeSaId;
+use crate::ike_sa::{ChildSa, IkeSa, Job, State, Wish};
+use crate::io::{ChildId, IkeSaId};
 
 impl Endpoint {
     /// Does what IKE SAs caused elsewhere, and what that causes in turn.
@@ -91,13 +90,24 @@ impl Endpoint {
         }
     }
 
-    /// The rules for which an IKE SA has Child SAs, and its heir none.
-    fn not_served_by(&self, heir: IkeSaId, ike_sa: IkeSaId) -> BTreeSet<RuleName> {
+    /// The Child SAs of an IKE SA for which its heir has none. One that a rule has alone is of the rule,
+    /// since what it protects may be another address now; of several each has its own pairs.
+    fn not_served_by(&self, heir: IkeSaId, ike_sa: IkeSaId) -> BTreeSet<ChildId> {
         let heir = self.sas.get(&heir);
-        let is_served = |rule: &RuleName| heir.is_some_and(|heir| heir.will_serve(rule, None));
         let old = self.sas.get(&ike_sa).into_iter().flat_map(IkeSa::children);
-        let rules = old.filter(|child| child.is_live()).map(|child| &child.rule.name);
-        rules.filter(|rule| !is_served(rule)).cloned().collect()
+        let mut live = BTreeMap::<_, Vec<&ChildSa>>::new();
+        for child in old.filter(|child| child.is_live()) {
+            live.entry(&child.rule.name).or_default().push(child);
+        }
+        let is_served = |child: &ChildSa, alone: bool| {
+            let first = Wish::like(child).first.filter(|_| !alone);
+            heir.is_some_and(|heir| heir.will_serve(&child.rule.name, first.as_ref()))
+        };
+        let left = live.into_values().flat_map(|of_rule| {
+            let alone = of_rule.len() == 1;
+            of_rule.into_iter().filter(move |child| !is_served(child, alone))
+        });
+        left.map(|child| child.id).collect()
     }
 
     /// What is left of the old keys of an IKE SA, the oldest first.

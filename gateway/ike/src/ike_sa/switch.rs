@@ -286,22 +286,22 @@ impl IkeSa {
         (!ours).then_some(spi)
     }
 
-    /// Another IKE SA serves all that this one did but the rules that are `left`, for which the peer
-    /// gave no Child SA: those keep theirs, and another attempt is made. If none is left, the peer may
+    /// Another IKE SA serves all that this one did but the Child SAs that are `left`, for which the peer
+    /// gave no other: those stay, and another attempt is made. If none is left, the peer may
     /// send by the old Child SAs until it has got a packet by the new ones: the old ones receive until
     /// they are silent, and then the IKE SA ends.
     pub(crate) fn superseded(
         &mut self,
         now: Instant,
         shared: &mut Shared,
-        left: &BTreeSet<RuleName>,
+        left: &BTreeSet<ChildId>,
     ) {
         let State::Established(established) = &mut self.state else {
             return self.delete_ike(now, shared, "superseded");
         };
         if !left.is_empty() {
             let live = established.children.values().filter(|c| c.is_live());
-            let served = live.filter(|c| !left.contains(&c.rule.name)).map(|c| c.id);
+            let served = live.map(|c| c.id).filter(|child| !left.contains(child));
             for child in served.collect::<Vec<_>>() {
                 self.retire_and_delete(now, shared, child, "superseded");
             }

@@ -134,7 +134,7 @@ pub(in crate::policy) const PEER: &[Key] = &[
         "ike-proposals",
         List,
         Words("see [Proposals](#proposals)"),
-        "Algorithms for the IKE SA, best first.",
+        "Algorithms for the IKE SA, best first. Of peers that may be at one address (`\"any\"`) the strongest suite that one of them has in common with the initiator is chosen, before it is known which one asks: give such peers the same.",
     ),
     key(
         "liveness",
