@@ -16,8 +16,8 @@ use Family::V4;
 
 /// Seconds that an IKE SA lives.
 const LIFETIME: u32 = 5;
-/// Seconds of traffic: of two lifetimes, and what is late.
-const TIME: u32 = 12;
+/// Seconds of traffic: of two lifetimes, and what is late in a guest that others keep waiting.
+const TIME: u32 = 20;
 
 /// What comes to us while an IKE SA is made anew at least twice, with both ends proven anew.
 fn made_anew(pair: &Pair<'_>, who: &str) -> Result<Flow> {
