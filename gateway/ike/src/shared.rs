@@ -31,6 +31,10 @@ use crate::single_pairs::SinglePairs;
 /// The SHA-1 hash of a message, to tell it from others.
 pub(crate) type Digest = [u8; 20];
 
+/// Less than this between two readings of the wall clock and the time that has passed is no news: the
+/// two clocks are not read at the same moment, and certificates end by the second.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
+
 /// Whom the answer to a command concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -127,9 +131,15 @@ impl Shared {
         }
     }
 
-    /// Sets the wall clock: at `now` it says this much time since 1970.
-    pub(crate) const fn set_wall_clock(&mut self, now: Instant, since_1970: Duration) {
-        self.wall_clock = Some((now, since_1970));
+    /// At `now` the wall clock says this much time since 1970. Gives whether that is news: it is read
+    /// before each input, and mostly says only that time has passed.
+    pub(crate) fn set_wall_clock(&mut self, now: Instant, since_1970: Duration) -> bool {
+        let known = self.time_of_day(now);
+        let is_set = known.is_none_or(|known| known.abs_diff(since_1970) >= CLOCKS_DIFFER);
+        if is_set {
+            self.wall_clock = Some((now, since_1970));
+        }
+        is_set
     }
 
     /// The time since 1970, if anybody has said it.

@@ -34,9 +34,14 @@ impl Endpoint {
                 sharing.entry(Reqids::key(&child.rule.name, &child.pairs)).or_default();
             *count = count.saturating_add(1);
         }
+        let deadlines = self.sas.values().filter_map(|sa| {
+            let at = sa.next_timeout(&self.shared)?;
+            Some((sa.id, at))
+        });
         let shared = self.shared.reqids.counts().map(|(key, count)| (key.clone(), count));
         [
             ("request IDs of Child SAs", sharing == shared.collect()),
+            ("deadlines", deadlines.collect::<BTreeMap<_, _>>() == self.deadline_of),
             ("numbers of Child SAs", counts == *self.shared.children.counts()),
             ("IKE SAs with peers", peers.collect::<BTreeSet<_>>() == self.by_peer),
             ("IKE SAs with old keys", remnants.collect::<BTreeSet<_>>() == self.remnants),

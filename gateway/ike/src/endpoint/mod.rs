@@ -13,6 +13,7 @@ mod policies;
 mod rules;
 
 use core::net::IpAddr;
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -121,7 +122,7 @@ impl Endpoint {
             Input::CommandDone(id, result) => self.handle_command(now, id, result),
             Input::Kernel(event) => self.handle_kernel(now, event),
             Input::Policies(policies) => self.apply_policies(now, policies),
-            Input::WallClock(since_1970) => self.shared.set_wall_clock(now, since_1970),
+            Input::WallClock(since_1970) => self.wall_clock_read(now, since_1970),
             Input::LocalAddresses(addresses) => self.addresses_changed(now, addresses),
             Input::Shutdown => self.shut_down(now),
             Input::Timeout => self.handle_timeout(now),
@@ -192,8 +193,10 @@ impl Endpoint {
 
     /// For tests that bring an IKE SA into a state which needs another kind of peer.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn sas_mut(&mut self) -> impl Iterator<Item = &mut IkeSa> {
-        self.sas.values_mut()
+    pub(crate) fn alter<T>(&mut self, id: IkeSaId, act: impl FnOnce(&mut IkeSa) -> T) -> Option<T> {
+        let result = self.sas.get_mut(&id).map(act);
+        self.settle(id);
+        result
     }
 
     pub(crate) const fn shared(&self) -> &Shared {
@@ -348,6 +351,17 @@ impl Endpoint {
         let id = IkeSaId(self.next_sa);
         self.next_sa = self.next_sa.saturating_add(1);
         id
+    }
+
+    /// What is due by the wall clock, such as the end of a certificate, is due at another moment when
+    /// somebody has set it.
+    fn wall_clock_read(&mut self, now: Instant, since_1970: Duration) {
+        if self.shared.set_wall_clock(now, since_1970) {
+            let all: Vec<IkeSaId> = self.sas.keys().copied().collect();
+            for id in all {
+                self.settle(id);
+            }
+        }
     }
 
     fn addresses_changed(&mut self, now: Instant, addresses: Vec<IpAddr>) {

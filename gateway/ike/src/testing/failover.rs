@@ -46,16 +46,18 @@ impl Simulation {
             _ => return None,
         };
         let member = self.nodes.get_mut(node)?;
-        let found = member.endpoint.sas_mut().find(|found| found.id == sa)?;
-        let State::Established(established) = &mut found.state else { return None };
-        let mut random = SeededRandom::new(u64::from(room));
-        // Nor does it know which of its answers have arrived.
-        established.doubt_answer();
-        let channel = &mut established.channel;
-        let again = channel.adopt_ids(self.now, &self.config, &mut random, agreed).ok()??;
+        let (now, config) = (self.now, &self.config);
+        let (path, again) = member.endpoint.alter(sa, |found| {
+            let State::Established(established) = &mut found.state else { return None };
+            let mut random = SeededRandom::new(u64::from(room));
+            // Nor does it know which of its answers have arrived.
+            established.doubt_answer();
+            let again = established.channel.adopt_ids(now, config, &mut random, agreed).ok()??;
+            Some((found.path, again))
+        })??;
         for octets in again.into_iter() {
-            member.sent.push((found.path, octets.clone()));
-            self.network.send(self.now, found.path, octets);
+            member.sent.push((path, octets.clone()));
+            self.network.send(self.now, path, octets);
         }
         Some(())
     }

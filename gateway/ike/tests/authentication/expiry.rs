@@ -129,3 +129,22 @@ fn a_revocation_list_that_is_not_replaced_ends_it_under_the_strict_policy_alone(
     assert!(after > DAY.as_secs(), "{after}");
     assert_eq!(counter(&simulation, 1, Counter::IkeSaEstablished), 1);
 }
+
+/// It is set while nothing else happens: what was due by it is due at once, and not when the IKE SA next
+/// has something to do.
+#[test]
+fn a_certificate_that_is_over_when_the_clock_is_set_ends_its_ike_sa_at_once() {
+    let soon = Subject { days: (-10, 1), ..Subject::new("a.test", KeyKind::P256) };
+    let a = certified(&Authority::new("Root"), &soon);
+    let mut simulation = run(configure(|_, _| {}, ends(a, psk())));
+    assert!(simulation.has_one_child_each().unwrap());
+    let due = |simulation: &Simulation| simulation.nodes[1].endpoint.next_timeout().unwrap();
+    let (now, before) = (simulation.now, due(&simulation));
+    // It is read before each input, and says that time has passed.
+    simulation.input(1, Input::WallClock(NOW + MINUTE));
+    assert_eq!(due(&simulation), before);
+    simulation.input(1, Input::WallClock(NOW + Duration::from_secs(2 * 86_400)));
+    assert!(due(&simulation) <= now, "the certificate is over");
+    simulation.run(Duration::from_secs(1));
+    assert_eq!(simulation.nodes[1].endpoint.status(simulation.now).ike_sas.len(), 0);
+}

@@ -159,7 +159,9 @@ impl Run {
         // A token that one end has shown is a proof in whatever message it stands (RFC 6290).
         let proved = self.crashes(node) > crashes;
         if let Some(before) = before.filter(|_| !proved) {
-            assert_eq!(before, self.state(node), "what is not authentic has changed something");
+            for (before, now) in before.into_iter().zip(self.state(node)) {
+                assert_eq!(before, now, "what is not authentic has changed something");
+            }
             assert!(answers <= 1);
         }
         assert_eq!(now, self.simulation.now);
@@ -170,17 +172,16 @@ impl Run {
     }
 
     /// All that can be seen of a host but its counters.
-    fn state(&self, node: NodeId) -> String {
+    fn state(&self, node: NodeId) -> [String; 5] {
         let node = &self.simulation.nodes[node];
         let status = node.endpoint.status(self.simulation.now);
-        format!(
-            "{:?} {:?} {} {:?} {:?}",
-            status.ike_sas,
-            status.rules,
-            status.half_open,
-            node.endpoint.next_timeout(),
-            node.kernel.children.keys(),
-        )
+        [
+            format!("{:?}", status.ike_sas),
+            format!("{:?}", status.rules),
+            format!("{} half-open", status.half_open),
+            format!("next timeout {:?}", node.endpoint.next_timeout()),
+            format!("{:?}", node.kernel.children.keys()),
+        ]
     }
 }
 

@@ -347,10 +347,12 @@ mod tests {
             }
             simulation.run(Duration::from_secs(1));
             let forge = Forge::of(&simulation.nodes[0].endpoint).unwrap();
-            for sa in simulation.nodes[0].endpoint.sas_mut() {
-                let State::Established(established) = &mut sa.state else { continue };
+            let endpoint = &mut simulation.nodes[0].endpoint;
+            let id = endpoint.sas().next().unwrap().id;
+            endpoint.alter(id, |sa| {
+                let State::Established(established) = &mut sa.state else { panic!("it stands") };
                 established.nat.possible = possible;
-            }
+            });
             let before = simulation.nodes[0].sent.len();
             simulation.readdress(0, &[other]);
             let (_, request) = &simulation.nodes[0].sent[before];
