@@ -9,6 +9,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// This long from now; now, if no clock will ever say that.
+#[must_use]
+pub fn after(delay: Duration) -> Instant {
+    let now = now();
+    now.checked_add(delay).unwrap_or(now)
+}
+
 /// The wall-clock time since 1970; zero when the clock stands before that.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one reader of the clock")]

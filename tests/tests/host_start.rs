@@ -2,7 +2,7 @@
 //! behind. What needs a kernel with ESP is in `vm_start.rs`.
 #![expect(unused_crate_dependencies, reason = "they belong to other test targets")]
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 
 use gateway_tests::gateway::{Gateway, PATIENCE, Policy, write_policies};
 use gateway_tests::namespace::Namespace;
@@ -61,21 +61,6 @@ fn a_port_500_that_is_taken_is_named() -> Result {
     let gateway = &topology.client.gateway;
     let _other = gateway.enter(|| UdpSocket::bind(("0.0.0.0", 500)))?.context("port 500")?;
     refused(gateway, &policy, &["port 500", "in use"])
-}
-
-#[test]
-fn a_port_of_the_metrics_that_is_taken_is_named_with_its_place() -> Result {
-    if !met(&[Requirement::Gateway])? {
-        return Ok(());
-    }
-    let topology = Topology::new(Between::Switch)?;
-    let settings = "metrics-listen = \"127.0.0.1:9500\"".to_owned();
-    let policy = Policy { settings, ..Policy::of_client(&topology, Family::V4, Family::V4) };
-    let gateway = &topology.client.gateway;
-    let _other = gateway.enter(|| TcpListener::bind(("127.0.0.1", 9500)))?.context("port 9500")?;
-    let words =
-        ["gateway.toml:", "gateway.metrics-listen: cannot listen on 127.0.0.1:9500", "ss -ltnp"];
-    refused(gateway, &policy.to_string(), &words)
 }
 
 #[test]

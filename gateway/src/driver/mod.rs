@@ -376,8 +376,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         }
         tracing::info!("Ending: deleting all SAs");
         notify::stopping();
-        let now = clock::now();
-        self.ending = Some(now.checked_add(GOODBYE).unwrap_or(now));
+        self.ending = Some(clock::after(GOODBYE));
         self.handle(Input::Shutdown).await;
         Ok(())
     }
@@ -394,7 +393,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
     async fn finish_reload(&mut self, mut outcome: ReloadOutcome) {
         // Before anything is changed: where nobody can listen, the reload has failed.
         if let Ok(loaded) = &outcome
-            && let Err(error) = start::serve_metrics(&mut self.parts.exporter, loaded).await
+            && let Err(error) = start::move_metrics(&mut self.parts.exporter, loaded).await
         {
             outcome = Err(vec![error]);
         }

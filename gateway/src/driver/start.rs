@@ -47,8 +47,7 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     let signals = signals::listen().map_err(RunError::Runtime)?;
     let complaints = Complaints::new(loaded.settings.journal.complaint_log_rate);
     let mut exporter = Exporter::new(complaints.clone());
-    let served = serve_metrics(&mut exporter, &loaded).await;
-    served.map_err(|error| RunError::Policies(vec![error]))?;
+    begin_metrics(&mut exporter, &loaded).await;
     let Loaded { settings, policies, .. } = loaded;
     let control = Server::bind(&settings.control_socket, complaints.clone())?;
     let config = kernel_config(&settings);
@@ -99,24 +98,37 @@ async fn serve(directory: &Path, loaded: Loaded) -> Result<(), RunError> {
     driver.run().await
 }
 
-/// Serves the metrics where the policy files say.
+/// Serves the metrics where the policy files say, or as soon as somebody can.
+pub(super) async fn begin_metrics(exporter: &mut Exporter, loaded: &Loaded) {
+    if let Err(error) = exporter.listen_at_last(loaded.settings.metrics_listen).await {
+        let error = cannot_listen(loaded, &error);
+        tracing::error!(
+            "{error}; there are no metrics until it succeeds, which is tried on and on"
+        );
+    }
+}
+
+/// Serves the metrics where a reload says.
 ///
 /// # Errors
 /// The system refuses.
-pub(super) async fn serve_metrics(
+pub(super) async fn move_metrics(
     exporter: &mut Exporter,
     loaded: &Loaded,
 ) -> Result<(), PolicyError> {
+    let listening = exporter.listen(loaded.settings.metrics_listen).await;
+    listening.map_err(|error| cannot_listen(loaded, &error))
+}
+
+fn cannot_listen(loaded: &Loaded, error: &io::Error) -> PolicyError {
     let wanted = loaded.settings.metrics_listen;
-    exporter.listen(wanted).await.map_err(|error| {
-        let address = wanted.map_or_else(String::new, |address| address.to_string());
-        let hint = if error.kind() == io::ErrorKind::AddrInUse {
-            "`ss -ltnp` names who listens there: choose another port"
-        } else {
-            "expected an address of this host and a port that is free"
-        };
-        loaded.metrics_error(format!("cannot listen on {address}: {error}"), hint)
-    })
+    let address = wanted.map_or_else(String::new, |address| address.to_string());
+    let hint = if error.kind() == io::ErrorKind::AddrInUse {
+        "`ss -ltnp` names who listens there: choose another port"
+    } else {
+        "expected an address of this host and a port that is free"
+    };
+    loaded.metrics_error(format!("cannot listen on {address}: {error}"), hint)
 }
 
 /// How the settings want the kernel.

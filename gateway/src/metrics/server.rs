@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -15,8 +16,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep_until, timeout};
 
 use super::encode::encode;
 use crate::clock;
@@ -35,6 +37,11 @@ const CLIENT_LIMIT: usize = 4;
 const REQUEST_LIMIT: usize = 8192;
 /// A connection is over after this long, whatever has become of it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two reports: the event loop makes them, and has other things to do. The last of
+/// [`CLIENT_LIMIT`] waits for a fraction of what a client of Prometheus has patience for.
+const PACE: Duration = Duration::from_millis(250);
+/// Between two attempts to listen where it could not at the start.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// A client that waits for the metrics.
 #[derive(Debug)]
@@ -55,6 +62,8 @@ struct Counts {
     refused: AtomicU64,
     /// Connections on which nothing was asked that has an answer, or not in time.
     failed: AtomicU64,
+    /// Attempts to listen that failed.
+    deaf: AtomicU64,
 }
 
 /// Serves the metrics where the policy files want it.
@@ -67,7 +76,12 @@ pub struct Exporter {
     counts: Arc<Counts>,
     complaints: Complaints,
     pub(super) patience: Duration,
+    pub(super) retry: Duration,
     listening: Option<Listening>,
+    /// Where it is to listen but cannot, and when it tries again.
+    missing: Option<(SocketAddr, Instant)>,
+    /// No report is asked for before.
+    next_report: Instant,
 }
 
 /// A listener, in a task of its own.
@@ -95,22 +109,50 @@ impl Exporter {
         let (sender, scrapes) = mpsc::channel(CLIENT_LIMIT);
         let clients = Arc::new(Semaphore::new(CLIENT_LIMIT));
         let counts = Arc::default();
-        let patience = PATIENCE;
-        Self { scrapes, sender, clients, counts, complaints, patience, listening: None }
+        Self {
+            scrapes,
+            sender,
+            clients,
+            counts,
+            complaints,
+            patience: PATIENCE,
+            retry: RETRY,
+            listening: None,
+            missing: None,
+            next_report: clock::now(),
+        }
+    }
+
+    /// Listens at an address from now on, or as soon as it can be done: a gateway whose port somebody
+    /// else has does without its metrics rather than without its peers.
+    ///
+    /// # Errors
+    /// The system refuses for the moment; [`Self::next`] tries again.
+    pub async fn listen_at_last(&mut self, wanted: Option<SocketAddr>) -> io::Result<()> {
+        let listening = self.listen(wanted).await;
+        if let (Err(_), Some(address)) = (&listening, wanted) {
+            self.missing = Some((address, clock::after(self.retry)));
+        }
+        listening
     }
 
     /// Listens at an address, or nowhere, from now on; to be called within a runtime. Where it cannot,
     /// it goes on as before.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses; not for an address at which it is trying to listen already.
     pub async fn listen(&mut self, wanted: Option<SocketAddr>) -> io::Result<()> {
+        if self.missing.is_some_and(|(address, _)| wanted == Some(address)) {
+            return Ok(());
+        }
         let before = self.address();
         if wanted == before {
+            self.missing = None;
             return Ok(());
         }
         let Some(address) = wanted else {
             self.close().await;
+            self.missing = None;
             tracing::info!("The metrics are served no more");
             return Ok(());
         };
@@ -128,9 +170,14 @@ impl Exporter {
             opened => opened?,
         };
         self.close().await;
+        self.serve(listening);
+        Ok(())
+    }
+
+    fn serve(&mut self, listening: Listening) {
         tracing::info!(address = %listening.address, "Metrics are served at /metrics");
         self.listening = Some(listening);
-        Ok(())
+        self.missing = None;
     }
 
     /// Where it listens.
@@ -142,13 +189,40 @@ impl Exporter {
     /// The next client that wants a report; none comes while it listens nowhere. Cancelling it loses
     /// nothing.
     pub async fn next(&mut self) -> Option<Scrape> {
-        self.scrapes.recv().await
+        loop {
+            let again = self.missing.map(|(_, again)| again);
+            let scrape = async {
+                sleep_until(self.next_report.into()).await;
+                self.scrapes.recv().await
+            };
+            tokio::select! {
+                scrape = scrape => {
+                    self.next_report = clock::after(PACE);
+                    return scrape;
+                }
+                () = sleep_until(again.unwrap_or(self.next_report).into()), if again.is_some() => {
+                    self.try_again().await;
+                }
+            }
+        }
+    }
+
+    async fn try_again(&mut self) {
+        let Some((address, _)) = self.missing else { return };
+        match self.open(address).await {
+            Ok(listening) => self.serve(listening),
+            Err(error) => {
+                tracing::debug!(%address, %error, "Cannot serve metrics yet");
+                self.missing = Some((address, clock::after(self.retry)));
+            }
+        }
     }
 
     /// What went wrong with clients.
     pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        let Counts { refused, failed } = &*self.counts;
+        let Counts { refused, failed, deaf } = &*self.counts;
         [
+            ("metrics_listen_failed", deaf.load(Ordering::Relaxed)),
             ("metrics_clients_refused", refused.load(Ordering::Relaxed)),
             ("metrics_requests_failed", failed.load(Ordering::Relaxed)),
         ]
@@ -156,15 +230,17 @@ impl Exporter {
     }
 
     async fn open(&self, address: SocketAddr) -> io::Result<Listening> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = TcpListener::bind(address).await.inspect_err(|_| {
+            let _before = self.counts.deaf.fetch_add(1, Ordering::Relaxed);
+        })?;
         let address = listener.local_addr()?;
-        let clients = Arc::clone(&self.clients);
         let door = Door {
             scrapes: self.sender.clone(),
+            clients: Arc::clone(&self.clients),
             counts: Arc::clone(&self.counts),
             patience: self.patience,
         };
-        let accepting = tokio::spawn(accept(listener, clients, door, self.complaints.clone()));
+        let accepting = tokio::spawn(accept(listener, door, self.complaints.clone()));
         Ok(Listening { address, accepting })
     }
 
@@ -202,16 +278,12 @@ fn stands_in_the_way(error: io::ErrorKind, old: SocketAddr, new: SocketAddr) -> 
 #[derive(Debug, Clone)]
 struct Door {
     scrapes: mpsc::Sender<Scrape>,
+    clients: Arc<Semaphore>,
     counts: Arc<Counts>,
     patience: Duration,
 }
 
-async fn accept(
-    listener: TcpListener,
-    clients: Arc<Semaphore>,
-    door: Door,
-    complaints: Complaints,
-) {
+async fn accept(listener: TcpListener, door: Door, complaints: Complaints) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -224,26 +296,23 @@ async fn accept(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&clients).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&door.clients).try_acquire_owned() else {
             let _before = door.counts.refused.fetch_add(1, Ordering::Relaxed);
             continue;
         };
         let door = door.clone();
-        drop(tokio::spawn(async move {
-            serve(stream, &door).await;
-            drop(permit);
-        }));
+        drop(tokio::spawn(async move { serve(stream, &door, Arc::new(permit)).await }));
     }
 }
 
 /// Answers one request, and closes the connection.
-async fn serve(stream: TcpStream, door: &Door) {
+async fn serve(stream: TcpStream, door: &Door, permit: Arc<OwnedSemaphorePermit>) {
     let mut http = http1::Builder::new();
     let http = http.timer(TokioTimer::new()).header_read_timeout(door.patience);
     let http = http.max_buf_size(REQUEST_LIMIT).keep_alive(false);
-    let service = service_fn(|request| answer(request, door));
+    let service = service_fn(|request| answer(request, door, Arc::clone(&permit)));
     let connection = http.serve_connection(TokioIo::new(stream), service);
-    let failure = match tokio::time::timeout(door.patience, connection).await {
+    let failure = match timeout(door.patience, connection).await {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
         Err(_elapsed) => format!("not done within {:?}", door.patience),
@@ -252,7 +321,11 @@ async fn serve(stream: TcpStream, door: &Door) {
     tracing::debug!(failure, "A client of the metrics was sent away");
 }
 
-async fn answer(request: Request<Incoming>, door: &Door) -> Result<Response<String>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    door: &Door,
+    permit: Arc<OwnedSemaphorePermit>,
+) -> Result<Response<String>, Infallible> {
     let mut response = if request.uri().path() != PATH {
         plain(StatusCode::NOT_FOUND, "the metrics are at /metrics\n")
     } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -260,7 +333,7 @@ async fn answer(request: Request<Incoming>, door: &Door) -> Result<Response<Stri
         let _none = response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         response
     } else {
-        match metrics(&door.scrapes).await {
+        match metrics(&door.scrapes, permit).await {
             Some(text) => Response::new(text),
             None => plain(StatusCode::SERVICE_UNAVAILABLE, "the gateway is ending\n"),
         }
@@ -272,13 +345,22 @@ async fn answer(request: Request<Incoming>, door: &Door) -> Result<Response<Stri
     Ok(response)
 }
 
-/// Asks the event loop. `None`: it answers no more.
-async fn metrics(scrapes: &mpsc::Sender<Scrape>) -> Option<String> {
+/// Asks the event loop. `None`: it answers no more. The client counts until the text is made, though it
+/// may have gone away before: what has begun goes on.
+async fn metrics(
+    scrapes: &mpsc::Sender<Scrape>,
+    permit: Arc<OwnedSemaphorePermit>,
+) -> Option<String> {
     let (sender, report) = oneshot::channel();
     scrapes.send(Scrape(sender)).await.ok()?;
     let report = report.await.ok()?;
     // With a hundred thousand rules it takes longer than the event loop should stand still.
-    spawn_blocking(move || encode(report)).await.ok()?.ok()
+    let text = spawn_blocking(move || {
+        let text = encode(report);
+        drop(permit);
+        text
+    });
+    text.await.ok()?.ok()
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<String> {

@@ -274,3 +274,54 @@ async fn it_moves_and_ends_and_stays_where_it_was_if_it_cannot() {
     assert_eq!(scrape(second).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     assert_eq!(exporter.address(), None);
 }
+
+#[tokio::test]
+async fn a_port_that_somebody_else_has_is_tried_until_it_is_free() {
+    let mut exporter = exporter();
+    exporter.retry = Duration::from_millis(20);
+    let taken = std::net::TcpListener::bind(ANY_PORT).unwrap();
+    let wanted = taken.local_addr().unwrap();
+    let error = exporter.listen_at_last(Some(wanted)).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    // A reload that wants the same is no worse off.
+    exporter.listen(Some(wanted)).await.unwrap();
+    while count(&exporter, "metrics_listen_failed") < 3 {
+        serving(&mut exporter, tokio::time::sleep(Duration::from_millis(20))).await;
+    }
+    assert_eq!(exporter.address(), None);
+    drop(taken);
+    while exporter.address().is_none() {
+        serving(&mut exporter, tokio::time::sleep(Duration::from_millis(20))).await;
+    }
+    assert!(serving(&mut exporter, scrape(wanted)).await.unwrap().contains("# EOF"));
+    let failed = count(&exporter, "metrics_listen_failed");
+    serving(&mut exporter, tokio::time::sleep(Duration::from_millis(100))).await;
+    assert_eq!(count(&exporter, "metrics_listen_failed"), failed);
+
+    // Nor does it try any more when a reload wants none.
+    exporter.listen(None).await.unwrap();
+    let taken = std::net::TcpListener::bind(wanted).unwrap();
+    exporter.listen_at_last(Some(wanted)).await.unwrap_err();
+    exporter.listen(None).await.unwrap();
+    drop(taken);
+    serving(&mut exporter, tokio::time::sleep(Duration::from_millis(100))).await;
+    assert_eq!(exporter.address(), None);
+}
+
+#[tokio::test]
+async fn the_event_loop_makes_no_more_than_four_reports_in_a_second() {
+    let mut exporter = exporter();
+    exporter.listen(Some(ANY_PORT.parse().unwrap())).await.unwrap();
+    let to = exporter.address().unwrap();
+    let begun = crate::clock::now();
+    let four = async {
+        let scrapes = [(); 4].map(|()| tokio::spawn(scrape(to)));
+        for scrape in scrapes {
+            assert!(scrape.await.unwrap().unwrap().contains("# EOF"));
+        }
+    };
+    serving(&mut exporter, four).await;
+    let taken = crate::clock::now().duration_since(begun);
+    assert!(taken >= Duration::from_millis(750), "{taken:?}");
+    assert_eq!(count(&exporter, "metrics_clients_refused"), 0);
+}

@@ -75,3 +75,22 @@ fn metrics_say_what_status_says_and_a_reload_moves_them() {
     gateway.signal(Signal::End);
     gateway.wait();
 }
+
+#[test]
+fn a_gateway_whose_metrics_nobody_can_serve_serves_its_peers() {
+    if !is_root("a_gateway_whose_metrics_nobody_can_serve_serves_its_peers") {
+        return;
+    }
+    // No address of this host.
+    let settings = "[gateway]\nmetrics-listen = \"192.0.2.1:9500\"\n\n";
+    let policies = settings.to_owned() + &policies("1", "2", "respond");
+    let mut gateway = Gateway::start("10.9.0.1", &policies, || {});
+    let report = gateway.until("one rule", |report| report.rules.len() == 1);
+    assert_eq!(report.counters["metrics_listen_failed"], 1);
+    // Other changes are not held up by it.
+    gateway.signal(Signal::Reload);
+    let report = gateway.until("reloaded", |report| report.policies.last_reload.is_some());
+    assert_eq!(report.policies.reload_failed, 0);
+    gateway.signal(Signal::End);
+    gateway.wait();
+}

@@ -68,7 +68,7 @@ impl Gateway {
                 let limits =
                     EndpointConfig { shares_cookies: true, ..loaded.settings.endpoint.clone() };
                 let mut exporter = Exporter::new(Complaints::new(5));
-                start::serve_metrics(&mut exporter, &loaded).await.unwrap();
+                start::begin_metrics(&mut exporter, &loaded).await;
                 let parts = Parts {
                     kernel,
                     exporter,
