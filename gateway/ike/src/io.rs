@@ -398,18 +398,22 @@ pub enum Done {
     /// The answer to [`KernelCommand::FindLocalAddress`].
     LocalAddress(IpAddr),
     /// The answer to [`KernelCommand::QueryUse`].
-    Use {
-        /// Time since the last packet came in on the SA; `None`: none has yet.
-        idle_inbound: Option<Duration>,
-        /// Octets received.
-        bytes_in: u64,
-        /// Octets sent.
-        bytes_out: u64,
-        /// Packets received.
-        packets_in: u64,
-        /// Packets sent.
-        packets_out: u64,
-    },
+    Use(ChildUse),
+}
+
+/// What has gone through a Child SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChildUse {
+    /// Time since the last packet came in on the SA; `None`: none has yet.
+    pub idle_inbound: Option<Duration>,
+    /// Octets received.
+    pub bytes_in: u64,
+    /// Octets sent.
+    pub bytes_out: u64,
+    /// Packets received.
+    pub packets_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
 }
 
 /// A bad answer of the kernel. Whatever the command had done has been undone.

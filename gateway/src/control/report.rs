@@ -24,6 +24,9 @@ pub struct StatusReport {
     pub half_open: usize,
     /// IKE SAs with their Child SAs.
     pub ike_sas: Vec<IkeSaReport>,
+    /// Why octets and packets of all Child SAs are absent; absent while they are known.
+    #[serde(default)]
+    pub use_problem: Option<String>,
     /// Rules in force.
     pub rules: Vec<RuleReport>,
     /// What was refused of late, by us or by a peer, the latest first.

@@ -17,6 +17,10 @@ const MOST_REFUSALS: usize = 20;
 pub fn render(report: &StatusReport) -> String {
     let children = report.ike_sas.iter().map(|sa| sa.children.len()).sum::<usize>();
     let ending = if report.shutting_down { ", shutting down" } else { "" };
+    let unknown = report
+        .use_problem
+        .as_ref()
+        .map_or_else(String::new, |problem| format!(" (traffic is unknown: {problem})"));
     let mut text = format!(
         "gateway {}, pid {}, up {}{ending}\n{}\nKernel {}\n",
         report.version,
@@ -27,7 +31,7 @@ pub fn render(report: &StatusReport) -> String {
     );
     let counts = [
         format!("IKE SAs: {} ({} half open)", report.ike_sas.len(), report.half_open),
-        format!("Child SAs: {children}"),
+        format!("Child SAs: {children}{unknown}"),
         format!("Rules: {}", report.rules.len()),
         format!("Refusals of late: {}", report.refusals.len()),
         format!("Interfaces: {}", report.kernel.interfaces.len()),
@@ -412,6 +416,7 @@ mod tests {
                 }],
                 ..Default::default()
             }],
+            use_problem: Some("the kernel is silent".to_owned()),
             counters: BTreeMap::from([("seen".to_owned(), 5), ("unseen".to_owned(), 0)]),
             kernel: super::super::KernelReport {
                 interfaces: vec![InterfaceReport {
@@ -438,6 +443,8 @@ mod tests {
             "until 2030",
             "c0ffee00",
             "2.0 KiB, 3 packets",
+            "Child SAs: 1 (traffic is unknown: the kernel is silent)",
+            "out unknown",
             "seen",
             "eth0",
             "there is no such interface",

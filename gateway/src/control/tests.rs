@@ -227,7 +227,7 @@ fn the_report_keeps_the_names_of_its_fields() {
         |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&value),
-        "bpf_counters counters half_open ike_sas kernel pid policies refusals rules shutting_down uptime_seconds version xfrm_errors"
+        "bpf_counters counters half_open ike_sas kernel pid policies refusals rules shutting_down uptime_seconds use_problem version xfrm_errors"
     );
     assert_eq!(
         keys(&value["ike_sas"][0]),

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use gateway_common::RuleCount;
 use gateway_ike::config::InitLimits;
-use gateway_ike::io::{ChildId, Done, KernelCommand, KernelError, KernelEvent, SharedCookies};
+use gateway_ike::io::{
+    ChildId, ChildUse, Done, KernelCommand, KernelError, KernelEvent, SharedCookies,
+};
 
 use super::seam::{Kernel, Monitor, RulePackets};
 use crate::control::{CapabilityReport, InterfaceReport};
@@ -15,6 +17,10 @@ use crate::kernel::{self, ChildMtu, LinkChange, LinkStatus, LinuxKernel, Notice}
 impl Kernel for LinuxKernel {
     async fn execute(&mut self, command: KernelCommand) -> Result<Done, KernelError> {
         Self::execute(self, command).await
+    }
+
+    fn uses(&mut self) -> Result<BTreeMap<ChildId, ChildUse>, KernelError> {
+        Self::uses(self)
     }
 
     async fn resync(&mut self) -> Vec<KernelEvent> {

@@ -29,12 +29,13 @@ mod whole_file;
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use gateway_ike::Endpoint;
 use gateway_ike::config::{PeerName, PolicySet};
-use gateway_ike::io::{Done, Input, KernelCommand, KernelError, Output, Path};
+use gateway_ike::io::{ChildId, ChildUse, Done, Input, KernelCommand, KernelError, Output, Path};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -96,6 +97,8 @@ pub struct Driver<K, M> {
     name_servers: NameServers,
     /// ESP on the socket for an SPI that is not ours.
     unknown_esp: u64,
+    /// Reports without what has gone through Child SAs, since the kernel did not say.
+    use_unknown: u64,
     buffer: Vec<u8>,
     journal: Journal,
     watchdog: Option<Interval>,
@@ -143,6 +146,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             early,
             name_servers,
             unknown_esp: 0,
+            use_unknown: 0,
             buffer: vec![0; RECEIVE_BUFFER],
             journal,
             watchdog,
@@ -218,7 +222,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
             Wake::Kernel(Notice::UnknownEsp(seen)) => self.tell_unknown(&seen),
             Wake::Kernel(Notice::Failed(error)) => return Err(RunError::Monitor(error)),
             Wake::Call(call) => self.answer(call).await,
-            Wake::Scrape(scrape) => scrape.answer(self.report(Use::LeftOut).await),
+            Wake::Scrape(scrape) => scrape.answer(self.report(Use::LeftOut)),
             Wake::Loaded(outcome) => self.finish_reload(*outcome).await,
             Wake::Watchdog => notify::alive(),
             Wake::Timeout => {
@@ -424,7 +428,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
 
     async fn answer(&mut self, call: Call) {
         let response = match call.request {
-            Request::Status {} => Response::Status(Box::new(self.report(Use::Asked).await)),
+            Request::Status {} => Response::Status(Box::new(self.report(Use::Asked))),
             Request::Mtu {} => {
                 let sas = self.endpoint.status(clock::now()).ike_sas;
                 Response::Mtu(status::mtus(sas, &self.parts.kernel).await)
@@ -438,8 +442,26 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         call.answer(response);
     }
 
-    async fn report(&mut self, of_use: Use) -> StatusReport {
+    /// What has gone through each Child SA, or why that is not known.
+    fn uses(&mut self) -> (BTreeMap<ChildId, ChildUse>, Option<String>) {
+        match self.parts.kernel.uses() {
+            Ok(uses) => (uses, None),
+            Err(error) => {
+                self.use_unknown = self.use_unknown.saturating_add(1);
+                if self.parts.complaints.take(clock::now()) {
+                    tracing::warn!(%error, "What has gone through Child SAs is not known");
+                }
+                (BTreeMap::new(), Some(error.to_string()))
+            }
+        }
+    }
+
+    fn report(&mut self, of_use: Use) -> StatusReport {
         let now = clock::now();
+        let (uses, use_problem) = match of_use {
+            Use::LeftOut => (BTreeMap::new(), None),
+            Use::Asked => self.uses(),
+        };
         let snapshot = self.endpoint.status(now);
         let Parts { kernel, sockets, reinjector, control, exporter, reload, complaints, .. } =
             &mut self.parts;
@@ -448,6 +470,7 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
         let counters = counters.chain(self.early.counters()).chain(self.journal.counters());
         let counters = counters.chain(exporter.counters()).chain([
             ("esp_unknown_spi", self.unknown_esp),
+            ("child_sa_use_unknown", self.use_unknown),
             ("resolv_conf_not_written", self.name_servers.failures()),
             ("control_clients_refused", control.refused()),
             ("complaints_suppressed", complaints.suppressed()),
@@ -464,7 +487,8 @@ impl<K: Kernel, M: Monitor> Driver<K, M> {
                 capabilities: kernel.capabilities(),
             },
             half_open: snapshot.half_open,
-            ike_sas: status::ike_sas(snapshot.ike_sas, of_use, kernel).await,
+            ike_sas: status::ike_sas(&snapshot.ike_sas, &uses),
+            use_problem,
             refusals: self.journal.refusals(),
             rules: status::rules(snapshot.rules, &kernel.rule_counters()),
             counters: counters.map(|(name, value)| (name.to_owned(), value)).collect(),

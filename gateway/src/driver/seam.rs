@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use gateway_ike::config::InitLimits;
-use gateway_ike::io::{ChildId, Done, KernelCommand, KernelError, KernelEvent, SharedCookies};
+use gateway_ike::io::{
+    ChildId, ChildUse, Done, KernelCommand, KernelError, KernelEvent, SharedCookies,
+};
 
 use crate::control::{CapabilityReport, InterfaceReport};
 use crate::kernel::{ChildMtu, LinkChange, Notice};
@@ -22,6 +24,13 @@ pub trait Kernel {
         &mut self,
         command: KernelCommand,
     ) -> impl Future<Output = Result<Done, KernelError>>;
+
+    /// What has gone through each Child SA that is installed. Those that the kernel has lost are
+    /// left out.
+    ///
+    /// # Errors
+    /// The kernel does not tell: then nothing is known of any.
+    fn uses(&mut self) -> Result<BTreeMap<ChildId, ChildUse>, KernelError>;
 
     /// Finds out what has changed while events were lost.
     fn resync(&mut self) -> impl Future<Output = Vec<KernelEvent>>;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use gateway_ike::config::Mode;
-use gateway_ike::io::{Done, KernelCommand};
+use gateway_ike::io::{ChildId, ChildUse};
 use gateway_ike::status::{ChildStatus, IkeSaStatus, RuleStatus, Status};
 
 use super::seam::{Kernel, RulePackets};
@@ -22,56 +22,34 @@ pub(super) enum Use {
     LeftOut,
 }
 
-/// Child SAs that the kernel is asked about for one report: it takes a question or two each, during
-/// which the loop waits.
-const USE_LIMIT: usize = 1000;
+/// Child SAs of which one answer says how large their packets may be: the kernel is asked for the
+/// way to the peer of each, during which the loop waits.
+const MTU_LIMIT: usize = 1000;
 
 /// The IKE SAs with their Child SAs, and what has passed through these.
-pub(super) async fn ike_sas(
-    sas: Vec<IkeSaStatus>,
-    of_use: Use,
-    kernel: &mut impl Kernel,
-) -> Vec<IkeSaReport> {
-    let mut questions = match of_use {
-        Use::Asked => USE_LIMIT,
-        Use::LeftOut => 0,
-    };
-    let mut reports = Vec::with_capacity(sas.len());
-    for sa in sas {
-        let mut children = Vec::with_capacity(sa.children.len());
-        for child in &sa.children {
-            let mut report = child_report(child);
-            if let Some(left) = questions.checked_sub(1) {
-                questions = left;
-                add_use(&mut report, child, kernel).await;
+pub(super) fn ike_sas(sas: &[IkeSaStatus], uses: &BTreeMap<ChildId, ChildUse>) -> Vec<IkeSaReport> {
+    let report = sas.iter().map(|sa| {
+        let children = sa.children.iter().map(|child| {
+            let used = uses.get(&child.id);
+            ChildReport {
+                bytes_in: used.map(|used| used.bytes_in),
+                bytes_out: used.map(|used| used.bytes_out),
+                packets_in: used.map(|used| used.packets_in),
+                packets_out: used.map(|used| used.packets_out),
+                idle_seconds: used.and_then(|used| used.idle_inbound).map(|idle| idle.as_secs()),
+                ..child_report(child)
             }
-            children.push(report);
-        }
-        reports.push(IkeSaReport { children, ..ike_sa_report(&sa) });
-    }
-    reports
-}
-
-async fn add_use(report: &mut ChildReport, child: &ChildStatus, kernel: &mut impl Kernel) {
-    let answer = kernel.execute(KernelCommand::QueryUse { child: child.id }).await;
-    match answer {
-        Ok(Done::Use { idle_inbound, bytes_in, bytes_out, packets_in, packets_out }) => {
-            report.bytes_in = Some(bytes_in);
-            report.bytes_out = Some(bytes_out);
-            report.packets_in = Some(packets_in);
-            report.packets_out = Some(packets_out);
-            report.idle_seconds = idle_inbound.map(|d| d.as_secs());
-        }
-        Ok(Done::Ok | Done::LocalAddress(_)) => {}
-        Err(error) => tracing::debug!(child = child.id.0, %error, "No counters of a Child SA"),
-    }
+        });
+        IkeSaReport { children: children.collect(), ..ike_sa_report(sa) }
+    });
+    report.collect()
 }
 
 /// How large a packet may be that each Child SA takes, and why.
 pub(super) async fn mtus(sas: Vec<IkeSaStatus>, kernel: &impl Kernel) -> Vec<MtuReport> {
     let mut reports = Vec::new();
     let children = sas.iter().flat_map(|sa| sa.children.iter().map(move |child| (sa, child)));
-    for (sa, child) in children.take(USE_LIMIT) {
+    for (sa, child) in children.take(MTU_LIMIT) {
         let found = kernel.child_mtu(child.id).await;
         let ChildReport { id, rule, mode, suite, outbound_spi, .. } = child_report(child);
         let peer = sa.peer.as_deref().map(str::to_owned);

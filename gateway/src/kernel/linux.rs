@@ -1,9 +1,7 @@
 //! The kernel that the daemon runs on.
 
 use core::net::IpAddr;
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use gateway_common::RuleCount;
 use gateway_ike::algorithms::EspSuite;
@@ -25,7 +23,8 @@ use super::setup::{self, KernelConfig, KernelSetupError};
 use super::transaction::{
     Step, Undo, carry_out, inbound_steps, outbound_steps, take_back, trap_steps,
 };
-use super::xfrm::{SaDirection, SaId, Survey, Usage};
+use super::usage::Seen;
+use super::xfrm::{SaDirection, SaId, Survey};
 use super::{Capabilities, Monitor};
 use crate::clock;
 use crate::complaints::Complaints;
@@ -78,16 +77,7 @@ pub(super) struct Child {
     pub(super) inbound_ends: Ends,
     pub(super) outbound_ends: Ends,
     /// When it was asked for its use last, and what the answer was.
-    seen: Option<Seen>,
-}
-
-/// The last look at an inbound SA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    at: Instant,
-    packets: u64,
-    /// When the last packet came, as far as we know.
-    active: Option<Instant>,
+    pub(super) seen: Option<Seen>,
 }
 
 impl Child {
@@ -348,31 +338,6 @@ impl LinuxKernel {
         Ok(undo.into_iter().map(Undo::for_good).collect())
     }
 
-    fn query_use(&mut self, child: ChildId) -> Result<Done, KernelError> {
-        let child = self.children.get_mut(&child).ok_or(KernelError::NoSuchSa)?;
-        let xfrm = &mut self.tables.xfrm;
-        let mut ask = |id: SaId| {
-            xfrm.usage(id).map_err(|error| {
-                if error.is_absent() {
-                    KernelError::NoSuchSa
-                } else {
-                    KernelError::Refused(format!("cannot ask for the use of {id}: {error}"))
-                }
-            })
-        };
-        let inbound = ask(child.inbound)?;
-        let outbound = child.outbound.as_ref().map(|(id, _)| ask(*id)).transpose()?;
-        let seen = look(child.seen, &inbound, clock::now(), clock::unix_seconds());
-        child.seen = Some(seen);
-        Ok(Done::Use {
-            idle_inbound: seen.active.map(|active| seen.at.saturating_duration_since(active)),
-            bytes_in: inbound.bytes,
-            bytes_out: outbound.as_ref().map_or(0, |usage| usage.bytes),
-            packets_in: inbound.packets,
-            packets_out: outbound.as_ref().map_or(0, |usage| usage.packets),
-        })
-    }
-
     /// Our addresses on the underlays that are up, by which peers may reach us.
     pub async fn addresses(&self) -> Vec<IpAddr> {
         let network = &self.tables.network;
@@ -457,61 +422,4 @@ impl LinuxKernel {
 fn sa_id(spec: &ChildSpec, direction: SaDirection) -> SaId {
     let sa = side(spec, direction);
     SaId { destination: sa.destination, spi: sa.spi }
-}
-
-/// Works out when the last packet came: between the last two looks if the count has changed, and
-/// more exactly where the kernel tells. Its time is the wall clock's, which may jump: never
-/// outside of that interval.
-fn look(before: Option<Seen>, usage: &Usage, now: Instant, wall: u64) -> Seen {
-    let active = match before {
-        _ if usage.packets == 0 => None,
-        Some(seen) if seen.packets == usage.packets => seen.active,
-        _ => {
-            let told = usage.last_used.map_or(0, |last| wall.saturating_sub(last));
-            let most = before.map(|seen| now.saturating_duration_since(seen.at));
-            let idle = Duration::from_secs(told);
-            now.checked_sub(most.map_or(idle, |most| idle.min(most))).or(Some(now))
-        }
-    };
-    Seen { at: now, packets: usage.packets, active }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn usage(packets: u64, last_used: Option<u64>) -> Usage {
-        Usage { bytes: 0, packets, last_used, has_direction: false, keepalive: None }
-    }
-
-    fn idle(seen: Seen) -> Option<u64> {
-        seen.active.map(|active| seen.at.saturating_duration_since(active).as_secs())
-    }
-
-    #[test]
-    fn an_sa_that_never_had_a_packet_is_not_idle_but_unused() {
-        assert_eq!(idle(look(None, &usage(0, None), clock::now(), 1000)), None);
-    }
-
-    #[test]
-    fn a_changed_count_means_a_packet_since_the_last_look() {
-        let start = clock::now();
-        let first = look(None, &usage(5, None), start, 1000);
-        assert_eq!(idle(first), Some(0));
-        let later = look(Some(first), &usage(5, None), start + Duration::from_secs(30), 1030);
-        assert_eq!(idle(later), Some(30));
-        let again = look(Some(later), &usage(6, None), start + Duration::from_secs(60), 1060);
-        assert_eq!(idle(again), Some(0));
-    }
-
-    #[test]
-    fn the_kernels_own_time_is_finer_but_cannot_leave_the_interval() {
-        let start = clock::now();
-        let first = look(None, &usage(5, Some(990)), start, 1000);
-        let after = start + Duration::from_secs(20);
-        assert_eq!(idle(look(Some(first), &usage(6, Some(1013)), after, 1020)), Some(7));
-        // The wall clock jumped a day ahead, or a day back.
-        assert_eq!(idle(look(Some(first), &usage(6, Some(1013)), after, 87_400)), Some(20));
-        assert_eq!(idle(look(Some(first), &usage(6, Some(87_400)), after, 1020)), Some(0));
-    }
 }

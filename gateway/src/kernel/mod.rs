@@ -30,6 +30,7 @@ mod setup;
 #[expect(clippy::arithmetic_side_effects, reason = "This is test code.")]
 mod testing;
 mod transaction;
+mod usage;
 pub mod xfrm;
 
 pub use esp::RENEWAL;

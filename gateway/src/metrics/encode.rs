@@ -43,6 +43,8 @@ impl Collector for Metrics {
             kernel,
             half_open,
             ike_sas,
+            // The counter `child_sa_use_unknown`; and nothing is asked for here.
+            use_problem: _,
             rules,
             // The counters `refused_CAUSE` count them.
             refusals: _,

@@ -119,10 +119,10 @@ impl Node {
     /// Packets in and out, and for how long none has come in.
     pub(crate) fn used(&mut self, spec: &ChildSpec) -> (u64, u64, Option<Duration>) {
         let answer = self.execute(KernelCommand::QueryUse { child: spec.child }).unwrap();
-        let Done::Use { idle_inbound, packets_in, packets_out, .. } = answer else {
+        let Done::Use(used) = answer else {
             panic!("{answer:?}");
         };
-        (packets_in, packets_out, idle_inbound)
+        (used.packets_in, used.packets_out, used.idle_inbound)
     }
 
     /// The next notice that is not of links, or of others who have SAs.

@@ -21,7 +21,7 @@ use crate::crash::{self, Notice};
 use crate::effect::Effect;
 use crate::error::Error;
 use crate::event::EventKind;
-use crate::io::{ChildId, Done, KernelCommand, KernelError};
+use crate::io::{ChildId, ChildUse, Done, KernelCommand, KernelError};
 use crate::natt::NatDetected;
 use crate::selector::Sides;
 use crate::shared::{Owner, Purpose, Shared};
@@ -276,7 +276,7 @@ impl IkeSa {
     ) {
         let peer = self.peer.clone();
         let State::Established(established) = &mut self.state else { return };
-        if let Ok(Done::Use { idle_inbound: Some(idle), .. }) = result {
+        if let Ok(Done::Use(ChildUse { idle_inbound: Some(idle), .. })) = result {
             let heard = now.checked_sub(idle).unwrap_or(established.last_inbound);
             established.last_inbound = established.last_inbound.max(heard);
         }

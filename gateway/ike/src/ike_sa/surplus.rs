@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::follow_up::TheirSeries;
 use super::offer::{ChildAnswer, ChildOffer};
 use super::{ChildSa, ChildState, Established, IkeSa, State};
-use crate::io::{ChildId, Done, KernelCommand, KernelError};
+use crate::io::{ChildId, ChildUse, Done, KernelCommand, KernelError};
 use crate::selector;
 use crate::shared::{Owner, Purpose, Shared};
 
@@ -254,5 +254,5 @@ impl IkeSa {
 
 /// Whether nothing went by a Child SA, in either direction.
 const fn is_idle(result: &Result<Done, KernelError>) -> bool {
-    matches!(result, Ok(Done::Use { packets_in: 0, packets_out: 0, .. }))
+    matches!(result, Ok(Done::Use(ChildUse { packets_in: 0, packets_out: 0, .. })))
 }

@@ -392,8 +392,7 @@ impl IkeSa {
         let superseded = established.superseded;
         let Some(polled) = established.children.get_mut(&child) else { return };
         let Some(poll) = &mut polled.poll else { return };
-        let packets =
-            if let Ok(Done::Use { packets_in, .. }) = result { Some(packets_in) } else { None };
+        let packets = if let Ok(Done::Use(used)) = result { Some(used.packets_in) } else { None };
         let before = core::mem::replace(&mut poll.packets, packets);
         // One look is no silence yet; an error means that the kernel has no such SA any more.
         poll.silent = packets.is_none() || packets == before || poll.looks >= MOST_LOOKS;

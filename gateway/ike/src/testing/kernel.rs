@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::PolicySet;
-use crate::io::{ChildId, ChildSpec, Done, KernelCommand, KernelError, TrapSpec};
+use crate::io::{ChildId, ChildSpec, ChildUse, Done, KernelCommand, KernelError, TrapSpec};
 
 /// What the next installation meets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,13 +152,13 @@ impl FakeKernel {
                 if !self.children.contains_key(&child) {
                     return Err(KernelError::NoSuchSa);
                 }
-                Ok(Done::Use {
+                Ok(Done::Use(ChildUse {
                     idle_inbound: self.idle_inbound,
                     bytes_in: 0,
                     bytes_out: 0,
                     packets_in: self.received.get(&child).copied().unwrap_or(0),
                     packets_out: self.sent.get(&child).copied().unwrap_or(0),
-                })
+                }))
             }
         }
     }

@@ -3,11 +3,15 @@
 use std::net::IpAddr;
 
 use gateway_ike::config::InitLimits;
-use gateway_ike::io::{ChildId, ChildSpec, SharedCookies};
+use gateway_ike::io::{ChildId, ChildSpec, ChildUse, SharedCookies};
 
 use super::*;
 use crate::control::{CapabilityReport, InterfaceReport};
 use crate::kernel::ChildMtu;
+
+/// What has gone through each Child SA.
+const USED: ChildUse =
+    ChildUse { idle_inbound: None, bytes_in: 1, bytes_out: 2, packets_in: 3, packets_out: 4 };
 
 /// What a fake kernel was told.
 #[derive(Debug, Default)]
@@ -16,6 +20,8 @@ pub(super) struct Record {
     pub(super) cleaned_up: bool,
     /// What a resync finds.
     pub(super) lost: Vec<KernelEvent>,
+    /// Whether it does not say what has gone through Child SAs.
+    pub(super) hides_use: bool,
     /// What was told about interfaces.
     pub(super) links: Vec<LinkChange>,
     /// How much IKE_SA_INIT may come.
@@ -54,18 +60,21 @@ impl Kernel for FakeKernel {
         let done = if matches!(command, KernelCommand::FindLocalAddress { .. }) {
             Done::LocalAddress(self.address)
         } else if matches!(command, KernelCommand::QueryUse { .. }) {
-            Done::Use {
-                idle_inbound: None,
-                bytes_in: 1,
-                bytes_out: 2,
-                packets_in: 3,
-                packets_out: 4,
-            }
+            Done::Use(USED)
         } else {
             Done::Ok
         };
         self.record.lock().unwrap().commands.push(command);
         Ok(done)
+    }
+
+    #[expect(clippy::unwrap_in_result, reason = "This is test code.")]
+    fn uses(&mut self) -> Result<BTreeMap<ChildId, ChildUse>, KernelError> {
+        let record = self.record.lock().unwrap();
+        if record.hides_use {
+            return Err(KernelError::Refused("it is no day for lists".to_owned()));
+        }
+        Ok(record.children().into_iter().map(|spec| (spec.child, USED)).collect())
     }
 
     async fn resync(&mut self) -> Vec<KernelEvent> {
@@ -130,15 +139,15 @@ impl Kernel for FakeKernel {
         vec![CapabilityReport { name: "esp".to_owned(), value: "fake".to_owned() }]
     }
 
-    fn counters(&mut self) -> std::collections::BTreeMap<String, u64> {
-        std::collections::BTreeMap::new()
+    fn counters(&mut self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
     }
 
-    fn rule_counters(&mut self) -> std::collections::BTreeMap<String, RulePackets> {
+    fn rule_counters(&mut self) -> BTreeMap<String, RulePackets> {
         [("net".to_owned(), RulePackets { outbound: 5, refused: 6 })].into()
     }
 
-    fn rule_ids(&self) -> std::collections::BTreeMap<String, u32> {
+    fn rule_ids(&self) -> BTreeMap<String, u32> {
         [("net".to_owned(), 7)].into()
     }
 

@@ -217,6 +217,16 @@ fn two_gateways_agree_on_a_child_sa_and_take_it_down_again() {
     assert_eq!((seen.rules[0].packets_out, seen.rules[0].packets_refused), (5, 6));
     assert_eq!(seen.kernel.capabilities[0].value, "fake");
 
+    // A kernel that does not tell has not counted nothing.
+    second.record.lock().unwrap().hides_use = true;
+    let hidden = second.status();
+    assert_eq!(hidden.use_problem.as_deref(), Some("it is no day for lists"));
+    assert_eq!(hidden.counters["child_sa_use_unknown"], 1);
+    let child = &hidden.ike_sas[0].children[0];
+    assert_eq!((child.bytes_in, child.packets_in, child.bytes_out), (None, None, None));
+    second.record.lock().unwrap().hides_use = false;
+    assert_eq!(second.status().use_problem, None);
+
     // What one side sends with, the other receives with; each has request IDs of its own.
     let ours = first.record.lock().unwrap().children().remove(0);
     let mut theirs = second.record.lock().unwrap().children().remove(0);

@@ -17,7 +17,7 @@ use netlink_packet_xfrm::{
 };
 
 use super::{Ours, PolicyDirection, PolicyKey, PortBlock, SaId, encode};
-use crate::kernel::netlink::{Message, attribute, attribute_u32};
+use crate::kernel::netlink::{Message, NetlinkError, attribute, attribute_u32};
 
 /// Octets of `struct xfrm_user_expire`.
 const EXPIRE_LEN: usize = XFRM_USER_SA_INFO_LEN + 8;
@@ -39,14 +39,15 @@ pub struct Usage {
     pub keepalive: Option<u32>,
 }
 
-/// An SA; the inner `None`: it is not ours. The outer `None`: not an SA.
+/// An SA; the inner `None`: it is not ours, or none of ESP. The outer `None`: not an SA.
 pub(super) fn sa(message: &Message<'_>, ours: Ours) -> Option<Option<(SaId, Usage)>> {
     if message.kind != XFRM_MSG_NEWSA {
         return None;
     }
     let info = UserSaInfo::parse(message.body).ok()?;
     let attributes = message.body.get(XFRM_USER_SA_INFO_LEN..)?;
-    if !ours.has(if_id(attributes), info.mode, info.reqid) {
+    // Somebody's AH may have the SPI and the destination of an SA of ours.
+    if info.id.proto != IPPROTO_ESP || !ours.has(if_id(attributes), info.mode, info.reqid) {
         return Some(None);
     }
     let usage = Usage {
@@ -59,6 +60,17 @@ pub(super) fn sa(message: &Message<'_>, ours: Ours) -> Option<Option<(SaId, Usag
         keepalive: attribute_u32(attributes, encode::XFRMA_NAT_KEEPALIVE_INTERVAL),
     };
     Some(Some((sa_id(&info)?, usage)))
+}
+
+/// What a dump tells of the use of one SA; `None`: it is not ours.
+///
+/// # Errors
+/// It cannot be read. To leave it out would say that the SA is not there.
+pub(super) fn usage(
+    message: &Message<'_>,
+    ours: Ours,
+) -> Result<Option<(SaId, Usage)>, NetlinkError> {
+    sa(message, ours).ok_or(NetlinkError::Malformed("no SA, or too short"))
 }
 
 /// What a dump shows of one SA of ours.

@@ -16,7 +16,7 @@ mod tests;
 
 use core::fmt;
 use core::net::IpAddr;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use gateway_ike::config::Mode;
@@ -375,6 +375,18 @@ impl Xfrm {
             Some(decode::sa(&message, ours)?.map(|(_, usage)| usage))
         })?;
         usage.ok_or_else(not_ours)
+    }
+
+    /// What went through each SA of ours.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump, or says something that cannot be read: it may have been an SA.
+    pub fn usages(&mut self) -> Result<BTreeMap<SaId, Usage>, NetlinkError> {
+        let ours = self.ours;
+        let found = self.connection.dump(XFRM_MSG_GETSA, &encode::everything(), |message| {
+            decode::usage(&message, ours).transpose()
+        })?;
+        found.into_iter().collect()
     }
 
     /// The keys of every SA of ours. SAs of which the kernel hides them are left out.

@@ -387,6 +387,22 @@ fn dumped(change: impl FnOnce(&mut UserSaInfo)) -> Vec<u8> {
     body
 }
 
+#[test]
+fn what_a_dump_says_of_the_use_of_an_sa_is_whole_or_an_error() {
+    let body = dumped(|info| (info.lifetime_cur.bytes, info.lifetime_cur.packets) = (1 << 40, 7));
+    let usage = |body: &[u8]| receive(XFRM_MSG_NEWSA, body, |m| decode::usage(m, OURS));
+    let (id, found) = usage(&body).unwrap().unwrap();
+    assert_eq!(id, SaId { destination: "192.0.2.2".parse().unwrap(), spi: 0x2002 });
+    assert_eq!((found.bytes, found.packets), (1 << 40, 7));
+    // Of another protocol under the same SPI.
+    assert_eq!(usage(&dumped(|info| info.id.proto = 51)).unwrap(), None);
+    for length in 0..octets(&UserSaInfo::default()).len() {
+        let error = usage(&body[..length]).unwrap_err();
+        assert_eq!(error.to_string(), "the kernel's answer is no SA, or too short", "{length}");
+    }
+    receive(XFRM_MSG_DELSA, &body, |m| decode::usage(m, OURS)).unwrap_err();
+}
+
 /// What a survey at 1100 s after 1970 makes of it.
 fn surveyed(body: &[u8]) -> Option<(Option<SaId>, Option<KernelEvent>)> {
     let seen = receive(XFRM_MSG_NEWSA, body, |message| decode::seen(message, OURS, 1100))?;

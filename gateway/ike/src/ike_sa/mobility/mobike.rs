@@ -330,7 +330,7 @@ impl IkeSa {
     ) {
         let found = match result {
             Ok(Done::LocalAddress(local)) => Some(local),
-            Ok(Done::Ok | Done::Use { .. }) | Err(_) => None,
+            Ok(Done::Ok | Done::Use(_)) | Err(_) => None,
         };
         let found = found.filter(|local| shared.local_addresses.contains(local));
         let at_home = self.mobike().is_some_and(|mobike| mobike.homeless.is_none());
