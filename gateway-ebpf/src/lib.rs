@@ -1,7 +1,8 @@
 //! The XDP and TC programs of the gateway.
 //!
 //! - [`natt`]: XDP, takes the UDP header off ESP of a known SA; [`endpoint`] notes from where it
-//!   came; what has no SA ends there (`unknown`); [`ike`] protects the daemon's ports.
+//!   came; what has no SA ends there (`unknown`); [`cpu`] hands the others to the CPU of
+//!   their SA; [`ike`] protects the daemon's ports.
 //! - [`steer`]: TC egress, sends selected traffic into the XFRM interface; [`mss`] lowers the
 //!   segment size of its TCP connections.
 //! - [`guard`]: TC ingress, drops clear packets that should have been encrypted.
@@ -23,6 +24,7 @@
 pub mod bench;
 pub mod checksum;
 pub mod count;
+pub mod cpu;
 pub mod decide;
 pub mod endpoint;
 pub mod guard;

@@ -11,12 +11,15 @@ use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 use aya_log_ebpf as _;
 use gateway_common::{Hook, Reason, Subject, Verdict};
 use gateway_ebpf::trace::Place;
-use gateway_ebpf::{bench, count, guard, nat, natt, packet, steer};
+use gateway_ebpf::{bench, count, cpu, guard, nat, natt, packet, steer};
 
 /// XDP on the underlay.
 #[xdp]
+#[inline(always)]
 fn natt_ingress(context: XdpContext) -> u32 {
-    finish_xdp(&context, natt::ingress)
+    let (octets, mut subject) = (packet::length(&context), Subject::default());
+    let decided = natt::ingress(&context, &mut subject);
+    finish_xdp(&context, decided, octets, &subject)
 }
 
 /// XDP that passes everything: what the bench measures against.
@@ -27,14 +30,20 @@ fn pass(_context: XdpContext) -> u32 {
 
 /// XDP that decapsulates and puts the headers back, for the bench.
 #[xdp]
+#[inline(always)]
 fn natt_and_restore(context: XdpContext) -> u32 {
-    finish_xdp(&context, bench::decapsulate_and_restore)
+    let (octets, mut subject) = (packet::length(&context), Subject::default());
+    let decided = bench::decapsulate_and_restore(&context, &mut subject);
+    finish_xdp(&context, decided, octets, &subject)
 }
 
 /// XDP that answers with a cookie and puts the request back, for the bench.
 #[xdp]
+#[inline(always)]
 fn cookie_and_restore(context: XdpContext) -> u32 {
-    finish_xdp(&context, bench::answer_and_restore)
+    let (octets, mut subject) = (packet::length(&context), Subject::default());
+    let decided = bench::answer_and_restore(&context, &mut subject);
+    finish_xdp(&context, decided, octets, &subject)
 }
 
 /// XDP that cuts and puts the request back and nothing else, for the bench.
@@ -131,18 +140,21 @@ fn drops(
     i64::from(verdict == Verdict::Drop)
 }
 
+/// It is given the decision, and not what decides, and the entry points are `inline(always)`: each would
+/// be a function with a frame of its own otherwise, and all frames of a chain of calls have 512 octets
+/// (`MAX_BPF_STACK`), an empty one 32 of them.
 #[inline(always)]
 fn finish_xdp(
     context: &XdpContext,
-    decide: impl FnOnce(&XdpContext, &mut Subject) -> Result<(), Reason>,
+    decided: Result<(), Reason>,
+    octets: u64,
+    subject: &Subject,
 ) -> u32 {
-    let (octets, mut subject) = (packet::length(context), Subject::default());
-    let decided = decide(context, &mut subject);
     let place = Place { hook: Hook::Xdp, ethernet: true };
-    match count::verdict(context, place, decided, octets, &subject) {
+    match count::verdict(context, place, decided, octets, subject) {
         Verdict::Drop => XDP_DROP,
         Verdict::Answer => XDP_TX,
-        Verdict::Pass | Verdict::Redirect => XDP_PASS,
+        Verdict::Pass | Verdict::Redirect => cpu::hand_over(subject, octets),
     }
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
+    Array, ArrayOfMaps, CpuMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use aya_ebpf::macros::btf_map;
 use gateway_common::{
@@ -32,6 +32,10 @@ pub static SAS: HashMap<SaKey, SaValue, { room::SAS }, ON_DEMAND> = HashMap::new
 /// Where the kernel has an SA that is reached at another address of ours too.
 #[btf_map]
 pub static ELSEWHERE: HashMap<SaKey, Address, { room::SAS }, ON_DEMAND> = HashMap::new();
+
+/// The CPUs that take packets of SAs. The loader makes room for every CPU that there may be.
+#[btf_map]
+pub static CPUS: CpuMap<1> = CpuMap::new();
 
 /// Octets of what the daemon has been told of ESP, and has not read: some thousand events.
 const SOURCE_RING: usize = 65_536;
@@ -181,6 +185,14 @@ impl Sa {
         unsafe { (*self.0.as_ptr()).flags }
     }
 
+    /// The CPU that handles its packets, as [`SaValue::cpu`].
+    #[inline(always)]
+    #[must_use]
+    pub fn cpu(self) -> u32 {
+        // SAFETY: the map gave the pointer; one number, read at once, that no program changes.
+        unsafe { (*self.0.as_ptr()).cpu }
+    }
+
     /// Whether the peer was last seen to send from there. While another CPU writes it this may be
     /// half of it, which is another source than either: the next packet mends that.
     #[inline(always)]
@@ -250,7 +262,7 @@ pub fn is_others_peer(address: &Address) -> bool {
 /// Whether an address is one of this interface.
 #[inline(always)]
 #[must_use]
-fn is_of(address: &Address, interface: u32) -> bool {
+pub fn is_of(address: &Address, interface: u32) -> bool {
     let Some(of) = LOCAL.get_ptr(address) else { return false };
     // SAFETY: the map is not preallocated: the value outlives the program's run.
     unsafe { *of == interface }

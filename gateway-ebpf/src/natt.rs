@@ -17,7 +17,7 @@ use crate::header::{
 };
 use crate::ike::{self, Datagram, Internet};
 use crate::unknown::{self, Fate};
-use crate::{checksum, endpoint, maps, packet};
+use crate::{checksum, cpu, endpoint, maps, packet};
 
 /// What a UDP header takes.
 const UDP: usize = size_of::<Udp>();
@@ -123,7 +123,7 @@ fn ipv4<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
     let mut head = *head;
     let length = total.wrapping_sub(UDP as u16).to_be_bytes();
     let ip = &mut head.ip;
-    if let Some(to) = sa.elsewhere() {
+    if let Some(to) = sa.elsewhere {
         readdress_v4(ip, to);
     }
     ip.checksum = checksum::replace(ip.checksum, ip.total_length, length);
@@ -162,7 +162,7 @@ fn ipv6<const L: usize>(context: &XdpContext, subject: &mut Subject) -> Result<(
         return Ok(());
     };
     let mut head = *head;
-    if let Some(to) = sa.elsewhere() {
+    if let Some(to) = sa.elsewhere {
         head.ip.destination = words_v6(to);
     }
     head.ip.payload_length = payload.wrapping_sub(UDP as u16).to_be_bytes();
@@ -238,17 +238,18 @@ fn readdressed(done: bool) -> Result<(), Reason> {
     Err(if done { Reason::Readdressed } else { Reason::NotStripped })
 }
 
-/// An SA that the programs know, and what they know of it.
+/// An SA that the programs know.
 struct Known {
-    key: SaKey,
-    flags: u32,
+    /// The destination that its packets are to have, if that is another one.
+    elsewhere: Option<Address>,
 }
 
 impl Known {
-    /// The destination that its packets are to have, if that is another one.
+    /// Asked while the key is on the stack anyway, on which there is no room for another.
     #[inline(always)]
-    fn elsewhere(&self) -> Option<Address> {
-        if self.flags & SaValue::ELSEWHERE == 0 { None } else { maps::elsewhere(&self.key) }
+    fn new(key: &SaKey, flags: u32) -> Self {
+        let elsewhere = if flags & SaValue::ELSEWHERE == 0 { None } else { maps::elsewhere(key) };
+        Self { elsewhere }
     }
 }
 
@@ -268,8 +269,9 @@ fn bare(
     let flags = sa.flags();
     if flags & SaValue::INBOUND != 0 {
         subject.set_spi(key.spi);
+        cpu::choose(context, &key, sa, subject);
         endpoint::note(context, &key, sa, source);
-        return Ok(Known { key, flags }.elsewhere());
+        return Ok(Known::new(&key, flags).elsewhere);
     }
     if flags & SaValue::AWAITED != 0 {
         subject.set_spi(key.spi);
@@ -353,6 +355,7 @@ fn to_strip<Ip: Internet>(
     if flags & SaValue::INBOUND == 0 {
         return Err(without_sa(&key, &source));
     }
+    cpu::choose(context, &key, sa, subject);
     if flags & SaValue::STRIP == 0 {
         endpoint::note(context, &key, sa, source);
         return Err(Reason::KernelDecapsulates);
@@ -364,7 +367,7 @@ fn to_strip<Ip: Internet>(
         return Err(Reason::BadLength);
     }
     endpoint::note(context, &key, sa, source);
-    Ok(Some(Known { key, flags }))
+    Ok(Some(Known::new(&key, flags)))
 }
 
 /// What becomes of ESP in UDP that is of no SA of ours.

@@ -31,6 +31,8 @@ pub enum Requirement {
     StrongSwanEap,
     /// Our daemon.
     Gateway,
+    /// More than one CPU to run on.
+    TwoCpus,
 }
 
 impl Requirement {
@@ -54,13 +56,17 @@ impl Requirement {
             Self::Gateway if !gateway_binary().exists() => {
                 Some("there is no gateway binary; GATEWAY_BIN names it")
             }
+            Self::TwoCpus if thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) => {
+                Some("there is only one CPU")
+            }
             Self::Esp
             | Self::NoEsp
             | Self::StrongSwan
             | Self::NewerStrongSwan
             | Self::Libreswan
             | Self::StrongSwanEap
-            | Self::Gateway => None,
+            | Self::Gateway
+            | Self::TwoCpus => None,
         })
     }
 }

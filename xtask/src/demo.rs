@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             if is_root() { "this kernel has no ESP or no XFRM interface" } else { "not root" };
         say(format!("{why}: using a virtual machine"));
     }
-    let machine = vm::Machine::with_kernel(&args.kernel, LIMIT);
+    let machine = vm::Machine::with_kernel(&args.kernel, None, LIMIT);
     let job = vm::Job {
         command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
         ..vm::Job::default()

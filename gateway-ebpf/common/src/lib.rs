@@ -50,6 +50,8 @@ pub mod map {
     /// The kernel's SAs that the programs know: [`SaKey`](crate::SaKey) to
     /// [`SaValue`](crate::SaValue).
     pub const SAS: &str = "SAS";
+    /// The CPUs that take packets of SAs: by the CPU's number, the kernel's `bpf_cpumap_val`.
+    pub const CPUS: &str = "CPUS";
     /// For SAs that the kernel has under another destination, [`SaKey`](crate::SaKey) to that
     /// [`Address`](crate::Address), of the same family.
     pub const ELSEWHERE: &str = "ELSEWHERE";

@@ -139,6 +139,11 @@ reasons! {
     IkeEmpty = "ike_empty" => Drop,
     /// XDP: an IKE_SA_INIT message to us whose flags, SPIs and message ID contradict each other.
     IkeBadInit = "ike_init_contradictory" => Drop,
+    /// XDP, beside the packet's own reason: ESP that was handed to the CPU of its SA.
+    Steered = "esp_steered" => Redirect,
+    /// XDP, beside the packet's own reason: ESP that was not handed to the CPU of its SA, since that
+    /// CPU takes none or the address is of another interface. It goes on where it is.
+    NotSteered = "esp_not_steered" => Pass,
 }
 
 impl Reason {

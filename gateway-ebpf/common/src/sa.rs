@@ -31,8 +31,9 @@ impl SaKey {
 pub struct SaValue {
     /// A combination of the constants below.
     pub flags: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// One more than the number of the CPU that handles its packets ([`crate::map::CPUS`]); 0: the one
+    /// that receives them.
+    pub cpu: u32,
     /// From where the peer was last seen to send: at first where the loader says that it is, then
     /// what [`EspSeen`](crate::EspSeen) has told. Of no meaning for an outbound SA.
     pub seen: Source,
@@ -60,7 +61,13 @@ impl SaValue {
     /// An SA whose peer is expected to send from `seen`.
     #[must_use]
     pub const fn new(flags: u32, seen: Source) -> Self {
-        Self { flags, zero: 0, seen, told: 0 }
+        Self { flags, cpu: 0, seen, told: 0 }
+    }
+
+    /// The same, with its packets handled by this CPU.
+    #[must_use]
+    pub fn on(self, cpu: Option<u32>) -> Self {
+        Self { cpu: cpu.map_or(0, |cpu| cpu.saturating_add(1)), ..self }
     }
 
     /// Whether every bit of `flags` is set.

@@ -174,6 +174,9 @@ impl TraceEvent {
 pub struct Subject {
     rule: u32,
     spi: u32,
+    /// As [`SaValue::cpu`](crate::SaValue::cpu), of a kind that leaves no padding. No kernel has so
+    /// many CPUs that it would not do.
+    cpu: u16,
     /// Of the flags of an event, those that say what is known. An `Option` would be half undefined,
     /// and the verifier refuses to copy what nobody has written.
     flags: u16,
@@ -194,6 +197,19 @@ impl Subject {
         self.flags |= TraceEvent::HAS_SPI;
     }
 
+    /// It is handled by this CPU: what [`SaValue::cpu`](crate::SaValue::cpu) says.
+    #[inline(always)]
+    pub const fn set_cpu(&mut self, cpu: u16) {
+        self.cpu = cpu;
+    }
+
+    /// The CPU that handles it, if that is said.
+    #[inline(always)]
+    #[must_use]
+    pub const fn cpu(&self) -> Option<u32> {
+        if self.cpu == 0 { None } else { Some((self.cpu as u32).wrapping_sub(1)) }
+    }
+
     /// The identifier of the rule that decided.
     #[inline(always)]
     #[must_use]
@@ -212,7 +228,7 @@ impl Subject {
     #[inline(always)]
     #[must_use]
     pub const fn event(&self, at: u64, reason: u32, cpu: u32) -> TraceEvent {
-        let Self { rule, spi, flags } = *self;
+        let Self { rule, spi, cpu: _, flags } = *self;
         TraceEvent {
             at,
             reason,

@@ -144,6 +144,7 @@ pub(super) fn kernel_config(settings: &Settings) -> KernelConfig {
         if_id: settings.if_id,
         nat_exemption: settings.nat_exemption,
         drop_unknown_esp: settings.drop_unknown_esp,
+        steer_cpus: settings.steer_cpus,
         pin_dir: settings.pin_dir.clone(),
         ike: settings.ike,
         room: Room::of(&settings.endpoint),

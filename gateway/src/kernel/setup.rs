@@ -11,7 +11,9 @@ use gateway_ike::config::{InitLimits, Mode, PolicySet};
 use netlink_packet_route::link::InfoKind;
 use tracing::{info, warn};
 
-use super::bpf::{self, Attached, BpfError, Claim, DataPath, DataPathConfig, LogLevel, Room};
+use super::bpf::{
+    self, Attached, BpfError, Claim, DataPath, DataPathConfig, LogLevel, NotSteered, Room,
+};
 use super::claims::Claims;
 use super::executor::Tables;
 use super::links::Links;
@@ -42,6 +44,8 @@ pub struct KernelConfig {
     pub nat_exemption: bool,
     /// Whether ESP to us that is of no SA of ours is dropped where it comes in.
     pub drop_unknown_esp: bool,
+    /// Whether inbound SAs are spread over the CPUs.
+    pub steer_cpus: bool,
     /// Where the BPF programs and maps are pinned: a directory on a bpffs, or to be made there.
     pub pin_dir: PathBuf,
     /// From what on the XDP program keeps IKE_SA_INIT requests from the sockets.
@@ -62,6 +66,7 @@ impl Default for KernelConfig {
             routes: true,
             nat_exemption: true,
             drop_unknown_esp: true,
+            steer_cpus: false,
             pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
             ike: InitLimits::default(),
             room: Room::default(),
@@ -189,6 +194,7 @@ pub(super) async fn open(
     if let Some(outcome) = &nat {
         capabilities.set(nat_feature(outcome.as_ref().err()));
     }
+    capabilities.set(steering_feature(data_path.steering()));
     let (policies, routes) = (Claims::default(), Claims::default());
     let (addresses, xfrm_interface) = (Claims::default(), interface.index);
     let mut tables = Tables {
@@ -230,6 +236,7 @@ async fn guard(
         xfrm_ifindex: xfrm.index,
         xfrm_mtu: xfrm.mtu,
         own_mark: config.own_mark,
+        steer_cpus: config.steer_cpus,
         room: config.room,
         log: config.bpf_log,
     })
@@ -288,6 +295,20 @@ pub(super) fn nat_feature(error: Option<&NatError>) -> Feature {
         available: error.is_none(),
         detail: error.map(ToString::to_string).unwrap_or_default(),
     }
+}
+
+/// What `status` tells of the spreading of SAs over CPUs.
+fn steering_feature(steering: Result<usize, NotSteered>) -> Feature {
+    let (available, detail) = match steering {
+        Ok(cpus) => (true, format!("over {cpus} CPUs")),
+        Err(why) => {
+            if !matches!(why, NotSteered::NotWanted) {
+                warn!(%why, "Inbound SAs are not spread over the CPUs");
+            }
+            (false, why.to_string())
+        }
+    };
+    Feature { name: "spreading of inbound SAs over CPUs".to_owned(), available, detail }
 }
 
 fn attach(

@@ -23,6 +23,8 @@ pub struct Settings {
     pub nat_exemption: bool,
     /// Whether ESP to us that is of no SA of ours is dropped where it comes in.
     pub drop_unknown_esp: bool,
+    /// Whether inbound SAs are spread over the CPUs.
+    pub steer_cpus: bool,
     /// Directory on bpffs for programs, links and maps; absolute.
     pub pin_dir: PathBuf,
     /// Path of the control socket; absolute, at most 107 octets.
@@ -104,6 +106,7 @@ impl Default for Settings {
             if_id: 71,
             nat_exemption: true,
             drop_unknown_esp: true,
+            steer_cpus: false,
             pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
             control_socket: PathBuf::from("/run/gateway/control.sock"),
             metrics_listen: None,
@@ -128,6 +131,7 @@ pub(super) fn read(section: &mut Section<'_>, warnings: &mut Vec<PolicyError>) -
         if_id: section.number("if-id").unwrap_or(default.if_id),
         nat_exemption: section.flag("nat-exemption", default.nat_exemption),
         drop_unknown_esp: section.flag("drop-unknown-esp", default.drop_unknown_esp),
+        steer_cpus: section.flag("steer-cpus", default.steer_cpus),
         pin_dir: section.optional("pin-dir", value::absolute_path).unwrap_or(default.pin_dir),
         control_socket: section
             .optional("control-socket", value::socket_path)

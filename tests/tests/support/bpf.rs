@@ -59,6 +59,7 @@ pub(crate) fn config(bpffs: &Path) -> DataPathConfig {
         xfrm_ifindex: XFRM_INTERFACE,
         xfrm_mtu: XFRM_MTU,
         own_mark: MARK,
+        steer_cpus: false,
         room: Room::default(),
         log: LogLevel::Off,
     }

@@ -29,6 +29,8 @@ pub(super) enum Guests {
     One,
     /// Each in which everything runs.
     Each,
+    /// One with each of these kernels, and with two processors.
+    TwoProcessors,
     /// These, and one with a newer kernel.
     EachAndNewest,
 }
@@ -90,6 +92,7 @@ fn places(name: &str) -> Option<Places> {
         "bpf" => Some(Places { host: true, guests: Guests::EachAndNewest }),
         "host" | "kernel" => Some(Places { host: true, guests: Guests::None }),
         "ike" => Some(Places { host: false, guests: Guests::One }),
+        "smp" => Some(Places { host: true, guests: Guests::TwoProcessors }),
         "vm" => Some(Places { host: false, guests: Guests::Each }),
         _ => None,
     }
@@ -105,7 +108,7 @@ fn check_names() -> Result {
         if path.extension().is_some_and(|end| end == "rs") && places(&name).is_none() {
             return Err(Error::new(format!(
                 "tests/tests/{name}.rs belongs to no level: its name must begin with bpf_, \
-                 host_, ike_, kernel_ or vm_"
+                 host_, ike_, kernel_, smp_ or vm_"
             )));
         }
     }

@@ -27,6 +27,8 @@ struct Guest {
     name: String,
     /// Its kernel.
     series: String,
+    /// Its processors, if that is not left to the machine.
+    processors: Option<u32>,
     programs: Vec<Program>,
 }
 
@@ -36,8 +38,9 @@ const KERNELS: [&str; 2] = ["6.1", "6.12"];
 /// A newer series, in which the verifier and the hooks of eBPF are looked at.
 const NEWEST: &str = "6.18";
 
-/// One guest with each kernel for what each is to show, and one more, with the last kernel, for
-/// what needs only one; without a choice of kernels, another for the eBPF programs in a newer one.
+/// One guest with each kernel for what each is to show, another with each for what takes two
+/// processors, and one more, with the last, for what needs only one kernel; without a choice of
+/// kernels, another for the eBPF programs in a newer one.
 /// `is_wanted` says whether anything of a program is asked for.
 fn guests(built: &Built, chosen: &[String], is_wanted: impl Fn(&Program) -> bool) -> Vec<Guest> {
     let of = |wanted: &[Guests]| {
@@ -49,16 +52,24 @@ fn guests(built: &Built, chosen: &[String], is_wanted: impl Fn(&Program) -> bool
         chosen => chosen.iter().map(String::as_str).collect(),
     };
     let each = [Guests::Each, Guests::EachAndNewest];
-    let mut guests: Vec<(String, &str, Vec<Program>)> =
-        kernels.iter().map(|series| (format!("vm {series}"), *series, of(&each))).collect();
-    let one = kernels.last().map(|last| (format!("vm {last} ike"), *last, of(&[Guests::One])));
-    guests.extend(one);
+    let mut guests: Vec<(String, &str, Option<u32>, Vec<Program>)> =
+        kernels.iter().map(|series| (format!("vm {series}"), *series, None, of(&each))).collect();
+    let one = kernels.last().map(|last| (*last, of(&[Guests::One])));
+    guests.extend(one.map(|(last, programs)| (format!("vm {last} ike"), last, None, programs)));
+    guests.extend(kernels.iter().map(|series| {
+        (format!("vm {series} smp"), *series, Some(2), of(&[Guests::TwoProcessors]))
+    }));
     if chosen.is_empty() {
-        guests.push((format!("vm {NEWEST} bpf"), NEWEST, of(&[Guests::EachAndNewest])));
+        guests.push((format!("vm {NEWEST} bpf"), NEWEST, None, of(&[Guests::EachAndNewest])));
     }
     guests
         .into_iter()
-        .map(|(name, series, programs)| Guest { name, series: series.to_owned(), programs })
+        .map(|(name, series, processors, programs)| Guest {
+            name,
+            series: series.to_owned(),
+            processors,
+            programs,
+        })
         .filter(|guest| !guest.programs.is_empty())
         .collect()
 }
@@ -91,7 +102,7 @@ pub(super) fn run(built: &Built, args: &Args) -> Vec<Row> {
         let (printer, lines) = channel();
         let (outcome, row) = channel();
         // One at a time: what is fetched goes to the same places.
-        let fetched = vm::fetch(&machine(&guest.series));
+        let fetched = vm::fetch(&machine(guest));
         jobs.push(Job { guest, fetched, printer, outcome });
         awaited.push((guest, lines, row));
     }
@@ -127,8 +138,8 @@ pub(super) fn run(built: &Built, args: &Args) -> Vec<Row> {
     })
 }
 
-fn machine(series: &str) -> vm::Machine {
-    vm::Machine::with_kernel(series, VM_LIMIT)
+fn machine(guest: &Guest) -> vm::Machine {
+    vm::Machine::with_kernel(&guest.series, guest.processors, VM_LIMIT)
 }
 
 fn run_guest(
@@ -154,7 +165,7 @@ fn run_guest(
         }
     };
     let mut lines = Lines::default();
-    let outcome = vm::execute(&machine(&guest.series), &job, &mut |stream, data| match stream {
+    let outcome = vm::execute(&machine(guest), &job, &mut |stream, data| match stream {
         vm::Stream::Out => lines.take(data, &mut show),
         vm::Stream::Err => vm::pass_on(stream, data),
     })?;
@@ -223,6 +234,7 @@ mod tests {
             ("host_a", Guests::None),
             ("bpf_a", Guests::EachAndNewest),
             ("ike_a", Guests::One),
+            ("smp_a", Guests::TwoProcessors),
             ("vm_x", Guests::Each),
         ];
         let built = Built { gateway: "gateway".into(), programs: all.map(program).to_vec() };
@@ -239,10 +251,16 @@ mod tests {
             guest("vm 6.1", &["bpf_a", "vm_x"]),
             guest("vm 6.12", &["bpf_a", "vm_x"]),
             guest("vm 6.12 ike", &["ike_a"]),
+            guest("vm 6.1 smp", &["smp_a"]),
+            guest("vm 6.12 smp", &["smp_a"]),
             guest("vm 6.18 bpf", &["bpf_a"]),
         ];
         assert_eq!(found(&[], ""), usual);
-        let one = vec![guest("vm 6.1", &["bpf_a", "vm_x"]), guest("vm 6.1 ike", &["ike_a"])];
+        let one = vec![
+            guest("vm 6.1", &["bpf_a", "vm_x"]),
+            guest("vm 6.1 ike", &["ike_a"]),
+            guest("vm 6.1 smp", &["smp_a"]),
+        ];
         assert_eq!(found(&["6.1"], ""), one);
         assert_eq!(found(&[], "ike"), [guest("vm 6.12 ike", &["ike_a"])]);
         assert_eq!(found(&[], "other"), []);

@@ -27,14 +27,19 @@ pub(crate) enum Accel {
     Tcg,
 }
 
+/// TCG runs "rep movsb" octet by octet, and drops its translations at each of SMAP's switches: without
+/// the two, copies are several times faster.
+const TCG_CPU: &str = "max,-erms,-smap";
+
 impl Accel {
     /// The arguments for QEMU.
-    pub(super) const fn arguments(self) -> [&'static str; 4] {
+    pub(super) const fn arguments(self, processors: u32) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // TCG runs "rep movsb" octet by octet, and drops its translations at each of SMAP's
-            // switches: without the two, copies are several times faster.
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-smap"],
+            // With a thread for each of several processors it now and then breaks code that the
+            // guest's kernel patches while it runs.
+            Self::Tcg if processors > 1 => ["-accel", "tcg,thread=single", "-cpu", TCG_CPU],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", TCG_CPU],
         }
     }
 }
@@ -89,7 +94,7 @@ fn command(kernel: &Kernel, initrd: &Path) -> Result<Command> {
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(["-M", "q35", "-m", "512M", "-append", "console=ttyS0 panic=-1"])
-        .args(Accel::Kvm.arguments())
+        .args(Accel::Kvm.arguments(1))
         .arg("-kernel")
         .arg(kernel.image())
         .arg("-initrd")

@@ -95,12 +95,12 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine with a kernel of this series and room for the tests.
-    pub(crate) fn with_kernel(series: &str, timeout: Duration) -> Self {
+    /// A machine with a kernel of this series, so many processors, and room for the tests.
+    pub(crate) fn with_kernel(series: &str, smp: Option<u32>, timeout: Duration) -> Self {
         Self {
             kernel: series.to_owned(),
             memory: "2G".to_owned(),
-            smp: None,
+            smp,
             timeout: timeout.as_secs(),
             accel: None,
         }
@@ -187,8 +187,7 @@ pub(crate) fn execute(
     let processors = machine.smp.unwrap_or_else(|| match accel {
         Accel::Kvm if thread::available_parallelism().is_ok_and(|here| here.get() > 1) => 2,
         Accel::Kvm => 1,
-        // With a thread for each processor the emulation now and then breaks code that the
-        // guest's kernel patches while it runs, and is no faster for what is done here.
+        // More would share its one thread.
         Accel::Tcg => 1,
     });
     let guest = Guest {

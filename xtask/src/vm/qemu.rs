@@ -161,7 +161,7 @@ fn machine(guest: &Guest<'_>, dir: &Path) -> Result<Command> {
         .args(["--pdeathsig", "KILL"])
         .arg(tool("qemu-system-x86_64")?)
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(guest.accel.arguments())
+        .args(guest.accel.arguments(guest.processors))
         .args(["-smp", &guest.processors.to_string(), "-m", guest.memory])
         .arg("-kernel")
         .arg(guest.kernel.image())

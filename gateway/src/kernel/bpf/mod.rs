@@ -7,6 +7,7 @@
 
 mod attach;
 mod claim;
+mod cpus;
 mod error;
 mod ike;
 mod log;
@@ -26,8 +27,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 use aya::maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap,
-    PerCpuValues,
+    Array, ArrayOfMaps, CpuMap, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray,
+    PerCpuHashMap, PerCpuValues,
 };
 use aya::programs::{Program, ProgramError, SchedClassifier, SocketFilter, TcAttachType, Xdp};
 use aya::sys::SyscallError;
@@ -41,6 +42,7 @@ use tracing::warn;
 
 pub use attach::{Attached, TcMode, XdpMode};
 pub use claim::Claim;
+pub use cpus::NotSteered;
 pub use error::{BpfError, RuleError};
 pub use gateway_common::Action;
 pub use log::BpfLog;
@@ -54,6 +56,7 @@ pub use unknown::UnknownEsp;
 
 use super::nat::NatPrograms;
 use attach::{Interface, Made};
+use cpus::Cpus;
 use error::{chain, refused};
 use log::logger;
 use outer::Inner;
@@ -73,6 +76,8 @@ pub struct DataPathConfig {
     pub xfrm_mtu: u32,
     /// The mark of what the daemon's sockets and our outbound SAs send; 0 for none.
     pub own_mark: u32,
+    /// Whether inbound SAs are spread over the CPUs.
+    pub steer_cpus: bool,
     /// How much room the maps have that grow by what peers do.
     pub room: Room,
     /// What the programs log.
@@ -134,6 +139,7 @@ pub struct DataPath {
     ebpf: Ebpf,
     links: PathBuf,
     sas: HashMap<MapData, SaKey, SaValue>,
+    cpus: Cpus,
     elsewhere: HashMap<MapData, SaKey, Address>,
     generation: ArrayOfMaps<MapData, Inner>,
     counters: PerCpuArray<MapData, Count>,
@@ -174,7 +180,9 @@ impl DataPath {
             LogLevel::Off => 0,
             LogLevel::Trace => aya_log::Level::Trace.into(),
         };
+        let possible = u32::try_from(possible_cpus()?).unwrap_or(u32::MAX);
         loader
+            .map_max_entries(map::CPUS, possible)
             .map_max_entries(map::SAS, config.room.sas)
             .map_max_entries(map::ELSEWHERE, config.room.sas)
             .map_max_entries(map::MTUS, config.room.mtus)
@@ -193,6 +201,7 @@ impl DataPath {
         let mut data_path = Self {
             links,
             sas: typed(&mut ebpf, map::SAS)?,
+            cpus: cpus(&mut ebpf, config.steer_cpus)?,
             elsewhere: typed(&mut ebpf, map::ELSEWHERE)?,
             generation: typed(&mut ebpf, map::GENERATION)?,
             counters: typed(&mut ebpf, map::COUNTERS)?,
@@ -307,6 +316,7 @@ impl DataPath {
         for underlay in underlays {
             new.attach(underlay)?;
         }
+        std::mem::swap(&mut new.cpus, &mut self.cpus);
         *self = new;
         Ok(())
     }
@@ -392,6 +402,14 @@ impl DataPath {
         Ok(counters)
     }
 
+    /// Over how many CPUs inbound SAs are spread.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn steering(&self) -> Result<usize, NotSteered> {
+        self.cpus.count()
+    }
+
     /// What the programs log; none with [`LogLevel::Off`], or if it was taken before.
     pub fn take_log(&mut self) -> Option<BpfLog> {
         self.log.take()
@@ -472,6 +490,14 @@ fn typed<T: TryFrom<Map, Error = MapError>>(
 ) -> Result<T, BpfError> {
     let map = ebpf.take_map(name).ok_or(BpfError::NotInObject(name))?;
     T::try_from(map).map_err(|error| BpfError::kernel("a map has another type", &error))
+}
+
+/// The map stays where it is: no more is done to it, and the programs are still to be loaded.
+fn cpus(ebpf: &mut Ebpf, wanted: bool) -> Result<Cpus, BpfError> {
+    let map = ebpf.map_mut(map::CPUS).ok_or(BpfError::NotInObject(map::CPUS))?;
+    let mut map = CpuMap::try_from(map)
+        .map_err(|error| BpfError::kernel("a map has another type", &error))?;
+    Ok(Cpus::set_up(&mut map, wanted))
 }
 
 fn not_in(name: &'static str) -> impl Fn(ProgramError) -> BpfError {

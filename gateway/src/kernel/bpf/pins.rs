@@ -18,8 +18,10 @@ use super::room;
 use crate::kernel::nat;
 
 /// The maps that are pinned, with the sizes of key and value.
-pub(super) const MAPS: [(&str, usize, usize); 18] = [
+pub(super) const MAPS: [(&str, usize, usize); 19] = [
     (map::SAS, size_of::<SaKey>(), size_of::<SaValue>()),
+    // The length of a queue, and a program: `bpf_cpumap_val` of linux/bpf.h.
+    (map::CPUS, size_of::<u32>(), 2 * size_of::<u32>()),
     (map::ELSEWHERE, size_of::<SaKey>(), size_of::<Address>()),
     // A ring has neither keys nor values.
     (map::SOURCE_CHANGES, 0, 0),

@@ -23,14 +23,16 @@ impl DataPath {
         let value = match sa.direction {
             SaDirection::Inbound { strip, from } => {
                 let strip = if strip { SaValue::STRIP } else { 0 };
-                SaValue::new(SaValue::INBOUND | strip, source(from))
+                let cpu = self.cpus.choose(sa.destination, sa.spi);
+                SaValue::new(SaValue::INBOUND | strip, source(from)).on(cpu)
             }
             SaDirection::Outbound => SaValue::new(SaValue::OUTBOUND, NOWHERE),
             SaDirection::Awaited => SaValue::new(SaValue::AWAITED, NOWHERE),
         };
-        self.sas
-            .insert(sa_key(sa.destination, sa.spi), value, 0)
-            .map_err(|error| BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error))?;
+        self.sas.insert(sa_key(sa.destination, sa.spi), value, 0).map_err(|error| {
+            self.cpus.release(sa.destination, sa.spi);
+            BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error)
+        })?;
         self.forget_elsewhere(sa.destination, sa.spi)
     }
 
@@ -90,9 +92,11 @@ impl DataPath {
         self.elsewhere.insert(key, address(to), 0).map_err(|error| {
             BpfError::insertion(WHAT, map::ELSEWHERE, of_map(self.elsewhere.map()), &error)
         })?;
-        self.sas
-            .insert(key, SaValue::new(flags, source(from)), 0)
-            .map_err(|error| BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error))
+        let value = SaValue::new(flags, source(from)).on(self.cpus.choose(at, spi));
+        self.sas.insert(key, value, 0).map_err(|error| {
+            self.cpus.release(at, spi);
+            BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error)
+        })
     }
 
     fn forget_elsewhere(&mut self, destination: IpAddr, spi: u32) -> Result<(), BpfError> {
@@ -117,6 +121,7 @@ impl DataPath {
                 return Err(BpfError::kernel("an SA cannot be removed from the BPF map", &error));
             }
         };
+        self.cpus.release(destination, spi);
         self.forget_elsewhere(destination, spi)?;
         Ok(known)
     }

@@ -32,6 +32,12 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "Whether XDP drops ESP to an address of this host with an SPI that no SA of the gateway has, while the gateway runs. Where others have SAs in this kernel, that is done only to ESP in UDP; and never to what comes from where IKE or ESP of others has gone: of IPsec clients and servers whose addresses this host translates to its own (masquerading, published ports), or of a program that does ESP by itself.",
     ),
     key(
+        "steer-cpus",
+        Flag,
+        Default("false"),
+        "Whether each inbound SA is given one of the CPUs on which the gateway may run (its affinity), the one with the fewest SAs, and XDP hands what comes by it to that CPU (cpumap). A network card mostly gives all ESP of one peer to one CPU; so several SAs of it use several, and each stays in order. Not by default: a driver with XDP but without its redirection drops all of it, and a peer with one SA only gains a queue. With one CPU it does nothing, nor with ESP to an address of another interface than the one it comes by (a VLAN's, a loopback's), which stays on the CPU that it came to. `gateway status` says whether it is done.",
+    ),
+    key(
         "pin-dir",
         Text,
         Default("\"/sys/fs/bpf/gateway\""),

@@ -240,6 +240,7 @@ xfrm-interface = "ipsec7"
 if-id = 0x07
 nat-exemption = false
 drop-unknown-esp = false
+steer-cpus = true
 pin-dir = "/sys/fs/bpf/x"
 control-socket = "/run/x.sock"
 retransmit-initial = "500ms"
@@ -279,9 +280,9 @@ priority = 7
     );
     assert_eq!((warnings, files), (vec![], 1));
     assert_eq!(settings.interfaces, ["eth0", "eth1"]);
-    let flags = [settings.nat_exemption, settings.drop_unknown_esp];
+    let flags = [settings.nat_exemption, settings.drop_unknown_esp, settings.steer_cpus];
     let interface = (settings.xfrm_interface.as_str(), settings.if_id);
-    assert_eq!((interface, flags), (("ipsec7", 7), [false, false]));
+    assert_eq!((interface, flags), (("ipsec7", 7), [false, false, true]));
     assert_eq!(settings.pin_dir, Path::new("/sys/fs/bpf/x"));
     assert_eq!(settings.control_socket, Path::new("/run/x.sock"));
     let endpoint = &settings.endpoint;
