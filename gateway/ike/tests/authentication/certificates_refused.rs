@@ -338,19 +338,25 @@ fn beginning(ends: [End; 2]) -> Simulation {
 }
 
 /// RFC 7296 3.6: who names the address of a certificate instead of sending one is told what is
-/// missing, and nothing is fetched.
+/// missing, and nothing is fetched; also if the certificates of authorities come with it.
 #[test]
 fn hash_and_url_is_refused_by_its_name() {
+    let authority = Authority::new("Root").intermediate("Middle");
+    let subject = Subject::new("a.test", KeyKind::P256);
+    let chain = authority.issue(&subject);
+    let middle = Certificate { encoding: CertEncoding::X509_SIGNATURE, data: &chain[1] };
     for encoding in [CertEncoding::HASH_AND_URL, CertEncoding::HASH_AND_URL_BUNDLE] {
-        let a = certified(&Authority::new("Root"), &Subject::new("a.test", KeyKind::P256));
-        let mut simulation = beginning(ends(a, psk()));
         let data = [&[7; 20][..], b"http://192.0.2.9/a.der"].concat();
         let by_url = Certificate { encoding, data: &data };
-        let said = shown_instead(&mut simulation, 0, &[by_url]);
-        assert_eq!(said, [NotifyType::AUTHENTICATION_FAILED]);
-        assert_eq!(counter(&simulation, 1, Counter::CertificateIgnored), 1);
-        let found = certificate_fault(&mut simulation, 1);
-        assert_eq!(found, CertificateFault::ByUrl);
+        for shown in [&[by_url][..], &[by_url, middle]] {
+            let a = certified(&authority, &subject);
+            let mut simulation = beginning(ends(a, psk()));
+            let said = shown_instead(&mut simulation, 0, shown);
+            assert_eq!(said, [NotifyType::AUTHENTICATION_FAILED]);
+            assert_eq!(counter(&simulation, 1, Counter::CertificateIgnored), 1);
+            let found = certificate_fault(&mut simulation, 1);
+            assert_eq!(found, CertificateFault::ByUrl);
+        }
     }
 }
 

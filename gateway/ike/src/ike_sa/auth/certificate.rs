@@ -104,8 +104,12 @@ pub(super) fn verified(
 ) -> Result<Verified, CertificateFault> {
     let x509 = certificates.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE);
     let chain: Vec<&[u8]> = x509.map(|c| c.data).collect();
+    // The first one is that of the peer (RFC 7296 3.6); those of authorities may stand behind it.
     let by_url = [CertEncoding::HASH_AND_URL, CertEncoding::HASH_AND_URL_BUNDLE];
-    if chain.is_empty() && certificates.iter().any(|c| by_url.contains(&c.encoding)) {
+    let is_by_url = |c: &&Certificate<'_>| by_url.contains(&c.encoding);
+    let mut shown =
+        certificates.iter().filter(|c| c.encoding == CertEncoding::X509_SIGNATURE || is_by_url(c));
+    if shown.next().as_ref().is_some_and(is_by_url) {
         return Err(CertificateFault::ByUrl);
     }
     trust.identify(&chain, bounds(limits), now, core::slice::from_ref(&peer.remote_id))
