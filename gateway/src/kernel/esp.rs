@@ -53,9 +53,13 @@ impl LinuxKernel {
         });
         if found {
             self.found_other_sas();
-        } else if !self.other_sas {
-            self.capabilities.set(feature(self.to_drop()));
         }
+        self.tell_what_is_dropped();
+    }
+
+    /// Says in `status` what becomes of ESP without an SA.
+    pub(super) fn tell_what_is_dropped(&mut self) {
+        self.capabilities.set(feature(self.to_drop(), &self.links.by_xdp()));
     }
 
     /// Somebody else has SAs in this kernel, or may: bare ESP is left to it until the gateway is started
@@ -68,7 +72,7 @@ impl LinuxKernel {
         let to_drop = self.to_drop();
         let told = self.tables.data_path.drop_unknown_esp(to_drop, LEASE);
         self.complain(told, "The XDP program may drop bare ESP of others for a while");
-        self.capabilities.set(feature(to_drop));
+        self.tell_what_is_dropped();
         if self.config.drop_unknown_esp {
             info!("Others have SAs in this kernel: bare ESP that is of none of ours is left to it");
         }
@@ -95,11 +99,62 @@ impl LinuxKernel {
     }
 }
 
-fn feature(to_drop: UnknownEsp) -> Feature {
-    let detail = match to_drop {
-        UnknownEsp { bare: true, .. } => "",
-        UnknownEsp { in_udp: true, .. } => "in UDP only, since others have SAs in this kernel",
-        UnknownEsp { .. } => "drop-unknown-esp = false",
-    };
-    Feature { name: FEATURE.to_owned(), available: to_drop.in_udp, detail: detail.to_owned() }
+/// `underlays`: each with whether XDP sees what comes by it.
+fn feature(to_drop: UnknownEsp, underlays: &[(&str, bool)]) -> Feature {
+    let (with, without): (Vec<_>, Vec<_>) = underlays.iter().partition(|(_, has_xdp)| *has_xdp);
+    let mut details = Vec::new();
+    match to_drop {
+        UnknownEsp { bare: true, .. } => {}
+        UnknownEsp { in_udp: true, .. } => {
+            details.push("in UDP only, since others have SAs in this kernel".to_owned());
+        }
+        UnknownEsp { .. } => details.push("drop-unknown-esp = false".to_owned()),
+    }
+    if to_drop.in_udp && !without.is_empty() {
+        let names: Vec<_> = without.iter().map(|(name, _)| *name).collect();
+        details.push(format!("left to the kernel where there is no XDP: {}", names.join(", ")));
+    }
+    Feature {
+        name: FEATURE.to_owned(),
+        available: to_drop.in_udp && !with.is_empty(),
+        detail: details.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_names_the_underlays_where_nothing_drops_it() {
+        let all = UnknownEsp { bare: true, in_udp: true };
+        let in_udp = UnknownEsp { bare: false, in_udp: true };
+        for (to_drop, underlays, available, detail) in [
+            (all, &[("eth0", true), ("eth1", true)][..], true, ""),
+            (
+                all,
+                &[("eth0", true), ("ppp0", false)],
+                true,
+                "left to the kernel where there is no XDP: ppp0",
+            ),
+            (all, &[("ppp0", false)], false, "left to the kernel where there is no XDP: ppp0"),
+            (all, &[], false, ""),
+            (
+                in_udp,
+                &[("eth0", true), ("ppp0", false), ("tun0", false)],
+                true,
+                "in UDP only, since others have SAs in this kernel; left to the kernel where \
+                 there is no XDP: ppp0, tun0",
+            ),
+            (
+                UnknownEsp::default(),
+                &[("eth0", true), ("ppp0", false)],
+                false,
+                "drop-unknown-esp = false",
+            ),
+        ] {
+            let found = feature(to_drop, underlays);
+            assert_eq!((found.available, found.detail.as_str()), (available, detail));
+        }
+    }
 }

@@ -259,11 +259,18 @@ impl Links {
 
     /// Whether XDP sees whatever comes by any underlay.
     pub(super) fn have_xdp(&self) -> bool {
-        self.underlays.iter().all(|underlay| match &underlay.state {
-            State::Guarded { attached, .. } => attached.xdp != XdpMode::None,
-            State::Unguarded { .. } => false,
-            State::Gone => true,
-        })
+        self.by_xdp().iter().all(|(_, has_xdp)| *has_xdp)
+    }
+
+    /// The underlays that are there, and whether XDP sees what comes by them.
+    pub(super) fn by_xdp(&self) -> Vec<(&str, bool)> {
+        let has_xdp = |state: &State| match state {
+            State::Guarded { attached, .. } => Some(attached.xdp != XdpMode::None),
+            State::Unguarded { .. } => Some(false),
+            State::Gone => None,
+        };
+        let known = |u: &'_ Underlay| has_xdp(&u.state);
+        self.underlays.iter().filter_map(|u| Some((u.name.as_str(), known(u)?))).collect()
     }
 
     fn guarded(&self) -> Vec<&str> {
@@ -316,6 +323,7 @@ impl LinuxKernel {
         for place in 0..self.links.underlays.len() {
             has_changed |= self.check_underlay(place, change).await;
         }
+        self.tell_what_is_dropped();
         has_changed |= self.check_xfrm_interface(change).await;
         if has_changed {
             self.links.looks = LOOKS;
