@@ -141,7 +141,7 @@ impl Default for EndpointConfig {
             child_sa_limit: 256,
             peer_child_sa_limit: 1024,
             install_timeout: Duration::from_secs(5),
-            replay_window: 128,
+            replay_window: 1024,
             keepalive_interval: Duration::from_secs(20),
             kernel_keepalives: false,
             // RFC 7383 2.5.1: the smallest MTU of IPv6, which IPv4 has nearly everywhere too.

@@ -190,7 +190,12 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         Default("65536"),
         "Octets of one message of EAP-TLS, which comes in pieces.",
     ),
-    key("replay-window", Number(32, 4096), Default("128"), "Replay window of each SA, in packets."),
+    key(
+        "replay-window",
+        Number(32, 4096),
+        Default("1024"),
+        "Replay window of each inbound SA, in packets: how late one may come that others have overtaken.",
+    ),
     key(
         "keepalive-interval",
         Interval,

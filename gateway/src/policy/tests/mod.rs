@@ -250,7 +250,7 @@ half-open-limit = 10
 ike-sa-limit = 20
 certificate-chain-limit = 2
 certificate-size-limit = 2048
-replay-window = 1_024
+replay-window = 2_048
 [peer.p]
 address = "2001:db8::2"
 local-address = "2001:db8::1"
@@ -287,7 +287,7 @@ priority = 7
     assert_eq!(settings.control_socket, Path::new("/run/x.sock"));
     let endpoint = &settings.endpoint;
     assert_eq!(endpoint.retransmit_initial.as_millis(), 500);
-    assert_eq!((endpoint.retransmit_tries, endpoint.replay_window), (3, 1024));
+    assert_eq!((endpoint.retransmit_tries, endpoint.replay_window), (3, 2048));
     assert_eq!(
         [
             endpoint.cookie_threshold,
