@@ -323,7 +323,9 @@ fn two_child_sas_of_a_peer_are_decrypted_by_two_cpus() -> Result {
             Policy { rules, settings: "steer-cpus = true".to_owned(), ..policy }
         };
         let prefixes = [client.prefix(V6), server.prefix(V6)];
-        let of_client = both(Policy::of_client(&topology, V4, V4), prefixes.clone());
+        let of_client = Policy::of_client(&topology, V4, V4)
+            .with_rules(|rule| rule.lifetime = Some("5s".to_owned()));
+        let of_client = both(of_client, prefixes.clone());
         let [at_client, at_server] = prefixes;
         let of_server = both(Policy::of_server(&topology, V4, V4), [at_server, at_client]);
         let at_server = Gateway::start(&server.gateway, &of_server)?;
@@ -336,11 +338,16 @@ fn two_child_sas_of_a_peer_are_decrypted_by_two_cpus() -> Result {
         }
         assert!(at_server.status_text(&[])?.contains("over 2 CPUs"));
         let before = at_server.bpf_counter("esp_steered")?;
-        let [one, other] = on_which(&topology)?;
+        let on = on_which(&topology)?;
+        let [one, other] = &on;
         assert_eq!((one.len(), other.len()), (1, 1), "{one:?} {other:?}");
         assert_ne!(one, other, "each on its own");
         assert!(at_server.bpf_counter("esp_steered")? - before >= 600);
         assert_eq!(at_server.bpf_counter("esp_not_steered")?, 0);
+
+        // Those that replace them follow them there.
+        at_client.wait_counter("child_sa_rekeyed", 3)?;
+        assert_eq!(on_which(&topology)?, on);
 
         // A CPU goes away: its work is done by the other, also in order. Not on somebody's machine.
         if std::env::var_os("GATEWAY_VM").is_some() {

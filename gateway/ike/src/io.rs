@@ -276,6 +276,8 @@ impl fmt::Display for Selector {
 pub struct ChildSpec {
     /// Ours.
     pub child: ChildId,
+    /// The one that goes when this one stands, at rekeying.
+    pub replaces: Option<ChildId>,
     /// The rule it serves, for logs.
     pub rule: RuleName,
     /// Tunnel or transport.

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use tracing::{info, warn};
 
-use super::bpf::{BpfError, UnknownEsp};
+use super::bpf::{BpfError, NotSteered, UnknownEsp};
 use super::linux::LinuxKernel;
 use super::probe::Feature;
 use crate::clock;
@@ -18,7 +18,9 @@ const LEASE: Duration = Duration::from_secs(30);
 pub const RENEWAL: Duration = Duration::from_secs(10);
 
 /// What `status` calls it.
-const FEATURE: &str = "drop of ESP without an SA";
+const DROPPING: &str = "drop of ESP without an SA";
+/// Likewise.
+const SPREADING: &str = "spreading of inbound SAs over CPUs";
 
 impl LinuxKernel {
     /// Has the program drop ESP to us that is of no SA of ours, for a while.
@@ -54,12 +56,14 @@ impl LinuxKernel {
         if found {
             self.found_other_sas();
         }
-        self.tell_what_is_dropped();
+        self.tell_of_esp();
     }
 
-    /// Says in `status` what becomes of ESP without an SA.
-    pub(super) fn tell_what_is_dropped(&mut self) {
-        self.capabilities.set(feature(self.to_drop(), &self.links.by_xdp()));
+    /// Says in `status` what becomes of ESP in XDP, and where there is none.
+    pub(super) fn tell_of_esp(&mut self) {
+        let underlays = self.links.by_xdp();
+        self.capabilities.set(dropping(self.to_drop(), &underlays));
+        self.capabilities.set(spreading(self.tables.data_path.steering(), &underlays));
     }
 
     /// Somebody else has SAs in this kernel, or may: bare ESP is left to it until the gateway is started
@@ -72,7 +76,7 @@ impl LinuxKernel {
         let to_drop = self.to_drop();
         let told = self.tables.data_path.drop_unknown_esp(to_drop, LEASE);
         self.complain(told, "The XDP program may drop bare ESP of others for a while");
-        self.tell_what_is_dropped();
+        self.tell_of_esp();
         if self.config.drop_unknown_esp {
             info!("Others have SAs in this kernel: bare ESP that is of none of ours is left to it");
         }
@@ -100,25 +104,37 @@ impl LinuxKernel {
 }
 
 /// `underlays`: each with whether XDP sees what comes by it.
-fn feature(to_drop: UnknownEsp, underlays: &[(&str, bool)]) -> Feature {
-    let (with, without): (Vec<_>, Vec<_>) = underlays.iter().partition(|(_, has_xdp)| *has_xdp);
-    let mut details = Vec::new();
-    match to_drop {
-        UnknownEsp { bare: true, .. } => {}
-        UnknownEsp { in_udp: true, .. } => {
-            details.push("in UDP only, since others have SAs in this kernel".to_owned());
+fn dropping(to_drop: UnknownEsp, underlays: &[(&str, bool)]) -> Feature {
+    let detail = match to_drop {
+        UnknownEsp { bare: true, .. } => "",
+        UnknownEsp { in_udp: true, .. } => "in UDP only, since others have SAs in this kernel",
+        UnknownEsp { .. } => "drop-unknown-esp = false",
+    };
+    by_xdp(DROPPING, to_drop.in_udp, detail, underlays)
+}
+
+fn spreading(steering: Result<usize, NotSteered>, underlays: &[(&str, bool)]) -> Feature {
+    let detail =
+        steering.as_ref().map_or_else(ToString::to_string, |cpus| format!("over {cpus} CPUs"));
+    by_xdp(SPREADING, steering.is_ok(), &detail, underlays)
+}
+
+/// What XDP does if it is `wanted`.
+fn by_xdp(name: &str, wanted: bool, detail: &str, underlays: &[(&str, bool)]) -> Feature {
+    let without: Vec<_> = underlays.iter().filter(|(_, has_xdp)| !has_xdp).collect();
+    let available = wanted && without.len() < underlays.len();
+    let where_not = match without.as_slice() {
+        _ if !wanted => String::new(),
+        [] if underlays.is_empty() => "no underlay is there".to_owned(),
+        [] => String::new(),
+        without => {
+            let names: Vec<_> = without.iter().map(|(name, _)| *name).collect();
+            format!("left to the kernel where there is no XDP: {}", names.join(", "))
         }
-        UnknownEsp { .. } => details.push("drop-unknown-esp = false".to_owned()),
-    }
-    if to_drop.in_udp && !without.is_empty() {
-        let names: Vec<_> = without.iter().map(|(name, _)| *name).collect();
-        details.push(format!("left to the kernel where there is no XDP: {}", names.join(", ")));
-    }
-    Feature {
-        name: FEATURE.to_owned(),
-        available: to_drop.in_udp && !with.is_empty(),
-        detail: details.join("; "),
-    }
+    };
+    let details = [detail, &where_not].into_iter().filter(|detail| !detail.is_empty());
+    let detail = details.collect::<Vec<_>>().join("; ");
+    Feature { name: name.to_owned(), available, detail }
 }
 
 #[cfg(test)]
@@ -138,7 +154,7 @@ mod tests {
                 "left to the kernel where there is no XDP: ppp0",
             ),
             (all, &[("ppp0", false)], false, "left to the kernel where there is no XDP: ppp0"),
-            (all, &[], false, ""),
+            (all, &[], false, "no underlay is there"),
             (
                 in_udp,
                 &[("eth0", true), ("ppp0", false), ("tun0", false)],
@@ -153,8 +169,18 @@ mod tests {
                 "drop-unknown-esp = false",
             ),
         ] {
-            let found = feature(to_drop, underlays);
+            let found = dropping(to_drop, underlays);
             assert_eq!((found.available, found.detail.as_str()), (available, detail));
         }
+    }
+    #[test]
+    fn status_names_the_underlays_where_nothing_spreads_it() {
+        let with_ppp = &[("eth0", true), ("ppp0", false)];
+        let found = spreading(Ok(4), with_ppp);
+        let detail = "over 4 CPUs; left to the kernel where there is no XDP: ppp0";
+        assert_eq!((found.available, found.detail.as_str()), (true, detail));
+        assert!(!spreading(Ok(4), &[("ppp0", false)]).available);
+        let found = spreading(Err(NotSteered::NotWanted), with_ppp);
+        assert_eq!((found.available, found.detail.as_str()), (false, "steer-cpus = false"));
     }
 }

@@ -26,7 +26,8 @@ pub async fn put_up(config: &KernelConfig, policies: &PolicySet) -> Result<Guard
         xfrm_ifindex,
         xfrm_mtu,
         own_mark: config.own_mark,
-        steer_cpus: config.steer_cpus,
+        // It has no SA to steer.
+        steer_cpus: false,
         room: config.room,
         log: config.bpf_log,
     })?;

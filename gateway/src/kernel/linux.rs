@@ -286,6 +286,9 @@ impl LinuxKernel {
         if self.children.values().any(|child| child.inbound == inbound) {
             return Err(KernelError::SpiInUse);
         }
+        if let Some(old) = spec.replaces.and_then(|old| self.children.get(&old)) {
+            self.tables.data_path.follow(old.inbound.spi, inbound.spi);
+        }
         let undo_inbound = self.carry_out(&inbound_steps(spec)?).await?;
         let child = Child {
             inbound,

@@ -248,6 +248,7 @@ fn trial(suite: EspSuite, v6: bool) -> ChildSpec {
     };
     ChildSpec {
         child: ChildId(0),
+        replaces: None,
         rule: "probe".into(),
         mode: Mode::Tunnel,
         inbound: sa.clone(),

@@ -194,7 +194,11 @@ pub(super) async fn open(
     if let Some(outcome) = &nat {
         capabilities.set(nat_feature(outcome.as_ref().err()));
     }
-    capabilities.set(steering_feature(data_path.steering()));
+    if let Err(why) = data_path.steering()
+        && why != NotSteered::NotWanted
+    {
+        warn!(%why, "Inbound SAs are not spread over the CPUs");
+    }
     let (policies, routes) = (Claims::default(), Claims::default());
     let (addresses, xfrm_interface) = (Claims::default(), interface.index);
     let mut tables = Tables {
@@ -295,20 +299,6 @@ pub(super) fn nat_feature(error: Option<&NatError>) -> Feature {
         available: error.is_none(),
         detail: error.map(ToString::to_string).unwrap_or_default(),
     }
-}
-
-/// What `status` tells of the spreading of SAs over CPUs.
-fn steering_feature(steering: Result<usize, NotSteered>) -> Feature {
-    let (available, detail) = match steering {
-        Ok(cpus) => (true, format!("over {cpus} CPUs")),
-        Err(why) => {
-            if !matches!(why, NotSteered::NotWanted) {
-                warn!(%why, "Inbound SAs are not spread over the CPUs");
-            }
-            (false, why.to_string())
-        }
-    };
-    Feature { name: "spreading of inbound SAs over CPUs".to_owned(), available, detail }
 }
 
 fn attach(

@@ -50,6 +50,7 @@ pub(super) fn child(suite: EspSuite) -> ChildSpec {
     let outbound = sa(0x2002, reqid + 1, us, peer, keys(0x5a));
     ChildSpec {
         child: ChildId(1),
+        replaces: None,
         rule: "rule".into(),
         mode: Mode::Tunnel,
         inbound,

@@ -66,6 +66,12 @@ struct Counts {
     deaf: AtomicU64,
 }
 
+impl Counts {
+    fn could_not_listen(&self) {
+        let _before = self.deaf.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Serves the metrics where the policy files want it.
 #[derive(Debug)]
 pub struct Exporter {
@@ -165,10 +171,11 @@ impl Exporter {
                 if opened.is_err() {
                     self.open_again(before).await;
                 }
-                opened?
+                opened
             }
-            opened => opened?,
+            opened => opened,
         };
+        let listening = listening.inspect_err(|_| self.counts.could_not_listen())?;
         self.close().await;
         self.serve(listening);
         Ok(())
@@ -196,10 +203,11 @@ impl Exporter {
                 self.scrapes.recv().await
             };
             tokio::select! {
-                scrape = scrape => {
+                // A client that has gone meanwhile costs nothing.
+                scrape = scrape => if scrape.as_ref().is_none_or(|scrape| !scrape.0.is_closed()) {
                     self.next_report = clock::after(PACE);
                     return scrape;
-                }
+                },
                 () = sleep_until(again.unwrap_or(self.next_report).into()), if again.is_some() => {
                     self.try_again().await;
                 }
@@ -213,6 +221,7 @@ impl Exporter {
             Ok(listening) => self.serve(listening),
             Err(error) => {
                 tracing::debug!(%address, %error, "Cannot serve metrics yet");
+                self.counts.could_not_listen();
                 self.missing = Some((address, clock::after(self.retry)));
             }
         }
@@ -230,9 +239,7 @@ impl Exporter {
     }
 
     async fn open(&self, address: SocketAddr) -> io::Result<Listening> {
-        let listener = TcpListener::bind(address).await.inspect_err(|_| {
-            let _before = self.counts.deaf.fetch_add(1, Ordering::Relaxed);
-        })?;
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let door = Door {
             scrapes: self.sender.clone(),
@@ -249,7 +256,8 @@ impl Exporter {
         match self.open(address).await {
             Ok(listening) => self.listening = Some(listening),
             Err(error) => {
-                tracing::error!(%address, %error, "The metrics are served no more: cannot listen again");
+                tracing::error!(%address, %error, "There are no metrics until it can listen again");
+                self.missing = Some((address, clock::after(self.retry)));
             }
         }
     }

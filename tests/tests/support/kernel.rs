@@ -53,6 +53,7 @@ pub(crate) fn child(suite: EspSuite, mode: Mode, v6: bool) -> ChildSpec {
     };
     ChildSpec {
         child: ChildId(1),
+        replaces: None,
         rule: "rule".into(),
         mode,
         inbound: sa(0x1001, *REQIDS.start(), peer, us, 0x11),

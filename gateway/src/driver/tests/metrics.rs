@@ -86,7 +86,7 @@ fn a_gateway_whose_metrics_nobody_can_serve_serves_its_peers() {
     let policies = settings.to_owned() + &policies("1", "2", "respond");
     let mut gateway = Gateway::start("10.9.0.1", &policies, || {});
     let report = gateway.until("one rule", |report| report.rules.len() == 1);
-    assert_eq!(report.counters["metrics_listen_failed"], 1);
+    assert!(report.counters["metrics_listen_failed"] >= 1);
     // Other changes are not held up by it.
     gateway.signal(Signal::Reload);
     let report = gateway.until("reloaded", |report| report.policies.last_reload.is_some());

@@ -2,8 +2,8 @@
 //!
 //! By itself the kernel decrypts a packet on the CPU that its network card has interrupted, which for
 //! all SAs of one peer is mostly the same. The daemon gives each SA the CPU that has the fewest, for
-//! as long as the SA lives, so that its packets stay in order; the next SA after rekeying has a
-//! replay window of its own and may be on another.
+//! as long as the SA lives, so that its packets stay in order; the next SA after rekeying follows it
+//! there, since both stand for a while, and together they would push others off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -47,6 +47,8 @@ pub(super) struct Cpus {
     cpus: Result<Vec<(u32, usize)>, NotSteered>,
     /// By the SPI, the place of its CPU among them, and the addresses at which the SA is reached.
     chosen: BTreeMap<u32, (usize, BTreeSet<IpAddr>)>,
+    /// The SPI of an SA that is about to come, and the place of the one that it replaces.
+    heir: Option<(u32, usize)>,
 }
 
 impl Cpus {
@@ -58,12 +60,17 @@ impl Cpus {
 
     fn of(cpus: Result<Vec<u32>, NotSteered>) -> Self {
         let with_none = |cpus: Vec<u32>| cpus.into_iter().map(|cpu| (cpu, 0)).collect();
-        Self { cpus: cpus.map(with_none), chosen: BTreeMap::new() }
+        Self { cpus: cpus.map(with_none), chosen: BTreeMap::new(), heir: None }
     }
 
     /// How many there are, or why none.
     pub(super) fn count(&self) -> Result<usize, NotSteered> {
         self.cpus.as_ref().map(Vec::len).map_err(Clone::clone)
+    }
+
+    /// An SA is about to come in the place of another, by their SPIs.
+    pub(super) fn follow(&mut self, old: u32, new: u32) {
+        self.heir = self.chosen.get(&old).map(|(place, _)| (new, *place));
     }
 
     /// The CPU of an inbound SA that is reached at this address: the same at each, and while it
@@ -76,8 +83,13 @@ impl Cpus {
                 *place
             }
             None => {
-                let (place, (_, sas)) =
-                    cpus.iter_mut().enumerate().min_by_key(|(_, (_, sas))| *sas)?;
+                let inherited = self.heir.take_if(|(heir, _)| *heir == spi).map(|(_, place)| place);
+                let with_fewest = || {
+                    let all = cpus.iter().enumerate();
+                    all.min_by_key(|(_, (_, sas))| *sas).map(|(place, _)| place)
+                };
+                let place = inherited.or_else(with_fewest)?;
+                let (_, sas) = cpus.get_mut(place)?;
                 *sas = sas.saturating_add(1);
                 self.chosen.insert(spi, (place, BTreeSet::from([destination])));
                 place
@@ -149,6 +161,27 @@ mod tests {
         cpus.release(ONE, 99);
         assert_eq!(cpus.choose(ONE, 16), Some(6), "they are gone");
         assert_eq!(cpus.choose(ONE, 17), Some(6));
+    }
+
+    #[test]
+    fn the_next_sa_follows_the_one_that_it_replaces() {
+        let mut cpus = Cpus::of(Ok(vec![0, 1]));
+        assert_eq!([10, 11].map(|spi| cpus.choose(ONE, spi)), [Some(0), Some(1)]);
+        let rekeyed = |cpus: &mut Cpus, old, new| {
+            cpus.follow(old, new);
+            let cpu = cpus.choose(ONE, new);
+            cpus.release(ONE, old);
+            cpu
+        };
+        // The other one's CPU has no more at that moment.
+        assert_eq!(rekeyed(&mut cpus, 11, 21), Some(1));
+        assert_eq!(rekeyed(&mut cpus, 21, 31), Some(1));
+        assert_eq!(rekeyed(&mut cpus, 10, 20), Some(0));
+        // One that never comes leaves its place to nobody, nor one of which nothing is known.
+        cpus.follow(20, 30);
+        assert_eq!(cpus.choose(ONE, 12), Some(0), "the first of two with as many");
+        assert_eq!(cpus.choose(ONE, 13), Some(1));
+        assert_eq!(rekeyed(&mut cpus, 99, 14), Some(0));
     }
 
     #[test]

@@ -29,11 +29,13 @@ impl DataPath {
             SaDirection::Outbound => SaValue::new(SaValue::OUTBOUND, NOWHERE),
             SaDirection::Awaited => SaValue::new(SaValue::AWAITED, NOWHERE),
         };
-        self.sas.insert(sa_key(sa.destination, sa.spi), value, 0).map_err(|error| {
-            self.cpus.release(sa.destination, sa.spi);
-            BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error)
-        })?;
+        self.insert(WHAT, sa.destination, sa.spi, value)?;
         self.forget_elsewhere(sa.destination, sa.spi)
+    }
+
+    /// The inbound SA of one SPI, when it is told, takes the place of another's: it has its CPU.
+    pub fn follow(&mut self, old: u32, new: u32) {
+        self.cpus.follow(old, new);
     }
 
     /// Tells the programs that a peer may send by this SPI before there is an SA: until there is,
@@ -93,9 +95,23 @@ impl DataPath {
             BpfError::insertion(WHAT, map::ELSEWHERE, of_map(self.elsewhere.map()), &error)
         })?;
         let value = SaValue::new(flags, source(from)).on(self.cpus.choose(at, spi));
+        self.insert(WHAT, at, spi, value)
+    }
+
+    fn insert(
+        &mut self,
+        what: &'static str,
+        destination: IpAddr,
+        spi: u32,
+        value: SaValue,
+    ) -> Result<(), BpfError> {
+        let key = sa_key(destination, spi);
         self.sas.insert(key, value, 0).map_err(|error| {
-            self.cpus.release(at, spi);
-            BpfError::insertion(WHAT, map::SAS, of_map(self.sas.map()), &error)
+            // What was there before still is, and its packets go to the CPU that it has.
+            if self.sas.get(&key, 0).is_err() {
+                self.cpus.release(destination, spi);
+            }
+            BpfError::insertion(what, map::SAS, of_map(self.sas.map()), &error)
         })
     }
 

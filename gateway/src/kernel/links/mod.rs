@@ -323,7 +323,7 @@ impl LinuxKernel {
         for place in 0..self.links.underlays.len() {
             has_changed |= self.check_underlay(place, change).await;
         }
-        self.tell_what_is_dropped();
+        self.tell_of_esp();
         has_changed |= self.check_xfrm_interface(change).await;
         if has_changed {
             self.links.looks = LOOKS;

@@ -35,7 +35,7 @@ pub(in crate::policy) const GATEWAY: &[Key] = &[
         "steer-cpus",
         Flag,
         Default("false"),
-        "Whether each inbound SA is given one of the CPUs on which the gateway may run (its affinity), the one with the fewest SAs, and XDP hands what comes by it to that CPU (cpumap). A network card mostly gives all ESP of one peer to one CPU; so several SAs of it use several, and each stays in order. Not by default: a driver with XDP but without its redirection drops all of it, and a peer with one SA only gains a queue. With one CPU it does nothing, nor with ESP to an address of another interface than the one it comes by (a VLAN's, a loopback's), which stays on the CPU that it came to. `gateway status` says whether it is done.",
+        "Whether each inbound SA is given one of the CPUs on which the gateway may run (its affinity), the one with the fewest SAs, and XDP hands what comes by it to that CPU (cpumap). A network card mostly gives all ESP of one peer to one CPU; so several SAs of it use several, and each stays in order. Not by default: a driver with XDP but without its redirection drops all of it, and a peer with one SA only gains a queue. With one CPU it does nothing, nor with ESP to an address of another interface than the one it comes by (a VLAN's, a bond's, a loopback's), which stays on the CPU that it came to. What a busy CPU has no room for (4,096 packets) the kernel drops, without a counter: the tracepoint `xdp:xdp_cpumap_enqueue` tells. `gateway status` says whether it is done.",
     ),
     key(
         "pin-dir",

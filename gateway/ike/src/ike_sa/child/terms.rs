@@ -93,6 +93,7 @@ impl Terms {
         let limits = self.protect.lifetime;
         let spec = ChildSpec {
             child: self.id,
+            replaces: self.replaces,
             rule: Arc::clone(&self.rule.name),
             mode: self.protect.mode,
             inbound: SaSpec {
