@@ -13,13 +13,22 @@ use gateway_common::{Hook, Reason, Subject, Verdict};
 use gateway_ebpf::trace::Place;
 use gateway_ebpf::{bench, count, cpu, guard, nat, natt, packet, steer};
 
+/// What becomes of a packet by a packet function. A macro, and the entry points are `inline(always)`:
+/// what is a function would have a frame of its own, and all frames of a chain of calls have 512 octets
+/// (`MAX_BPF_STACK`), an empty one 32 of them.
+macro_rules! decide_xdp {
+    ($context:ident, $decide:path) => {{
+        let (octets, mut subject) = (packet::length(&$context), Subject::default());
+        let decided = $decide(&$context, &mut subject);
+        finish_xdp(&$context, decided, octets, &subject)
+    }};
+}
+
 /// XDP on the underlay.
 #[xdp]
 #[inline(always)]
 fn natt_ingress(context: XdpContext) -> u32 {
-    let (octets, mut subject) = (packet::length(&context), Subject::default());
-    let decided = natt::ingress(&context, &mut subject);
-    finish_xdp(&context, decided, octets, &subject)
+    decide_xdp!(context, natt::ingress)
 }
 
 /// XDP that passes everything: what the bench measures against.
@@ -32,18 +41,14 @@ fn pass(_context: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 fn natt_and_restore(context: XdpContext) -> u32 {
-    let (octets, mut subject) = (packet::length(&context), Subject::default());
-    let decided = bench::decapsulate_and_restore(&context, &mut subject);
-    finish_xdp(&context, decided, octets, &subject)
+    decide_xdp!(context, bench::decapsulate_and_restore)
 }
 
 /// XDP that answers with a cookie and puts the request back, for the bench.
 #[xdp]
 #[inline(always)]
 fn cookie_and_restore(context: XdpContext) -> u32 {
-    let (octets, mut subject) = (packet::length(&context), Subject::default());
-    let decided = bench::answer_and_restore(&context, &mut subject);
-    finish_xdp(&context, decided, octets, &subject)
+    decide_xdp!(context, bench::answer_and_restore)
 }
 
 /// XDP that cuts and puts the request back and nothing else, for the bench.
@@ -140,9 +145,6 @@ fn drops(
     i64::from(verdict == Verdict::Drop)
 }
 
-/// It is given the decision, and not what decides, and the entry points are `inline(always)`: each would
-/// be a function with a frame of its own otherwise, and all frames of a chain of calls have 512 octets
-/// (`MAX_BPF_STACK`), an empty one 32 of them.
 #[inline(always)]
 fn finish_xdp(
     context: &XdpContext,

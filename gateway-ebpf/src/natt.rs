@@ -238,19 +238,17 @@ fn readdressed(done: bool) -> Result<(), Reason> {
     Err(if done { Reason::Readdressed } else { Reason::NotStripped })
 }
 
-/// An SA that the programs know.
-struct Known {
-    /// The destination that its packets are to have, if that is another one.
+/// ESP in UDP of an SA of ours, whose UDP header goes.
+struct ToStrip {
+    /// As [`elsewhere`] says.
     elsewhere: Option<Address>,
 }
 
-impl Known {
-    /// Asked while the key is on the stack anyway, on which there is no room for another.
-    #[inline(always)]
-    fn new(key: &SaKey, flags: u32) -> Self {
-        let elsewhere = if flags & SaValue::ELSEWHERE == 0 { None } else { maps::elsewhere(key) };
-        Self { elsewhere }
-    }
+/// The destination that an SA's packets are to have, if that is another one. Asked while the key is on
+/// the stack anyway, on which there is no room for another.
+#[inline(always)]
+fn elsewhere(key: &SaKey, flags: u32) -> Option<Address> {
+    if flags & SaValue::ELSEWHERE == 0 { None } else { maps::elsewhere(key) }
 }
 
 /// The destination that bare ESP whose header is at `start` is to have, if that is another one; or
@@ -271,7 +269,7 @@ fn bare(
         subject.set_spi(key.spi);
         cpu::choose(context, &key, sa, subject);
         endpoint::note(context, &key, sa, source);
-        return Ok(Known::new(&key, flags).elsewhere);
+        return Ok(elsewhere(&key, flags));
     }
     if flags & SaValue::AWAITED != 0 {
         subject.set_spi(key.spi);
@@ -309,7 +307,7 @@ fn to_strip<Ip: Internet>(
     datagram: Datagram,
     (source, destination): (Address, Address),
     subject: &mut Subject,
-) -> Result<Option<Known>, Reason> {
+) -> Result<Option<ToStrip>, Reason> {
     let Datagram { start, payload, is_fragment } = datagram;
     let Some(udp) = packet::at::<Udp>(context, start) else { return Ok(None) };
     match u16::from_be_bytes(udp.destination) {
@@ -367,7 +365,7 @@ fn to_strip<Ip: Internet>(
         return Err(Reason::BadLength);
     }
     endpoint::note(context, &key, sa, source);
-    Ok(Some(Known::new(&key, flags)))
+    Ok(Some(ToStrip { elsewhere: elsewhere(&key, flags) }))
 }
 
 /// What becomes of ESP in UDP that is of no SA of ours.
