@@ -194,6 +194,11 @@ impl<'a> Section<'a> {
     fn unknown_key(&self, word: &str, value: &DeValue<'_>) -> Fault {
         let known = || self.keys.iter().map(|key| key.name);
         let fault = Fault::new(format!("unknown key `{word}`"));
+        // Whoever writes a key itself here (`psk`) is nearer to the file that it belongs into.
+        let of_file = known().find(|key| key.strip_suffix("-file") == Some(word));
+        if let Some(key) = of_file {
+            return fault.hint(format!("expected `{key}`, the name of a file that has it"));
+        }
         match nearest(word, known()) {
             Some(key) => fault.hint(format!("did you mean `{key}`?")),
             None if value.is_table() && !self.name.is_empty() => {
